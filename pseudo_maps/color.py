@@ -1,0 +1,68 @@
+"""Turns 8-bit RGB pixels into the CIE Luv channels that the boundary detector differentiates."""
+
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps._kernels import kernel
+
+__all__ = ["rgb_to_luv"]
+
+# Dollar's toolbox scales L, u and v by 1/270 so that all lie in about 0..1, works on
+# linear 0..1 RGB without gamma, and reads the cube root from a table with 1024 steps (Dollar & Zitnick 2015).
+_SCALE = 1.0 / 270.0
+_TABLE_STEPS = 1024
+_LINEAR_BELOW = (6.0 / 29.0) ** 3
+_LINEAR_SLOPE = (29.0 / 3.0) ** 3
+_WHITE_U = np.float32(0.197833)
+_WHITE_V = np.float32(0.468331)
+_OFFSET_U = np.float32(88.0 * _SCALE)
+_OFFSET_V = np.float32(134.0 * _SCALE)
+_XR, _XG, _XB = np.float32(0.430574), np.float32(0.341550), np.float32(0.178325)
+_YR, _YG, _YB = np.float32(0.222015), np.float32(0.706655), np.float32(0.071330)
+_ZR, _ZG, _ZB = np.float32(0.020183), np.float32(0.129553), np.float32(0.939180)
+_TINY = np.float32(1e-35)
+_ONE, _THREE, _FOUR, _NINE = np.float32(1), np.float32(3), np.float32(4), np.float32(9)
+_THIRTEEN, _FIFTEEN, _STEPS = np.float32(13), np.float32(15), np.float32(_TABLE_STEPS)
+_BYTE = np.float32(1.0 / 255.0)
+
+
+def _lightness_table() -> npt.NDArray[np.float32]:
+    y = np.arange(_TABLE_STEPS + 1, dtype=np.float64) / _TABLE_STEPS
+    cube_root = (116.0 * np.cbrt(y) - 16.0) * _SCALE
+    return np.where(y > _LINEAR_BELOW, cube_root, y * _LINEAR_SLOPE * _SCALE).astype(np.float32)
+
+
+_LIGHTNESS = _lightness_table()
+
+
+@kernel
+def _convert(rgb_hwc, lightness, luv_hwc):  # type: ignore[no-untyped-def]
+    height, width, _ = rgb_hwc.shape
+    for row in range(height):
+        for column in range(width):
+            r = np.float32(rgb_hwc[row, column, 0]) * _BYTE
+            g = np.float32(rgb_hwc[row, column, 1]) * _BYTE
+            b = np.float32(rgb_hwc[row, column, 2]) * _BYTE
+            x = _XR * r + _XG * g + _XB * b
+            y = _YR * r + _YG * g + _YB * b
+            z = _ZR * r + _ZG * g + _ZB * b
+            level = lightness[min(int(_STEPS * y), _TABLE_STEPS)]
+            q = _ONE / (x + _FIFTEEN * y + _THREE * z + _TINY)
+            luv_hwc[row, column, 0] = level
+            luv_hwc[row, column, 1] = level * _THIRTEEN * (_FOUR * x * q - _WHITE_U) + _OFFSET_U
+            luv_hwc[row, column, 2] = level * _THIRTEEN * (_NINE * y * q - _WHITE_V) + _OFFSET_V
+
+
+def rgb_to_luv(rgb_hwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Convert (H, W, 3) uint8 RGB to (H, W, 3) float32 Luv, all channels in about 0..1.
+
+    No gamma is undone and L, u, v are divided by 270 (u and v shifted by 88 and 134 first), as the structured
+    edge and geodesic proposal programs do; this is not colorimetric CIE Luv.
+
+    References
+    ----------
+    Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015 (the toolbox's ``rgbConvert``).
+    """
+    luv_hwc = np.empty(rgb_hwc.shape, dtype=np.float32)
+    _convert(rgb_hwc, _LIGHTNESS, luv_hwc)
+    return luv_hwc

@@ -1,0 +1,91 @@
+"""Turns an image into boundary strengths between pixels, without a trained model: the directed Sobel detector.
+
+References
+----------
+Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps._kernels import kernel
+from pseudo_maps.boundaries import BoundaryStrength, boundaries_from_step_maps
+from pseudo_maps.color import rgb_to_luv
+from pseudo_maps.filters import tent_filter
+
+__all__ = ["directed_sobel"]
+
+SCALES = ((4, 0.25), (8, 0.5), (16, 1.0))
+"""Radius in pixels of the tent filter before differentiation, and the weight of that scale."""
+CONTRAST_RADIUS = 5
+"""Radius in pixels of the neighbourhood that normalises local contrast."""
+CONTRAST_FLOOR = np.float32(0.01)
+
+
+@kernel
+def _add_differences(smooth_hwc, weight, step_x, step_y):  # type: ignore[no-untyped-def]
+    height, width, _ = smooth_hwc.shape
+    for y in range(height):
+        for x in range(width):
+            if x + 1 < width:
+                d0 = smooth_hwc[y, x + 1, 0] - smooth_hwc[y, x, 0]
+                d1 = smooth_hwc[y, x + 1, 1] - smooth_hwc[y, x, 1]
+                d2 = smooth_hwc[y, x + 1, 2] - smooth_hwc[y, x, 2]
+                step_x[y, x] += weight * np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
+            if y + 1 < height:
+                d0 = smooth_hwc[y + 1, x, 0] - smooth_hwc[y, x, 0]
+                d1 = smooth_hwc[y + 1, x, 1] - smooth_hwc[y, x, 1]
+                d2 = smooth_hwc[y + 1, x, 2] - smooth_hwc[y, x, 2]
+                step_y[y, x] += weight * np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
+
+
+@kernel
+def _squared_maxima(step_x, step_y, squared):  # type: ignore[no-untyped-def]
+    height, width = squared.shape
+    for y in range(height):
+        for x in range(width):
+            strongest = np.float32(0)
+            if x > 0:
+                strongest = max(strongest, step_x[y, x - 1])
+            if x + 1 < width:
+                strongest = max(strongest, step_x[y, x])
+            if y > 0:
+                strongest = max(strongest, step_y[y - 1, x])
+            if y + 1 < height:
+                strongest = max(strongest, step_y[y, x])
+            squared[y, x] = strongest * strongest
+
+
+def _normalise_contrast(step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.float32]) -> None:
+    """Divide both maps, in place, by the local contrast and then by their common maximum."""
+    squared = np.empty((step_x.shape[0], step_y.shape[1]), dtype=np.float32)
+    _squared_maxima(step_x, step_y, squared)
+    contrast = np.sqrt(tent_filter(squared, radius=CONTRAST_RADIUS)) + CONTRAST_FLOOR
+    step_x /= np.maximum(contrast[:, :-1], contrast[:, 1:])
+    step_y /= np.maximum(contrast[:-1], contrast[1:])
+    strongest = max(step_x.max(initial=0), step_y.max(initial=0))
+    if strongest > 0:
+        step_x /= strongest
+        step_y /= strongest
+
+
+def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
+    """Boundary strengths of a (H, W, 3) uint8 RGB image from colour differences at three scales.
+
+    At each scale the Luv image is smoothed and differentiated between neighbouring pixels; the weighted sum is
+    normalised by local contrast and scaled to a maximum of 1. The finest scale alone draws the superpixels, the
+    sum weighs their edges. A uniform image gives zeros.
+    """
+    height, width, _ = rgb_hwc.shape
+    luv_hwc = rgb_to_luv(rgb_hwc)
+    step_x = np.zeros((height, width - 1), dtype=np.float32)
+    step_y = np.zeros((height - 1, width), dtype=np.float32)
+    fine_x = fine_y = None
+    for radius, weight in SCALES:
+        _add_differences(tent_filter(luv_hwc, radius=radius), np.float32(weight), step_x, step_y)
+        if fine_x is None or fine_y is None:
+            fine_x, fine_y = step_x.copy(), step_y.copy()
+    assert fine_x is not None and fine_y is not None
+    _normalise_contrast(fine_x, fine_y)
+    _normalise_contrast(step_x, step_y)
+    return boundaries_from_step_maps((step_x, step_y), (fine_x, fine_y))

@@ -1,0 +1,239 @@
+"""Turns step costs between pixels into superpixels by geodesic k-means.
+
+Legend: H, W pixels; S superpixels; K seeds (centres).
+
+References
+----------
+Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps._kernels import kernel
+
+__all__ = ["geodesic_superpixels"]
+
+SWEEP_ROUNDS = 4
+"""Forward and backward passes of the chamfer distance transform (the release's fixed number)."""
+RESEED_RADIUS = 2
+"""A centre moves to the cheapest pixel of the 5x5 window around it."""
+RESEED_SHIFT_COST = np.float32(0.01)
+"""Cost of moving a centre by one pixel."""
+
+
+def lattice_centres(height: int, width: int, *, count: int) -> npt.NDArray[np.int32]:
+    """Centres (K, 2) int32 as (y, x) pixels of a hexagonal lattice of about ``count`` points on H x W pixels."""
+    columns = math.ceil(math.sqrt(count * width * math.sqrt(3.0) / (2.0 * height)))
+    rows = math.ceil(count / columns)
+    row, column = np.mgrid[0:rows, 0:columns]
+    x = (4 * column + 1 + 2 * (row & 1)) * width // (4 * columns)
+    y = (2 * row + 1) * height // (2 * rows)
+    return np.stack([y.ravel(), x.ravel()], axis=1).astype(np.int32)
+
+
+@kernel
+def reseed(centres, step_x, step_y, height, width):  # type: ignore[no-untyped-def]
+    """Move each of ``centres[K, 2]`` (y, x), in place, to the flattest pixel of the 5x5 window around it."""
+    for k in range(centres.shape[0]):
+        y0, x0 = centres[k, 0], centres[k, 1]
+        best = np.float32(np.inf)
+        best_y, best_x = y0, x0
+        for y in range(max(y0 - RESEED_RADIUS, 0), min(y0 + RESEED_RADIUS + 1, height)):
+            for x in range(max(x0 - RESEED_RADIUS, 0), min(x0 + RESEED_RADIUS + 1, width)):
+                cost = np.float32(0)
+                if width > 1:
+                    cost += step_x[y, min(x, width - 2)] + step_x[y, max(x - 1, 0)]
+                if height > 1:
+                    cost += step_y[min(y, height - 2), x] + step_y[max(y - 1, 0), x]
+                shift = np.float32((y - y0) * (y - y0) + (x - x0) * (x - x0))
+                cost += RESEED_SHIFT_COST * np.sqrt(shift)
+                if cost < best:
+                    best = cost
+                    best_y, best_x = y, x
+        centres[k, 0], centres[k, 1] = best_y, best_x
+
+
+@kernel
+def chamfer_labels(centres, step_x, step_y, height, width, rounds):  # type: ignore[no-untyped-def]
+    """Approximate geodesic Voronoi cells: ``labels[H, W]`` int32 and ``distances[H, W]`` float32.
+
+    Each of ``rounds`` rounds sweeps forward and backward over the 4-neighbour grid; enough rounds give the exact
+    shortest path distances. Of two centres on the same pixel the later one wins.
+    """
+    distances = np.full((height, width), np.float32(np.inf), dtype=np.float32)
+    labels = np.full((height, width), -1, dtype=np.int32)
+    for k in range(centres.shape[0]):
+        distances[centres[k, 0], centres[k, 1]] = 0
+        labels[centres[k, 0], centres[k, 1]] = k
+    for _ in range(rounds):
+        for y in range(height):
+            for x in range(width):
+                distance = distances[y, x]
+                label = labels[y, x]
+                if x > 0:
+                    candidate = distances[y, x - 1] + step_x[y, x - 1]
+                    if distance > candidate:
+                        distance = candidate
+                        label = labels[y, x - 1]
+                if y > 0:
+                    candidate = distances[y - 1, x] + step_y[y - 1, x]
+                    if distance > candidate:
+                        distance = candidate
+                        label = labels[y - 1, x]
+                distances[y, x] = distance
+                labels[y, x] = label
+        for y in range(height - 1, -1, -1):
+            for x in range(width - 1, -1, -1):
+                distance = distances[y, x]
+                label = labels[y, x]
+                if x > 0:
+                    candidate = distance + step_x[y, x - 1]
+                    if distances[y, x - 1] > candidate:
+                        distances[y, x - 1] = candidate
+                        labels[y, x - 1] = label
+                if y > 0:
+                    candidate = distance + step_y[y - 1, x]
+                    if distances[y - 1, x] > candidate:
+                        distances[y - 1, x] = candidate
+                        labels[y - 1, x] = label
+    return labels, distances
+
+
+@kernel
+def move_to_means(centres, labels):  # type: ignore[no-untyped-def]
+    """Move ``centres[K, 2]``, in place, to the rounded mean position of their pixels; empty ones stay."""
+    count = centres.shape[0]
+    sums = np.zeros((count, 3), dtype=np.int64)
+    height, width = labels.shape
+    for y in range(height):
+        for x in range(width):
+            k = labels[y, x]
+            sums[k, 0] += y
+            sums[k, 1] += x
+            sums[k, 2] += 1
+    for k in range(count):
+        if sums[k, 2] > 0:
+            centres[k, 0] = (2 * sums[k, 0] + sums[k, 2]) // (2 * sums[k, 2])
+            centres[k, 1] = (2 * sums[k, 1] + sums[k, 2]) // (2 * sums[k, 2])
+
+
+@kernel
+def _root(parents, node):  # type: ignore[no-untyped-def]
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+@kernel
+def connected_labels(labels, label_count):  # type: ignore[no-untyped-def]
+    """Make every label one 4-connected region and number the regions 0..S-1 in raster order of appearance.
+
+    ``labels[H, W]`` int32 in, new array of the same shape out. The largest component of a label stays (of equals
+    the first in raster order); pixels of its other components take, in raster order, the new label of the pixel
+    to the left, in column 0 of the pixel above. Pixels before the first kept one take that one's label.
+    """
+    height, width = labels.shape
+    # Components of runs: a run is a stretch of one label in one row; runs join when they touch vertically.
+    run_of = np.empty((height, width), dtype=np.int32)
+    runs = 0
+    for y in range(height):
+        for x in range(width):
+            if x == 0 or labels[y, x] != labels[y, x - 1]:
+                runs += 1
+            run_of[y, x] = runs - 1
+    parents = np.arange(runs)
+    sizes = np.zeros(runs, dtype=np.int64)
+    run_label = np.empty(runs, dtype=np.int32)
+    for y in range(height):
+        for x in range(width):
+            run = run_of[y, x]
+            sizes[run] += 1
+            run_label[run] = labels[y, x]
+            if y > 0 and labels[y - 1, x] == labels[y, x]:
+                upper, lower = _root(parents, run_of[y - 1, x]), _root(parents, run)
+                # The smaller number is the earlier in raster order and stays the root.
+                if upper < lower:
+                    parents[lower] = upper
+                elif lower < upper:
+                    parents[upper] = lower
+    for run in range(runs):
+        root = _root(parents, run)
+        if root != run:
+            sizes[root] += sizes[run]
+    largest = np.full(label_count, -1, dtype=np.int64)
+    for run in range(runs):
+        if parents[run] == run:
+            label = run_label[run]
+            if largest[label] < 0 or sizes[run] > sizes[largest[label]]:
+                largest[label] = run
+    kept_label = np.full(runs, -1, dtype=np.int32)
+    for run in range(runs):
+        if _root(parents, run) == largest[run_label[run]]:
+            kept_label[run] = run_label[run]
+    cleaned = np.empty((height, width), dtype=np.int32)
+    first_kept = 0
+    while kept_label[first_kept] < 0:
+        first_kept += 1
+    outside = kept_label[first_kept]
+    for y in range(height):
+        for x in range(width):
+            label = kept_label[run_of[y, x]]
+            if label < 0:
+                if run_of[y, x] < first_kept:
+                    label = outside
+                elif x > 0:
+                    label = cleaned[y, x - 1]
+                else:
+                    label = cleaned[y - 1, x]
+            cleaned[y, x] = label
+    number = np.full(label_count, -1, dtype=np.int32)
+    used = 0
+    for y in range(height):
+        for x in range(width):
+            label = cleaned[y, x]
+            if number[label] < 0:
+                number[label] = used
+                used += 1
+            cleaned[y, x] = number[label]
+    return cleaned, used
+
+
+def geodesic_superpixels(
+    step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.float32], *, count: int, rounds: int = 1
+) -> tuple[npt.NDArray[np.int32], int]:
+    """Segment an image into about ``count`` superpixels that follow its boundaries.
+
+    Parameters
+    ----------
+    step_x
+        (H, W-1) float32 >= 0, finite: cost of stepping between (y, x) and (y, x+1).
+    step_y
+        (H-1, W) float32 >= 0, finite: cost of stepping between (y, x) and (y+1, x).
+    count
+        Wanted number of superpixels, at least 1; at most H * W are made.
+    rounds
+        Rounds of k-means: 1 assigns pixels once, each further one moves the centres and assigns again.
+
+    Returns
+    -------
+    labels
+        (H, W) int32, 0..S-1 in raster order of first appearance, each label one 4-connected region.
+    S
+        The number of labels.
+    """
+    height, width = step_x.shape[0], step_y.shape[1]
+    if step_x.shape != (height, width - 1) or step_y.shape != (height - 1, width):
+        raise ValueError(f"step costs of shapes {step_x.shape} and {step_y.shape} do not belong to one image")
+    centres = lattice_centres(height, width, count=min(count, height * width))
+    reseed(centres, step_x, step_y, height, width)
+    labels, _ = chamfer_labels(centres, step_x, step_y, height, width, SWEEP_ROUNDS)
+    for _ in range(rounds - 1):
+        move_to_means(centres, labels)
+        reseed(centres, step_x, step_y, height, width)
+        labels, _ = chamfer_labels(centres, step_x, step_y, height, width, SWEEP_ROUNDS)
+    connected, used = connected_labels(labels, len(centres))
+    return connected, int(used)
