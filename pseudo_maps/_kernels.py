@@ -4,16 +4,23 @@ Fast-math stays off because it lets the compiler reorder sums, and the same inpu
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import numba
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["kernel"]
+__all__ = ["Bytes", "Doubles", "Floats", "Ints", "Longs", "Words", "kernel"]
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Ints: TypeAlias = npt.NDArray[np.int32]
+Longs: TypeAlias = npt.NDArray[np.int64]
+Words: TypeAlias = npt.NDArray[np.uint64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
-def kernel(function: _Function) -> _Function:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile ``function`` to machine code at its first call, or load it from numba's cache."""
-    compiled: _Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled

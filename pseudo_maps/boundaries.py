@@ -50,9 +50,7 @@ class BoundaryStrength:
     weight_exponent: float
     """The weight is raised to this power."""
 
-    def superpixel_steps(
-        self, *, superpixel_count: int
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def superpixel_steps(self, *, superpixel_count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Step costs (H, W-1) and (H-1, W) for a segmentation into about ``superpixel_count`` superpixels."""
         height, width = self.step_x.shape[0], self.step_y.shape[1]
         bias = np.float32(self.bias_per_spacing * math.sqrt(superpixel_count / (height * width)))
@@ -66,7 +64,10 @@ class BoundaryStrength:
         if not len(graph.edges):
             return np.zeros(0, dtype=np.float32)
         weights = crossing_percentiles(
-            graph, np.concatenate(pooled), values_per_crossing=len(self.weight_maps), percent=self.weight_percent
+            graph,
+            np.concatenate(pooled),
+            values_per_crossing=len(self.weight_maps),
+            percent=self.weight_percent,
         )
         if self.weight_exponent == 1.0:
             return weights
@@ -132,7 +133,5 @@ def _checked_map(name: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.
     checked = np.ascontiguousarray(values, dtype=np.float32)
     # Written so that NaN fails too.
     if not (checked.min() >= 0 and checked.max() <= 1):
-        raise ValueError(
-            f"{name} boundary map: expected values in 0..1, found {checked.min():g} to {checked.max():g}"
-        )
+        raise ValueError(f"{name} boundary map: expected values in 0..1, found {checked.min():g} to {checked.max():g}")
     return checked

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Bytes, Floats, kernel
 
 __all__ = ["rgb_to_luv"]
 
@@ -36,7 +36,7 @@ _LIGHTNESS = _lightness_table()
 
 
 @kernel
-def _convert(rgb_hwc, lightness, luv_hwc):  # type: ignore[no-untyped-def]
+def _convert(rgb_hwc: Bytes, lightness: Floats, luv_hwc: Floats) -> None:
     height, width, _ = rgb_hwc.shape
     for row in range(height):
         for column in range(width):

@@ -7,10 +7,12 @@ References
 Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, and the release 1.3 (overlap in superpixels).
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Longs, Words, kernel
 
 __all__ = ["keep_distinct"]
 
@@ -22,7 +24,7 @@ _S1, _S2, _S4, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
 @kernel
-def _popcount(word):  # type: ignore[no-untyped-def]
+def _popcount(word: Any) -> Any:
     # LLVM recognises this as the popcnt instruction.
     word = word - ((word >> _S1) & _M1)
     word = (word & _M2) + ((word >> _S2) & _M2)
@@ -31,7 +33,7 @@ def _popcount(word):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _greedy(words, max_iou):  # type: ignore[no-untyped-def]
+def _greedy(words: Words, max_iou: float) -> Longs:
     mask_count, word_count = words.shape
     kept = np.empty(mask_count, dtype=np.int64)
     kept_sizes = np.empty(mask_count, dtype=np.int64)

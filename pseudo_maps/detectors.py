@@ -35,9 +35,7 @@ def _structured_forest(model: str) -> "cv2.ximgproc.StructuredEdgeDetection":
         raise ValueError(f"boundary model {model}: not a structured forest model: {error}") from None
 
 
-def detect_boundaries(
-    rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: str | None = None
-) -> BoundaryStrength:
+def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: str | None = None) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image by the named detector.
 
     Raises

@@ -8,7 +8,7 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and 
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, kernel
 from pseudo_maps.boundaries import BoundaryStrength, boundaries_from_step_maps
 from pseudo_maps.color import rgb_to_luv
 from pseudo_maps.filters import tent_filter
@@ -23,7 +23,7 @@ CONTRAST_FLOOR = np.float32(0.01)
 
 
 @kernel
-def _add_differences(smooth_hwc, weight, step_x, step_y):  # type: ignore[no-untyped-def]
+def _add_differences(smooth_hwc: Floats, weight: np.float32, step_x: Floats, step_y: Floats) -> None:
     height, width, _ = smooth_hwc.shape
     for y in range(height):
         for x in range(width):
@@ -40,7 +40,7 @@ def _add_differences(smooth_hwc, weight, step_x, step_y):  # type: ignore[no-unt
 
 
 @kernel
-def _squared_maxima(step_x, step_y, squared):  # type: ignore[no-untyped-def]
+def _squared_maxima(step_x: Floats, step_y: Floats, squared: Floats) -> None:
     height, width = squared.shape
     for y in range(height):
         for x in range(width):

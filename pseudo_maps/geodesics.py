@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, Ints, kernel
 
 __all__ = ["CostGraph", "build_cost_graph", "distances_from_sets", "farthest_point_seeds", "geodesic_costs"]
 
@@ -39,7 +39,7 @@ def geodesic_costs(edge_weights: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
 
 
 @kernel
-def _neighbour_lists(edges, costs, region_count):  # type: ignore[no-untyped-def]
+def _neighbour_lists(edges: Ints, costs: Floats, region_count: int) -> tuple[Ints, Ints, Floats]:
     starts = np.zeros(region_count + 1, dtype=np.int32)
     for edge in range(edges.shape[0]):
         starts[edges[edge, 0] + 1] += 1
@@ -59,15 +59,13 @@ def _neighbour_lists(edges, costs, region_count):  # type: ignore[no-untyped-def
     return starts, neighbours, sorted_costs
 
 
-def build_cost_graph(
-    edges: npt.NDArray[np.int32], costs: npt.NDArray[np.float32], *, region_count: int
-) -> CostGraph:
+def build_cost_graph(edges: npt.NDArray[np.int32], costs: npt.NDArray[np.float32], *, region_count: int) -> CostGraph:
     """Neighbour lists of a graph given by ``edges[E, 2]`` in lexicographic order and their ``costs[E]``."""
     return CostGraph(*_neighbour_lists(edges, costs, region_count))
 
 
 @kernel
-def _sift_up(heap_keys, heap_nodes, place):  # type: ignore[no-untyped-def]
+def _sift_up(heap_keys: Floats, heap_nodes: Ints, place: int) -> None:
     key, node = heap_keys[place], heap_nodes[place]
     while place > 0:
         parent = (place - 1) >> 1
@@ -79,7 +77,7 @@ def _sift_up(heap_keys, heap_nodes, place):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sift_down(heap_keys, heap_nodes, size):  # type: ignore[no-untyped-def]
+def _sift_down(heap_keys: Floats, heap_nodes: Ints, size: int) -> None:
     key, node = heap_keys[0], heap_nodes[0]
     place = 0
     while True:
@@ -96,7 +94,15 @@ def _sift_down(heap_keys, heap_nodes, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _relax_from(source, distances, starts, neighbours, costs, heap_keys, heap_nodes):  # type: ignore[no-untyped-def]
+def _relax_from(
+    source: int,
+    distances: Floats,
+    starts: Ints,
+    neighbours: Ints,
+    costs: Floats,
+    heap_keys: Floats,
+    heap_nodes: Ints,
+) -> None:
     """Lower ``distances[S]`` in place by the paths that start at ``source`` (Dijkstra, lazy deletion)."""
     distances[source] = 0
     heap_keys[0], heap_nodes[0] = np.float32(0), source
@@ -124,7 +130,7 @@ CENTRE_ROUNDS = 3
 
 
 @kernel
-def _seeds(starts, neighbours, costs, count):  # type: ignore[no-untyped-def]
+def _seeds(starts: Ints, neighbours: Ints, costs: Floats, count: int) -> Ints:
     region_count = starts.shape[0] - 1
     # A region enters the heap at most once per incident step.
     heap_keys = np.empty(neighbours.shape[0] + 1, dtype=np.float32)
@@ -135,7 +141,7 @@ def _seeds(starts, neighbours, costs, count):  # type: ignore[no-untyped-def]
         distances = np.full(region_count, np.float32(np.inf), dtype=np.float32)
         _relax_from(node, distances, starts, neighbours, costs, heap_keys, heap_nodes)
         largest = np.maximum(largest, distances)
-        node = np.argmax(distances)
+        node = int(np.argmax(distances))
     seeds = np.empty(count, dtype=np.int32)
     seeds[0] = np.argmin(largest)
     distances = np.full(region_count, np.float32(np.inf), dtype=np.float32)
@@ -163,7 +169,7 @@ def farthest_point_seeds(graph: CostGraph, *, count: int) -> npt.NDArray[np.int3
 
 
 @kernel
-def _sweep_distances(distances, starts, neighbours, costs):  # type: ignore[no-untyped-def]
+def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: Floats) -> None:
     region_count, set_count = distances.shape
     # A row is taken up again only when a neighbour's row changed after the last time: clock values tell.
     changed_at = np.zeros(region_count, dtype=np.int64)

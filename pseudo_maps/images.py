@@ -8,6 +8,7 @@ EXIF orientation is never applied, because ILSVRC boxes refer to the stored orie
 import io
 import os
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,21 @@ MPO is what Pillow calls a JPEG that carries further pictures (stereo cameras, p
 """
 
 MAX_PIXELS = 178_956_970
-"""Default limit on height * width, read from the header before anything is decoded (Pillow's own bomb limit)."""
+"""Default limit on height * width, Pillow's own; read from the header before anything is decoded."""
+
+_JPEG_START_OF_SCAN = 0xDA
+_JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
+"""Second bytes that no segment follows: stuffing, TEM, restarts, start of image (ITU T.81, B.1.1.3)."""
+_JPEG_END_OF_IMAGE = b"\xff\xd9"
+_PNG_SIGNATURE_BYTES = 8
+_PNG_CHUNK_OVERHEAD = 12
+"""Bytes of a PNG chunk around its content: length 4, type 4, checksum 4."""
+_PNG_ANCILLARY_BIT = 0x20
+"""Set in the first letter of a chunk's type when pixels do not depend on it (PNG specification, 5.4)."""
 
 
 class ImageDecodeError(ValueError):
-    """An image file that cannot be decoded; the message names the file, what was found and what was expected."""
+    """An image file that cannot be decoded; the message names the file, and what was found and expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +64,13 @@ def decode_image(
     source
         A file's path, or the bytes of a file.
     enough_px
-        Longest side in pixels that the caller needs. A JPEG whose longest side is at least twice as long is
-        decoded at 1/2, 1/4 or 1/8 scale by the JPEG transform itself, never below ``enough_px``. Other files,
-        and ``None``, are decoded at full size.
+        Longest side in pixels that the caller needs, at least 1. A JPEG whose longest side is at least twice
+        as long is decoded at 1/2, 1/4 or 1/8 scale by the JPEG transform itself, never below ``enough_px``
+        and never by more than the pixels of its short side. Other files, and ``None``, are decoded at full
+        size.
     max_pixels
-        Refuse an image whose header states more pixels than this.
+        Refuse an image whose header states more pixels than this. Twice ``MAX_PIXELS`` cannot be exceeded,
+        because Pillow refuses it too.
 
     Returns
     -------
@@ -71,12 +84,18 @@ def decode_image(
         floating-point pixels, or more than ``max_pixels``.
     OSError
         The file cannot be opened (missing, no permission).
+    ValueError
+        ``enough_px`` is below 1.
 
     Notes
     -----
     Alpha is dropped without compositing, CMYK is converted by Pillow (which undoes Adobe's inversion), and
-    16-bit greys keep their upper eight bits.
+    16-bit colours and greys keep their upper eight bits. Bytes missing at the end are always an error, even
+    when only the end marker is missing. Bytes changed inside are an error where the format has checksums
+    (PNG); in a JPEG, BMP, PPM, TIFF or WEBP they may just be other pixels.
     """
+    if enough_px is not None and enough_px < 1:
+        raise ValueError(f"enough_px must be at least 1, found {enough_px}")
     name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
     encoded = source if isinstance(source, bytes) else Path(source).read_bytes()
     if not encoded:
@@ -86,8 +105,9 @@ def decode_image(
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(encoded)) as image:
-                return _decode_open_image(image, name=name, enough_px=enough_px, max_pixels=max_pixels)
-        except ImageDecodeError:
+                decoded = _decode_open_image(image, name=name, enough_px=enough_px, max_pixels=max_pixels)
+                damage = _find_damage(encoded, image_format=image.format)
+        except (ImageDecodeError, MemoryError):
             raise
         except UnidentifiedImageError:
             raise ImageDecodeError(
@@ -95,14 +115,16 @@ def decode_image(
             ) from None
         except Image.DecompressionBombError as error:
             raise ImageDecodeError(f"{name}: {error}") from None
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-            # Pillow's plugins report damage through all of these.
+        except Exception as error:
+            # Everything is in memory, so any error is about the bytes. Pillow's plugins report damage as
+            # OSError, SyntaxError, ValueError, EOFError, IndexError, and a changed TIFF tag as TypeError.
             raise ImageDecodeError(f"{name}: damaged or truncated image: {error}") from error
+    if damage is not None:
+        raise ImageDecodeError(f"{name}: damaged or truncated image: {damage}")
+    return decoded
 
 
-def _decode_open_image(
-    image: Image.Image, *, name: str, enough_px: int | None, max_pixels: int
-) -> DecodedImage:
+def _decode_open_image(image: Image.Image, *, name: str, enough_px: int | None, max_pixels: int) -> DecodedImage:
     if image.format not in ACCEPTED_FORMATS:
         raise ImageDecodeError(
             f"{name}: format {image.format} is not read (expected one of {', '.join(ACCEPTED_FORMATS)})"
@@ -117,12 +139,10 @@ def _decode_open_image(
         raise ImageDecodeError(f"{name}: an animation or image sequence of {frames} frames, expected one picture")
     if enough_px is not None and image.format in ("JPEG", "MPO"):
         longest = max(file_width, file_height)
-        if longest >= 2 * enough_px:
-            needed = (
-                max(1, -(-file_width * enough_px // longest)),
-                max(1, -(-file_height * enough_px // longest)),
-            )
-            image.draft(None, needed)
+        reduction = next((step for step in (8, 4, 2) if longest >= step * enough_px), 1)
+        # Pillow reduces by the smaller of the two integer quotients, so both sides are rounded down here:
+        # 500x375 for 250 pixels must ask for 250x187, as 375 // 188 is 1.
+        image.draft(None, (max(1, file_width // reduction), max(1, file_height // reduction)))
     if image.mode in ("F", "I;16S") or (image.mode == "I" and image.format == "TIFF"):
         raise ImageDecodeError(f"{name}: pixel mode {image.mode} has no defined range, expected 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -131,3 +151,48 @@ def _decode_open_image(
     else:
         rgb_hwc = np.array(image.convert("RGB"), dtype=np.uint8, order="C")
     return DecodedImage(rgb_hwc=rgb_hwc, file_height=file_height, file_width=file_width)
+
+
+def _find_damage(encoded: bytes, *, image_format: str | None) -> str | None:
+    """What is wrong with a file although Pillow decoded it, or None.
+
+    Pillow stops at the last pixel and checks no checksum of a PNG's pixels: it takes a PNG that lacks 22
+    bytes or has some changed, and a grey JPEG that lacks its end marker. Whatever follows the end (padding, a
+    phone's video) does not matter.
+    """
+    if image_format == "PNG":
+        return _find_png_damage(encoded)
+    if image_format in ("JPEG", "MPO") and not _has_jpeg_end(encoded):
+        return "the end-of-image marker is missing"
+    return None
+
+
+def _find_png_damage(encoded: bytes) -> str | None:
+    position = _PNG_SIGNATURE_BYTES
+    while position + _PNG_CHUNK_OVERHEAD <= len(encoded):
+        end = position + _PNG_CHUNK_OVERHEAD + int.from_bytes(encoded[position : position + 4], "big")
+        kind = encoded[position + 4 : position + 8]
+        stored = int.from_bytes(encoded[end - 4 : end], "big")
+        found = zlib.crc32(memoryview(encoded)[position + 4 : end - 4])
+        if end <= len(encoded) and found != stored and not kind[0] & _PNG_ANCILLARY_BIT:
+            return f"chunk {kind!r} at byte {position} has checksum {found:#010x}, expected {stored:#010x}"
+        if kind == b"IEND":
+            return None
+        position = end
+    return "the file ends before the chunk IEND"
+
+
+def _has_jpeg_end(encoded: bytes) -> bool:
+    # The segments before the first scan are walked over because a thumbnail in EXIF has its own end marker.
+    position = 2
+    while position + 4 <= len(encoded):
+        marker = encoded[position + 1]
+        if encoded[position] != 0xFF or marker == 0xFF:
+            position += 1
+        elif marker == _JPEG_START_OF_SCAN:
+            return encoded.find(_JPEG_END_OF_IMAGE, position) >= 0
+        elif marker in _JPEG_WITHOUT_LENGTH:
+            position += 2
+        else:
+            position += 2 + int.from_bytes(encoded[position + 2 : position + 4], "big")
+    return False

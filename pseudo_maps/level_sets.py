@@ -10,7 +10,7 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 5, and 
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, Longs, kernel
 
 __all__ = ["critical_level_sets"]
 
@@ -21,9 +21,16 @@ INFINITE_DISTANCE = np.float32(1e9)
 
 
 @kernel
-def _critical_levels(  # type: ignore[no-untyped-def]
-    sorted_fields, low, high, levels, max_iou, thresholds, scores, counts
-):
+def _critical_levels(
+    sorted_fields: Floats,
+    low: int,
+    high: int,
+    levels: int,
+    max_iou: float,
+    thresholds: Floats,
+    scores: Floats,
+    counts: Longs,
+) -> None:
     field_count, region_count = sorted_fields.shape
     gaps = np.zeros(region_count + 1, dtype=np.float32)
     sizes = np.empty(region_count, dtype=np.int64)

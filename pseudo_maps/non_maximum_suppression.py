@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, kernel
 from pseudo_maps.filters import tent_filter
 
 __all__ = ["suppress_non_maxima"]
@@ -22,7 +22,7 @@ TOLERANCE = np.float32(1.01)
 
 
 @kernel
-def _bilinear(values, y, x):  # type: ignore[no-untyped-def]
+def _bilinear(values: Floats, y: float, x: float) -> float:
     height, width = values.shape
     y = min(max(y, 0.0), height - 1.0)
     x = min(max(x, 0.0), width - 1.0)
@@ -35,7 +35,7 @@ def _bilinear(values, y, x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _suppress(values, blurred, radius, thin):  # type: ignore[no-untyped-def]
+def _suppress(values: Floats, blurred: Floats, radius: int, thin: Floats) -> None:
     height, width = values.shape
     for y in range(height):
         up, down = max(y - 1, 0), min(y + 1, height - 1)

@@ -12,6 +12,7 @@ Chen and Hsu, "Saliency aware: weakly supervised object localization", ICASSP 20
 Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, and the authors' release 1.3.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import cv2
@@ -213,13 +214,13 @@ def geodesic_masks(
     whole_frame = from_frame[FRAME_BACKGROUNDS.index(15)]
     # Order decides ties in the ranking: by seed, then background, then level.
     fields = np.stack([from_seeds, from_seeds - whole_frame], axis=1).reshape(-1, region_count)
-    limits = {"levels": config.levels, "max_iou": config.max_iou}
-    groups = [critical_level_sets(fields, min_size=SEED_SIZES[0], max_size=SEED_SIZES[1], **limits)]
+    level_sets = functools.partial(critical_level_sets, levels=config.levels, max_iou=config.max_iou)
+    groups = [level_sets(fields, min_size=SEED_SIZES[0], max_size=SEED_SIZES[1])]
     if config.seed_proposals:
         singles = np.zeros((len(seeds), region_count), dtype=np.bool_)
         singles[np.arange(len(seeds)), seeds] = True
         groups.append((singles, np.full(len(seeds), SEED_PROPOSAL_SCORE)))
-    groups.append(critical_level_sets(-from_frame, min_size=FRAME_SIZES[0], max_size=FRAME_SIZES[1], **limits))
+    groups.append(level_sets(-from_frame, min_size=FRAME_SIZES[0], max_size=FRAME_SIZES[1]))
     masks = np.concatenate([group[0] for group in groups])
     scores = np.concatenate([group[1] for group in groups])
     order = np.argsort(-scores, kind="stable")

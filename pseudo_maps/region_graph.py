@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, Ints, Longs, kernel
 
 __all__ = ["BORDER_WIDTH_PX", "RegionGraph", "build_region_graph", "crossing_percentiles", "region_geometry"]
 
@@ -39,7 +39,7 @@ class RegionGraph:
 
 
 @kernel
-def _find_crossings(labels, region_count):  # type: ignore[no-untyped-def]
+def _find_crossings(labels: Ints, region_count: int) -> tuple[Ints, Ints, Longs, int]:
     height, width = labels.shape
     horizontal = 0
     vertical = 0
@@ -111,7 +111,7 @@ def build_region_graph(labels: npt.NDArray[np.int32], *, region_count: int) -> R
 
 
 @kernel
-def _grouped_percentiles(groups, values, group_count, fraction):  # type: ignore[no-untyped-def]
+def _grouped_percentiles(groups: Ints, values: Floats, group_count: int, fraction: float) -> Floats:
     starts = np.zeros(group_count + 1, dtype=np.int64)
     for group in groups:
         starts[group + 1] += 1
@@ -151,7 +151,7 @@ def crossing_percentiles(
 
 
 @kernel
-def _geometry(labels, region_count):  # type: ignore[no-untyped-def]
+def _geometry(labels: Ints, region_count: int) -> tuple[Ints, Longs, Ints]:
     height, width = labels.shape
     boxes = np.empty((region_count, 4), dtype=np.int32)
     boxes[:, 0] = width

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import kernel
+from pseudo_maps._kernels import Floats, Ints, Longs, kernel
 
 __all__ = ["geodesic_superpixels"]
 
@@ -35,7 +35,7 @@ def lattice_centres(height: int, width: int, *, count: int) -> npt.NDArray[np.in
 
 
 @kernel
-def reseed(centres, step_x, step_y, height, width):  # type: ignore[no-untyped-def]
+def reseed(centres: Ints, step_x: Floats, step_y: Floats, height: int, width: int) -> None:
     """Move each of ``centres[K, 2]`` (y, x), in place, to the flattest pixel of the 5x5 window around it."""
     for k in range(centres.shape[0]):
         y0, x0 = centres[k, 0], centres[k, 1]
@@ -57,7 +57,9 @@ def reseed(centres, step_x, step_y, height, width):  # type: ignore[no-untyped-d
 
 
 @kernel
-def chamfer_labels(centres, step_x, step_y, height, width, rounds):  # type: ignore[no-untyped-def]
+def chamfer_labels(
+    centres: Ints, step_x: Floats, step_y: Floats, height: int, width: int, rounds: int
+) -> tuple[Ints, Floats]:
     """Approximate geodesic Voronoi cells: ``labels[H, W]`` int32 and ``distances[H, W]`` float32.
 
     Each of ``rounds`` rounds sweeps forward and backward over the 4-neighbour grid; enough rounds give the exact
@@ -103,7 +105,7 @@ def chamfer_labels(centres, step_x, step_y, height, width, rounds):  # type: ign
 
 
 @kernel
-def move_to_means(centres, labels):  # type: ignore[no-untyped-def]
+def move_to_means(centres: Ints, labels: Ints) -> None:
     """Move ``centres[K, 2]``, in place, to the rounded mean position of their pixels; empty ones stay."""
     count = centres.shape[0]
     sums = np.zeros((count, 3), dtype=np.int64)
@@ -121,7 +123,7 @@ def move_to_means(centres, labels):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _root(parents, node):  # type: ignore[no-untyped-def]
+def _root(parents: Longs, node: int) -> int:
     while parents[node] != node:
         parents[node] = parents[parents[node]]
         node = parents[node]
@@ -129,7 +131,7 @@ def _root(parents, node):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def connected_labels(labels, label_count):  # type: ignore[no-untyped-def]
+def connected_labels(labels: Ints, label_count: int) -> tuple[Ints, int]:
     """Make every label one 4-connected region and number the regions 0..S-1 in raster order of appearance.
 
     ``labels[H, W]`` int32 in, new array of the same shape out. The largest component of a label stays (of equals

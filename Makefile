@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all that a fresh machine with python3 and make needs.
+# `make VENV=DIR ...` uses, and fills, another environment.
+
+VENV ?= .venv
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# One stamp for each state of the dependencies and each place of this folder: a second call installs nothing.
+STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(STATE)
+
+.PHONY: demo test lint install help
+
+help:
+	@echo "make demo   install into $(VENV) and run the main job on generated images"
+	@echo "make test   install into $(VENV) and run all tests"
+	@echo "make lint   ruff and mypy"
+
+install: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "No venv could be made; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) (about 6 GB with PyTorch, a few minutes)"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@rm -f $(VENV)/.installed-*
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/wsol-pipeline demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,134 @@
+"""Turns exceptions, versions and progress into what every command of the project shows on the terminal."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import click
+from tqdm import tqdm
+
+from pseudo_maps import __version__
+
+__all__ = ["CONTEXT_SETTINGS", "CommandGroup", "Progress", "common_options", "opencv_clash"]
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+"""Settings of every command: -h works and defaults are shown."""
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+LOG_INTERVAL_S = 30.0
+"""Seconds between two progress lines when the output is not a terminal."""
+
+_OPENCV_PACKAGES = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class CommandGroup(click.Group):
+    """A group of commands that ends a failed one with a clear message on stderr, and a traceback on --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 1 when its work failed, 130 when it was interrupted."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, RuntimeError) as error:
+            # click's own control flow derives from RuntimeError.
+            if isinstance(error, click.exceptions.Exit | click.exceptions.Abort | BrokenPipeError):
+                raise
+            if ctx.find_root().meta.get("debug"):
+                traceback.print_exc()
+            click.echo(f"{ctx.find_root().info_name}: error: {error}", err=True)
+            ctx.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            click.echo(f"\n{ctx.find_root().info_name}: interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().meta["debug"] = True
+
+
+def common_options(command: _Command) -> _Command:
+    """Give a command ``--debug`` and ``--version``."""
+    debug = click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_remember_debug,
+        help="Show the traceback of an error.",
+    )
+    version = click.version_option(__version__, package_name="saliency-aware-wsol", message="%(version)s")
+    return debug(version(command))
+
+
+def opencv_clash() -> str | None:
+    """A warning that names the OpenCV packages when several are installed over each other, else ``None``."""
+    found = []
+    for name in _OPENCV_PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    if len(found) < 2:
+        return None
+    return (
+        f"these packages overwrite each other's cv2: {', '.join(found)}. Uninstall all of them, then install "
+        "opencv-contrib-python-headless alone"
+    )
+
+
+class Progress:
+    """A bar with images/s and remaining time on a terminal, a line now and then in a file."""
+
+    def __init__(self, total: int, *, label: str, unit: str = "image") -> None:
+        self._total, self._label, self._unit = total, label, unit
+        self._done = 0
+        self._notes: dict[str, int] = {}
+        self._start = self._last_line = time.monotonic()
+        # disable=None: no bar where stderr is not a terminal.
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", disable=None, dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, count: int, **notes: int) -> None:
+        """Count ``count`` more units as done and add to the numbers shown beside them."""
+        self._done += count
+        for name, value in notes.items():
+            self._notes[name] = self._notes.get(name, 0) + value
+        if not self._bar.disable:
+            self._bar.set_postfix(self._notes, refresh=False)
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LOG_INTERVAL_S or self._done == self._total:
+            self._last_line = now
+            rate = self._done / max(now - self._start, 1e-9)
+            remaining_s = (self._total - self._done) / max(rate, 1e-9)
+            notes_text = "".join(f", {value} {name}" for name, value in self._notes.items())
+            print(
+                f"{self._label}: {self._done}/{self._total} {self._unit}s, {rate:.1f}/s, "
+                f"{_duration(remaining_s)} left{notes_text}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -1,0 +1,312 @@
+"""Turns the words of ``wsol-prep`` into calls: proposals, verify and preview. Never imports torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, opencv_clash
+
+if TYPE_CHECKING:
+    from pseudo_maps.generation import Plan, ShardReport, Summary
+    from pseudo_maps.map_config import MapConfig
+
+__all__ = ["main"]
+
+# The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
+# every typing error would cost; a test compares them with the definitions.
+SPLIT_NAMES = ("train", "val", "test")
+LAYOUT_NAMES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
+METHOD_NAMES = ("geodesic", "selective-search")
+MODE_NAMES = ("fast", "quality", "single")
+PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
+DETECTOR_NAMES = ("directed-sobel", "structured-forest")
+WEIGHTING_NAMES = ("uniform",)
+BACKEND_NAMES = ("loky", "sequential")
+GEODESIC_OPTIONS = {
+    "preset": "--preset",
+    "boundaries": "--boundaries",
+    "boundary_model": "--boundary-model",
+    "weighting": "--weighting",
+}
+
+data_option = click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata.",
+)
+layout_option = click.option(
+    "--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="Layout of the data set."
+)
+
+
+@click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
+@common_options
+def main() -> None:
+    """Make, check and look at the saliency maps that weakly-supervised localization is trained on."""
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@data_option
+@layout_option
+@click.option("--split", type=click.Choice(SPLIT_NAMES), required=True, help="Split of the data set.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards.")
+@click.option("--method", type=click.Choice(METHOD_NAMES), default="geodesic", help="How objects are proposed.")
+@click.option("--preset", type=click.Choice(PRESET_NAMES), default="b1100", help="Size of the proposal set.")
+@click.option("--boundaries", type=click.Choice(DETECTOR_NAMES), default="directed-sobel", help="Boundary detector.")
+@click.option(
+    "--boundary-model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
+)
+@click.option("--search-mode", type=click.Choice(MODE_NAMES), default="fast", help="Strategy of selective-search.")
+@click.option("--weighting", type=click.Choice(WEIGHTING_NAMES), default="uniform", help="How proposals are averaged.")
+@click.option(
+    "--working-size",
+    type=click.IntRange(min=1),
+    default=500,
+    help="Longest side in pixels at which objects are proposed; smaller images are not enlarged.",
+)
+@click.option("--map-size", type=click.IntRange(min=1), default=224, help="Side in pixels of the square maps.")
+@click.option("--by-name/--no-by-name", default=True, help="Also list every map under its own name, for viewers.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=178_956_970,
+    help="Do not decode images whose header states more pixels.",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Maps in a shard.  [default: from the number of images, 16 to 1000]",
+)
+@click.option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core.")
+@click.option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="joblib backend.")
+@click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
+@click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split.")
+@click.option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed.")
+@click.option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@common_options
+def proposals(
+    data: Path,
+    layout: str,
+    split: str,
+    out: Path,
+    jobs: int,
+    backend: str,
+    task_index: int | None,
+    task_count: int | None,
+    boundary_model: Path | None,
+    shard_size: int | None,
+    limit: int | None,
+    max_failed: int,
+    retry_failed: bool,
+    dry_run: bool,
+    **settings: Any,
+) -> None:
+    """Make saliency maps: object proposals of every image, averaged, in HDF5 shards.
+
+    Stop and start it as you like: finished shards are kept and skipped. Another run with other settings into
+    the same folder is refused.
+    """
+    if jobs == 0 or jobs < -1:
+        raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
+    config = _map_config(boundary_model, settings)
+    warning = opencv_clash()
+    if warning:
+        click.echo(f"wsol-prep: warning: {warning}", err=True)
+    from pipelines.datasets import open_dataset
+    from pseudo_maps.array_tasks import array_share
+    from pseudo_maps.generation import RunConfig, generate_maps, plan_run, warm_up
+
+    index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
+    dataset = open_dataset(data, split=split, layout=layout)
+    records = dataset.records if limit is None else dataset.records[:limit]
+    run = RunConfig(
+        root=dataset.root,
+        out=out,
+        jobs=jobs,
+        backend=backend,
+        task_index=index,
+        task_count=count,
+        boundary_model=None if boundary_model is None else str(boundary_model),
+        retry_failed=retry_failed,
+    )
+    plan = plan_run(records, split=split, config=config, run=run, shard_size=shard_size)
+    _echo_plan(plan, config=config, run_share=(index, count), layout=dataset.layout)
+    if dry_run:
+        return
+    if plan.to_do:
+        warm_up(config, boundary_model=run.boundary_model)
+    with Progress(plan.images_to_do, label=split) as progress:
+
+        def on_shard(report: ShardReport) -> None:
+            images = sum(report.counts.values())
+            progress.advance(images, failed=images - report.counts.get("ok", 0))
+
+        summary = generate_maps(records, plan=plan, config=config, run=run, on_shard=on_shard)
+    _echo_summary(summary, out=out)
+    if summary.failed > max_failed:
+        raise RuntimeError(
+            f"{summary.failed} images failed, more than --max-failed {max_failed} allows; their maps are zero and "
+            "their status says why" + (f"; details in {summary.log_path}" if summary.log_path else "")
+        )
+
+
+def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
+    """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
+    import dataclasses
+    import hashlib
+
+    from pseudo_maps.map_config import MapConfig
+    from pseudo_maps.proposals import PRESETS, ProposalConfig
+    from pseudo_maps.selective_search import SelectiveSearchConfig
+
+    context = click.get_current_context()
+    method = settings["method"]
+    foreign = {"search_mode": "--search-mode"} if method == "geodesic" else GEODESIC_OPTIONS
+    for name, flag in foreign.items():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flag} has no meaning with --method {method}")
+    proposals: ProposalConfig | SelectiveSearchConfig
+    if method == "geodesic":
+        needs_model = settings["boundaries"] == "structured-forest"
+        if needs_model != (boundary_model is not None):
+            raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
+        digest = "" if boundary_model is None else hashlib.sha256(boundary_model.read_bytes()).hexdigest()
+        proposals = dataclasses.replace(
+            PRESETS[settings["preset"]],
+            boundaries=settings["boundaries"],
+            boundary_model=digest,
+            working_size=settings["working_size"],
+        )
+    else:
+        proposals = SelectiveSearchConfig(mode=settings["search_mode"], working_size=settings["working_size"])
+    return MapConfig(
+        proposals=proposals,
+        weighting=settings["weighting"],
+        map_size=settings["map_size"],
+        max_pixels=settings["max_pixels"],
+        by_name=settings["by_name"],
+    )
+
+
+def _echo_plan(plan: Plan, *, config: MapConfig, run_share: tuple[int, int], layout: str) -> None:
+    manifest = plan.manifest
+    share = "" if run_share == (0, 1) else f", task {run_share[0]} of {run_share[1]} has {len(plan.shards)}"
+    click.echo(
+        f"{plan.split} ({layout}): {manifest.images} images in {manifest.shards} shards of {manifest.shard_size}{share}; "
+        f"{len(plan.shards) - len(plan.to_do)} shards are finished, {plan.images_to_do} images to do",
+        err=True,
+    )
+    settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
+    click.echo(f"{config.method}: {settings}; weighting {config.weighting}, maps {config.map_size}px", err=True)
+
+
+def _echo_summary(summary: Summary, *, out: Path) -> None:
+    total = summary.counts.total()
+    failures = ", ".join(f"{count} {name}" for name, count in sorted(summary.counts.items()) if name != "ok")
+    click.echo(f"maps:     {summary.counts['ok']} ok of {total} in {out}")
+    click.echo(f"failed:   {summary.failed}" + (f" ({failures})" if failures else ""))
+    if summary.images_made:
+        rate = summary.images_made / max(summary.elapsed_s, 1e-9)
+        click.echo(f"this run: {summary.images_made} images in {summary.elapsed_s:.1f} s, {rate:.1f} images/s")
+    click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--split", "splits", type=click.Choice(SPLIT_NAMES), multiple=True, help="Only these splits.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of the data set: also check that every image has its row.",
+)
+@layout_option
+@click.option("--repair", is_flag=True, help="Remove bad shards and leftovers so that a rerun makes them again.")
+@common_options
+def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
+    """Read every shard in FOLDER whole and list what is wrong: damage, gaps, strangers.
+
+    Exit 1 when there is anything.
+    """
+    from pseudo_maps.manifest import found_splits
+    from pseudo_maps.verify import repair_folder, verify_folder
+
+    chosen = splits or tuple(found_splits(folder))
+    expected = None
+    if data is not None:
+        from pipelines.datasets import open_dataset
+
+        datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
+        expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
+    with Progress(0, label="verify", unit="shard") as progress:
+        problems = verify_folder(folder, splits=chosen or None, expected_ids=expected)
+        progress.advance(0)
+    for problem in problems:
+        click.echo(f"{problem.kind}: {problem.path}: {problem.message}")
+    if repair and problems:
+        for path in repair_folder(problems):
+            click.echo(f"removed {path}")
+    if problems:
+        raise RuntimeError(
+            f"{len(problems)} problems in {folder}"
+            + ("" if repair else "; --repair removes what is bad, then run wsol-prep proposals again")
+        )
+    click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@data_option
+@layout_option
+@click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Picture to write (.png).")
+@click.option("--ids", "ids", multiple=True, help="Image ids to show; may be given several times.")
+@click.option("--worst", is_flag=True, help="Show failed images and the lowest peaks first.")
+@click.option("--count", type=click.IntRange(min=1), default=12, help="How many images.")
+@click.option("--columns", type=click.IntRange(min=1), default=2, help="Images beside each other.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    help="The box surrounds the largest area above this fraction of the peak.",
+)
+@common_options
+def preview(
+    folder: Path,
+    data: Path,
+    layout: str,
+    split: str,
+    out: Path,
+    ids: tuple[str, ...],
+    worst: bool,
+    count: int,
+    columns: int,
+    threshold: float,
+) -> None:
+    """Draw a contact sheet of the maps in FOLDER: image, map, overlay, box (ground truth in green)."""
+    from pipelines.preview import contact_sheet
+
+    if ids and worst:
+        raise click.UsageError("--ids and --worst exclude each other")
+    shown = contact_sheet(
+        folder,
+        data=data,
+        layout=layout,
+        split=split,
+        out=out,
+        image_ids=ids,
+        worst_first=worst,
+        count=count,
+        columns=columns,
+        threshold=threshold,
+    )
+    click.echo(f"{shown} images on {out}")

@@ -1,0 +1,336 @@
+"""Turns the records of a split into a folder of committed shards, in parallel, resumable at every moment."""
+
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pseudo_maps import __version__
+from pseudo_maps.engines import run_tasks
+from pseudo_maps.manifest import Manifest, agree_on_manifest, ids_digest
+from pseudo_maps.map_config import MapConfig
+from pseudo_maps.map_making import make_map, saliency_map
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards import (
+    SCHEMA_VERSION,
+    STATUS_OK,
+    ShardReader,
+    ShardWriter,
+    make_provenance,
+    shard_name,
+)
+from pseudo_maps.stale_files import remove_stale_temporaries
+
+__all__ = [
+    "GenerationError",
+    "Plan",
+    "RunConfig",
+    "ShardReport",
+    "Summary",
+    "default_shard_size",
+    "generate_maps",
+    "plan_run",
+    "warm_up",
+]
+
+LOG_FOLDER = "logs"
+SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
+"""Enough shards to share among jobs, of at most 1,000 maps (about 10 MB, 40 s of one core)."""
+_LOGGED_PACKAGES = ("numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib")
+
+
+class GenerationError(RuntimeError):
+    """A shard could not be written, so the run stopped; what was committed stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What does not decide the result: where, and with how many processes."""
+
+    root: Path
+    """Data root that the records' paths are relative to."""
+    out: Path
+    """Folder of the shards."""
+    jobs: int = 1
+    """Worker processes; -1 is one for each core."""
+    backend: str = "loky"
+    """joblib backend."""
+    task_index: int = 0
+    """This task of an array of tasks makes the shards with ``shard % task_count == task_index``."""
+    task_count: int = 1
+    """Number of tasks in the array."""
+    boundary_model: str | None = None
+    """Model file of the boundary detector."""
+    retry_failed: bool = False
+    """Make committed shards again when they hold images that failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One shard to make: everything a worker needs."""
+
+    path: Path
+    records: tuple[ImageRecord, ...]
+    root: str
+    config: MapConfig
+    boundary_model: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What became of one shard."""
+
+    name: str
+    """File name."""
+    counts: Mapping[str, int]
+    """Number of images for each status."""
+    failures: tuple[tuple[str, str, str], ...] = ()
+    """(image id, status, message) of every image without a map."""
+    size_bytes: int = 0
+    """Size of the file."""
+    write_error: str = ""
+    """Why the shard could not be written, empty when it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is going to do."""
+
+    split: str
+    manifest: Manifest
+    shards: tuple[int, ...]
+    """Shards that belong to this task."""
+    to_do: tuple[int, ...]
+    """Those of them that are not committed yet."""
+    images_to_do: int
+    """Images in the shards to do."""
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a run did and what its share of the folder holds now."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Images of this task's shards for each status, earlier runs included."""
+    images_made: int = 0
+    """Images that this run worked on."""
+    elapsed_s: float = 0.0
+    """Seconds that this run worked."""
+    size_bytes: int = 0
+    """Size of this task's shards."""
+    log_path: Path | None = None
+    """Run log, when there was anything to do."""
+
+    @property
+    def failed(self) -> int:
+        """Number of images without a map."""
+        return self.counts.total() - self.counts[STATUS_OK]
+
+    def add(self, report: ShardReport) -> None:
+        """Count a shard."""
+        self.counts.update(report.counts)
+        self.size_bytes += report.size_bytes
+
+
+def default_shard_size(images: int) -> int:
+    """Maps in a shard: depends on the number of images alone, so that the jobs cannot change the files."""
+    return min(max(-(-images // WANTED_SHARDS), SMALLEST_SHARD), LARGEST_SHARD)
+
+
+def plan_run(
+    records: Sequence[ImageRecord],
+    *,
+    split: str,
+    config: MapConfig,
+    run: RunConfig,
+    shard_size: int | None = None,
+) -> Plan:
+    """Divide the records into shards and find out which are still to be made; writes nothing.
+
+    Raises
+    ------
+    ValueError
+        No records, or a shard size below 1.
+    """
+    if not records:
+        raise ValueError(f"split {split} of {run.root} has no images")
+    size = default_shard_size(len(records)) if shard_size is None else shard_size
+    if size < 1:
+        raise ValueError(f"shard size: expected at least 1, found {size}")
+    count = -(-len(records) // size)
+    manifest = Manifest(
+        split=split,
+        images=len(records),
+        shards=count,
+        shard_size=size,
+        ids_sha256=ids_digest([record.image_id for record in records]),
+        configuration=config.as_json(),
+        schema_version=SCHEMA_VERSION,
+        package_version=__version__,
+    )
+    shards = tuple(range(run.task_index, count, run.task_count))
+    to_do = tuple(shard for shard in shards if not _is_committed(run.out / shard_name(split, shard, count), run=run))
+    images_to_do = sum(len(records[shard * size : (shard + 1) * size]) for shard in to_do)
+    return Plan(split=split, manifest=manifest, shards=shards, to_do=to_do, images_to_do=images_to_do)
+
+
+def _is_committed(path: Path, *, run: RunConfig) -> bool:
+    if not path.exists():
+        return False
+    return not (run.retry_failed and set(_committed_report(path).counts) != {STATUS_OK})
+
+
+def _committed_report(path: Path) -> ShardReport:
+    with ShardReader(path) as reader:
+        counts = Counter(str(status) for status in reader.table["status"])
+    return ShardReport(name=path.name, counts=counts, size_bytes=path.stat().st_size)
+
+
+def warm_up(config: MapConfig, *, boundary_model: str | None = None) -> float:
+    """Compile the kernels into numba's cache, so that workers load them; seconds it took.
+
+    The first call on a machine takes about 20 s, later ones a few tenths of a second. A missing package or an
+    unreadable boundary model shows here, before any worker starts.
+    """
+    start = time.perf_counter()
+    # Not square and not uniform, so that no branch is left out.
+    picture = np.random.default_rng(0).integers(0, 256, size=(48, 64, 3), dtype=np.uint8)
+    saliency_map(picture, config=config, boundary_model=boundary_model)
+    return time.perf_counter() - start
+
+
+def generate_maps(
+    records: Sequence[ImageRecord],
+    *,
+    plan: Plan,
+    config: MapConfig,
+    run: RunConfig,
+    on_shard: Callable[[ShardReport], None] | None = None,
+) -> Summary:
+    """Make the shards that a plan says are still to be made.
+
+    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete. The
+    same records and configuration give the same bytes whatever the jobs, backend, order or number of tries.
+
+    Parameters
+    ----------
+    on_shard
+        Called in this process for every shard that this run finishes.
+
+    Raises
+    ------
+    ManifestMismatch
+        The folder holds shards of another configuration or of other images.
+    GenerationError
+        A shard could not be written.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    agree_on_manifest(run.out, plan.manifest)
+    remove_stale_temporaries(run.out)
+    size, count = plan.manifest.shard_size, plan.manifest.shards
+    summary = Summary()
+    for shard in set(plan.shards) - set(plan.to_do):
+        summary.add(_committed_report(run.out / shard_name(plan.split, shard, count)))
+    if not plan.to_do:
+        return summary
+    tasks = [
+        ShardTask(
+            path=run.out / shard_name(plan.split, shard, count),
+            records=tuple(records[shard * size : (shard + 1) * size]),
+            root=str(run.root),
+            config=config,
+            boundary_model=run.boundary_model,
+        )
+        for shard in plan.to_do
+    ]
+    start = time.perf_counter()
+    log = _RunLog(run, plan)
+    summary.log_path = log.path
+    for report in run_tasks(make_shard, tasks, jobs=run.jobs, backend=run.backend):
+        if report.write_error:
+            log.write(event="stopped", shard=report.name, error=report.write_error)
+            raise GenerationError(report.write_error)
+        for image_id, status, message in report.failures:
+            log.write(event="failed-image", image_id=image_id, status=status, message=message)
+        summary.add(report)
+        summary.images_made += sum(report.counts.values())
+        summary.elapsed_s = time.perf_counter() - start
+        if on_shard is not None:
+            on_shard(report)
+    log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
+    return summary
+
+
+def make_shard(task: ShardTask) -> ShardReport:
+    """Make and commit one shard in this process; never raises for a bad image or an unwritable folder."""
+    # Every backend but the sequential one leaves OpenCV's pool at all cores; the result does not depend on it.
+    cv2.setNumThreads(1)
+    counts: Counter[str] = Counter()
+    failures = []
+    try:
+        with ShardWriter(
+            task.path,
+            rows=len(task.records),
+            map_size=task.config.map_size,
+            provenance=make_provenance(task.config.as_json()),
+            by_name=task.config.by_name,
+        ) as writer:
+            for index, record in enumerate(task.records):
+                made = make_map(record, root=task.root, config=task.config, boundary_model=task.boundary_model)
+                writer.write(index, made.map_uint8, made.row)
+                counts[made.row.status] += 1
+                if made.message:
+                    failures.append((record.image_id, made.row.status, made.message))
+            writer.commit()
+    except OSError as error:
+        reason = f"{task.path}: cannot write the shard: {error.strerror or error}"
+        return ShardReport(name=task.path.name, counts=counts, write_error=reason)
+    size = task.path.stat().st_size
+    return ShardReport(name=task.path.name, counts=counts, failures=tuple(failures), size_bytes=size)
+
+
+class _RunLog:
+    """JSON lines beside the shards: what a run was, and every image that failed. Never part of a shard."""
+
+    def __init__(self, run: RunConfig, plan: Plan) -> None:
+        started = datetime.now(UTC)
+        folder = run.out / LOG_FOLDER
+        folder.mkdir(exist_ok=True)
+        stamp = started.strftime("%Y%m%dT%H%M%S")
+        self.path = folder / f"{plan.split}-{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.write(
+            event="started",
+            time=started.isoformat(timespec="seconds"),
+            root=str(run.root),
+            jobs=run.jobs,
+            backend=run.backend,
+            task=[run.task_index, run.task_count],
+            shards=len(plan.to_do),
+            images=plan.images_to_do,
+            python=sys.version.split()[0],
+            machine=platform.machine(),
+            versions={name: _version(name) for name in _LOGGED_PACKAGES},
+        )
+
+    def write(self, **entry: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

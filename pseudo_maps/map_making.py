@@ -1,0 +1,124 @@
+"""Turns one image file into its quantised saliency map and table row, whatever state the file is in."""
+
+import os
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.map_config import MapConfig
+from pseudo_maps.proposals import ProposalConfig, propose
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.resampling import area_average
+from pseudo_maps.selective_search import average_boxes, selective_search_boxes
+from pseudo_maps.shards import STATUS_OK, MapRow, quantise_map
+
+__all__ = ["FAILURES", "MadeMap", "make_map", "saliency_map"]
+
+FAILURES = {
+    "missing": "the image file does not exist",
+    "unreadable": "the image file cannot be opened or read",
+    "decode-error": "the image file is damaged, truncated, too large or of a format that is not read",
+    "no-proposals": "the method proposed nothing, so there is no map",
+    "out-of-memory": "the image needed more memory than there was",
+    "error": "an unexpected error; the run log has its traceback",
+}
+"""Status codes of images without a map, and their meaning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeMap:
+    """The outcome for one image: always a row, and a map that is all zero unless the status is ok."""
+
+    map_uint8: npt.NDArray[np.uint8]
+    """(map_size, map_size) uint8, peak 255."""
+    row: MapRow
+    """What the shard's table says of the image."""
+    message: str
+    """What went wrong, empty when nothing did."""
+
+
+def saliency_map(
+    image_rgb: npt.NDArray[np.uint8], *, config: MapConfig, boundary_model: str | None = None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Pseudo saliency map of an image: its object proposals, averaged.
+
+    Parameters
+    ----------
+    image_rgb
+        (H, W, 3) uint8 RGB.
+    boundary_model
+        Model file of a boundary detector that needs one.
+
+    Returns
+    -------
+    saliency
+        (map_size, map_size) float32 in 0..1: the whole image squeezed to a square, area-averaged.
+    proposals
+        How many proposals were averaged; 0 gives an all-zero map.
+
+    References
+    ----------
+    Chen and Hsu, ICASSP 2019, section 2.3 (the map ``M^p`` of equation 2).
+    """
+    if isinstance(config.proposals, ProposalConfig):
+        proposals = propose(image_rgb, config=config.proposals, boundary_model=boundary_model)
+        average, count = proposals.average(weighting=config.weighting), len(proposals.masks)
+    else:
+        boxes_xyxy, (height, width) = selective_search_boxes(image_rgb, config=config.proposals)
+        average, count = average_boxes(boxes_xyxy, height=height, width=width), len(boxes_xyxy)
+    return area_average(average, height=config.map_size, width=config.map_size), count
+
+
+def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_model: str | None = None) -> MadeMap:
+    """Make the map of one image below ``root``; a bad image gives a status and a message, never an exception."""
+    height = width = 0
+    try:
+        decoded = decode_image(
+            os.path.join(root, record.path),
+            enough_px=config.proposals.working_size,
+            max_pixels=config.max_pixels,
+        )
+        height, width = decoded.file_height, decoded.file_width
+        saliency, count = saliency_map(decoded.rgb_hwc, config=config, boundary_model=boundary_model)
+        if count == 0:
+            return _failed(record, config, "no-proposals", "nothing was proposed", height=height, width=width)
+        map_uint8, peak = quantise_map(saliency)
+    except FileNotFoundError as error:
+        return _failed(record, config, "missing", str(error))
+    except ImageDecodeError as error:
+        return _failed(record, config, "decode-error", str(error))
+    except OSError as error:
+        return _failed(record, config, "unreadable", str(error))
+    except MemoryError as error:
+        return _failed(record, config, "out-of-memory", repr(error), height=height, width=width)
+    except Exception:  # One bad image must not cost the others theirs; the traceback goes to the run log.
+        return _failed(record, config, "error", traceback.format_exc(), height=height, width=width)
+    row = _row(record, height=height, width=width, peak=peak, proposals=count, status=STATUS_OK)
+    return MadeMap(map_uint8=map_uint8, row=row, message="")
+
+
+def _row(record: ImageRecord, *, height: int, width: int, peak: float, proposals: int, status: str) -> MapRow:
+    return MapRow(
+        image_id=record.image_id,
+        path=record.path,
+        wnid=record.wnid,
+        label=record.label,
+        height=height,
+        width=width,
+        peak=peak,
+        proposals=proposals,
+        status=status,
+    )
+
+
+def _failed(
+    record: ImageRecord, config: MapConfig, status: str, message: str, *, height: int = 0, width: int = 0
+) -> MadeMap:
+    return MadeMap(
+        map_uint8=np.zeros((config.map_size, config.map_size), dtype=np.uint8),
+        row=_row(record, height=height, width=width, peak=0.0, proposals=0, status=status),
+        message=message,
+    )
