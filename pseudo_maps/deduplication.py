@@ -33,11 +33,22 @@ def _popcount(word: Any) -> Any:
 
 
 @kernel
+def _overlap_too_much(words: Words, mask: int, size: int, other: int, other_size: int, max_iou: float) -> bool:
+    intersection = 0
+    for w in range(words.shape[1]):
+        intersection += _popcount(words[mask, w] & words[other, w])
+    return bool(intersection / (size + other_size - intersection) > max_iou)
+
+
+@kernel
 def _greedy(words: Words, max_iou: float) -> Longs:
     mask_count, word_count = words.shape
+    largest = 64 * word_count
+    # Kept masks in linked lists by size: the intersection is at most the smaller and the union at least the
+    # larger of two sizes, so only masks of comparable size can overlap too much (one in five on real images).
+    newest = np.full(largest + 1, -1, dtype=np.int64)
+    older = np.empty(mask_count, dtype=np.int64)
     kept = np.empty(mask_count, dtype=np.int64)
-    kept_sizes = np.empty(mask_count, dtype=np.int64)
-    kept_words = np.empty((mask_count, word_count), dtype=np.uint64)
     used = 0
     for mask in range(mask_count):
         size = 0
@@ -46,22 +57,23 @@ def _greedy(words: Words, max_iou: float) -> Longs:
         if size == 0:
             continue
         duplicate = False
-        for other in range(used):
-            other_size = kept_sizes[other]
-            # The intersection is at most the smaller and the union at least the larger of the two.
-            if min(size, other_size) / max(size, other_size) <= max_iou:
-                continue
-            intersection = 0
-            for w in range(word_count):
-                intersection += _popcount(words[mask, w] & kept_words[other, w])
-            if intersection / (size + other_size - intersection) > max_iou:
-                duplicate = True
+        for direction in (-1, 1):
+            other_size = size if direction < 0 else size + 1
+            while 1 <= other_size <= largest and min(size, other_size) / max(size, other_size) > max_iou:
+                other = newest[other_size]
+                while other >= 0 and not duplicate:
+                    duplicate = _overlap_too_much(words, mask, size, other, other_size, max_iou)
+                    other = older[other]
+                other_size += direction
+                if duplicate:
+                    break
+            if duplicate:
                 break
         if not duplicate:
             kept[used] = mask
-            kept_sizes[used] = size
-            kept_words[used] = words[mask]
             used += 1
+            older[mask] = newest[size]
+            newest[size] = mask
     return kept[:used]
 
 

@@ -169,39 +169,42 @@ def farthest_point_seeds(graph: CostGraph, *, count: int) -> npt.NDArray[np.int3
 
 
 @kernel
+def _relax_row(distances: Floats, region: int, other: int, cost: np.float32) -> bool:
+    """Lower ``distances[region]`` in place to ``distances[other] + cost``; whether anything became smaller."""
+    # Two plain loops over the whole array: most calls change nothing and end after the first, a store under a
+    # condition would compile to masked stores (slow on AMD), and a row taken as an array of its own costs the
+    # counting of references.
+    shorter = np.int32(0)
+    for column in range(distances.shape[1]):
+        shorter |= np.int32(distances[other, column] + cost < distances[region, column])
+    if shorter == 0:
+        return False
+    for column in range(distances.shape[1]):
+        distances[region, column] = np.minimum(distances[region, column], distances[other, column] + cost)
+    return True
+
+
+@kernel
 def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: Floats) -> None:
-    region_count, set_count = distances.shape
+    region_count = distances.shape[0]
     # A row is taken up again only when a neighbour's row changed after the last time: clock values tell.
     changed_at = np.zeros(region_count, dtype=np.int64)
     seen_at = np.full(region_count, -1, dtype=np.int64)
     clock = 0
     forward = True
-    while True:
+    active = True
+    while active:
         active = False
         for step in range(region_count):
             region = step if forward else region_count - 1 - step
             clock += 1
-            row = distances[region]
-            improved = False
             for item in range(starts[region], starts[region + 1]):
                 other = neighbours[item]
-                if changed_at[other] < seen_at[region]:
-                    continue
-                cost = costs[item]
-                other_row = distances[other]
-                lower = 0
-                for column in range(set_count):
-                    candidate = other_row[column] + cost
-                    lower += candidate < row[column]
-                    row[column] = min(row[column], candidate)
-                improved |= lower > 0
+                if changed_at[other] >= seen_at[region] and _relax_row(distances, region, other, costs[item]):
+                    changed_at[region] = clock
+                    active = True
             seen_at[region] = clock
-            if improved:
-                changed_at[region] = clock
-                active = True
         forward = not forward
-        if not active:
-            break
 
 
 def distances_from_sets(graph: CostGraph, sources: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

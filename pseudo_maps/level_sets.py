@@ -43,13 +43,14 @@ def _critical_levels(
         gaps[region_count - 1] = 0
         gaps[region_count] = 0
         candidates = 0
+        # Every third size is a candidate at no regular distance: writing always and counting by the condition
+        # spares the processor a wrong guess each time.
         for i in range(max(low, SMALLEST_CANDIDATE), last + 1):
             if x[i] >= INFINITE_DISTANCE:
                 break
-            if gaps[i] > 0 and gaps[i] > gaps[i - 1] and gaps[i] > gaps[i + 1]:
-                sizes[candidates] = i
-                strengths[candidates] = gaps[i]
-                candidates += 1
+            sizes[candidates] = i
+            strengths[candidates] = gaps[i]
+            candidates += int((gaps[i] > 0) & (gaps[i] > gaps[i - 1]) & (gaps[i] > gaps[i + 1]))
         if candidates == 0:
             thresholds[field, 0] = (x[0] + x[region_count - 1]) * np.float32(0.5)
             scores[field, 0] = 0
@@ -68,13 +69,25 @@ def _critical_levels(
             # Level sets are nested, so the ratio of their sizes is their intersection over union.
             kept = 0
             for c in range(candidates):
-                smaller, larger = min(sizes[c], size), max(sizes[c], size)
-                if not smaller > max_iou * larger:
-                    sizes[kept] = sizes[c]
-                    strengths[kept] = strengths[c]
-                    kept += 1
+                candidate, strength = sizes[c], strengths[c]
+                sizes[kept] = candidate
+                strengths[kept] = strength
+                kept += int(not min(candidate, size) > max_iou * max(candidate, size))
             candidates = kept
         counts[field] = accepted
+
+
+@kernel
+def _masks_below(fields: Floats, thresholds: Floats, counts: Longs) -> npt.NDArray[np.bool_]:
+    masks = np.empty((counts.sum(), fields.shape[1]), dtype=np.bool_)
+    at = 0
+    for field in range(fields.shape[0]):
+        for level in range(counts[field]):
+            threshold = thresholds[field, level]
+            for region in range(fields.shape[1]):
+                masks[at, region] = fields[field, region] < threshold
+            at += 1
+    return masks
 
 
 def critical_level_sets(
@@ -106,7 +119,5 @@ def critical_level_sets(
     counts = np.zeros(field_count, dtype=np.int64)
     low, high = int(region_count * min_size), int(region_count * max_size)
     _critical_levels(np.sort(fields, axis=1), low, high, levels, max_iou, thresholds, scores, counts)
-    used = np.arange(levels) < counts[:, None]
-    field_of = np.repeat(np.arange(field_count), counts)
-    masks = fields[field_of] < thresholds[used][:, None]
-    return masks, scores[used]
+    masks: npt.NDArray[np.bool_] = _masks_below(fields, thresholds, counts)
+    return masks, scores[np.arange(levels) < counts[:, None]]
