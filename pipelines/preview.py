@@ -108,12 +108,11 @@ def contact_sheet(
     cells = []
     for image_id in chosen:
         truth = np.zeros((0, 4))
-        if image_id in boxes:
-            annotation = boxes[image_id]
-            row = index.row(image_id)
-            frame = (annotation.frame_width or row.width, annotation.frame_height or row.height)
-            if all(frame):
-                truth = scale_boxes(annotation, width=CELL_PX, height=CELL_PX)
+        row = index.row(image_id)
+        if image_id in boxes and row.status == STATUS_OK:
+            truth = scale_boxes(
+                boxes[image_id], width=CELL_PX, height=CELL_PX, file_width=row.width, file_height=row.height
+            )
         cells.append(_cell(by_id[image_id], index, root=dataset.root, truth=truth, threshold=threshold))
     save_png(out, _grid(cells, columns=min(columns, len(cells))))
     return len(cells)

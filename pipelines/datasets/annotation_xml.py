@@ -1,0 +1,106 @@
+"""Turns one ILSVRC annotation file (PASCAL VOC style XML) into class names, box corners and a frame size.
+
+The image an annotation belongs to is told by the XML file's own name: ``<filename>`` holds the literal
+``%s`` in hundreds of ILSVRC files and is not read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+from defusedxml.common import DefusedXmlException
+
+from pipelines.datasets.model import DatasetError
+from pipelines.datasets.text import describe, parse_number
+
+__all__ = ["MAX_XML_BYTES", "XmlAnnotation", "read_annotation_xml"]
+
+MAX_XML_BYTES = 4_000_000
+"""Largest annotation file read. ILSVRC's have a few kilobytes; one box takes about 350 bytes."""
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XmlAnnotation:
+    """What one annotation file says, corners as written (not ordered, not clipped)."""
+
+    names: tuple[str, ...]
+    """``<name>`` of each object: a wnid, in some files human words, possibly empty."""
+    corners: tuple[tuple[float, ...], ...]
+    """``xmin, ymin, xmax, ymax`` of each object, finite, 0-based inclusive pixels."""
+    frame_width: int | None
+    """Width in pixels from ``<size>``; None when either size is missing, empty or 0."""
+    frame_height: int | None
+    """Height in pixels from ``<size>``; None exactly when the width is."""
+
+
+def read_annotation_xml(path: Path) -> XmlAnnotation:
+    """Read one annotation file.
+
+    Parameters
+    ----------
+    path
+        An XML file with the root ``<annotation>``.
+
+    Raises
+    ------
+    DatasetError
+        Not well-formed, not an annotation, entities declared, larger than ``MAX_XML_BYTES``, an object
+        without the four corners, or a corner or size that is not a finite number.
+    OSError
+        The file cannot be opened.
+    """
+    with path.open("rb") as file:
+        encoded = file.read(MAX_XML_BYTES + 1)
+    if len(encoded) > MAX_XML_BYTES:
+        raise DatasetError(f"{path}: expected an annotation of at most {MAX_XML_BYTES} bytes, found more")
+    try:
+        annotation: Element = defusedxml.ElementTree.fromstring(encoded)
+    except DefusedXmlException as error:
+        raise DatasetError(f"{path}: expected XML without entities or external references: {error}") from None
+    except ParseError as error:
+        line = error.position[0]
+        raise DatasetError(f"{path}, line {line}: expected well-formed XML, found: {error}") from None
+    except (ValueError, LookupError) as error:
+        # An encoding that the parser does not know.
+        raise DatasetError(f"{path}, line 1: expected XML in UTF-8, found: {error}") from None
+    if annotation.tag != "annotation":
+        raise DatasetError(f"{path}: expected the root element <annotation>, found <{annotation.tag}>")
+
+    names: list[str] = []
+    corners: list[tuple[float, ...]] = []
+    for number, item in enumerate(annotation.iterfind("object"), start=1):
+        box = item.find("bndbox")
+        values = [_number(box, tag, path=path, number=number) for tag in _CORNERS]
+        names.append((item.findtext("name") or "").strip())
+        corners.append(tuple(values))
+    width, height = (_size(annotation, tag, path=path) for tag in ("width", "height"))
+    known = bool(width and height)
+    return XmlAnnotation(
+        names=tuple(names),
+        corners=tuple(corners),
+        frame_width=width if known else None,
+        frame_height=height if known else None,
+    )
+
+
+def _number(box: Element | None, tag: str, *, path: Path, number: int) -> float:
+    text = None if box is None else box.findtext(tag)
+    if text is None:
+        raise DatasetError(f"{path}, object {number}: expected <bndbox> with <{tag}>, found none")
+    value = parse_number(text.strip())
+    if value is None:
+        raise DatasetError(f"{path}, object {number}: expected a number in <{tag}>, found {describe(text)}")
+    return value
+
+
+def _size(annotation: Element, tag: str, *, path: Path) -> int:
+    text = (annotation.findtext(f"size/{tag}") or "").strip()
+    if not text:
+        return 0
+    value = parse_number(text)
+    if value is None or value < 0 or value != int(value):
+        raise DatasetError(f"{path}: expected a whole number of pixels in <{tag}>, found {describe(text)}")
+    return int(value)

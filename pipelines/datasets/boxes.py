@@ -1,0 +1,125 @@
+"""Turns boxes as annotators wrote them into tidy boxes inside a frame, and scales them to another frame.
+
+Boxes are ``(x0, y0, x1, y1)`` in 0-based inclusive pixel coordinates, the convention of ILSVRC: a box covers
+``x1 - x0 + 1`` columns, and ``x0 == x1`` is one pixel wide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BoxAnnotation", "scale_boxes", "tidy_boxes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BoxAnnotation:
+    """Ground-truth boxes of one image and the frame they refer to."""
+
+    boxes_xyxy: npt.NDArray[np.float64]
+    """(n, 4) float64, read-only, 0-based inclusive pixels, ``0 <= x0 <= x1 <= W - 1`` and so for y.
+
+    With an unknown frame the upper limits are not enforced.
+    """
+    frame_width: int | None
+    """Width in pixels of the image the boxes were drawn on (the file's may differ); None if unknown."""
+    frame_height: int | None
+    """Height in pixels of that image; None exactly when the width is."""
+    dropped: int
+    """Boxes left out because nothing of them lies inside the frame."""
+
+
+def tidy_boxes(
+    corners: Sequence[Sequence[float]] | npt.NDArray[np.float64],
+    *,
+    frame_width: int | None,
+    frame_height: int | None,
+) -> BoxAnnotation:
+    """Order the corners of boxes, clip them to their frame and drop what is empty then.
+
+    Parameters
+    ----------
+    corners
+        (n, 4) finite numbers: two opposite corners ``x, y, x, y`` in any order, 0-based inclusive pixels.
+    frame_width, frame_height
+        Size in pixels of the frame the boxes refer to; both None when unknown, and then boxes are clipped
+        at 0 only.
+
+    Raises
+    ------
+    ValueError
+        Only one of the two sizes is known, or one is not positive.
+    """
+    if (frame_width is None) != (frame_height is None):
+        raise ValueError(f"expected both sizes of the frame or none, found {frame_width} x {frame_height}")
+    if frame_width is not None and frame_height is not None and min(frame_width, frame_height) < 1:
+        raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {frame_width} x {frame_height}")
+    given = np.asarray(corners, dtype=np.float64).reshape(-1, 4)
+    first, second = given[:, :2], given[:, 2:]
+    last_xy = np.array(
+        [
+            np.inf if frame_width is None else frame_width - 1,
+            np.inf if frame_height is None else frame_height - 1,
+        ]
+    )
+    lower = np.maximum(np.minimum(first, second), 0.0)
+    upper = np.minimum(np.maximum(first, second), last_xy)
+    inside = (lower <= upper).all(axis=1)
+    boxes_xyxy = np.concatenate([lower, upper], axis=1)[inside]
+    boxes_xyxy.setflags(write=False)
+    return BoxAnnotation(
+        boxes_xyxy=boxes_xyxy,
+        frame_width=frame_width,
+        frame_height=frame_height,
+        dropped=int(len(given) - inside.sum()),
+    )
+
+
+def scale_boxes(
+    annotation: BoxAnnotation,
+    *,
+    width: int,
+    height: int,
+    file_width: int | None = None,
+    file_height: int | None = None,
+) -> npt.NDArray[np.float64]:
+    """Boxes of ``annotation`` in a frame of another size.
+
+    An inclusive box covers the area from its first pixel's left edge to its last pixel's right edge, so
+    ``x0' = x0 * W' / W`` and ``x1' = (x1 + 1) * W' / W - 1``, and so for y: areas, as inclusive boxes count
+    them, scale exactly by ``W' H' / (W H)``. A box that shrinks below one pixel has ``x1' < x0'`` but still
+    ``x1' - x0' + 1 > 0``.
+
+    Parameters
+    ----------
+    annotation
+        Boxes and the frame W x H they refer to.
+    width, height
+        W' and H', the size in pixels of the frame wanted.
+    file_width, file_height
+        Size in pixels of the image file; stands in where the annotation states no frame (CSV files state
+        none), and then boxes are clipped to it, and dropped when nothing is left. Unused otherwise.
+
+    Returns
+    -------
+    (n, 4) float64, 0-based inclusive pixels of the new frame.
+
+    Raises
+    ------
+    ValueError
+        A size below 1, or no frame in the annotation and no file size given.
+    """
+    if min(width, height) < 1:
+        raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {width} x {height}")
+    if annotation.frame_width is None or annotation.frame_height is None:
+        if file_width is None or file_height is None:
+            raise ValueError("the annotation states no frame size; pass file_width and file_height of the image file")
+        annotation = tidy_boxes(annotation.boxes_xyxy, frame_width=file_width, frame_height=file_height)
+    assert annotation.frame_width is not None and annotation.frame_height is not None
+    # Multiplied before divided: exact for whole pixels, and the full frame maps onto the full frame.
+    size = np.array([width, height], dtype=np.float64)
+    frame = np.array([annotation.frame_width, annotation.frame_height], dtype=np.float64)
+    lower = annotation.boxes_xyxy[:, :2] * size / frame
+    upper = (annotation.boxes_xyxy[:, 2:] + 1.0) * size / frame - 1.0
+    return np.concatenate([lower, upper], axis=1)

@@ -1,0 +1,406 @@
+"""The four layouts: ids, paths, labels, order, detection and refusals, on small trees made by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.datasets import DatasetError, load_boxes, open_dataset
+
+HEADER = "ImageId,PredictionString\n"
+
+
+def make(root, *files):
+    """Empty files."""
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def write(root, name, text):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def summary(dataset):
+    return [(record.image_id, record.path, record.wnid, record.label) for record in dataset.records]
+
+
+# CLS-LOC
+
+
+@pytest.fixture
+def clsloc(tmp_path):
+    write(tmp_path, "LOC_synset_mapping.txt", "n01 tench, Tinca tinca\nn02 goldfish\nn03\n")
+    write(tmp_path, "ImageSets/CLS-LOC/train_cls.txt", "n02/n02_5 1\nn01/n01_9 2\nn02/n02_1 3\n")
+    write(tmp_path, "ImageSets/CLS-LOC/val.txt", "V_2 1\nV_1 2\nV_3 3\n")
+    write(tmp_path, "ImageSets/CLS-LOC/test.txt", "T_1 1\n")
+    write(tmp_path, "LOC_val_solution.csv", HEADER + "V_1,n03 0 0 5 5 n03 1 1 2 2 \nV_2,n01 3 2 1 4 \nX,n01 0 0 1 1\n")
+    write(tmp_path, "LOC_train_solution.csv", HEADER + "n02_1,n02 1 2 3 4 \n")
+    return tmp_path
+
+
+def test_clsloc_train_in_list_order(clsloc):
+    dataset = open_dataset(clsloc, split="train")
+    assert (dataset.layout, dataset.split, dataset.root) == ("clsloc", "train", clsloc)
+    assert summary(dataset) == [
+        ("n02/n02_5", "Data/CLS-LOC/train/n02/n02_5.JPEG", "n02", 1),
+        ("n01/n01_9", "Data/CLS-LOC/train/n01/n01_9.JPEG", "n01", 0),
+        ("n02/n02_1", "Data/CLS-LOC/train/n02/n02_1.JPEG", "n02", 1),
+    ]
+    assert dataset.class_wnids == ("n01", "n02", "n03")
+    assert dataset.class_words == ("tench, Tinca tinca", "goldfish", "n03")
+
+
+def test_clsloc_val_classes_from_the_csv(clsloc):
+    assert summary(open_dataset(str(clsloc), split="val", layout="clsloc")) == [
+        ("V_2", "Data/CLS-LOC/val/V_2.JPEG", "n01", 0),
+        ("V_1", "Data/CLS-LOC/val/V_1.JPEG", "n03", 2),
+        ("V_3", "Data/CLS-LOC/val/V_3.JPEG", "", -1),
+    ]
+
+
+def test_clsloc_test_has_no_classes(clsloc):
+    assert summary(open_dataset(clsloc, split="test")) == [("T_1", "Data/CLS-LOC/test/T_1.JPEG", "", -1)]
+
+
+def test_clsloc_boxes_from_the_csv_have_no_frame(clsloc):
+    boxes = load_boxes(open_dataset(clsloc, split="val"))
+    assert list(boxes) == ["V_2", "V_1"]
+    assert boxes["V_2"].boxes_xyxy.tolist() == [[1, 2, 3, 4]]
+    assert boxes["V_1"].boxes_xyxy.tolist() == [[0, 0, 5, 5], [1, 1, 2, 2]]
+    assert boxes["V_1"].frame_width is None
+    train = load_boxes(open_dataset(clsloc, split="train"))
+    assert {image_id: box.boxes_xyxy.tolist() for image_id, box in train.items()} == {"n02/n02_1": [[1, 2, 3, 4]]}
+    assert load_boxes(open_dataset(clsloc, split="test")) == {}
+
+
+def test_clsloc_train_xml_images_without_are_absent(clsloc):
+    box = "<object><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
+    text = f"<annotation><size><width>9</width><height>8</height></size>{box}</annotation>"
+    write(clsloc, "Annotations/CLS-LOC/train/n02/n02_5.XML", text)
+    write(clsloc, "Annotations/CLS-LOC/train/n02/n02_99.xml", "not in the list, so not read")
+    boxes = load_boxes(open_dataset(clsloc, split="train"))
+    assert list(boxes) == ["n02/n02_5"]
+    assert (boxes["n02/n02_5"].frame_width, boxes["n02/n02_5"].frame_height) == (9, 8)
+
+
+def test_boxes_of_chosen_images_only(clsloc):
+    dataset = open_dataset(clsloc, split="val")
+    assert list(load_boxes(dataset, image_ids=["V_1", "V_3"])) == ["V_1"]
+    assert load_boxes(dataset, image_ids=[]) == {}
+    with pytest.raises(DatasetError, match="found 1 others, such as 'nope'"):
+        load_boxes(dataset, image_ids=iter(["V_1", "nope"]))
+
+
+def test_clsloc_does_not_look_at_listed_images(clsloc, monkeypatch):
+    (clsloc / "Data/CLS-LOC/train/n01").mkdir(parents=True)
+    expected = open_dataset(clsloc, split="train")
+    monkeypatch.setattr("os.scandir", lambda *_: pytest.fail("a folder was listed"))
+    touched = []
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **options: touched.append(self.name) or stat(self, **options))
+    assert open_dataset(clsloc, split="train", layout="clsloc") == expected
+    assert touched and not any("_" in name and name.startswith("n0") for name in touched)
+
+
+def test_clsloc_scans_folders_without_lists(tmp_path):
+    data = tmp_path / "Data/CLS-LOC"
+    make(data, "train/n02/n02_5.JPEG", "train/n02/n02_10.jpeg", "train/n01/n01_1.JPEG", "train/n01/notes.txt")
+    make(data, "train/n01/.n01_2.JPEG", "val/V_2.JPEG", "val/V_1.JPEG")
+    train = open_dataset(tmp_path, split="train")
+    assert summary(train) == [
+        ("n01/n01_1", "Data/CLS-LOC/train/n01/n01_1.JPEG", "n01", 0),
+        ("n02/n02_10", "Data/CLS-LOC/train/n02/n02_10.jpeg", "n02", 1),
+        ("n02/n02_5", "Data/CLS-LOC/train/n02/n02_5.JPEG", "n02", 1),
+    ]
+    assert train.class_words == train.class_wnids == ("n01", "n02")
+    val = open_dataset(tmp_path, split="val")
+    assert [(record.image_id, record.label) for record in val.records] == [("V_1", -1), ("V_2", -1)]
+    assert val.class_wnids == ("n01", "n02")
+    assert load_boxes(val) == {}
+
+
+def test_clsloc_classes_without_mapping_and_train_folders(tmp_path):
+    write(tmp_path, "ImageSets/CLS-LOC/val.txt", "a\nb\n")
+    write(tmp_path, "LOC_val_solution.csv", HEADER + "a,n07 0 0 1 1\nb,n03 0 0 1 1\n")
+    dataset = open_dataset(tmp_path, split="val")
+    assert dataset.class_wnids == ("n03", "n07")
+    assert [record.label for record in dataset.records] == [1, 0]
+
+
+def test_clsloc_below_the_folder_of_kaggles_archive(tmp_path):
+    write(tmp_path, "LOC_synset_mapping.txt", "n01 tench\n")
+    write(tmp_path, "ILSVRC/ImageSets/CLS-LOC/train_cls.txt", "n01/n01_1 1\n")
+    dataset = open_dataset(tmp_path, split="train")
+    assert dataset.records[0].path == "ILSVRC/Data/CLS-LOC/train/n01/n01_1.JPEG"
+    assert dataset.class_words == ("tench",)
+
+
+def test_clsloc_through_links(clsloc, tmp_path_factory):
+    root = tmp_path_factory.mktemp("links") / "root"
+    root.symlink_to(clsloc, target_is_directory=True)
+    assert summary(open_dataset(root, split="val")) == summary(open_dataset(clsloc, split="val"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ImageSets/CLS-LOC/train_cls.txt", "n01/n01_1 1\nn01/n01_2 two\n", r"train_cls\.txt, line 2: .*space"),
+        ("ImageSets/CLS-LOC/train_cls.txt", "n01/n01_1 1 1\n", "line 1: .*space and its number"),
+        ("ImageSets/CLS-LOC/train_cls.txt", "n01_1 1\n", "line 1: .*wnid/name"),
+        ("ImageSets/CLS-LOC/train_cls.txt", "n01/../../x 1\n", "line 1: .*path part"),
+        ("ImageSets/CLS-LOC/train_cls.txt", "/etc/passwd 1\n", "line 1: .*absolute"),
+        ("ImageSets/CLS-LOC/train_cls.txt", "n01/a 1\nn01/a 2\n", "line 2: .*already on line 1"),
+        (
+            "ImageSets/CLS-LOC/train_cls.txt",
+            "n09/n09_1 1\n",
+            r"train_cls\.txt, entry 1: image 'n09/n09_1' is of class 'n09', expected",
+        ),
+        ("ImageSets/CLS-LOC/train_cls.txt", "", r"found none; looked for the list .*train_cls\.txt"),
+        ("LOC_synset_mapping.txt", "n01 a\nn01 b\n", r"mapping\.txt, line 2"),
+    ],
+)
+def test_clsloc_refuses(clsloc, name, text, message):
+    write(clsloc, name, text)
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(clsloc, split="train")
+
+
+def test_clsloc_refuses_a_val_class_that_is_not_in_the_mapping(clsloc):
+    write(clsloc, "LOC_val_solution.csv", HEADER + "V_1,n01 0 0 1 1\nV_2,n99 0 0 1 1\n")
+    with pytest.raises(DatasetError, match=r"LOC_val_solution\.csv, line 3: .*found 'n99'"):
+        open_dataset(clsloc, split="val")
+
+
+def test_clsloc_takes_a_csv_that_covers_more_than_the_list(clsloc):
+    write(clsloc, "LOC_val_solution.csv", HEADER + "V_1,n01 0 0 1 1\nV_unlisted,n99 0 0 1 1\n")
+    assert [record.wnid for record in open_dataset(clsloc, split="val").records] == ["", "n01", ""]
+
+
+def test_clsloc_refuses_two_files_of_one_id(tmp_path):
+    make(tmp_path, "Data/CLS-LOC/val/a.JPEG", "Data/CLS-LOC/val/a.jpeg")
+    with pytest.raises(DatasetError, match="already"):
+        open_dataset(tmp_path, split="val")
+
+
+def test_clsloc_without_a_tree(tmp_path):
+    with pytest.raises(DatasetError, match="expected a CLS-LOC tree"):
+        open_dataset(tmp_path, split="val", layout="clsloc")
+
+
+# torchvision's ImageNet folder
+
+
+def test_imagenet(tmp_path):
+    make(tmp_path, "train/n00000002/b.JPEG", "train/n00000002/a.JPG", "train/n00000001/z.png", "val/n00000002/v.JPEG")
+    write(tmp_path, "LOC_synset_mapping.txt", "n00000002 goldfish\nn00000009 eel\n")
+    train = open_dataset(tmp_path, split="train")
+    assert train.layout == "imagenet"
+    assert summary(train) == [
+        ("n00000001/z", "train/n00000001/z.png", "n00000001", 0),
+        ("n00000002/a", "train/n00000002/a.JPG", "n00000002", 1),
+        ("n00000002/b", "train/n00000002/b.JPEG", "n00000002", 1),
+    ]
+    assert train.class_words == ("n00000001", "goldfish")
+    assert summary(open_dataset(tmp_path, split="val")) == [("n00000002/v", "val/n00000002/v.JPEG", "n00000002", 1)]
+    assert load_boxes(train) == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["val/loose.JPEG", "train/n00000001/a.JPEG"], r"found 1 outside, such as 'loose\.JPEG'"),
+        (["val/dogs/a.JPEG", "val/n00000001/a.JPEG"], "found 'dogs'"),
+        (["val/n00000001/a.JPEG", "val/n00000001/a.png"], "already"),
+        (["val/n00000001/a.txt"], "found none"),
+        (["train/n00000001/a.JPEG"], "val: no such folder"),
+    ],
+)
+def test_imagenet_refuses(tmp_path, files, message):
+    make(tmp_path, *files)
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(tmp_path, split="val", layout="imagenet")
+
+
+# Plain image folders
+
+
+def test_imagefolder_nested_with_suffixes_and_loose_images(tmp_path):
+    make(
+        tmp_path, "b/x.jpg", "b/x.png", "a-b/1.TIF", "a/deep/er/2.Jpeg", "a/1.bmp", "loose.webp", "a/.x.jpg", "a/t.txt"
+    )
+    (tmp_path / "empty").mkdir()
+    dataset = open_dataset(tmp_path, split="train")
+    assert dataset.layout == "imagefolder"
+    assert summary(dataset) == [
+        ("loose.webp", "loose.webp", "", -1),
+        ("a/1.bmp", "a/1.bmp", "a", 0),
+        ("a/deep/er/2.Jpeg", "a/deep/er/2.Jpeg", "a", 0),
+        ("a-b/1.TIF", "a-b/1.TIF", "a-b", 1),
+        ("b/x.jpg", "b/x.jpg", "b", 2),
+        ("b/x.png", "b/x.png", "b", 2),
+    ]
+    assert dataset.class_words == ("a", "a-b", "b", "empty")
+
+
+def test_imagefolder_with_splits_shares_labels(tmp_path):
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/dog/2.jpg", "val/emu/2.jpg", "test/3.jpg")
+    assert summary(open_dataset(tmp_path, split="val")) == [
+        ("dog/2.jpg", "val/dog/2.jpg", "dog", 1),
+        ("emu/2.jpg", "val/emu/2.jpg", "emu", 2),
+    ]
+    assert summary(open_dataset(tmp_path, split="test")) == [("3.jpg", "test/3.jpg", "", -1)]
+    classes = {open_dataset(tmp_path, split=split).class_wnids for split in ("train", "val", "test")}
+    assert classes == {("cat", "dog", "emu")}
+
+
+def test_imagefolder_of_another_split(tmp_path):
+    make(tmp_path, "train/cat/1.jpg")
+    with pytest.raises(DatasetError, match="expected the folder 'val' beside 'train'"):
+        open_dataset(tmp_path, split="val")
+
+
+def test_imagefolder_follows_links_but_not_in_circles(tmp_path):
+    make(tmp_path, "far/1.jpg", "root/cat/0.jpg")
+    (tmp_path / "root/cat/more").symlink_to(tmp_path / "far", target_is_directory=True)
+    (tmp_path / "root/cat/link.jpg").symlink_to(tmp_path / "far/1.jpg")
+    dataset = open_dataset(tmp_path / "root", split="train")
+    assert [record.image_id for record in dataset.records] == ["cat/0.jpg", "cat/link.jpg", "cat/more/1.jpg"]
+    (tmp_path / "root/cat/again").symlink_to(tmp_path / "root", target_is_directory=True)
+    with pytest.raises(DatasetError, match=r"again: .*link back"):
+        open_dataset(tmp_path / "root", split="train")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [("a\\b.jpg", "backslash"), ("a\nb.jpg", "control"), ("a\udce9.jpg", "UTF-8")]
+)
+def test_imagefolder_refuses_file_names_that_cannot_be_ids(tmp_path, name, fault):
+    make(tmp_path, f"cat/{name}")
+    with pytest.raises(DatasetError, match=fault):
+        open_dataset(tmp_path, split="train", layout="imagefolder")
+
+
+def test_imagefolder_refuses_a_class_name_that_cannot_be_one(tmp_path):
+    make(tmp_path, "c\\at/1.jpg")
+    with pytest.raises(DatasetError, match="class folder name, found a backslash"):
+        open_dataset(tmp_path, split="train")
+
+
+# wsolevaluation's metadata
+
+
+def metadata(root, *, ids="val/b.JPEG\nval/a.JPEG\n", labels="val/a.JPEG,1\nval/b.JPEG,0\n"):
+    write(root, "image_ids.txt", ids)
+    write(root, "class_labels.txt", labels)
+    write(root, "image_sizes.txt", "val/a.JPEG,20,10\nval/b.JPEG,0,0\n")
+    write(
+        root, "localization.txt", "val/a.JPEG,1,2,25,4\nval/b.JPEG,5,6,7,8\nval/a.JPEG,0,0,1.5,1\nval/c.JPEG,0,0,1,1\n"
+    )
+
+
+@pytest.mark.parametrize("below", ["", "val", "metadata/ILSVRC/val"])
+def test_wsoleval(tmp_path, below):
+    metadata(tmp_path / below)
+    write(tmp_path, "synsets.txt", "n7\nn3\n")
+    dataset = open_dataset(tmp_path, split="val")
+    assert dataset.layout == "wsoleval"
+    assert summary(dataset) == [("val/b.JPEG", "val/b.JPEG", "n7", 0), ("val/a.JPEG", "val/a.JPEG", "n3", 1)]
+    assert dataset.class_wnids == ("n7", "n3")
+    boxes = load_boxes(dataset)
+    assert list(boxes) == ["val/b.JPEG", "val/a.JPEG"]
+    assert boxes["val/a.JPEG"].boxes_xyxy.tolist() == [[1, 2, 19, 4], [0, 0, 1.5, 1]]
+    assert (boxes["val/a.JPEG"].frame_width, boxes["val/a.JPEG"].frame_height) == (20, 10)
+    assert boxes["val/b.JPEG"].frame_width is None
+
+
+def test_wsoleval_without_wnids_and_with_the_projects_image_folder(tmp_path):
+    metadata(tmp_path / "metadata/ILSVRC/val", labels="val/a.JPEG,2\n")
+    (tmp_path / "dataset/ILSVRC").mkdir(parents=True)
+    dataset = open_dataset(tmp_path, split="val")
+    assert summary(dataset) == [
+        ("val/b.JPEG", "dataset/ILSVRC/val/b.JPEG", "", -1),
+        ("val/a.JPEG", "dataset/ILSVRC/val/a.JPEG", "2", 2),
+    ]
+    assert dataset.class_wnids == dataset.class_words == ("0", "1", "2")
+
+
+def test_wsoleval_with_ids_alone(tmp_path):
+    write(tmp_path, "image_ids.txt", "x, y.jpg\n")
+    dataset = open_dataset(tmp_path, split="test")
+    assert summary(dataset) == [("x, y.jpg", "x, y.jpg", "", -1)]
+    assert (dataset.class_wnids, load_boxes(dataset)) == ((), {})
+
+
+def test_wsoleval_ids_with_commas(tmp_path):
+    write(tmp_path, "image_ids.txt", "x,y.jpg\n")
+    write(tmp_path, "class_labels.txt", "x,y.jpg,0\n")
+    write(tmp_path, "localization.txt", "x,y.jpg,1,2,3,4\n")
+    dataset = open_dataset(tmp_path, split="val")
+    assert dataset.records[0].label == 0
+    assert load_boxes(dataset)["x,y.jpg"].boxes_xyxy.tolist() == [[1, 2, 3, 4]]
+
+
+def test_wsoleval_refuses_the_list_of_another_split(tmp_path):
+    metadata(tmp_path)
+    with pytest.raises(DatasetError, match=r"expected images of split 'train', found 'val/b\.JPEG'"):
+        open_dataset(tmp_path, split="train")
+    assert len(open_dataset(tmp_path, split="test").records) == 2  # ILSVRC val, as the project calls it
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("image_ids.txt", "val/a.JPEG\n../b\n", "line 2: .*path part"),
+        ("image_ids.txt", "val/a.JPEG\nval/a.JPEG\n", "line 2: .*already"),
+        ("image_ids.txt", "", "found an empty file"),
+        ("class_labels.txt", "val/a.JPEG,1\nval/b.JPEG\n", "line 2: expected id,label"),
+        ("class_labels.txt", "val/a.JPEG,-1\n", "line 1: expected id,label"),
+        ("class_labels.txt", "val/a.JPEG,5000000\n", "line 1: expected id,label"),
+        ("class_labels.txt", "val/a.JPEG,1\nval/a.JPEG,1\n", "line 2: .*already"),
+        ("synsets.txt", "n7\n", r"synsets\.txt: .*label up to 1 .*found 1 classes"),
+        ("localization.txt", "val/a.JPEG,1,2,3,4\nval/a.JPEG,1,2,3\n", r"localization\.txt, line 2: expected id,x0"),
+        ("localization.txt", "val/a.JPEG,1,2,3,inf\n", "line 1: expected id,x0"),
+        ("image_sizes.txt", "val/a.JPEG,20\n", "line 1: expected id,width,height"),
+        ("image_sizes.txt", "val/a.JPEG,20,1e1\n", "line 1: expected id,width,height"),
+    ],
+)
+def test_wsoleval_refuses(tmp_path, name, text, message):
+    metadata(tmp_path)
+    write(tmp_path, name, text)
+    with pytest.raises(DatasetError, match=message) as caught:
+        load_boxes(open_dataset(tmp_path, split="val"))
+    assert name in str(caught.value)
+
+
+def test_wsoleval_without_the_split(tmp_path):
+    metadata(tmp_path / "metadata/ILSVRC/val")
+    with pytest.raises(DatasetError, match=r"image_ids\.txt for split 'train', found none; looked in"):
+        open_dataset(tmp_path, split="train")
+
+
+# Detection
+
+
+def test_auto_names_what_it_looked_for(tmp_path):
+    make(tmp_path, "notes/readme.txt")
+    with pytest.raises(DatasetError, match=r"no known layout; .*Data/CLS-LOC.*<wnid>.*image_ids\.txt.*image files"):
+        open_dataset(tmp_path, split="val")
+
+
+def test_auto_refuses_two_layouts(clsloc):
+    metadata(clsloc)
+    make(clsloc, "train/n00000001/a.JPEG")
+    with pytest.raises(DatasetError, match="signs of clsloc and imagenet and wsoleval; name the one"):
+        open_dataset(clsloc, split="val")
+    assert open_dataset(clsloc, split="val", layout="wsoleval").layout == "wsoleval"
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(DatasetError, match="splits train, val, test, found 'Val'"):
+        open_dataset(tmp_path, split="Val")
+    with pytest.raises(DatasetError, match="layouts auto, clsloc, imagenet, imagefolder, wsoleval, found 'coco'"):
+        open_dataset(tmp_path, split="val", layout="coco")
+    with pytest.raises(DatasetError, match="nowhere: expected the folder"):
+        open_dataset(tmp_path / "nowhere", split="val")
