@@ -89,7 +89,7 @@ def opencv_clash() -> str | None:
 class Progress:
     """A bar with images/s and remaining time on a terminal, a line now and then in a file."""
 
-    def __init__(self, total: int, *, label: str, unit: str = "image") -> None:
+    def __init__(self, total: int | None = None, *, label: str, unit: str = "image") -> None:
         self._total, self._label, self._unit = total, label, unit
         self._done = 0
         self._notes: dict[str, int] = {}
@@ -115,17 +115,23 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if now - self._last_line >= LOG_INTERVAL_S or self._done == self._total:
+        total = self._total if self._total is not None else self._done
+        if now - self._last_line >= LOG_INTERVAL_S or self._done == total:
             self._last_line = now
             rate = self._done / max(now - self._start, 1e-9)
-            remaining_s = (self._total - self._done) / max(rate, 1e-9)
+            remaining_s = (total - self._done) / max(rate, 1e-9)
             notes_text = "".join(f", {value} {name}" for name, value in self._notes.items())
             print(
-                f"{self._label}: {self._done}/{self._total} {self._unit}s, {rate:.1f}/s, "
+                f"{self._label}: {self._done}/{total} {self._unit}s, {rate:.1f}/s, "
                 f"{_duration(remaining_s)} left{notes_text}",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def reach(self, done: int, total: int) -> None:
+        """Tell how many units are done and how many there are, for work that finds out its size itself."""
+        self._total = self._bar.total = total
+        self.advance(done - self._done)
 
 
 def _duration(seconds: float) -> str:

@@ -247,9 +247,8 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
 
         datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
         expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
-    with Progress(0, label="verify", unit="shard") as progress:
-        problems = verify_folder(folder, splits=chosen or None, expected_ids=expected)
-        progress.advance(0)
+    with Progress(label="verify", unit="shard") as progress:
+        problems = verify_folder(folder, splits=chosen or None, expected_ids=expected, progress=progress.reach)
     for problem in problems:
         click.echo(f"{problem.kind}: {problem.path}: {problem.message}")
     if repair and problems:

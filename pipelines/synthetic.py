@@ -39,7 +39,7 @@ MARK_SHAPES = ("star", "cross", "ring", "bars", "triangle", "checker")
 PARAMETERS_FILE = "synthetic.json"
 """File in the root that says how the data set was made."""
 
-_DRAWING_VERSION = 1  # raise when the same parameters draw other pixels
+_DRAWING_VERSION = 2  # raise when the same parameters draw other pixels
 _JPEG_QUALITY = 95
 _SUPERSAMPLING = 4  # outlines are filled at four times the size and averaged: smooth edges
 _NOISE_GRID = 96  # about three points for each bump of the finest of the background's noises
@@ -253,14 +253,14 @@ def _draw_background(generator: np.random.Generator, *, width: int, height: int)
     mean_colour = generator.uniform(70, 185, size=3).astype(np.float32)
     # Light and dark vary more than the hue, as in photographs. Summed on a small grid: one enlargement, not three.
     small = np.full((_NOISE_GRID, _NOISE_GRID, 3), mean_colour, dtype=np.float32)
-    for cells, light, hue in ((3, 26, 26), (9, 22, 13), (30, 14, 5)):
+    for cells, light, hue in ((3, 20, 12), (9, 12, 4), (30, 9, 2)):
         small += _noise(generator, width=_NOISE_GRID, height=_NOISE_GRID, cells=(cells, cells), light=light, hue=hue)
     canvas: _FloatArray = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     side = min(width, height)
-    for _ in range(int(generator.integers(10, 22))):
+    for _ in range(int(generator.integers(8, 18))):
         centre = generator.uniform(0, 1, size=2) * (width, height)
-        colour = (mean_colour + generator.normal(0, 55, size=3)).clip(15, 240).astype(np.float32)
-        opacity = np.float32(generator.uniform(0.5, 1.0))
+        colour = (mean_colour + generator.normal(0, 40, size=3)).clip(15, 240).astype(np.float32)
+        opacity = np.float32(generator.uniform(0.4, 1.0))
         kind = generator.choice(["polygon", "disc", "line"], p=[0.5, 0.2, 0.3])
         radius = side * generator.uniform(0.03, 0.13)
         if kind == "line":

@@ -25,7 +25,7 @@ MPO is what Pillow calls a JPEG that carries further pictures (stereo cameras, p
 """
 
 MAX_PIXELS = 178_956_970
-"""Default limit on height * width, Pillow's own; read from the header before anything is decoded."""
+"""Default limit on height * width, read from the header before decoding; where Pillow itself refuses."""
 
 _JPEG_START_OF_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
@@ -69,8 +69,8 @@ def decode_image(
         and never by more than the pixels of its short side. Other files, and ``None``, are decoded at full
         size.
     max_pixels
-        Refuse an image whose header states more pixels than this. Twice ``MAX_PIXELS`` cannot be exceeded,
-        because Pillow refuses it too.
+        Refuse an image whose header states more pixels than this. More than ``MAX_PIXELS`` cannot be asked
+        for, because Pillow itself refuses such files.
 
     Returns
     -------

@@ -1,0 +1,40 @@
+"""Turns the environment variable WSOL_REAL_DATA into a folder for the tests that need real images.
+
+Unset: every test marked ``real_data`` is skipped, with the reason. Set to a folder that is not there: the run
+stops, so that a typing error cannot pass for a run with real data.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "WSOL_REAL_DATA"
+REASON = f"needs real images: set {VARIABLE} to a folder with ilsvrc10, woof_dev, coco_dev, ilsvrc_val_meta"
+
+
+def _real_data_folder() -> Path | None:
+    value = os.environ.get(VARIABLE, "")
+    return Path(value) if value else None
+
+
+def pytest_configure() -> None:
+    folder = _real_data_folder()
+    if folder is not None and not folder.is_dir():
+        raise pytest.UsageError(f"{VARIABLE}={folder} is not a folder: correct it, or unset it to skip its tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if _real_data_folder() is None:
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder that WSOL_REAL_DATA names, to be read only."""
+    folder = _real_data_folder()
+    if folder is None:
+        pytest.skip(REASON)
+    return folder
