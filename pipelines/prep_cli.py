@@ -202,8 +202,8 @@ def _echo_plan(plan: Plan, *, config: MapConfig, run_share: tuple[int, int], lay
     manifest = plan.manifest
     share = "" if run_share == (0, 1) else f", task {run_share[0]} of {run_share[1]} has {len(plan.shards)}"
     click.echo(
-        f"{plan.split} ({layout}): {manifest.images} images in {manifest.shards} shards of {manifest.shard_size}{share}; "
-        f"{len(plan.shards) - len(plan.to_do)} shards are finished, {plan.images_to_do} images to do",
+        f"{plan.split} ({layout}): {manifest.images} images in {manifest.shards} shards of {manifest.shard_size}"
+        f"{share}; {len(plan.shards) - len(plan.to_do)} shards are finished, {plan.images_to_do} images to do",
         err=True,
     )
     settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
