@@ -1,11 +1,11 @@
 """Turns the temporary files that killed runs left in a shard folder into free disk space."""
 
 import os
-import re
-import socket
 from pathlib import Path
 
-__all__ = ["remove_stale_temporaries"]
+from pseudo_maps._shard_layout import host_name, parse_temporary_name
+
+__all__ = ["is_running", "remove_stale_temporaries"]
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -15,20 +15,19 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     removes those when no run is going on.
     """
     removed = []
-    host = re.escape(socket.gethostname())
-    own = re.compile(rf"\..+\.{host}\.(?P<pid>\d+)\.tmp")
     for path in folder.iterdir():
-        found = own.fullmatch(path.name)
-        if found is not None and not _is_alive(int(found["pid"])):
+        found = parse_temporary_name(path.name)
+        if found is not None and found[1] == host_name() and not is_running(found[2]):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
 
 
-def _is_alive(pid: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether this host has a process of that id."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -1,0 +1,377 @@
+"""What a shard is made of: names, limits, the row of its table, and the checks that need no file."""
+
+import json
+import math
+import os
+import posixpath
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps import __version__
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "STATUS_OK",
+    "MapRow",
+    "ShardError",
+    "make_provenance",
+    "parse_shard_name",
+    "quantise_map",
+    "shard_name",
+]
+
+SCHEMA_VERSION = 1
+"""Version of the layout that SHARD_FORMAT.md describes; readers refuse every other one."""
+
+STATUS_OK = "ok"
+"""Status of a row whose map was made; every other status is a short failure code and its map is all zero."""
+
+FULL_SCALE = 255
+"""Stored value of a map's peak: viewers such as HDFView do not stretch contrast."""
+
+GZIP_LEVEL = 4
+"""6-11 KB a 224x224 map and 0.15 ms a read; the only compression that every viewer opens."""
+
+MAPS_PATH = "/saliency/maps"
+TABLE_PATH = "/images"
+BY_NAME_GROUP = "by_name"
+UNCLASSIFIED = "unclassified"
+"""Group below /by_name of images without a class."""
+
+PROVENANCE_KEYS = ("configuration", "package_version", "schema_version")
+PROVENANCE_LIMIT_BYTES = 60_000
+"""An HDF5 attribute is one object header message of at most 65,535 bytes; the rest is left for its header."""
+
+STRING_FIELDS = ("image_id", "path", "wnid", "status")
+NUMBER_FIELDS = {
+    "row": "<i4",
+    "label": "<i4",
+    "height": "<i4",
+    "width": "<i4",
+    "peak": "<f8",
+    "proposals": "<i4",
+}
+TABLE_FIELDS = (
+    "row",
+    "image_id",
+    "path",
+    "wnid",
+    "label",
+    "height",
+    "width",
+    "peak",
+    "proposals",
+    "status",
+)
+"""Columns of /images, in order."""
+
+_SHARD_NAME = re.compile(r"(?P<split>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<index>\d{5,})-of-(?P<count>\d{5,})\.h5")
+_TEMPORARY_NAME = re.compile(r"\.(?P<target>.+\.(?:h5\.sha256|h5|manifest\.json))\.(?P<host>[^.].*)\.(?P<pid>\d+)\.tmp")
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_INT32_MAX = int(np.iinfo(np.int32).max)
+
+
+class ShardError(ValueError):
+    """A shard, or what is to become one, is not what it has to be; the message names the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapRow:
+    """One row of a shard's table: the image, and what is known of its map."""
+
+    image_id: str
+    """Unique inside a split (``ImageRecord.image_id``)."""
+    path: str
+    """POSIX path of the image file relative to the data root."""
+    wnid: str
+    """Class name, empty when unknown."""
+    label: int
+    """Class index, -1 when unknown."""
+    height: int
+    """Height in pixels of the image file, 0 when unknown because the image failed."""
+    width: int
+    """Width in pixels of the image file, 0 when unknown because the image failed."""
+    peak: float
+    """Maximum of the map before it was scaled to 255; 0 for an empty map and for a failed image."""
+    proposals: int
+    """Number of proposals averaged."""
+    status: str
+    """``STATUS_OK``, or a short failure code."""
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """File name of shard ``index`` (0-based) of ``count``: ``val-00012-of-01282.h5``.
+
+    Raises
+    ------
+    ValueError
+        ``index`` outside ``0 <= index < count``, or a split that is not letters, digits, ``_``, ``.``, ``-``.
+
+    Examples
+    --------
+    >>> shard_name("val", 12, 1282)
+    'val-00012-of-01282.h5'
+    """
+    check_split(split)
+    if not 0 <= index < count:
+        raise ValueError(f"shard index {index} of {count}: expected 0 <= index < count")
+    return f"{split}-{index:05d}-of-{count:05d}.h5"
+
+
+def parse_shard_name(name: str) -> tuple[str, int, int]:
+    """Split, 0-based index and count of a shard's file name; the inverse of ``shard_name``.
+
+    Raises
+    ------
+    ValueError
+        The name is not one that ``shard_name`` gives.
+    """
+    found = _SHARD_NAME.fullmatch(name)
+    if found is not None:
+        split, index, count = found["split"], int(found["index"]), int(found["count"])
+        if index < count and shard_name(split, index, count) == name:
+            return split, index, count
+    raise ValueError(f"{name!r} is not a shard's name, expected one like val-00012-of-01282.h5")
+
+
+def check_split(split: str) -> None:
+    """Raise ValueError unless ``split`` can stand at the start of a file name."""
+    if _SPLIT_NAME.fullmatch(split) is None:
+        raise ValueError(f"split {split!r}: expected letters, digits, '_', '.' and '-', not starting with a sign")
+
+
+def list_shards(folder: Path, split: str) -> dict[tuple[int, int], Path]:
+    """Paths of the shards of ``split`` in ``folder`` by (index, count), in order of count and index."""
+    found = {}
+    for entry in os.scandir(folder):
+        try:
+            name_split, index, count = parse_shard_name(entry.name)
+        except ValueError:
+            continue
+        if name_split == split:
+            found[index, count] = folder / entry.name
+    return dict(sorted(found.items(), key=lambda item: (item[0][1], item[0][0])))
+
+
+def checksum_path(shard: Path) -> Path:
+    """Path of the file with the shard's SHA-256, in the format of ``sha256sum``."""
+    return shard.with_name(shard.name + ".sha256")
+
+
+def temporary_path(target: Path) -> Path:
+    """Where ``target`` is made before it gets its name: hidden, beside it, named after host and process."""
+    return target.with_name(f".{target.name}.{host_name()}.{os.getpid()}.tmp")
+
+
+def host_name() -> str:
+    """This host's name as it stands in the names of temporary files."""
+    return socket.gethostname().replace("/", "_") or "localhost"
+
+
+def parse_temporary_name(name: str) -> tuple[str, str, int] | None:
+    """Target's name, host and process id of a name that ``temporary_path`` gives; None for any other name."""
+    found = _TEMPORARY_NAME.fullmatch(name)
+    return None if found is None else (found["target"], found["host"], int(found["pid"]))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def quantise_map(map_hw: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], float]:
+    """Scale a map to its peak: ``round(255 * map / peak)`` as uint8, and the peak.
+
+    Parameters
+    ----------
+    map_hw
+        (H, W) float32, finite and not negative, any scale.
+
+    Returns
+    -------
+    stored_hw
+        (H, W) uint8. Halves are rounded to even (``numpy.rint``), in float64, so the peak is exactly 255.
+    peak
+        Maximum of ``map_hw``; 0.0 for a map without any value above 0, whose ``stored_hw`` is all zero.
+
+    Raises
+    ------
+    ValueError
+        Another dtype or number of axes, an empty map, NaN, infinity or a negative value.
+    """
+    if map_hw.dtype != np.float32 or map_hw.ndim != 2 or map_hw.size == 0:
+        raise ValueError(f"map: expected (H, W) float32, found {map_hw.shape} {map_hw.dtype}")
+    if not np.isfinite(map_hw).all():
+        raise ValueError("map: found NaN or infinity, expected finite values")
+    if float(map_hw.min()) < 0:
+        raise ValueError(f"map: found the negative value {float(map_hw.min())}, expected values of at least 0")
+    peak = float(map_hw.max())
+    if peak == 0:
+        return np.zeros(map_hw.shape, dtype=np.uint8), 0.0
+    return np.rint(FULL_SCALE * map_hw.astype(np.float64) / peak).astype(np.uint8), peak
+
+
+def row_problem(map_hw: npt.NDArray[np.uint8], row: MapRow) -> str | None:
+    """What is wrong between a stored map and its row, or None.
+
+    A row with another status than ok has an all-zero map and peak 0; a map of an ok row reaches 255 unless
+    its peak is 0, and is all zero then.
+    """
+    if not math.isfinite(row.peak) or row.peak < 0:
+        return f"peak {row.peak}, expected a finite number of at least 0"
+    highest = int(map_hw.max())
+    if row.status != STATUS_OK:
+        if highest != 0 or row.peak != 0:
+            return f"status {row.status!r} with map maximum {highest} and peak {row.peak}, expected 0 and 0"
+    elif row.peak == 0 and highest != 0:
+        return f"map maximum {highest} with peak 0, expected 0"
+    elif row.peak > 0 and highest != FULL_SCALE:
+        return f"map maximum {highest} with peak {row.peak}, expected {FULL_SCALE} (scaled to its peak)"
+    return None
+
+
+def field_problem(row: MapRow) -> str | None:
+    """What keeps a row from being stored, or None: NUL, text that is no UTF-8, numbers outside int32."""
+    for name in STRING_FIELDS:
+        text = getattr(row, name)
+        if "\0" in text:
+            return f"{name} {text!r} holds NUL, which ends a fixed-length string"
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"{name} {text!r} cannot be encoded as UTF-8"
+    if not row.image_id or not row.status:
+        return "empty image_id or status"
+    lowest = {"label": -_INT32_MAX, "height": 0, "width": 0, "proposals": 0}
+    for name, low in lowest.items():
+        value = getattr(row, name)
+        if not low <= value <= _INT32_MAX:
+            return f"{name} {value}, expected {low} to {_INT32_MAX}"
+    return None
+
+
+def encode_table(rows: Sequence[MapRow]) -> npt.NDArray[Any]:
+    """(N,) compound array for /images; strings are as long as the longest of the shard, at least 1 byte."""
+    texts = {name: [getattr(row, name).encode() for row in rows] for name in STRING_FIELDS}
+    fields: list[tuple[str, Any]] = []
+    for name in TABLE_FIELDS:
+        if name in texts:
+            length = max(1, *(len(text) for text in texts[name])) if texts[name] else 1
+            fields.append((name, h5py.string_dtype("utf-8", length)))
+        else:
+            fields.append((name, NUMBER_FIELDS[name]))
+    table = np.zeros(len(rows), dtype=fields)
+    for name in TABLE_FIELDS:
+        if name == "row":
+            table[name] = np.arange(len(rows))
+        else:
+            table[name] = texts[name] if name in texts else [getattr(row, name) for row in rows]
+    return table
+
+
+def decode_row(record: np.void) -> MapRow:
+    """One row of the stored table as ``MapRow``."""
+    values = {name: record[name].item() for name in TABLE_FIELDS if name != "row"}
+    for name in STRING_FIELDS:
+        values[name] = values[name].decode()
+    return MapRow(**values)
+
+
+def by_name_links(rows: Sequence[MapRow]) -> Iterator[tuple[int, str, str]]:
+    """Row, group and link name below /by_name of every row, in row order.
+
+    The link is the last component of the image id without its extension; when its group has that name
+    already, ``~<row>`` is appended until it is new.
+    """
+    taken: set[tuple[str, str]] = set()
+    for row_index, row in enumerate(rows):
+        group = _link_name(row.wnid) or UNCLASSIFIED
+        link = _link_name(posixpath.splitext(posixpath.basename(row.image_id.rstrip("/")))[0]) or "unnamed"
+        while (group, link) in taken:
+            link = f"{link}~{row_index}"
+        taken.add((group, link))
+        yield row_index, group, link
+
+
+def _link_name(text: str) -> str:
+    """``text`` as one HDF5 link: '/' separates links and '.' means the group itself, so both become '_'."""
+    return "_" * len(text) if text in (".", "..") else text.replace("/", "_")
+
+
+def make_provenance(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of a shard that this version of the package makes with ``configuration``.
+
+    Parameters
+    ----------
+    configuration
+        Everything that decides the maps, as JSON values; nothing that depends on when, where or with how many
+        jobs they are made.
+    """
+    return {
+        "configuration": dict(configuration),
+        "package_version": __version__,
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def encode_provenance(provenance: Mapping[str, Any]) -> bytes:
+    """Provenance as ASCII JSON with sorted keys.
+
+    Raises
+    ------
+    ShardError
+        A key is missing, the schema version is another one, a value is no JSON, or the text is longer than
+        ``PROVENANCE_LIMIT_BYTES``.
+    """
+    missing = [key for key in PROVENANCE_KEYS if key not in provenance]
+    if missing:
+        raise ShardError(f"provenance lacks {', '.join(missing)}; make_provenance(configuration) gives them")
+    if provenance["schema_version"] != SCHEMA_VERSION:
+        raise ShardError(
+            f"provenance states schema version {provenance['schema_version']!r}, expected {SCHEMA_VERSION}"
+        )
+    encoded = canonical_json(provenance).encode("ascii")
+    if len(encoded) > PROVENANCE_LIMIT_BYTES:
+        raise ShardError(
+            f"provenance takes {len(encoded)} bytes as JSON, at most {PROVENANCE_LIMIT_BYTES} fit an HDF5 "
+            "attribute; store digests of long values"
+        )
+    return encoded
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """ASCII JSON with sorted keys and no spaces; ShardError for what JSON cannot hold."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ShardError(f"provenance and configuration have to be JSON values: {error}") from error
+
+
+def differences(found: Any, expected: Any, *, key: str = "") -> list[str]:
+    """``key: found A, expected B`` for every value in which two JSON values differ, keys dotted."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        lines = []
+        for name in sorted(found.keys() | expected.keys()):
+            dotted = f"{key}.{name}" if key else name
+            if name not in found:
+                lines.append(f"{dotted}: found nothing, expected {expected[name]!r}")
+            elif name not in expected:
+                lines.append(f"{dotted}: found {found[name]!r}, expected nothing")
+            else:
+                lines += differences(found[name], expected[name], key=dotted)
+        return lines
+    if found == expected and isinstance(found, bool) == isinstance(expected, bool):
+        return []
+    return [f"{key}: found {found!r}, expected {expected!r}"]
