@@ -172,7 +172,7 @@ def temporary_path(target: Path) -> Path:
 
 
 def host_name() -> str:
-    """This host's name as it stands in the names of temporary files."""
+    """Name of this host as it stands in the names of temporary files."""
     return socket.gethostname().replace("/", "_") or "localhost"
 
 
