@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pseudo_maps import __version__
 
-__all__ = ["CONTEXT_SETTINGS", "CommandGroup", "Progress", "common_options", "opencv_clash"]
+__all__ = ["CONTEXT_SETTINGS", "CommandGroup", "Progress", "common_options", "opencv_clash", "wants_debug"]
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 """Settings of every command: -h works and defaults are shown."""
@@ -68,6 +68,11 @@ def common_options(command: _Command) -> _Command:
     )
     version = click.version_option(__version__, package_name="saliency-aware-wsol", message="%(version)s")
     return debug(version(command))
+
+
+def wants_debug() -> bool:
+    """Whether the running command was given ``--debug``."""
+    return bool(click.get_current_context().find_root().meta.get("debug"))
 
 
 def opencv_clash() -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options
+from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options, wants_debug
 
 __all__ = ["main"]
 
@@ -28,4 +28,4 @@ def demo(out: Path, jobs: int) -> None:
     """Show the main job on generated images: no download, a minute on two cores."""
     from pipelines.demo import run_demo
 
-    run_demo(out, jobs=jobs)
+    run_demo(out, jobs=jobs, debug=wants_debug())
