@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pseudo_maps.engines import BACKENDS, run_tasks
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def where_and_threads(_number: int) -> tuple[int, str | None, str | None]:
+    return os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("NUMBA_NUM_THREADS")
+
+
+def end_the_process(_number: int) -> None:
+    os._exit(3)
+
+
+def collect(function, tasks, *, jobs: int = 1, backend: str = "sequential") -> list:
+    return list(run_tasks(function, tasks, jobs=jobs, backend=backend))
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_task_gives_one_result(backend: str, jobs: int) -> None:
+    found = collect(square, range(7), jobs=jobs, backend=backend)
+    assert sorted(found) == [0, 1, 4, 9, 16, 25, 36]
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_no_tasks_give_no_results(backend: str) -> None:
+    assert collect(square, [], backend=backend) == []
+
+
+def test_results_come_while_later_tasks_still_wait() -> None:
+    done = []
+
+    def note(number: int) -> int:
+        done.append(number)
+        return number
+
+    results = run_tasks(note, [10, 20, 30], jobs=1, backend="sequential")
+    assert isinstance(results, Iterator) and done == []
+    assert next(results) == 10
+    assert len(done) < 3, "the first result came after the last task"
+    results.close()
+
+
+def test_two_jobs_are_two_other_processes_with_one_thread_each() -> None:
+    found = collect(where_and_threads, range(6), jobs=2, backend="loky")
+    assert os.getpid() not in {process for process, _, _ in found}
+    assert {threads for _, *both in found for threads in both} == {"1"}
+
+
+def test_sequential_is_this_process() -> None:
+    assert {process for process, _, _ in collect(where_and_threads, range(2), jobs=2)} == {os.getpid()}
+
+
+def test_leaving_early_is_silent() -> None:
+    # generate_maps stops at the first shard that cannot be written; whatever joblib says about that would
+    # stand between the user and the one line that matters. In a process of its own, as it ends the workers.
+    program = (
+        "import operator; from pseudo_maps.engines import run_tasks\n"
+        "results = run_tasks(operator.neg, range(50), jobs=2, backend='loky')\n"
+        "assert next(results) <= 0; results.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"expected one of loky, sequential.*found 'threads'"):
+        collect(square, [1], backend="threads")
+
+
+def test_a_worker_that_dies_ends_the_call_instead_of_hanging_it() -> None:
+    # RuntimeError is what the command line turns into one line and exit 1.
+    with pytest.raises(RuntimeError, match="terminated"):
+        collect(end_the_process, [1, 2], jobs=2, backend="loky")
