@@ -72,7 +72,7 @@ def _critical_levels(
                 candidate, strength = sizes[c], strengths[c]
                 sizes[kept] = candidate
                 strengths[kept] = strength
-                kept += int(not min(candidate, size) > max_iou * max(candidate, size))
+                kept += int((candidate != size) & (not min(candidate, size) > max_iou * max(candidate, size)))
             candidates = kept
         counts[field] = accepted
 

@@ -76,8 +76,8 @@ class ProposalConfig:
         for name in ("superpixels", "rounds", "seeds", "levels", "working_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if not 0 < self.max_iou <= 1:
-            raise ValueError(f"max_iou: expected 0 < max_iou <= 1, found {self.max_iou}")
+        if not 0 < self.max_iou < 1:
+            raise ValueError(f"max_iou: expected 0 < max_iou < 1, found {self.max_iou}")
 
 
 PRESETS: dict[str, ProposalConfig] = {

@@ -359,7 +359,7 @@ def test_refuses_a_detector_without_its_model() -> None:
         ({"seeds": -1}, "seeds: expected at least 1, found -1"),
         ({"levels": 0}, "levels: expected at least 1"),
         ({"working_size": 0}, "working_size: expected at least 1"),
-        ({"max_iou": 0.0}, r"max_iou: expected 0 < max_iou <= 1, found 0\.0"),
+        ({"max_iou": 0.0}, r"max_iou: expected 0 < max_iou < 1, found 0\.0"),
         ({"max_iou": 1.01}, "max_iou: expected"),
         ({"max_iou": float("nan")}, "max_iou: expected"),
     ],
