@@ -20,6 +20,12 @@ DETECTORS = {
 DETECTORS_WITH_MODEL = frozenset({"structured-forest"})
 
 
+_FOREST_OPTIONS = ("stride", "shrinkNumber", "patchSize", "patchInnerSize", "numberOfTrees", "numberOfTreesToEvaluate")
+_FOREST_TABLES = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
+FOREST_SMALLEST_SIDE_PX = 16
+"""Side of the patch that a forest predicts; OpenCV fails on narrower images, which are mirrored up to it."""
+
+
 @functools.lru_cache(maxsize=1)
 def _structured_forest(model: str) -> "cv2.ximgproc.StructuredEdgeDetection":
     if not hasattr(cv2, "ximgproc"):
@@ -30,9 +36,34 @@ def _structured_forest(model: str) -> "cv2.ximgproc.StructuredEdgeDetection":
     if not Path(model).is_file():
         raise ValueError(f"boundary model {model}: no such file")
     try:
-        return cv2.ximgproc.createStructuredEdgeDetection(model)
-    except cv2.error as error:
-        raise ValueError(f"boundary model {model}: not a structured forest model: {error}") from None
+        problem = _forest_problem(model)
+        if problem is None:
+            return cv2.ximgproc.createStructuredEdgeDetection(model)
+    except (cv2.error, SystemError) as error:
+        problem = str(error)
+    raise ValueError(f"boundary model {model}: not a structured forest model: {problem}")
+
+
+def _forest_problem(model: str) -> str | None:
+    """What a file lacks to be a forest; OpenCV itself does not look and ends the process on other files."""
+    storage = cv2.FileStorage(model, cv2.FILE_STORAGE_READ)
+    if not storage.isOpened():
+        return "the file cannot be parsed"
+    try:
+        options = storage.getNode("options")
+        for name in _FOREST_OPTIONS:
+            value = options.getNode(name)
+            if value.empty() or not value.isInt() or int(value.real()) < 1:
+                return f"options/{name}: expected a whole number of at least 1"
+        trees = int(options.getNode("numberOfTrees").real())
+        for name in _FOREST_TABLES:
+            table = storage.getNode(name)
+            rows = table.size() if table.isSeq() else 0
+            if rows != trees or not all(table.at(row).isSeq() and table.at(row).size() for row in range(rows)):
+                return f"{name}: expected a list for each of the {trees} trees, found {rows}"
+    finally:
+        storage.release()
+    return None
 
 
 def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: str | None = None) -> BoundaryStrength:
@@ -52,5 +83,8 @@ def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: s
         return directed_sobel(rgb_hwc)
     assert model is not None
     forest = _structured_forest(model)
-    thick = forest.detectEdges(rgb_hwc.astype(np.float32) / np.float32(255))
-    return boundaries_from_pixel_map(np.clip(thick, 0, 1))
+    height, width, _ = rgb_hwc.shape
+    below, right = max(0, FOREST_SMALLEST_SIDE_PX - height), max(0, FOREST_SMALLEST_SIDE_PX - width)
+    padded = np.pad(rgb_hwc, ((0, below), (0, right), (0, 0)), mode="symmetric")
+    thick = forest.detectEdges(padded.astype(np.float32) / np.float32(255))
+    return boundaries_from_pixel_map(np.clip(thick[:height, :width], 0, 1))
