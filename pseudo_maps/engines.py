@@ -1,5 +1,6 @@
 """Turns a list of shard tasks into reports of finished shards, on as many processes as asked for."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,4 +34,12 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **threads):
         # A task is a whole shard: batches of them would only delay progress.
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        yield from parallel(joblib.delayed(function)(task) for task in tasks)
+        results = parallel(joblib.delayed(function)(task) for task in tasks)
+        try:
+            for result in results:  # noqa: UP028 - not `yield from`, which would close the results outside the filter below.
+                yield result
+        finally:
+            with warnings.catch_warnings():
+                # A caller that leaves early means it; joblib would advise to change the number of tasks.
+                warnings.simplefilter("ignore", UserWarning)
+                results.close()
