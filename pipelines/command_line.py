@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from pseudo_maps import __version__
 
-__all__ = ["CONTEXT_SETTINGS", "CommandGroup", "Progress", "common_options", "opencv_clash", "wants_debug"]
+__all__ = [
+    "CONTEXT_SETTINGS",
+    "CommandGroup",
+    "Progress",
+    "SingleCommand",
+    "common_options",
+    "opencv_clash",
+    "wants_debug",
+]
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 """Settings of every command: -h works and defaults are shown."""
@@ -31,8 +39,8 @@ _OPENCV_PACKAGES = (
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class CommandGroup(click.Group):
-    """A group of commands that ends a failed one with a clear message on stderr, and a traceback on --debug."""
+class _ClearErrors(click.Command):
+    """A command that ends with a clear message on stderr when its work failed, and a traceback on --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 1 when its work failed, 130 when it was interrupted."""
@@ -49,6 +57,14 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             click.echo(f"\n{ctx.find_root().info_name}: interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+class CommandGroup(_ClearErrors, click.Group):
+    """A group of commands whose failures are clear messages."""
+
+
+class SingleCommand(_ClearErrors):
+    """A program with one job, whose failures are clear messages."""
 
 
 def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

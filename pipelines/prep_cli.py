@@ -126,7 +126,12 @@ def proposals(
     from pseudo_maps.array_tasks import array_share
     from pseudo_maps.generation import RunConfig, generate_maps, plan_run, warm_up
 
-    index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
+    try:
+        index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
+    except ValueError as error:
+        if task_index is None and task_count is None:
+            raise
+        raise click.UsageError(str(error)) from None
     dataset = open_dataset(data, split=split, layout=layout)
     records = dataset.records if limit is None else dataset.records[:limit]
     run = RunConfig(

@@ -120,9 +120,8 @@ def contact_sheet(
 
 def _choose(ids: list[str], index: MapIndex, *, worst_first: bool, count: int) -> list[str]:
     if worst_first:
-        rows = [index.row(image_id) for image_id in ids]
-        order = sorted(rows, key=lambda row: (row.status == STATUS_OK, row.peak, row.image_id))
-        return [row.image_id for row in order[:count]]
+        order = sorted(ids, key=lambda image_id: (index.status(image_id) == STATUS_OK, index.peak(image_id), image_id))
+        return order[:count]
     places = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
     return [ids[place] for place in places]
 

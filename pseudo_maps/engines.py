@@ -1,5 +1,6 @@
 """Turns a list of shard tasks into reports of finished shards, on as many processes as asked for."""
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -34,7 +35,8 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **threads):
         # A task is a whole shard: batches of them would only delay progress.
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        results = parallel(joblib.delayed(function)(task) for task in tasks)
+        call = joblib.delayed(_without_interrupts if backend == "loky" else _plainly)
+        results = parallel(call(function, task) for task in tasks)
         try:
             for result in results:  # noqa: UP028 - not `yield from`, which would close the results outside the filter below.
                 yield result
@@ -43,3 +45,13 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int
                 # A caller that leaves early means it; joblib would advise to change the number of tasks.
                 warnings.simplefilter("ignore", UserWarning)
                 results.close()
+
+
+def _plainly(function: Callable[[Any], Any], task: Any) -> Any:
+    return function(task)
+
+
+def _without_interrupts(function: Callable[[Any], Any], task: Any) -> Any:
+    # Ctrl-C reaches every process of the terminal; the submitting one ends the workers, without their tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return function(task)

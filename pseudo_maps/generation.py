@@ -295,7 +295,7 @@ def make_shard(task: ShardTask) -> ShardReport:
                     failures.append((record.image_id, made.row.status, made.message))
             writer.commit()
     except OSError as error:
-        reason = f"{task.path}: cannot write the shard: {error.strerror or error}"
+        reason = f"{task.path}: cannot write the shard: {os.strerror(error.errno) if error.errno else error}"
         return ShardReport(name=task.path.name, counts=counts, write_error=reason)
     size = task.path.stat().st_size
     return ShardReport(name=task.path.name, counts=counts, failures=tuple(failures), size_bytes=size)

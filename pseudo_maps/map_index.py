@@ -170,6 +170,10 @@ class MapIndex:
         """Status of an image: ``STATUS_OK`` or a failure code; KeyError when it is in no shard."""
         return self._status_names[self._statuses[self._position(image_id)]]
 
+    def peak(self, image_id: str) -> float:
+        """Maximum of an image's map before scaling, 0 for an image that failed; KeyError for an unknown id."""
+        return float(self._peaks[self._position(image_id)])
+
     def row(self, image_id: str) -> MapRow:
         """Everything the table holds of an image, read from its shard (about 2 ms).
 

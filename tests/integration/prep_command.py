@@ -1,0 +1,60 @@
+"""What the tests of ``wsol-prep`` share: calls of the command, and what a folder holds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from pipelines.prep_cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"
+VAL = "Data/CLS-LOC/val"
+QUICK = ("--working-size", "48", "--map-size", "32")
+"""Makes a map in 15 ms."""
+
+
+def prep(*words: object) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-prep")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def propose(data: Path, out: Path, *words: object, split: str = "val") -> Result:
+    return prep("proposals", "--data", data, "--split", split, "--out", out, *QUICK, *words)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+def log_text(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted((folder / "logs").iterdir()))
+
+
+def val_id(number: int) -> str:
+    return f"synthetic_val_{number:08d}"
+
+
+def subprocess_run(program: str, *words: object, timeout: float = 120) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def damage(shard: Path, *, length: int | None = None) -> None:
+    """Change one byte in the middle of a shard, or cut it to a length."""
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.chmod(0o644)
+    shard.write_bytes(content[:length])
