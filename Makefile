@@ -34,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/wsol-pipeline demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Prints milliseconds an image on one core, by stage, from JPEG file to finished map, beside OpenCV and scikit-image.
 
 Every image is shrunk to at most the working size for all methods; medians over the images. The ratios to
-OpenCV's Selective Search and to SLIC come from the same run, since machines differ.
+OpenCV's Selective Search and to SLIC come from the same run, since machines differ. The process is set up as the
+workers of ``wsol-prep`` are, for all methods.
 
     python benchmarks/proposal_speed.py --images FOLDER --preset b1100
 """
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 from skimage.segmentation import slic
 
@@ -25,6 +25,7 @@ from pseudo_maps.map_making import make_map
 from pseudo_maps.proposals import PRESETS, fit_working_size
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.selective_search import SelectiveSearchConfig, selective_search_boxes
+from pseudo_maps.worker_process import prepare_worker_process
 
 STAGES = {
     "decode": ("pseudo_maps.map_making", "decode_image"),
@@ -104,7 +105,7 @@ def measure(pictures: list[np.ndarray], function: Callable[[np.ndarray], Any]) -
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--others", type=click.IntRange(min=0), default=20, help="Images for each of the other methods.")
 def main(images: Path, preset: str, limit: int | None, others: int) -> None:
-    cv2.setNumThreads(1)
+    prepare_worker_process()
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
     config = MapConfig(proposals=PRESETS[preset])
     found = measure_geodesic(paths, config)

@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pseudo_maps import __version__
@@ -32,6 +31,7 @@ from pseudo_maps.shards import (
     shard_name,
 )
 from pseudo_maps.stale_files import remove_stale_temporaries
+from pseudo_maps.worker_process import prepare_worker_process
 
 __all__ = [
     "GenerationError",
@@ -275,8 +275,7 @@ def generate_maps(
 
 def make_shard(task: ShardTask) -> ShardReport:
     """Make and commit one shard in this process; never raises for a bad image or an unwritable folder."""
-    # Every backend but the sequential one leaves OpenCV's pool at all cores; the result does not depend on it.
-    cv2.setNumThreads(1)
+    prepare_worker_process()
     counts: Counter[str] = Counter()
     failures = []
     try:

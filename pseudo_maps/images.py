@@ -149,7 +149,9 @@ def _decode_open_image(image: Image.Image, *, name: str, enough_px: int | None, 
         grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
         rgb_hwc = np.ascontiguousarray(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
     else:
-        rgb_hwc = np.array(image.convert("RGB"), dtype=np.uint8, order="C")
+        # Pillow's convert copies even when there is nothing to convert.
+        picture = image if image.mode == "RGB" else image.convert("RGB")
+        rgb_hwc = np.array(picture, dtype=np.uint8, order="C")
     return DecodedImage(rgb_hwc=rgb_hwc, file_height=file_height, file_width=file_width)
 
 
@@ -190,7 +192,7 @@ def _has_jpeg_end(encoded: bytes) -> bool:
         if encoded[position] != 0xFF or marker == 0xFF:
             position += 1
         elif marker == _JPEG_START_OF_SCAN:
-            return encoded.find(_JPEG_END_OF_IMAGE, position) >= 0
+            return encoded.rfind(_JPEG_END_OF_IMAGE, position) >= 0
         elif marker in _JPEG_WITHOUT_LENGTH:
             position += 2
         else:
