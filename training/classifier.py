@@ -1,0 +1,82 @@
+"""Turns encoder features into class scores and class activation maps (sections 2.1 and 2.2).
+
+Shapes: B batch, K classes, k classes asked for, C channels, h w rows and columns of a feature map.
+"""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["GapClassifier"]
+
+WEIGHT_STD = 0.01
+"""Deviation of the random class weights (the CAM release): first scores near 0, first loss near ln K."""
+
+
+class GapClassifier(nn.Module):
+    """Classifier C: global average pooling, dropout and one linear layer.
+
+    Parameters
+    ----------
+    channels
+        Channels C of the features.
+    classes
+        Number of classes K.
+    dropout
+        Probability of dropping a pooled feature in training.
+
+    Raises
+    ------
+    ValueError
+        ``classes`` below 1, or a dropout outside ``0 <= dropout < 1``.
+    """
+
+    def __init__(self, channels: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(f"{classes} classes, expected at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout {dropout}, expected 0 <= dropout < 1")
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+        nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features_bchw: Tensor) -> Tensor:
+        """``features[B, C, h, w]`` to scores (before softmax) ``[B, K]``."""
+        scores: Tensor = self.linear(self.dropout(features_bchw.mean(dim=(2, 3))))
+        return scores
+
+    def class_activation_maps(self, features_bchw: Tensor, classes_bk: Tensor | None = None) -> Tensor:
+        """Weighted sums of the feature maps, one for each class asked for.
+
+        Parameters
+        ----------
+        features_bchw
+            (B, C, h, w) after ReLU.
+        classes_bk
+            (B, k) int64, ``0 <= class < K``: the classes of each image. None: all classes of every image.
+
+        Returns
+        -------
+        Tensor
+            (B, k, h, w), or (B, K, h, w). Without the bias, so the mean over h and w of a map is the score
+            minus the bias. May be negative; no scaling is done.
+
+        Raises
+        ------
+        ValueError
+            Another shape or dtype of ``classes_bk``.
+
+        References
+        ----------
+        Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation (2).
+        """
+        weights_kc = self.linear.weight
+        if classes_bk is None:
+            return torch.einsum("bchw,kc->bkhw", features_bchw, weights_kc)
+        if classes_bk.dim() != 2 or classes_bk.shape[0] != features_bchw.shape[0] or classes_bk.dtype != torch.int64:
+            raise ValueError(
+                f"classes of shape {tuple(classes_bk.shape)} and dtype {classes_bk.dtype}, "
+                f"expected (B, k) int64 with B = {features_bchw.shape[0]}"
+            )
+        return torch.einsum("bchw,bkc->bkhw", features_bchw, weights_kc[classes_bk])

@@ -1,0 +1,393 @@
+"""Turns scores, saliency maps and perceptual features into the training loss, equations (1) to (8) of the paper.
+
+Shapes: B images of a batch, K classes, H W pixels, N features of the perceptual net (2048 for ResNet-50).
+Every reduction runs in float32 at least, so bfloat16 inputs lose nothing on the way to the mean.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "ClassWeighting",
+    "LossConfig",
+    "LossTerms",
+    "MapLossKind",
+    "TripletFeatures",
+    "TripletLoss",
+    "TripletSign",
+    "area_penalty",
+    "balanced_class_weights",
+    "classification_loss",
+    "combine_losses",
+    "foreground_background",
+    "map_loss",
+    "triplet_loss",
+]
+
+MapLossKind = Literal["l2", "mse", "bce"]
+"""How saliency is compared with the pseudo map."""
+TripletSign = Literal["text", "as-printed"]
+"""``text``: d_pos - d_neg, what section 2.3 describes. ``as-printed``: d_neg - d_pos, what equation (5) shows."""
+ClassWeighting = Literal["none", "balanced"]
+"""Weights of the classes in the classification loss."""
+
+
+class TripletFeatures(NamedTuple):
+    """Perceptual features (B, N) of the image, of its foreground and of its background."""
+
+    image: Tensor
+    foreground: Tensor
+    background: Tensor
+
+
+class TripletLoss(NamedTuple):
+    """The perceptual triplet loss and the two distances it is made of, each the scalar mean over B."""
+
+    loss: Tensor
+    d_pos: Tensor
+    d_neg: Tensor
+
+
+class LossTerms(NamedTuple):
+    """The scalar to differentiate, and what to log: name -> scalar, detached, on the device of the loss."""
+
+    total: Tensor
+    named: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Which terms equation (8) sums, and how each is computed; ValueError for values without a meaning."""
+
+    classification_weight: float = 1.0
+    """Factor of the classification loss, equation (1)."""
+    map_weight: float = 1.0
+    """Factor of the map loss, equation (2)."""
+    triplet_weight: float = 1.0
+    """Factor of the perceptual triplet loss, equation (5)."""
+    use_map: bool = True
+    """Compute the map loss; off is the paper's row "w/o L_map"."""
+    use_triplet: bool = True
+    """Compute the perceptual triplet loss; off is the paper's row "w/o L_tri"."""
+    map_kind: MapLossKind = "l2"
+    """l2: norm over pixels, equation (2), divided by sqrt(H W). mse: squared error. bce: binary cross entropy."""
+    triplet_sign: TripletSign = "text"
+    """text: d_pos - d_neg. as-printed: d_neg - d_pos."""
+    triplet_margin: float | None = None
+    """Hinge max(0, difference + margin) per image, at least 0; None leaves the loss unbounded, as in the paper."""
+    area_weight: float = 0.0
+    """Factor of the mean saliency as a penalty; keeps the triplet loss from making everything foreground."""
+    class_weighting: ClassWeighting = "none"
+    """balanced: every class counts the same, whatever its number of images (section 2.2 allows weighting)."""
+
+    def __post_init__(self) -> None:
+        for name in ("classification_weight", "map_weight", "triplet_weight", "area_weight"):
+            _check_not_negative(getattr(self, name), name=name)
+        if self.triplet_margin is not None:
+            _check_not_negative(self.triplet_margin, name="triplet_margin")
+        _check_choice(self.map_kind, MapLossKind, name="map_kind")
+        _check_choice(self.triplet_sign, TripletSign, name="triplet_sign")
+        _check_choice(self.class_weighting, ClassWeighting, name="class_weighting")
+        if self.area_weight > 0 and not self.needs_saliency:
+            raise ValueError(
+                f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "
+                "because no saliency is predicted then"
+            )
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether any term uses the decoder's output; when none does, the decoder need not run."""
+        return self.use_map or self.use_triplet
+
+
+def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k: Tensor | None = None) -> Tensor:
+    """Cross entropy over ``scores[B, K]`` and ``labels[B]``, mean over B, equation (1).
+
+    Parameters
+    ----------
+    scores_bk
+        (B, K) floating point, before the softmax.
+    labels_b
+        (B,) int64, ``0 <= label < K``. A label outside raises IndexError on the CPU and stops the CUDA context.
+    class_weights_k
+        (K,) factor of each class, for example from ``balanced_class_weights``.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 (float64 for float64 scores).
+
+    Notes
+    -----
+    With weights the sum is divided by B, not by the weights of the batch: the mean over batches is then the
+    weighted loss of the data set whatever falls into one batch, and a batch of classes with weight 0 gives 0
+    where the other convention gives 0 / 0.
+    """
+    scores_bk = _at_least_float32(scores_bk)
+    if class_weights_k is None:
+        return functional.cross_entropy(scores_bk, labels_b)
+    weights_k = class_weights_k.to(dtype=scores_bk.dtype, device=scores_bk.device)
+    return functional.cross_entropy(scores_bk, labels_b, weight=weights_k, reduction="sum") / len(scores_bk)
+
+
+def balanced_class_weights(labels: Sequence[int] | Tensor, classes: int) -> Tensor:
+    """Weights ``n / (K n_k)`` of K classes, by which every class has the same part in the loss.
+
+    Parameters
+    ----------
+    labels
+        Class index of each of the n training images, ``0 <= label < K``, n at least 1.
+    classes
+        K, at least 1.
+
+    Returns
+    -------
+    Tensor
+        (K,) float32. A class without images has weight 0. Where every class has images, the mean over images
+        is 1; all weights are 1 when the classes are equally large.
+
+    Raises
+    ------
+    ValueError
+        No labels, no classes, or a label outside the range.
+    """
+    labels_n = torch.as_tensor(labels, dtype=torch.int64).cpu()
+    if classes < 1 or labels_n.numel() == 0:
+        raise ValueError(f"{labels_n.numel()} labels of {classes} classes: expected at least 1 of each")
+    lowest, highest = int(labels_n.min()), int(labels_n.max())
+    if lowest < 0 or highest >= classes:
+        raise ValueError(
+            f"labels range from {lowest} to {highest}, expected 0 to {classes - 1}: leave out images of unknown class"
+        )
+    images_k = torch.bincount(labels_n, minlength=classes).to(torch.float64)
+    weights_k = labels_n.numel() / (classes * images_k)
+    return torch.where(images_k > 0, weights_k, 0.0).to(torch.float32)
+
+
+def map_loss(
+    saliency_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2", logits_bhw: Tensor | None = None
+) -> Tensor:
+    """Distance of ``saliency[B, H, W]`` from the pseudo maps ``target[B, H, W]``, mean over B, equation (2).
+
+    Parameters
+    ----------
+    saliency_bhw
+        (B, H, W) in 0..1, the decoder's output after the sigmoid.
+    target_bhw
+        (B, H, W) in 0..1, the pseudo maps.
+    kind
+        ``l2``: per image the L2 norm over pixels divided by sqrt(H W), so that its scale does not depend on the
+        resolution; its gradient is 0 for an image that equals its target. ``mse``: mean squared error.
+        ``bce``: binary cross entropy with soft targets, mean over pixels.
+    logits_bhw
+        (B, H, W), the decoder's output before the sigmoid; needed by ``bce``, which would be infinite at a
+        saturated sigmoid, and not used otherwise.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 (float64 for float64 maps).
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, an unknown kind, or ``bce`` without logits.
+    """
+    _check_choice(kind, MapLossKind, name="kind of map loss")
+    _check_same_shape(saliency_bhw, target_bhw, what="saliency and target")
+    target_bhw = _at_least_float32(target_bhw)
+    if kind == "bce":
+        if logits_bhw is None:
+            raise ValueError("the map loss bce needs logits_bhw, the decoder's output before the sigmoid; found None")
+        _check_same_shape(logits_bhw, target_bhw, what="logits and target")
+        return functional.binary_cross_entropy_with_logits(_at_least_float32(logits_bhw), target_bhw)
+    difference_bhw = _at_least_float32(saliency_bhw) - target_bhw
+    if kind == "mse":
+        return difference_bhw.square().mean()
+    # vector_norm has the subgradient 0 at 0; the square root of a sum of squares would give NaN there.
+    norm_b: Tensor = torch.linalg.vector_norm(difference_bhw.flatten(start_dim=1), dim=1)
+    return (norm_b / math.sqrt(difference_bhw[0].numel())).mean()
+
+
+def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[Tensor, Tensor]:
+    """Foreground ``s x`` and background ``(1 - s) x`` of images, equations (3) and (4).
+
+    Parameters
+    ----------
+    images01_bchw
+        (B, C, H, W) in 0..1, before normalisation: a masked pixel has to be black, not of the mean colour.
+    saliency_bhw
+        (B, H, W) in 0..1.
+
+    Returns
+    -------
+    tuple of Tensor
+        Two of (B, C, H, W), whose sum is the image.
+
+    Raises
+    ------
+    ValueError
+        Batch or size differ.
+    """
+    _check_same_shape(images01_bchw[:, 0], saliency_bhw, what="one channel of the images and saliency")
+    saliency_b1hw = saliency_bhw.unsqueeze(1)
+    return saliency_b1hw * images01_bchw, (1 - saliency_b1hw) * images01_bchw
+
+
+def triplet_loss(
+    features_x: Tensor,
+    features_f: Tensor,
+    features_b: Tensor,
+    *,
+    sign: TripletSign = "text",
+    margin: float | None = None,
+) -> TripletLoss:
+    """Perceptual triplet loss over three ``features[B, N]``, mean over B, equations (5) to (7).
+
+    Parameters
+    ----------
+    features_x, features_f, features_b
+        (B, N) features of the image, of its foreground and of its background.
+    sign
+        ``text``: ``d_pos - d_neg``, which pulls the foreground to the image and pushes the background away, as
+        section 2.3 says. ``as-printed``: ``d_neg - d_pos``, as equation (5) is printed.
+    margin
+        With a number, at least 0, each image's difference becomes ``max(0, difference + margin)``.
+
+    Returns
+    -------
+    TripletLoss
+        Scalars, float32 (float64 for float64 features): the loss, d_pos of equation (6), d_neg of equation (7).
+        The n of both equations is N.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ or are not (B, N), an unknown sign, a negative margin.
+    """
+    _check_choice(sign, TripletSign, name="sign of the triplet loss")
+    if features_x.ndim != 2:
+        raise ValueError(f"features have shape {tuple(features_x.shape)}, expected (B, N): pool them first")
+    _check_same_shape(features_x, features_f, what="features of image and foreground")
+    _check_same_shape(features_x, features_b, what="features of image and background")
+    features_f = _at_least_float32(features_f)
+    d_pos_b = (_at_least_float32(features_x) - features_f).square().mean(dim=1)
+    d_neg_b = (features_f - _at_least_float32(features_b)).square().mean(dim=1)
+    loss_b = d_pos_b - d_neg_b if sign == "text" else d_neg_b - d_pos_b
+    if margin is not None:
+        _check_not_negative(margin, name="margin of the triplet loss")
+        loss_b = functional.relu(loss_b + margin)
+    return TripletLoss(loss=loss_b.mean(), d_pos=d_pos_b.mean(), d_neg=d_neg_b.mean())
+
+
+def area_penalty(saliency_bhw: Tensor) -> Tensor:
+    """Mean of ``saliency[B, H, W]`` over pixels and images: a scalar in 0..1, not in the paper.
+
+    The triplet loss alone is smallest with everything foreground; this term gives the area a price.
+    """
+    return _at_least_float32(saliency_bhw).mean()
+
+
+def combine_losses(
+    scores_bk: Tensor,
+    labels_b: Tensor,
+    *,
+    config: LossConfig,
+    class_weights_k: Tensor | None = None,
+    saliency_bhw: Tensor | None = None,
+    target_bhw: Tensor | None = None,
+    logits_bhw: Tensor | None = None,
+    triplet_features: TripletFeatures | None = None,
+) -> LossTerms:
+    """Full objective, equation (8), over one batch.
+
+    Parameters
+    ----------
+    scores_bk, labels_b
+        (B, K) scores and (B,) class indices.
+    config
+        Terms and their factors.
+    class_weights_k
+        (K,) from ``balanced_class_weights``: given exactly when ``config.class_weighting`` is ``balanced``.
+    saliency_bhw
+        (B, H, W) in 0..1, needed when ``config.needs_saliency``.
+    target_bhw
+        (B, H, W) in 0..1, needed when ``config.use_map``.
+    logits_bhw
+        (B, H, W), needed for the map loss ``bce``.
+    triplet_features
+        Needed when ``config.use_triplet``.
+
+    Returns
+    -------
+    LossTerms
+        ``named`` holds ``total`` and ``classification``; with the map loss ``map``; with the triplet loss
+        ``triplet``, ``d_pos`` and ``d_neg``; with either ``mean_saliency``. They are not multiplied by their
+        factors.
+
+    Raises
+    ------
+    ValueError
+        An input that a term needs is missing, or class weights and configuration contradict each other.
+
+    Notes
+    -----
+    A term that is off is not computed, whatever else is given: with both off, and factor 1, the total is the
+    classification loss to the bit. A term that is on with factor 0 is still computed and named.
+    """
+    if (class_weights_k is not None) != (config.class_weighting == "balanced"):
+        found = "none" if class_weights_k is None else f"{tuple(class_weights_k.shape)}"
+        raise ValueError(f"class weights: found {found} with class_weighting {config.class_weighting}")
+    classification = classification_loss(scores_bk, labels_b, class_weights_k=class_weights_k)
+    named = {"classification": classification}
+    total = config.classification_weight * classification
+    if config.needs_saliency:
+        saliency_bhw = _required(saliency_bhw, name="saliency_bhw")
+        named["mean_saliency"] = area_penalty(saliency_bhw)
+        if config.area_weight > 0:
+            total = total + config.area_weight * named["mean_saliency"]
+        if config.use_map:
+            target_bhw = _required(target_bhw, name="target_bhw")
+            named["map"] = map_loss(saliency_bhw, target_bhw, kind=config.map_kind, logits_bhw=logits_bhw)
+            total = total + config.map_weight * named["map"]
+        if config.use_triplet:
+            if triplet_features is None:
+                raise ValueError("triplet_features is None, expected it because the triplet loss is on")
+            triplet = triplet_loss(*triplet_features, sign=config.triplet_sign, margin=config.triplet_margin)
+            named |= {"triplet": triplet.loss, "d_pos": triplet.d_pos, "d_neg": triplet.d_neg}
+            total = total + config.triplet_weight * triplet.loss
+    named["total"] = total
+    return LossTerms(total=total, named={name: value.detach() for name, value in named.items()})
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _required(tensor: Tensor | None, *, name: str) -> Tensor:
+    if tensor is None:
+        raise ValueError(f"{name} is None, expected it because the map loss or the triplet loss is on")
+    return tensor
+
+
+def _check_same_shape(first: Tensor, second: Tensor, *, what: str) -> None:
+    # Without this a map of another size could broadcast, and the loss would still be a number.
+    if first.shape != second.shape:
+        raise ValueError(f"{what} have shapes {tuple(first.shape)} and {tuple(second.shape)}, expected the same")
+
+
+def _check_choice(value: str, choices: object, *, name: str) -> None:
+    names = get_args(choices)
+    if value not in names:
+        raise ValueError(f"{name}: expected one of {', '.join(names)}, found {value!r}")
+
+
+def _check_not_negative(value: float, *, name: str) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value}, expected a finite number of at least 0")

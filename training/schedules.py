@@ -1,0 +1,209 @@
+"""Turns a step's number into a learning rate, and a model's parameters into an optimiser."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+__all__ = [
+    "OptimiserConfig",
+    "OptimiserName",
+    "ScheduleConfig",
+    "ScheduleKind",
+    "build_optimiser",
+    "learning_rate",
+    "set_learning_rate",
+]
+
+ScheduleKind = Literal["constant", "step", "cosine"]
+"""Course of the learning rate after the warm-up."""
+OptimiserName = Literal["adam", "adamw", "sgd"]
+"""Optimisers of ``torch.optim``."""
+
+_NORMALISATIONS: tuple[type[nn.Module], ...] = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Course of the learning rate over a run; ValueError for values without a meaning."""
+
+    kind: ScheduleKind = "constant"
+    """constant (the paper), step (times gamma at each milestone) or cosine (half a wave down to the final part)."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises linearly to its full value; the first step has 1 / warmup_steps of it."""
+    warmup_epochs: float = 0.0
+    """The same in epochs, instead of warmup_steps."""
+    milestones: tuple[float, ...] = ()
+    """Parts of the run after which the rate drops, rising, each between 0 and 1; for step only."""
+    gamma: float = 0.1
+    """Factor at each milestone, above 0 and at most 1."""
+    final_fraction: float = 0.0
+    """Part of the full rate, 0 to 1, that cosine approaches at the end of the run."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ScheduleKind):
+            raise ValueError(f"kind: expected one of {', '.join(get_args(ScheduleKind))}, found {self.kind!r}")
+        if self.warmup_steps < 0 or not (math.isfinite(self.warmup_epochs) and self.warmup_epochs >= 0):
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps} and warmup_epochs {self.warmup_epochs}, expected at least 0"
+            )
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError(f"warm-up of {self.warmup_steps} steps and {self.warmup_epochs} epochs: give only one")
+        if (self.kind == "step") != bool(self.milestones):
+            raise ValueError(f"milestones are {self.milestones} with kind {self.kind}: step needs them, others do not")
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < part < 1 for part in self.milestones):
+            raise ValueError(f"milestones are {self.milestones}, expected parts of the run, rising, between 0 and 1")
+        if not 0 < self.gamma <= 1 or not 0 <= self.final_fraction <= 1:
+            raise ValueError(
+                f"gamma is {self.gamma} and final_fraction {self.final_fraction}, expected above 0 and from 0, to 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Which optimiser follows the gradient; ValueError for values without a meaning."""
+
+    name: OptimiserName = "adam"
+    """adam (the paper), adamw or sgd."""
+    lr: float = 1e-2
+    """Full learning rate; 1e-2 in section 2.5."""
+    weight_decay: float = 0.0
+    """Decay of weights, not of biases and normalisations: coupled with the gradient for adam and sgd."""
+    momentum: float = 0.9
+    """Momentum of sgd, 0 to below 1."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of both moments of adam and adamw, 0 to below 1."""
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(OptimiserName):
+            raise ValueError(f"name: expected one of {', '.join(get_args(OptimiserName))}, found {self.name!r}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr is {self.lr}, expected a finite number above 0")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay is {self.weight_decay}, expected a finite number of at least 0")
+        if not all(0 <= value < 1 for value in (self.momentum, *self.betas)):
+            raise ValueError(f"momentum is {self.momentum} and betas {self.betas}, expected 0 <= value < 1 for each")
+
+
+def learning_rate(
+    step: int, *, config: ScheduleConfig, total_steps: int, base_lr: float, steps_per_epoch: int | None = None
+) -> float:
+    """Learning rate of one step.
+
+    Parameters
+    ----------
+    step
+        Steps done before this one, ``0 <= step <= total_steps``.
+    config
+        Course of the rate.
+    total_steps
+        Steps of the whole run, at least 1.
+    base_lr
+        Full rate.
+    steps_per_epoch
+        Needed when the warm-up is given in epochs.
+
+    Returns
+    -------
+    float
+        ``base_lr * (step + 1) / warm-up`` in the warm-up, afterwards as ``config.kind`` says. Cosine runs from
+        the end of the warm-up, where it has the full rate, to ``step == total_steps``, so the last step that is
+        done still moves the weights.
+
+    Raises
+    ------
+    ValueError
+        A step outside the run, or a warm-up in epochs of unknown length.
+
+    Notes
+    -----
+    A function of the step alone, so a resumed run has the rates of an uninterrupted one. A run that ends within
+    its warm-up is one that only warms up. Milestones count from the start of the run, the warm-up included.
+    """
+    if not 0 <= step <= total_steps or total_steps < 1:
+        raise ValueError(f"step {step} of {total_steps}: expected 0 <= step <= total_steps and a step at least")
+    warmup = _warmup_steps(config, steps_per_epoch=steps_per_epoch)
+    if step < warmup:
+        return base_lr * (step + 1) / warmup
+    if config.kind == "step":
+        passed = sum(step >= part * total_steps for part in config.milestones)
+        return float(base_lr * config.gamma**passed)
+    if config.kind == "cosine" and warmup < total_steps:
+        progress = (step - warmup) / (total_steps - warmup)
+        wave = 0.5 * (1.0 + math.cos(math.pi * progress))
+        return base_lr * (config.final_fraction + (1.0 - config.final_fraction) * wave)
+    return base_lr
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Give all parameter groups of an optimiser the learning rate ``lr``."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def build_optimiser(model: nn.Module, *, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """Optimiser of the parameters of a model that want a gradient.
+
+    Parameters
+    ----------
+    model
+        On the device where it is trained. Frozen parameters (``requires_grad`` false) are left out.
+    config
+        Optimiser and its constants.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        Two groups: weights, with ``config.weight_decay``, then biases and the parameters of normalisation layers
+        without; a group that would be empty is left out. Fused where every parameter is on a CUDA device.
+
+    Raises
+    ------
+    ValueError
+        No parameter wants a gradient.
+    """
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for parameter, decays in _trainable_parameters(model):
+        (decayed if decays else kept).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in ((decayed, config.weight_decay), (kept, 0.0))
+        if parameters
+    ]
+    if not groups:
+        raise ValueError("no parameter of the model wants a gradient, expected at least one to train")
+    # None lets torch choose: foreach on CUDA where fused cannot be used, the plain loop on the CPU.
+    fused = True if all(parameter.is_cuda for parameter in decayed + kept) else None
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+
+def _trainable_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """Parameters that want a gradient, each once, with whether weight decay applies."""
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter not in seen:
+                seen.add(parameter)
+                # Biases and the scales of normalisations have one dimension; a layer norm's may have more.
+                yield parameter, parameter.ndim > 1 and not isinstance(module, _NORMALISATIONS)
+
+
+def _warmup_steps(config: ScheduleConfig, *, steps_per_epoch: int | None) -> int:
+    if config.warmup_epochs == 0:
+        return config.warmup_steps
+    if steps_per_epoch is None or steps_per_epoch < 1:
+        raise ValueError(
+            f"a warm-up of {config.warmup_epochs} epochs needs steps_per_epoch of at least 1, found {steps_per_epoch}"
+        )
+    return round(config.warmup_epochs * steps_per_epoch)

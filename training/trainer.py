@@ -1,0 +1,450 @@
+"""Turns images, labels and saliency maps into a trained network, and stops at any moment without loss.
+
+Shapes: B batch of one process, K classes, H W pixels.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from training.checkpoints import CheckpointError, CheckpointFolder
+from training.config import TrainConfig, TrainRunConfig
+from training.health import HealthMonitor
+from training.hide_and_seek import hide_and_seek
+from training.image_loading import Batch, DeviceBatch, TrainingImages, build_loader, to_device
+from training.losses import LossTerms, TripletFeatures, combine_losses, foreground_background
+from training.metrics_log import MetricsLog
+from training.model import LocalizationModel, ModelOutput
+from training.perceptual import PerceptualNetwork
+from training.processes import Processes
+from training.sampling import EpochSampler
+from training.schedules import build_optimiser, learning_rate, set_learning_rate
+
+__all__ = ["Progress", "StoppedBySignal", "Trainer", "TrainingSummary"]
+
+SIGNAL_CHECK_STEPS = 10
+"""Steps between two questions to all processes whether one was told to stop: asking waits for the GPU."""
+TOP_K = 5
+
+
+class StoppedBySignal(RuntimeError):
+    """The run was told to stop (SIGTERM, SIGINT), saved a checkpoint and can be resumed."""
+
+
+class Progress:
+    """What a trainer tells while it works; this one says nothing."""
+
+    def start_epoch(self, epoch: int, *, batches: int, done: int) -> None:
+        """An epoch (counted from 0) of ``batches`` steps begins after ``done`` of them."""
+
+    def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
+        """A step of ``images`` images is done; numbers come now and then."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What a finished run reached."""
+
+    epochs: int
+    steps: int
+    top1: float
+    """Top-1 accuracy on the validation images after the last epoch, 0..1; NaN without any."""
+    top5: float
+    """Top-5 accuracy likewise."""
+    peak_memory_bytes: int
+    """Largest GPU memory in use, 0 on a CPU."""
+
+
+class Trainer:
+    """One training run in one folder.
+
+    Parameters
+    ----------
+    config
+        What decides the result.
+    run
+        What does not.
+    processes
+        This process among those that train together.
+    train_images, val_images
+        Images; the training images carry maps when the method needs them.
+    perceptual
+        The frozen network F, when the triplet loss is on.
+    class_weights_k
+        (K,) weights of the classes, when they are balanced.
+    initialise
+        Called with the new model before it goes to the device: loads weights.
+    progress
+        Told what happens.
+
+    Raises
+    ------
+    ValueError
+        A batch size that does not divide, too few images, or F given or missing against the configuration.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: TrainRunConfig,
+        *,
+        out: Path,
+        processes: Processes,
+        train_images: TrainingImages,
+        val_images: TrainingImages | None,
+        perceptual: PerceptualNetwork | None = None,
+        class_weights_k: Tensor | None = None,
+        initialise: Callable[[LocalizationModel], None] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        parts = processes.world_size * config.accumulation
+        if config.batch_size % parts:
+            raise ValueError(
+                f"batch size {config.batch_size} does not divide into {processes.world_size} processes with "
+                f"{config.accumulation} parts each"
+            )
+        if config.loss.use_triplet != (perceptual is not None):
+            raise ValueError("the perceptual network is needed exactly when the triplet loss is on")
+        self._config, self._run, self._processes, self._out = config, run, processes, out
+        self._progress = progress or Progress()
+        self._folder = CheckpointFolder(out, keep_last=run.keep_last)
+        device = processes.device
+        torch.manual_seed(config.seed)
+        model = LocalizationModel(
+            config.arch, config.classes, batch_norm=config.batch_norm, decoder=config.loss.needs_saliency
+        )
+        if initialise is not None:
+            initialise(model)
+        if processes.world_size > 1 and device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        self.model: LocalizationModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: nn.Module = self.model
+        self._perceptual: nn.Module | None = None
+        if perceptual is not None:
+            self._perceptual = perceptual.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if run.compile:
+            self._network = torch.compile(self._network)  # type: ignore[assignment]
+            if self._perceptual is not None:
+                self._perceptual = torch.compile(self._perceptual)  # type: ignore[assignment]
+        if processes.world_size > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            self._network = DistributedDataParallel(self._network, device_ids=ids)
+        self._optimiser = build_optimiser(self.model, config=config.optimiser)
+        self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)
+        self._health = HealthMonitor(classes=config.classes)
+        self._sampler = EpochSampler(
+            len(train_images),
+            config.batch_size // parts,
+            seed=config.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        self._loader = build_loader(train_images, self._sampler, workers=run.workers)
+        self._val_loader = None if val_images is None else self._validation_loader(val_images)
+        self._steps_per_epoch = self._sampler.batches_per_epoch // config.accumulation
+        if self._steps_per_epoch < 1:
+            raise ValueError(f"{len(train_images)} images do not fill one batch of {config.batch_size}")
+        self._step = 0
+        self._sums: dict[str, Tensor] = {}
+        self._summed_steps = 0
+        self._epoch_sums: dict[str, float] = {}
+        self._accuracy: dict[str, float] = {}
+        self._told_to_stop = ""
+
+    def _validation_loader(self, images: TrainingImages) -> "DataLoader[Batch]":
+        sampler = EpochSampler(
+            len(images),
+            max(1, self._config.batch_size // self._processes.world_size),
+            seed=0,
+            rank=self._processes.rank,
+            world_size=self._processes.world_size,
+            shuffle=False,
+            drop_last=False,
+        )
+        return build_loader(images, sampler, workers=min(self._run.workers, 1))
+
+    # ---- the run
+
+    def fit(self, *, resume: bool = False) -> TrainingSummary:
+        """Train to the end and leave ``finished.json``.
+
+        Parameters
+        ----------
+        resume
+            Go on from the newest checkpoint of the folder, exactly as if nothing had happened.
+
+        Raises
+        ------
+        CheckpointError
+            A checkpoint of another configuration, or ``resume`` without any checkpoint that can be read.
+        StoppedBySignal
+            SIGTERM or SIGINT came; a checkpoint was saved.
+        TrainingDiverged
+            The run cannot recover; the message says what to change.
+        """
+        if self._processes.is_main:
+            self._out.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._resume()
+        log = (
+            MetricsLog(self._out, resume_step=self._step, tensorboard=self._run.tensorboard) if self._is_main else None
+        )
+        with self._listening_to_signals():
+            for epoch in range(self._step // self._steps_per_epoch, self._config.epochs):
+                self._stop_if_told()
+                self._train_epoch(epoch, log)
+                if self._val_loader is not None:
+                    self._accuracy = self._validate()
+                self._end_epoch(epoch, log)
+        summary = TrainingSummary(
+            epochs=self._config.epochs,
+            steps=self._step,
+            top1=self._accuracy.get("top1", math.nan),
+            top5=self._accuracy.get("top5", math.nan),
+            peak_memory_bytes=self._peak_memory(),
+        )
+        if self._is_main:
+            assert log is not None
+            log.close()
+            self._folder.mark_finished(
+                {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
+                | {"configuration": self._config.as_json()}
+            )
+        return summary
+
+    @property
+    def _is_main(self) -> bool:
+        return self._processes.is_main
+
+    def _train_epoch(self, epoch: int, log: MetricsLog | None) -> None:
+        config = self._config
+        done = self._step % self._steps_per_epoch
+        self._sampler.set_epoch(epoch, start_batch=done * config.accumulation)
+        self._progress.start_epoch(epoch, batches=self._steps_per_epoch, done=done)
+        self._network.train()
+        batches = iter(self._loader)
+        last_save = time.monotonic()
+        started, started_step = time.monotonic(), self._step
+        for _ in range(done, self._steps_per_epoch):
+            self._train_step([next(batches) for _ in range(config.accumulation)])
+            numbers = None
+            if self._step % self._run.log_every == 0 or self._step % self._steps_per_epoch == 0:
+                numbers = self._collect_numbers()
+                elapsed_s = time.monotonic() - started
+                numbers["images_per_s"] = (self._step - started_step) * config.batch_size / max(elapsed_s, 1e-9)
+                numbers["learning_rate"] = self._optimiser.param_groups[0]["lr"]
+                if log is not None:
+                    log.write("train", step=self._step, epoch=self._step / self._steps_per_epoch, **numbers)
+            self._progress.step(config.batch_size, numbers)
+            if self._step % self._steps_per_epoch == 0:
+                # The epoch ends with a checkpoint of its own, after its validation.
+                return
+            if self._processes.world_size == 1 or self._step % SIGNAL_CHECK_STEPS == 0:
+                self._stop_if_told()
+                minutes = (time.monotonic() - last_save) / 60
+                if self._processes.any(self._is_main and minutes >= self._run.checkpoint_minutes):
+                    self.save()
+                    last_save = time.monotonic()
+
+    def _train_step(self, batches: list[Batch]) -> None:
+        config = self._config
+        rate = learning_rate(
+            self._step,
+            config=config.schedule,
+            total_steps=config.epochs * self._steps_per_epoch,
+            base_lr=config.optimiser.lr,
+            steps_per_epoch=self._steps_per_epoch,
+        )
+        set_learning_rate(self._optimiser, rate)
+        # Dropout draws from a seed of the step and process alone, so that a resumed run needs no generator's state.
+        torch.manual_seed(self._place(part=0) + 1)
+        self._optimiser.zero_grad(set_to_none=True)
+        for part, cpu_batch in enumerate(batches):
+            batch = to_device(cpu_batch, self._processes.device)
+            last = part == len(batches) - 1
+            with contextlib.nullcontext() if last else self._without_gradient_exchange():
+                output, terms = self._forward(batch, part=part)
+                (terms.total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            self._health.observe(
+                self._step,
+                losses=terms.named,
+                scores_bk=output.scores.detach(),
+                labels_b=batch.labels_b,
+                features_bc=output.features.detach(),
+                saliency_bhw=None if output.saliency is None else output.saliency.detach(),
+            )
+            correct = (output.scores.detach().argmax(dim=1) == batch.labels_b).float().mean()
+            for name, value in {**terms.named, "top1": correct}.items():
+                summed = self._sums.get(name)
+                self._sums[name] = (value.float() if summed is None else summed + value.float()).detach()
+        if config.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+            self._sums["gradient_norm"] = self._sums.get("gradient_norm", torch.zeros_like(norm)) + norm * len(batches)
+        self._optimiser.step()
+        self._summed_steps += len(batches)
+        self._step += 1
+
+    def _without_gradient_exchange(self) -> contextlib.AbstractContextManager[None]:
+        if isinstance(self._network, DistributedDataParallel):
+            exchange: contextlib.AbstractContextManager[None] = self._network.no_sync()
+            return exchange
+        return contextlib.nullcontext()
+
+    def _forward(self, batch: DeviceBatch, *, part: int) -> tuple[ModelOutput, LossTerms]:
+        """Output and losses of one batch; F(x) without gradient, F of both masked images in one call."""
+        config = self._config
+        images01 = batch.images01_bchw
+        if config.method == "has":
+            images01 = hide_and_seek(images01, generator=torch.Generator().manual_seed(self._place(part=part)))
+        with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+            output: ModelOutput = self._network(images01)
+            features = None
+            if self._perceptual is not None:
+                assert output.saliency is not None
+                with torch.no_grad():
+                    image_features = self._perceptual(images01)
+                masked = torch.cat(foreground_background(images01, output.saliency))
+                foreground, background = self._perceptual(masked).chunk(2)
+                features = TripletFeatures(image_features, foreground, background)
+            terms = combine_losses(
+                output.scores,
+                batch.labels_b,
+                config=config.loss,
+                class_weights_k=self._class_weights_k,
+                saliency_bhw=output.saliency,
+                target_bhw=batch.maps01_bhw,
+                logits_bhw=output.saliency_logits,
+                triplet_features=features,
+            )
+        return output, terms
+
+    def _place(self, *, part: int) -> int:
+        """A number that no other step, part or process of the run has."""
+        step_part = self._step * self._config.accumulation + part
+        return (self._config.seed << 40) + step_part * self._processes.world_size + self._processes.rank
+
+    def _collect_numbers(self) -> dict[str, float]:
+        """Means over the steps since the last call, over all processes; adds them to the epoch's sums."""
+        names = sorted(self._sums)
+        values = torch.stack([self._sums[name] for name in names])
+        means = self._processes.add_up(values).tolist()
+        count = self._summed_steps * self._processes.world_size
+        for name, value in zip(names, means, strict=True):
+            self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + value
+        self._epoch_sums["steps"] = self._epoch_sums.get("steps", 0.0) + count
+        self._sums, self._summed_steps = {}, 0
+        return {name: value / count for name, value in zip(names, means, strict=True)}
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Top-1 and top-5 accuracy over all validation images, each counted once."""
+        assert self._val_loader is not None
+        self.model.eval()
+        counts = torch.zeros(3, dtype=torch.float64, device=self._processes.device)
+        for cpu_batch in self._val_loader:
+            batch = to_device(cpu_batch, self._processes.device)
+            with torch.autocast(
+                batch.images01_bchw.device.type, dtype=torch.bfloat16, enabled=self._config.precision == "bf16"
+            ):
+                scores = self.model(batch.images01_bchw, with_saliency=False).scores
+            best = scores.topk(min(TOP_K, scores.shape[1]), dim=1).indices
+            hits = best == batch.labels_b[:, None]
+            counts[0] += hits[:, 0].sum()
+            counts[1] += hits.any(dim=1).sum()
+            counts[2] += len(hits)
+        top1, top5, images = self._processes.add_up(counts).tolist()
+        return {"top1": top1 / images, "top5": top5 / images, "images": images}
+
+    def _end_epoch(self, epoch: int, log: MetricsLog | None) -> None:
+        steps = max(self._epoch_sums.pop("steps", 1.0), 1.0)
+        means = {name: value / steps for name, value in self._epoch_sums.items()}
+        self._epoch_sums = {}
+        if log is not None:
+            # Before the checkpoint: lines of a step without a checkpoint are written again, missing ones are not.
+            train = {f"train_{name}": value for name, value in means.items()}
+            log.write("epoch", step=self._step, epoch=epoch + 1, **train)
+            text = f"epoch {epoch + 1}/{self._config.epochs}: loss {means.get('total', math.nan):.4f}"
+            if self._accuracy:
+                log.write("val", step=self._step, epoch=epoch + 1, **self._accuracy)
+                text += f", val top-1 {100 * self._accuracy['top1']:.2f} %, top-5 {100 * self._accuracy['top5']:.2f} %"
+            self._progress.say(text)
+        self.save()
+
+    # ---- stopping and going on
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment; only the main process writes, all wait for it."""
+        self._health.check()
+        if self._sums:
+            self._collect_numbers()
+        if self._is_main:
+            self._folder.save(
+                self._step,
+                {
+                    "model": self.model.state_dict(),
+                    "optimiser": self._optimiser.state_dict(),
+                    "config": self._config.as_json(),
+                    "step": self._step,
+                    "steps_per_epoch": self._steps_per_epoch,
+                    "epoch_sums": dict(self._epoch_sums),
+                    "accuracy": dict(self._accuracy),
+                },
+            )
+        self._processes.wait()
+
+    def _resume(self) -> None:
+        found = self._folder.latest()
+        if found is None:
+            raise CheckpointError(f"{self._out}: there is no checkpoint to resume from; start without --resume")
+        stored, own = found.state["config"], self._config.as_json()
+        if stored != own:
+            lines = [
+                f"{key}: {stored.get(key)!r} there, {own[key]!r} now" for key in own if stored.get(key) != own[key]
+            ]
+            raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(lines))
+        if found.state["steps_per_epoch"] != self._steps_per_epoch:
+            raise CheckpointError(
+                f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "
+                f"{self._steps_per_epoch}: the number of images or processes has changed"
+            )
+        self.model.load_state_dict(found.state["model"])
+        self._optimiser.load_state_dict(found.state["optimiser"])
+        self._accuracy = dict(found.state["accuracy"])
+        self._step = int(found.state["step"])
+        self._epoch_sums = dict(found.state["epoch_sums"])
+        self._progress.say(f"resumed from {found.path} at step {self._step}")
+
+    @contextlib.contextmanager
+    def _listening_to_signals(self) -> Iterator[None]:
+        def remember(number: int, _frame: FrameType | None) -> None:
+            self._told_to_stop = signal.Signals(number).name
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_if_told(self) -> None:
+        if self._processes.any(bool(self._told_to_stop)):
+            self.save()
+            raise StoppedBySignal(self._told_to_stop or "SIGTERM")
+
+    def _peak_memory(self) -> int:
+        if self._processes.device.type != "cuda":
+            return 0
+        return int(torch.cuda.max_memory_allocated(self._processes.device))
