@@ -82,9 +82,7 @@ def quality(data: Path, config: ProposalConfig, *, jobs: int = 2) -> dict[str, f
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option(
-    "--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, default=("b650", "b1100", "b2200")
-)
+@click.option("--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, default=tuple(PRESETS))
 @click.option("--jobs", default=2)
 def main(data: Path, presets: tuple[str, ...], jobs: int) -> None:
     print("preset  average best overlap  recall@.5  recall@.7  objects  proposals/image")

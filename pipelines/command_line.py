@@ -46,13 +46,15 @@ class _ClearErrors(click.Command):
         """Run the command; exit 1 when its work failed, 130 when it was interrupted."""
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
             # click's own control flow derives from RuntimeError.
             if isinstance(error, click.exceptions.Exit | click.exceptions.Abort | BrokenPipeError):
                 raise
             if ctx.find_root().meta.get("debug"):
                 traceback.print_exc()
-            click.echo(f"{ctx.find_root().info_name}: error: {error}", err=True)
+            # Python's own MemoryError has no text.
+            reason = f"out of memory: {error}".rstrip(": ") if isinstance(error, MemoryError) else error
+            click.echo(f"{ctx.find_root().info_name}: error: {reason}", err=True)
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo(f"\n{ctx.find_root().info_name}: interrupted", err=True)

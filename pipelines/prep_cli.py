@@ -124,7 +124,7 @@ def proposals(
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
     from pseudo_maps.array_tasks import array_share
-    from pseudo_maps.generation import RunConfig, generate_maps, plan_run, warm_up
+    from pseudo_maps.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
 
     try:
         index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
@@ -161,7 +161,7 @@ def proposals(
     if summary.failed > max_failed:
         raise RuntimeError(
             f"{summary.failed} images failed, more than --max-failed {max_failed} allows; their maps are zero and "
-            "their status says why" + (f"; details in {summary.log_path}" if summary.log_path else "")
+            f"their status says why; details in {summary.log_path or out / LOG_FOLDER}"
         )
 
 
@@ -243,7 +243,7 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
     Exit 1 when there is anything.
     """
     from pseudo_maps.manifest import found_splits
-    from pseudo_maps.verify import repair_folder, verify_folder
+    from pseudo_maps.verify import REPAIRABLE_KINDS, repair_folder, verify_folder
 
     chosen = splits or tuple(found_splits(folder))
     expected = None
@@ -260,9 +260,10 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
         for path in repair_folder(problems):
             click.echo(f"removed {path}")
     if problems:
+        bad = any(problem.kind in REPAIRABLE_KINDS for problem in problems)
         raise RuntimeError(
-            f"{len(problems)} problems in {folder}"
-            + ("" if repair else "; --repair removes what is bad, then run wsol-prep proposals again")
+            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {folder}"
+            + ("; --repair removes what is bad, then run wsol-prep proposals again" if bad and not repair else "")
         )
     click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
 

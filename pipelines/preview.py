@@ -11,7 +11,7 @@ from evaluation.boxes import boxes_at_thresholds
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import STATUS_OK, MapIndex
+from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow
 
 __all__ = ["contact_sheet", "draw_boxes", "overlay_heat", "save_png"]
 
@@ -98,11 +98,14 @@ def contact_sheet(
     dataset = open_dataset(data, split=split, layout=layout)
     index = MapIndex(folder, split, allow_incomplete=True)
     by_id = {record.image_id: record for record in dataset.records if record.image_id in index}
-    for image_id in image_ids:
-        if image_id not in by_id:
-            raise DatasetError(f"{image_id!r} has no map in {folder} or no image in {data}")
     if not by_id:
         raise DatasetError(f"no image of split {split} in {data} has a map in {folder}")
+    for image_id in image_ids:
+        if image_id not in by_id:
+            raise DatasetError(
+                f"{image_id!r} has no map in {folder} or no image in {data}; "
+                f"expected an id such as {next(iter(by_id))!r}"
+            )
     chosen = list(image_ids) or _choose(list(by_id), index, worst_first=worst_first, count=count)
     boxes = load_boxes(dataset, image_ids=chosen)
     cells = []
@@ -113,7 +116,7 @@ def contact_sheet(
             truth = scale_boxes(
                 boxes[image_id], width=CELL_PX, height=CELL_PX, file_width=row.width, file_height=row.height
             )
-        cells.append(_cell(by_id[image_id], index, root=dataset.root, truth=truth, threshold=threshold))
+        cells.append(_cell(by_id[image_id], row, index, root=dataset.root, truth=truth, threshold=threshold))
     save_png(out, _grid(cells, columns=min(columns, len(cells))))
     return len(cells)
 
@@ -128,6 +131,7 @@ def _choose(ids: list[str], index: MapIndex, *, worst_first: bool, count: int) -
 
 def _cell(
     record: ImageRecord,
+    row: MapRow,
     index: MapIndex,
     *,
     root: Path,
@@ -135,7 +139,6 @@ def _cell(
     threshold: float,
 ) -> Picture:
     """One row of pictures (image, map, overlay, boxes) with a caption."""
-    row = index.row(record.image_id)
     size = (CELL_PX, CELL_PX)
     try:
         image = decode_image(root / record.path, enough_px=CELL_PX).rgb_hwc

@@ -40,7 +40,8 @@ def _structured_forest(model: str) -> "cv2.ximgproc.StructuredEdgeDetection":
         if problem is None:
             return cv2.ximgproc.createStructuredEdgeDetection(model)
     except (cv2.error, SystemError) as error:
-        problem = str(error)
+        # A file that cannot be parsed is a SystemError without any word of its own.
+        problem = str(error.__cause__ or error).strip()
     raise ValueError(f"boundary model {model}: not a structured forest model: {problem}")
 
 

@@ -1,5 +1,6 @@
 """Turns a list of shard tasks into reports of finished shards, on as many processes as asked for."""
 
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,8 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **threads):
         # A task is a whole shard: batches of them would only delay progress.
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        call = joblib.delayed(_without_interrupts if backend == "loky" else _plainly)
-        results = parallel(call(function, task) for task in tasks)
+        call, submitter = joblib.delayed(_run_task), os.getpid()
+        results = parallel(call(function, task, submitter=submitter) for task in tasks)
         try:
             for result in results:  # noqa: UP028 - not `yield from`, which would close the results outside the filter below.
                 yield result
@@ -47,11 +48,9 @@ def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int
                 results.close()
 
 
-def _plainly(function: Callable[[Any], Any], task: Any) -> Any:
-    return function(task)
-
-
-def _without_interrupts(function: Callable[[Any], Any], task: Any) -> Any:
+def _run_task(function: Callable[[Any], Any], task: Any, *, submitter: int) -> Any:
     # Ctrl-C reaches every process of the terminal; the submitting one ends the workers, without their tracebacks.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # With one job joblib runs the tasks in the submitting process itself, which has to hear it.
+    if os.getpid() != submitter:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return function(task)

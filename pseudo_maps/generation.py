@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from pseudo_maps import __version__
+from pseudo_maps._shard_layout import PROVENANCE_KEYS, differences, host_name
 from pseudo_maps.engines import run_tasks
-from pseudo_maps.manifest import Manifest, agree_on_manifest, ids_digest
+from pseudo_maps.manifest import Manifest, ManifestMismatch, agree_on_manifest, check_manifest, ids_digest
 from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import make_map, saliency_map
 from pseudo_maps.records import ImageRecord
@@ -163,6 +163,8 @@ def plan_run(
     ------
     ValueError
         No records, or a shard size below 1.
+    ManifestMismatch
+        The folder holds shards of another configuration or of other images.
     """
     if not records:
         raise ValueError(f"split {split} of {run.root} has no images")
@@ -180,21 +182,32 @@ def plan_run(
         schema_version=SCHEMA_VERSION,
         package_version=__version__,
     )
+    check_manifest(run.out, manifest)
     shards = tuple(range(run.task_index, count, run.task_count))
-    to_do = tuple(shard for shard in shards if not _is_committed(run.out / shard_name(split, shard, count), run=run))
+    to_do = tuple(shard for shard in shards if not _is_committed(run.out, shard, manifest=manifest, run=run))
     images_to_do = sum(len(records[shard * size : (shard + 1) * size]) for shard in to_do)
     return Plan(split=split, manifest=manifest, shards=shards, to_do=to_do, images_to_do=images_to_do)
 
 
-def _is_committed(path: Path, *, run: RunConfig) -> bool:
-    if not path.exists():
+def _is_committed(folder: Path, shard: int, *, manifest: Manifest, run: RunConfig) -> bool:
+    if not (folder / shard_name(manifest.split, shard, manifest.shards)).exists():
         return False
-    return not (run.retry_failed and set(_committed_report(path).counts) != {STATUS_OK})
+    return not (run.retry_failed and set(_committed_report(folder, shard, manifest=manifest).counts) != {STATUS_OK})
 
 
-def _committed_report(path: Path) -> ShardReport:
+def _committed_report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
+    """What a finished shard holds; ManifestMismatch when it was made with other settings (its manifest was lost)."""
+    path = folder / shard_name(manifest.split, shard, manifest.shards)
     with ShardReader(path) as reader:
         counts = Counter(str(status) for status in reader.table["status"])
+    stated = {key: getattr(manifest, key) for key in PROVENANCE_KEYS}
+    lines = differences({key: reader.provenance.get(key) for key in PROVENANCE_KEYS}, stated)
+    if lines:
+        raise ManifestMismatch(
+            f"{path} was made with other settings:\n  "
+            + "\n  ".join(lines)
+            + "\nUse the settings found there, or another output folder."
+        )
     return ShardReport(name=path.name, counts=counts, size_bytes=path.stat().st_size)
 
 
@@ -237,12 +250,13 @@ def generate_maps(
         A shard could not be written.
     """
     run.out.mkdir(parents=True, exist_ok=True)
-    agree_on_manifest(run.out, plan.manifest)
-    remove_stale_temporaries(run.out)
     size, count = plan.manifest.shard_size, plan.manifest.shards
     summary = Summary()
-    for shard in set(plan.shards) - set(plan.to_do):
-        summary.add(_committed_report(run.out / shard_name(plan.split, shard, count)))
+    # Before the manifest is written: shards of other settings must not get a manifest that contradicts them.
+    for shard in sorted(set(plan.shards) - set(plan.to_do)):
+        summary.add(_committed_report(run.out, shard, manifest=plan.manifest))
+    agree_on_manifest(run.out, plan.manifest)
+    remove_stale_temporaries(run.out)
     if not plan.to_do:
         return summary
     tasks = [
@@ -308,7 +322,7 @@ class _RunLog:
         folder = run.out / LOG_FOLDER
         folder.mkdir(exist_ok=True)
         stamp = started.strftime("%Y%m%dT%H%M%S")
-        self.path = folder / f"{plan.split}-{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self.path = folder / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
         self.write(
             event="started",
             time=started.isoformat(timespec="seconds"),

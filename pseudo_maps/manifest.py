@@ -27,6 +27,7 @@ __all__ = [
     "ManifestError",
     "ManifestMismatch",
     "agree_on_manifest",
+    "check_manifest",
     "found_splits",
     "ids_digest",
     "manifest_path",
@@ -200,7 +201,25 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
     with _this_process:
         if not path.exists() and _create(path, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"):
             return True
-        found = _read_when_complete(Path(folder), manifest.split)
+    _compare(path, manifest)
+    return False
+
+
+def check_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Compare the manifest with the one that stands in ``folder``; fine when none does. Writes nothing.
+
+    Raises
+    ------
+    ManifestMismatch, ManifestError
+        As ``agree_on_manifest``.
+    """
+    path = manifest_path(folder, manifest.split)
+    if path.exists():
+        _compare(path, manifest)
+
+
+def _compare(path: Path, manifest: Manifest) -> None:
+    found = _read_when_complete(path.parent, manifest.split)
     lines = differences(_plain(found), _plain(manifest))
     if lines:
         raise ManifestMismatch(
@@ -208,7 +227,6 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
             + "\n  ".join(lines)
             + "\nUse the settings found there, or another output folder."
         )
-    return False
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:

@@ -233,7 +233,10 @@ class MapIndex:
     def _position(self, image_id: str) -> int:
         position = self._ids.find(image_id)
         if position < 0:
-            raise KeyError(f"{self._folder}: no shard of {self._split} holds the image id {image_id!r}")
+            raise KeyError(
+                f"{self._folder}: no shard of {self._split} holds the image id {image_id!r}, "
+                f"expected one such as {self._ids.id_at(0)!r}"
+            )
         return position
 
     def _place(self, position: int) -> tuple[int, int]:

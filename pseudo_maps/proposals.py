@@ -36,9 +36,9 @@ from pseudo_maps.weighting import proposal_weights
 
 __all__ = ["PRESETS", "ProposalConfig", "Proposals", "propose", "propose_from_boundaries"]
 
-SEED_BACKGROUNDS = (0, 15)
-"""Backgrounds of the seed proposals: none, and the whole frame (bit mask: 1 top, 2 bottom, 4 left, 8 right)."""
-FRAME_BACKGROUNDS = tuple(range(1, 16))
+WHOLE_FRAME = 15
+"""Background of the seed proposals, beside none at all (bit mask: 1 top, 2 bottom, 4 left, 8 right)."""
+FRAME_BACKGROUNDS = tuple(range(1, WHOLE_FRAME + 1))
 """Backgrounds of the proposals without a seed: every choice of sides."""
 SEED_SIZES = (0.0, 0.75)
 FRAME_SIZES = (0.1, 1.0)
@@ -211,7 +211,7 @@ def geodesic_masks(
     distances = distances_from_sets(graph, sources)
     from_seeds = np.ascontiguousarray(distances[:, : len(seeds)].T)
     from_frame = np.ascontiguousarray(distances[:, len(seeds) :].T)
-    whole_frame = from_frame[FRAME_BACKGROUNDS.index(15)]
+    whole_frame = from_frame[FRAME_BACKGROUNDS.index(WHOLE_FRAME)]
     # Order decides ties in the ranking: by seed, then background, then level.
     fields = np.stack([from_seeds, from_seeds - whole_frame], axis=1).reshape(-1, region_count)
     level_sets = functools.partial(critical_level_sets, levels=config.levels, max_iou=config.max_iou)

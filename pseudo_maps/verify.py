@@ -19,6 +19,7 @@ from pseudo_maps._shard_layout import (
     host_name,
     list_shards,
     parse_shard_name,
+    parse_temporary_name,
     row_problem,
     shard_name,
 )
@@ -40,7 +41,6 @@ REPAIRABLE_KINDS = frozenset(
 )
 """Kinds of problem whose file ``repair_folder`` removes."""
 
-_TEMPORARY_NAME = re.compile(r"\.(?P<target>.+\.(?:h5|h5\.sha256|manifest\.json))\.(?P<host>[^.].*)\.(?P<pid>\d+)\.tmp")
 _CHECKSUM_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^\n]+)\n")
 
 
@@ -138,7 +138,7 @@ def repair_folder(problems: Iterable[Problem]) -> list[Path]:
         if _is_shard(problem.path.name):
             # The checksum goes last: a shard is never without one, should this be interrupted.
             targets.append(checksum_path(problem.path))
-        elif not _is_checksum(problem.path.name) and _TEMPORARY_NAME.fullmatch(problem.path.name) is None:
+        elif not _is_checksum(problem.path.name) and parse_temporary_name(problem.path.name) is None:
             continue
         for target in targets:
             if target.is_file() or target.is_symlink():
@@ -306,11 +306,10 @@ def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
     present = set(names)
     problems = []
     for name in names:
-        temporary = _TEMPORARY_NAME.fullmatch(name)
+        temporary = parse_temporary_name(name)
         if temporary is not None:
-            target = temporary["target"]
+            target, host, process = temporary
             own = target == f"{split}.manifest.json" or _split_of_shard(target.removesuffix(".sha256")) == split
-            host, process = temporary["host"], int(temporary["pid"])
             if own and (host != host_name() or not is_running(process)):
                 message = f"left by process {process} on {host}; remove it unless that still runs"
                 problems.append(Problem(path=folder / name, kind="temporary", message=message))

@@ -95,7 +95,7 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
     for label, wnid in enumerate(wnids):
         if not (folder / wnid).is_dir():
             continue
-        for name in sorted(_walk(folder, below=wnid, above=_folder_keys(folder))):
+        for name in sorted(_walk(folder, below=wnid, above=frozenset({_folder_key(folder)}))):
             records.append(ImageRecord(image_id=name, path=f"{prefix}{name}", wnid=wnid, label=label))
     return _folder_dataset(root, folder=folder, layout="imagefolder", split=split, records=records, wnids=wnids)
 
@@ -156,20 +156,21 @@ def _scan(folder: Path) -> Iterator[tuple[str, bool]]:
 def _walk(root: Path, *, below: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     """Paths relative to ``root`` of the images in ``root/below`` and deeper; ``above`` are folders passed."""
     folder = root / below
-    keys = _folder_keys(folder)
-    if keys <= above:
+    key = _folder_key(folder)
+    if key in above:
         raise DatasetError(f"{folder}: expected a folder, found a link back to a folder above it; remove the link")
     prefix = f"{below}/" if below else ""
     for name, is_folder in _scan(folder):
         if is_folder:
-            yield from _walk(root, below=f"{prefix}{name}", above=above | keys)
+            yield from _walk(root, below=f"{prefix}{name}", above=above | {key})
         else:
             yield f"{prefix}{name}"
 
 
-def _folder_keys(folder: Path) -> frozenset[tuple[int, int]]:
+def _folder_key(folder: Path) -> tuple[int, int]:
+    """Device and inode: the same for every path, over whatever links, to one folder."""
     state = folder.stat()
-    return frozenset({(state.st_dev, state.st_ino)})
+    return state.st_dev, state.st_ino
 
 
 def _all_class_folders(root: Path) -> list[str]:

@@ -72,6 +72,9 @@ def _detect(root: Path) -> str:
         matches.append("imagenet")
     if has_metadata(root):
         matches.append("wsoleval")
+    if not matches and (root / "CLS-LOC").is_dir():
+        # As an image folder it would be one class named CLS-LOC, train and val together.
+        raise DatasetError(f"{root}: expected the root of a CLS-LOC tree, found one of its folders; give its parent")
     # Any folder of folders could be an image folder, so it counts only when nothing more telling is there.
     if not matches and contains_image(root):
         matches.append("imagefolder")

@@ -155,10 +155,13 @@ def kill_group(run: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_so_and_can_go_on(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_run_says_so_and_can_go_on(
+    data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
+) -> None:
     out = tmp_path / "maps"
     with subprocess.Popen(
-        command(data, out, "--jobs", "2"),
+        command(data, out, "--jobs", jobs),
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

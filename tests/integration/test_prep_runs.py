@@ -85,6 +85,8 @@ def test_other_settings_are_refused_naming_what_differs(
     for key in keys:
         assert re.search(rf"(?m)^  [\w.]*{key}: found .*, expected .*", result.output), key
     assert "another output folder" in result.output
+    dry = propose(data, maps, *words, "--dry-run")
+    assert (dry.exit_code, dry.stderr) == (1, result.stderr)
     assert states(maps) == before
 
 

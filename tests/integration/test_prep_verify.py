@@ -31,13 +31,14 @@ def test_verify_finds_damage_and_repair_makes_room_for_the_same_bytes(
     result = prep("verify", maps)
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert f"checksum: {maps / 'val-00001-of-00004.h5'}: " in result.output
-    assert "wsol-prep: error: 1 problems" in result.output and "--repair" in result.output
+    assert "wsol-prep: error: 1 problem in" in result.output and "--repair" in result.output
     assert states(maps) == before, "verify alone changes nothing"
     result = prep("verify", maps, "--repair")
     assert result.exit_code == 1 and f"removed {maps / 'val-00001-of-00004.h5'}\n" in result.output
     assert not (maps / "val-00001-of-00004.h5").exists() and not (maps / "val-00001-of-00004.h5.sha256").exists()
     result = prep("verify", maps)
     assert result.exit_code == 1 and f"missing: {maps / 'val-00001-of-00004.h5'}: " in result.output
+    assert "--repair" not in result.output, "there is nothing to remove"
     assert propose(data, maps, "--shard-size", "3").exit_code == 0
     assert files(maps) == files(made)
     assert prep("verify", maps, "--data", data).exit_code == 0

@@ -14,6 +14,8 @@ ERRORS = {
     "value": ValueError("map size 0, expected 1"),
     "os": PermissionError(13, "Permission denied", "/maps"),
     "runtime": RuntimeError("a worker died"),
+    "memory": MemoryError("a map of 10^16 pixels"),
+    "wordless memory": MemoryError(),
     "bug": KeyError("a bug"),
     "interrupt": KeyboardInterrupt(),
     "exit": click.exceptions.Exit(5),
@@ -49,6 +51,14 @@ def test_failed_work_is_one_line_and_exit_1(how: str) -> None:
     result = run("fail", how)
     assert result.exit_code == 1
     assert result.output == f"wsol-test: error: {ERRORS[how]}\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("memory", "out of memory: a map of 10^16 pixels"), ("wordless memory", "out of memory")]
+)
+def test_too_little_memory_is_one_line_and_exit_1(how: str, reason: str) -> None:
+    result = run("fail", how)
+    assert (result.exit_code, result.output) == (1, f"wsol-test: error: {reason}\n")
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,12 @@ def test_wsoleval_without_the_split(tmp_path):
 # Detection
 
 
+def test_a_folder_inside_a_clsloc_tree_is_not_one_class_of_images(tmp_path):
+    make(tmp_path, "Data/CLS-LOC/val/one.JPEG")
+    with pytest.raises(DatasetError, match=r"Data: expected the root of a CLS-LOC tree, .*; give its parent"):
+        open_dataset(tmp_path / "Data", split="val")
+
+
 def test_auto_names_what_it_looked_for(tmp_path):
     make(tmp_path, "notes/readme.txt")
     with pytest.raises(DatasetError, match=r"no known layout; .*Data/CLS-LOC.*<wnid>.*image_ids\.txt.*image files"):

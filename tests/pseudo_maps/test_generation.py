@@ -237,6 +237,18 @@ def test_other_settings_into_the_same_folder_are_refused(root: Path, tmp_path: P
     assert states(tmp_path / "maps") == before and shards_in(tmp_path / "maps") == content
 
 
+def test_shards_of_other_settings_are_not_taken_for_finished_when_the_manifest_is_lost(
+    root: Path, tmp_path: Path
+) -> None:
+    generate(root, tmp_path / "maps")
+    (tmp_path / "maps" / "val.manifest.json").unlink()
+    with pytest.raises(ManifestMismatch, match=r"(?m)^  configuration\.map_size: found 16, expected 8"):
+        generate(root, tmp_path / "maps", config=dataclasses.replace(CONFIG, map_size=8))
+    assert not (tmp_path / "maps" / "val.manifest.json").exists(), "it would contradict the shards"
+    generate(root, tmp_path / "maps")
+    assert verify_folder(tmp_path / "maps") == []
+
+
 def test_tasks_of_an_array_together_make_what_one_run_makes(root: Path, tmp_path: Path) -> None:
     generate(root, tmp_path / "whole")
     for task in (1, 0):

@@ -220,7 +220,11 @@ def test_temporary_files(folder, shard):
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    running = [f".{shard.name}.{host}.{os.getpid()}.tmp", ".train-00000-of-00001.h5.elsewhere.7.tmp"]
+    running = [
+        f".{shard.name}.{host}.{os.getpid()}.tmp",
+        f".{shard.name}.sha256.{host}.{os.getpid()}.tmp",
+        ".train-00000-of-00001.h5.elsewhere.7.tmp",
+    ]
     stale = [
         f".{shard.name}.{host}.{child}.tmp",
         f".{shard.name}.sha256.node7.h5.12.tmp",
