@@ -1,11 +1,13 @@
 """Turns exceptions, versions and progress into what every command of the project shows on the terminal."""
 
+import contextlib
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 import click
@@ -19,6 +21,7 @@ __all__ = [
     "Progress",
     "SingleCommand",
     "common_options",
+    "ending_on_sigterm",
     "opencv_clash",
     "wants_debug",
 ]
@@ -27,6 +30,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True,
 """Settings of every command: -h works and defaults are shown."""
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 LOG_INTERVAL_S = 30.0
 """Seconds between two progress lines when the output is not a terminal."""
 
@@ -107,6 +111,21 @@ def opencv_clash() -> str | None:
         f"these packages overwrite each other's cv2: {', '.join(found)}. Uninstall all of them, then install "
         "opencv-contrib-python-headless alone"
     )
+
+
+@contextlib.contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM (SLURM, a shutdown) end the program by way of its clean-up: workers end, exit code 143."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        click.echo("stopped by SIGTERM; the same command goes on", err=True)
+        sys.exit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Progress:

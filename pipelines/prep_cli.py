@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, opencv_clash
+from pipelines.command_line import (
+    CONTEXT_SETTINGS,
+    CommandGroup,
+    Progress,
+    common_options,
+    ending_on_sigterm,
+    opencv_clash,
+)
 
 if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, ShardReport, Summary
@@ -144,13 +151,15 @@ def proposals(
         boundary_model=None if boundary_model is None else str(boundary_model),
         retry_failed=retry_failed,
     )
+    if dataset.layout == "imagefolder" and not (dataset.root / split).is_dir():
+        click.echo(f"wsol-prep: {data} has no folder {split!r}, so all its images make up this split", err=True)
     plan = plan_run(records, split=split, config=config, run=run, shard_size=shard_size)
     _echo_plan(plan, config=config, run_share=(index, count), layout=dataset.layout)
     if dry_run:
         return
     if plan.to_do:
         warm_up(config, boundary_model=run.boundary_model)
-    with Progress(plan.images_to_do, label=split) as progress:
+    with ending_on_sigterm(), Progress(plan.images_to_do, label=split) as progress:
 
         def on_shard(report: ShardReport) -> None:
             images = sum(report.counts.values())

@@ -32,7 +32,7 @@ from pseudo_maps.geodesics import (
 from pseudo_maps.level_sets import critical_level_sets
 from pseudo_maps.region_graph import build_region_graph, region_geometry
 from pseudo_maps.superpixels import geodesic_superpixels
-from pseudo_maps.weighting import proposal_weights
+from pseudo_maps.weighting import superpixel_saliency
 
 __all__ = ["PRESETS", "ProposalConfig", "Proposals", "propose", "propose_from_boundaries"]
 
@@ -121,15 +121,7 @@ class Proposals:
         ----------
         Chen and Hsu, section 2.3: "averaging a set of object proposals".
         """
-        if len(self.masks) == 0:
-            return np.zeros(self.labels.shape, dtype=np.float32)
-        weights = proposal_weights(self.masks, self.scores, weighting=weighting)
-        if weights is None:
-            counts = np.count_nonzero(self.masks, axis=0)
-            per_region = (counts / len(self.masks)).astype(np.float32)
-        else:
-            per_region = ((weights @ self.masks) / weights.sum()).astype(np.float32)
-        saliency: npt.NDArray[np.float32] = per_region[self.labels]
+        saliency: npt.NDArray[np.float32] = superpixel_saliency(self.masks, weighting=weighting)[self.labels]
         return saliency
 
 

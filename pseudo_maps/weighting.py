@@ -1,4 +1,4 @@
-"""Turns ranked proposals into the weights with which they are averaged.
+"""Turns proposals over superpixels into the saliency of every superpixel.
 
 References
 ----------
@@ -8,16 +8,21 @@ Chen and Hsu, ICASSP 2019, section 2.3: the plain mean is the paper's pseudo sal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WEIGHTINGS", "proposal_weights"]
+__all__ = ["WEIGHTINGS", "superpixel_saliency"]
 
 WEIGHTINGS = {"uniform": "every proposal counts the same: the paper's plain mean"}
 """Name and meaning of every weighting."""
 
 
-def proposal_weights(
-    masks: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], *, weighting: str
-) -> npt.NDArray[np.float64] | None:
-    """Weights (P,) float64 >= 0 of ``masks[P, S]`` with ``scores[P]``; ``None`` stands for equal weights."""
+def superpixel_saliency(masks: npt.NDArray[np.bool_], *, weighting: str) -> npt.NDArray[np.float32]:
+    """Weighted share of ``masks[P, S]`` that contain each superpixel: (S,) float32 in 0..1, zero without masks.
+
+    Raises
+    ------
+    ValueError
+        An unknown weighting.
+    """
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {weighting!r}")
-    return None
+    counts = np.count_nonzero(masks, axis=0)
+    return (counts / max(len(masks), 1)).astype(np.float32)

@@ -144,6 +144,10 @@ def kill_group(run: subprocess.Popen) -> None:
     """Kill a run with all its workers and wait until none of them is left."""
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
+    wait_until_gone(run)
+
+
+def wait_until_gone(run: subprocess.Popen) -> None:
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:
         try:
@@ -151,7 +155,7 @@ def kill_group(run: subprocess.Popen) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.005)
-    raise AssertionError("a worker outlived SIGKILL")
+    raise AssertionError("a worker outlived its run")
 
 
 @pytest.mark.slow
@@ -176,5 +180,26 @@ def test_an_interrupted_run_says_so_and_can_go_on(
     # Workers get the signal too, and where it meets a finalizer of a library, Python prints that it ignored it.
     assert "\nwsol-prep: interrupted\n" in stderr
     assert [path.name for path in out.iterdir() if path.name.endswith(".tmp")] == []
+    propose(data, out, "--jobs", "2")
+    assert digests(out) == expected
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_workers_too_and_a_rerun_goes_on(data: Path, expected: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    with subprocess.Popen(
+        command(data, out, "--jobs", "2"),
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        wait_for_a_shard(run, out, more_than=0)
+        run.send_signal(signal.SIGTERM)
+        _, stderr = run.communicate(timeout=DEADLINE_S)
+    wait_until_gone(run)
+    assert run.returncode == 143, stderr
+    assert "stopped by SIGTERM" in stderr
     propose(data, out, "--jobs", "2")
     assert digests(out) == expected
