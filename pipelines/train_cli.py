@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ METHOD_NAMES = ("gap", "has", "saliency")
 CROP_NAMES = ("crop", "resized-crop")
 OPTIMISER_NAMES = ("adam", "adamw", "sgd")
 SCHEDULE_NAMES = ("constant", "step", "cosine")
+STEP_MILESTONES = (1 / 3, 2 / 3)
+"""Where --schedule step lowers the rate tenfold: the epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
 EXIT_TERMINATED = 143
 EXIT_INTERRUPTED = 130
 
@@ -64,12 +67,18 @@ EXIT_INTERRUPTED = 130
 @click.option("--crop", type=click.Choice(CROP_NAMES), help="Window shown.  [default: the recipe's]")
 @click.option("--crop-scale", type=click.FloatRange(0, 1, min_open=True), help="Smallest area of a resized-crop.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images.  [default: the recipe's]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step, over all processes.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images a step, over all processes.  [default: the recipe's]"
+)
 @click.option("--accumulation", type=click.IntRange(min=1), default=1, help="Parts of a batch, one after the other.")
 @click.option("--optimiser", type=click.Choice(OPTIMISER_NAMES), help="Optimiser.  [default: the recipe's]")
 @click.option("--lr", type=float, help="Learning rate.  [default: the recipe's]")
 @click.option("--weight-decay", type=float, help="Weight decay.  [default: the recipe's]")
-@click.option("--schedule", type=click.Choice(SCHEDULE_NAMES), help="Course of the learning rate.")
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULE_NAMES),
+    help="Course of the learning rate; step: a tenth of it after each third of the run.  [default: the recipe's]",
+)
 @click.option("--warmup-epochs", type=float, help="Epochs over which the rate rises.  [default: the recipe's]")
 @click.option("--clip-norm", type=float, help="Largest norm of the gradient, 0 for none.  [default: the recipe's]")
 @click.option("--precision", type=click.Choice(("auto", "fp32", "bf16")), default="auto", help="auto: bf16 on CUDA.")
@@ -90,12 +99,14 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
     Runs alone, on one GPU, or on several: torchrun --nproc-per-node 4 -m pipelines.train_cli ... A run may be stopped
     at any moment; SIGTERM saves a checkpoint first and exits 143. Boxes are never read.
     """
-    from training.trainer import StoppedBySignal
+    from training.progress import StoppedBySignal
 
     try:
         _train(data, layout, maps, out, options)
     except StoppedBySignal as stopped:
-        click.echo(f"wsol-train: stopped by {stopped} with a checkpoint in {out}; --resume goes on", err=True)
+        # One line, not one of each process.
+        if os.environ.get("RANK", "0") == "0":
+            click.echo(f"wsol-train: stopped by {stopped} with a checkpoint in {out}; --resume goes on", err=True)
         sys.exit(EXIT_INTERRUPTED if str(stopped) == "SIGINT" else EXIT_TERMINATED)
 
 
@@ -183,7 +194,11 @@ def _configuration(options: Mapping[str, Any], *, classes: int) -> TrainConfig:
     if options["crop_scale"] is not None:
         crop = replace(crop, scale=(options["crop_scale"], 1.0))
     optimiser = replace(start.optimiser, **_given(options, name="optimiser", lr="lr", weight_decay="weight_decay"))
-    schedule = replace(start.schedule, **_given(options, kind="schedule", warmup_epochs="warmup_epochs"))
+    schedule = replace(
+        start.schedule,
+        **_given(options, kind="schedule", warmup_epochs="warmup_epochs"),
+        milestones=STEP_MILESTONES if options["schedule"] == "step" else (),
+    )
     clip_norm = start.clip_norm if options["clip_norm"] is None else (options["clip_norm"] or None)
     return replace(
         start,

@@ -15,7 +15,8 @@ from training.image_loading import TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.model import LocalizationModel
 from training.processes import Processes
-from training.trainer import Progress, Trainer
+from training.progress import Progress
+from training.trainer import Trainer
 from training.weights import initialise_from_imagenet, load_perceptual_network
 
 __all__ = ["TerminalProgress", "build_trainer"]

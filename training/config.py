@@ -1,6 +1,6 @@
 """Names everything that decides a training run: the configuration in every checkpoint, and the two recipes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -9,7 +9,7 @@ from training.encoders import ARCHITECTURES
 from training.losses import LossConfig
 from training.schedules import OptimiserConfig, ScheduleConfig
 
-__all__ = ["METHODS", "RECIPES", "TrainConfig", "TrainRunConfig", "recipe"]
+__all__ = ["METHODS", "RECIPES", "TrainConfig", "TrainRunConfig", "configuration_differences", "recipe"]
 
 Precision = Literal["fp32", "bf16"]
 METHODS = {
@@ -53,7 +53,7 @@ class TrainConfig:
     precision: Precision = "fp32"
     """fp32, or bf16: autocast of the forward passes."""
     seed: int = 0
-    """Decides weights, order, windows and dropout."""
+    """Decides weights, order, windows and dropout; below 2**63."""
     perceptual: str = ""
     """The frozen network's weights: SHA-256 of the file, ``imagenet`` or ``random``; empty when not used."""
     maps: Mapping[str, Any] = field(default_factory=dict)
@@ -71,6 +71,8 @@ class TrainConfig:
         for name in ("classes", "epochs", "batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected 0 <= seed < 2**63, found {self.seed}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected above 0, found {self.clip_norm}")
         if self.method != "saliency" and self.loss.needs_saliency:
@@ -88,6 +90,39 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def configuration_differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Compare two configurations as ``as_json`` gives them.
+
+    Parameters
+    ----------
+    stored
+        The one in a checkpoint.
+    own
+        The one of this run.
+
+    Returns
+    -------
+    list of str
+        "optimiser.lr: 0.01 there, 0.001 now" for each value that differs, in the order of ``own``, then what only
+        ``stored`` has; empty when they are equal.
+    """
+    there, now = dict(_leaves(stored)), dict(_leaves(own))
+    return [
+        f"{name}: {there.get(name, 'nothing')!r} there, {now.get(name, 'nothing')!r} now"
+        for name in [*now, *(name for name in there if name not in now)]
+        if name not in there or name not in now or there[name] != now[name]
+    ]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    # An empty mapping is a value: "maps" of a run without maps.
+    if isinstance(value, Mapping) and (value or not name):
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ floats would take between processes and to the device; ``to_device`` makes float
 Shapes: B images of a batch, S side of the network's input in pixels, N records.
 """
 
+import hashlib
 import math
 import os
 from collections import Counter
@@ -23,6 +24,7 @@ from pseudo_maps.images import DecodedImage, decode_image
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex
 from training.augmentation import CropConfig, draw_window, sample_image, sample_map
+from training.processes import heed_parent_alone
 from training.sampling import EpochSampler, SampleKey, counter_generator
 
 __all__ = [
@@ -206,6 +208,13 @@ class TrainingImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    def sha256(self) -> str:
+        """Digest of all paths and labels in their order: what a resumed run has to find again."""
+        digest = hashlib.sha256(self._labels.tobytes())
+        for path in self._paths:
+            digest.update(path + b"\0")
+        return digest.hexdigest()
+
     def __getitem__(self, key: SampleKey) -> Batch:
         """A batch of one image; errors as ``__getitems__``."""
         return self.__getitems__([key])
@@ -281,12 +290,15 @@ def build_loader(
     DataLoader
         Gives ``Batch`` after ``Batch``, the same ones for any number of workers.
     """
+    if workers > 0:
+        # A forked worker cannot end the pool of threads of its parent: it would wait for them for ever.
+        cv2.setNumThreads(1)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_keep_batch,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         persistent_workers=workers > 0,
         prefetch_factor=prefetch_batches if workers > 0 else None,
@@ -301,7 +313,8 @@ def _keep_batch(batch: Any) -> Any:
     return batch
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    heed_parent_alone()
     # torch's own loader limits torch in its workers; OpenCV would start a pool as large as the machine in each.
     cv2.setNumThreads(1)
 

@@ -1,6 +1,7 @@
 """Turns numbers of a run into ``metrics.jsonl`` and, when asked for, TensorBoard events."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,9 +68,28 @@ class MetricsLog:
         os.replace(temporary, self._path)
 
     def write(self, event: str, *, step: int, **numbers: Any) -> None:
-        """Append an event of a step; numbers also go to TensorBoard as ``event/name``."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "step": step, **numbers}) + "\n")
+        """Append an event of a step; numbers also go to TensorBoard as ``event/name``.
+
+        Raises
+        ------
+        OSError
+            The line cannot be written; the message names the file.
+
+        Notes
+        -----
+        JSON has no NaN and no infinity: they are ``null`` in the file.
+        """
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in numbers.items()
+        }
+        line = json.dumps({"event": event, "step": step, **finite}, allow_nan=False)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            # A failed write does not know its file.
+            raise OSError(error.errno, f"{error.strerror}: a line was not written", str(self._path)) from error
         if self._writer is not None:
             for name, value in numbers.items():
                 if isinstance(value, int | float):

@@ -4,13 +4,20 @@ Alone, without torchrun, everything here costs nothing.
 """
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed
+from torch.utils.data import DataLoader
 
-__all__ = ["Processes", "start_processes"]
+__all__ = ["Processes", "heed_parent_alone", "start_batches", "start_processes"]
+
+_Batch = TypeVar("_Batch")
 
 TIMEOUT = timedelta(minutes=10)
 """A process that waits longer than this for the others ends with an error instead of hanging a whole job."""
@@ -48,6 +55,10 @@ class Processes:
         """Wait until every process is here."""
         if self.world_size > 1:
             distributed.barrier()
+
+    def peak_memory_bytes(self) -> int:
+        """Largest GPU memory that was in use in this process; 0 on a CPU."""
+        return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else 0
 
     def stop(self) -> None:
         """Leave the group."""
@@ -87,3 +98,31 @@ def start_processes(device: str = "auto") -> Processes:
         backend = "nccl" if name.startswith("cuda") else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
     return Processes(rank=rank, world_size=world_size, device=torch.device(name))
+
+
+def start_batches(loader: "DataLoader[_Batch]") -> Iterator[_Batch]:
+    """``iter(loader)``, whose workers begin with SIGTERM held back until ``heed_parent_alone`` has seen to it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        batches: Iterator[_Batch] = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return batches
+
+
+def heed_parent_alone() -> None:
+    """Prepare a loader worker for a job that is told to stop as a whole.
+
+    SLURM sends SIGTERM, and a terminal SIGINT, to every process of a job. A worker that obeyed would be missed by the
+    training process before that has written its checkpoint.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Blocked, not ignored: at the end of the program the parent still ends its workers by SIGTERM.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_parent_says_so, daemon=True).start()
+
+
+def _end_when_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -7,8 +7,8 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -18,54 +18,25 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from training.checkpoints import CheckpointError, CheckpointFolder
-from training.config import TrainConfig, TrainRunConfig
-from training.health import HealthMonitor
+from training.config import TrainConfig, TrainRunConfig, configuration_differences
+from training.health import HealthMonitor, TrainingDiverged
 from training.hide_and_seek import hide_and_seek
 from training.image_loading import Batch, DeviceBatch, TrainingImages, build_loader, to_device
 from training.losses import LossTerms, TripletFeatures, combine_losses, foreground_background
 from training.metrics_log import MetricsLog
 from training.model import LocalizationModel, ModelOutput
 from training.perceptual import PerceptualNetwork
-from training.processes import Processes
+from training.processes import Processes, start_batches
+from training.progress import Progress, StoppedBySignal, TrainingSummary
+from training.sample_panel import SHOWN_IMAGES, sample_panel
 from training.sampling import EpochSampler
 from training.schedules import build_optimiser, learning_rate, set_learning_rate
 
-__all__ = ["Progress", "StoppedBySignal", "Trainer", "TrainingSummary"]
+__all__ = ["Trainer"]
 
 SIGNAL_CHECK_STEPS = 10
 """Steps between two questions to all processes whether one was told to stop: asking waits for the GPU."""
 TOP_K = 5
-
-
-class StoppedBySignal(RuntimeError):
-    """The run was told to stop (SIGTERM, SIGINT), saved a checkpoint and can be resumed."""
-
-
-class Progress:
-    """What a trainer tells while it works; this one says nothing."""
-
-    def start_epoch(self, epoch: int, *, batches: int, done: int) -> None:
-        """An epoch (counted from 0) of ``batches`` steps begins after ``done`` of them."""
-
-    def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
-        """A step of ``images`` images is done; numbers come now and then."""
-
-    def say(self, text: str) -> None:
-        """A line for the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSummary:
-    """What a finished run reached."""
-
-    epochs: int
-    steps: int
-    top1: float
-    """Top-1 accuracy on the validation images after the last epoch, 0..1; NaN without any."""
-    top5: float
-    """Top-5 accuracy likewise."""
-    peak_memory_bytes: int
-    """Largest GPU memory in use, 0 on a CPU."""
 
 
 class Trainer:
@@ -162,6 +133,8 @@ class Trainer:
         self._summed_steps = 0
         self._epoch_sums: dict[str, float] = {}
         self._accuracy: dict[str, float] = {}
+        self._epoch_open = False
+        self._images_sha256 = train_images.sha256()
         self._told_to_stop = ""
 
     def _validation_loader(self, images: TrainingImages) -> "DataLoader[Batch]":
@@ -202,23 +175,26 @@ class Trainer:
         log = (
             MetricsLog(self._out, resume_step=self._step, tensorboard=self._run.tensorboard) if self._is_main else None
         )
-        with self._listening_to_signals():
-            for epoch in range(self._step // self._steps_per_epoch, self._config.epochs):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._listening_to_signals())
+            if log is not None:
+                stack.callback(log.close)
+            # A run stopped between the last step of an epoch and its end goes on with that end.
+            for epoch in range((self._step - self._epoch_open) // self._steps_per_epoch, self._config.epochs):
                 self._stop_if_told()
-                self._train_epoch(epoch, log)
+                if self._step < (epoch + 1) * self._steps_per_epoch:
+                    self._train_epoch(epoch, log)
                 if self._val_loader is not None:
-                    self._accuracy = self._validate()
+                    self._accuracy = self._validate(log)
                 self._end_epoch(epoch, log)
         summary = TrainingSummary(
             epochs=self._config.epochs,
             steps=self._step,
             top1=self._accuracy.get("top1", math.nan),
             top5=self._accuracy.get("top5", math.nan),
-            peak_memory_bytes=self._peak_memory(),
+            peak_memory_bytes=self._processes.peak_memory_bytes(),
         )
         if self._is_main:
-            assert log is not None
-            log.close()
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
                 | {"configuration": self._config.as_json()}
@@ -235,11 +211,12 @@ class Trainer:
         self._sampler.set_epoch(epoch, start_batch=done * config.accumulation)
         self._progress.start_epoch(epoch, batches=self._steps_per_epoch, done=done)
         self._network.train()
-        batches = iter(self._loader)
+        self._epoch_open = True
+        batches = start_batches(self._loader)
         last_save = time.monotonic()
         started, started_step = time.monotonic(), self._step
         for _ in range(done, self._steps_per_epoch):
-            self._train_step([next(batches) for _ in range(config.accumulation)])
+            self.train_step([next(batches) for _ in range(config.accumulation)])
             numbers = None
             if self._step % self._run.log_every == 0 or self._step % self._steps_per_epoch == 0:
                 numbers = self._collect_numbers()
@@ -259,7 +236,8 @@ class Trainer:
                     self.save()
                     last_save = time.monotonic()
 
-    def _train_step(self, batches: list[Batch]) -> None:
+    def train_step(self, batches: list[Batch]) -> None:
+        """One step of the optimiser from ``accumulation`` batches of this process, as the loader gives them."""
         config = self._config
         rate = learning_rate(
             self._step,
@@ -332,9 +310,9 @@ class Trainer:
         return output, terms
 
     def _place(self, *, part: int) -> int:
-        """A number that no other step, part or process of the run has."""
+        """A number that no other step, part or process of the run has, below 2**63, where torch's seeds end."""
         step_part = self._step * self._config.accumulation + part
-        return (self._config.seed << 40) + step_part * self._processes.world_size + self._processes.rank
+        return ((self._config.seed << 40) + step_part * self._processes.world_size + self._processes.rank) % 2**63
 
     def _collect_numbers(self) -> dict[str, float]:
         """Means over the steps since the last call, over all processes; adds them to the epoch's sums."""
@@ -349,13 +327,19 @@ class Trainer:
         return {name: value / count for name, value in zip(names, means, strict=True)}
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """Top-1 and top-5 accuracy over all validation images, each counted once."""
+    def _validate(self, log: MetricsLog | None) -> dict[str, float]:
+        """Top-1 and top-5 accuracy over all validation images, each counted once; a panel of the first ones."""
         assert self._val_loader is not None
         self.model.eval()
         counts = torch.zeros(3, dtype=torch.float64, device=self._processes.device)
-        for cpu_batch in self._val_loader:
+        for number, cpu_batch in enumerate(start_batches(self._val_loader)):
+            if self._processes.world_size == 1:
+                # Several processes may have different numbers of batches, so they answer after the validation.
+                self._stop_if_told()
             batch = to_device(cpu_batch, self._processes.device)
+            if number == 0 and log is not None and self._run.tensorboard:
+                shown = batch.images01_bchw[:SHOWN_IMAGES]
+                log.picture("val", sample_panel(self.model, shown, batch.labels_b[:SHOWN_IMAGES]), step=self._step)
             with torch.autocast(
                 batch.images01_bchw.device.type, dtype=torch.bfloat16, enabled=self._config.precision == "bf16"
             ):
@@ -381,6 +365,7 @@ class Trainer:
                 log.write("val", step=self._step, epoch=epoch + 1, **self._accuracy)
                 text += f", val top-1 {100 * self._accuracy['top1']:.2f} %, top-5 {100 * self._accuracy['top5']:.2f} %"
             self._progress.say(text)
+        self._epoch_open = False
         self.save()
 
     # ---- stopping and going on
@@ -388,6 +373,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of this moment; only the main process writes, all wait for it."""
         self._health.check()
+        self._check_weights()
         if self._sums:
             self._collect_numbers()
         if self._is_main:
@@ -401,30 +387,41 @@ class Trainer:
                     "steps_per_epoch": self._steps_per_epoch,
                     "epoch_sums": dict(self._epoch_sums),
                     "accuracy": dict(self._accuracy),
+                    "epoch_open": self._epoch_open,
+                    "images_sha256": self._images_sha256,
                 },
             )
         self._processes.wait()
+
+    def _check_weights(self) -> None:
+        # The losses of a step are from before its update, so they do not tell whether the update was finite.
+        finite = torch.stack([torch.isfinite(weights).all() for weights in self.model.parameters()])
+        if not finite.all():
+            raise TrainingDiverged(
+                f"step {self._step}: weights are no longer finite; lower --lr, keep --batch-norm, or use "
+                "--recipe default"
+            )
 
     def _resume(self) -> None:
         found = self._folder.latest()
         if found is None:
             raise CheckpointError(f"{self._out}: there is no checkpoint to resume from; start without --resume")
-        stored, own = found.state["config"], self._config.as_json()
-        if stored != own:
-            lines = [
-                f"{key}: {stored.get(key)!r} there, {own[key]!r} now" for key in own if stored.get(key) != own[key]
-            ]
-            raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(lines))
+        differences = configuration_differences(found.state["config"], self._config.as_json())
+        if differences:
+            raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(differences))
         if found.state["steps_per_epoch"] != self._steps_per_epoch:
             raise CheckpointError(
                 f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "
                 f"{self._steps_per_epoch}: the number of images or processes has changed"
             )
+        if found.state["images_sha256"] != self._images_sha256:
+            raise CheckpointError(f"{found.path} was trained on other images or labels, or in another order of them")
         self.model.load_state_dict(found.state["model"])
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])
         self._step = int(found.state["step"])
         self._epoch_sums = dict(found.state["epoch_sums"])
+        self._epoch_open = bool(found.state["epoch_open"])
         self._progress.say(f"resumed from {found.path} at step {self._step}")
 
     @contextlib.contextmanager
@@ -443,8 +440,3 @@ class Trainer:
         if self._processes.any(bool(self._told_to_stop)):
             self.save()
             raise StoppedBySignal(self._told_to_stop or "SIGTERM")
-
-    def _peak_memory(self) -> int:
-        if self._processes.device.type != "cuda":
-            return 0
-        return int(torch.cuda.max_memory_allocated(self._processes.device))

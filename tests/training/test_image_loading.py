@@ -1,6 +1,8 @@
 """Batches of ``training.image_loading``: aligned, the same whatever the workers, and clear about bad files."""
 
 import functools
+import subprocess
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -279,3 +281,32 @@ def test_skipping_every_image_is_refused(data: Any, tmp_path: Path) -> None:
         check_maps(records, index, on_missing="skip")
     with pytest.raises(ValueError, match="on_missing 'ignore'"):
         check_maps(records, index, on_missing="ignore")  # type: ignore[arg-type]
+
+
+_AFTER_OPENCV = """
+import sys
+from pathlib import Path
+import cv2
+import numpy as np
+from PIL import Image
+from pseudo_maps.records import ImageRecord
+from training.augmentation import CropConfig
+from training.image_loading import TrainingImages, build_loader
+from training.sampling import EpochSampler
+
+folder = Path(sys.argv[1])
+Image.fromarray(np.zeros((80, 80, 3), dtype=np.uint8)).save(folder / "a.png")
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), dtype=np.float32), (0, 0), 5)
+images = TrainingImages(
+    [ImageRecord(image_id="a", path="a.png", label=0)], root=folder, crop=CropConfig(input_size=64, resize=73), seed=0
+)
+print(len(list(build_loader(images, EpochSampler(1, 1, seed=0), workers=1))))
+"""
+
+
+def test_workers_start_after_this_process_used_the_threads_of_opencv(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AFTER_OPENCV, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

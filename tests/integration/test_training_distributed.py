@@ -1,0 +1,114 @@
+"""``wsol-train`` under torchrun: two processes on a CPU train what one does, and stop as one does."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pipelines.train_cli import main
+from tests.integration.prep_command import REPOSITORY
+from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
+from training.checkpoints import CheckpointFolder
+
+pytestmark = pytest.mark.slow
+
+# Without batch norm, whose statistics gloo does not share; SGD, because Adam makes large steps of rounding errors.
+WORDS = (
+    "--method gap --no-batch-norm --optimiser sgd --lr 0.005 --schedule constant --warmup-epochs 0 --device cpu "
+    "--input-size 64 --batch-size 4 --accumulation 2 --workers 0 --log-every 1"
+).split()
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipelines.train_cli")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images for training, five for validation: the second process has fewer of them."""
+    return make_colour_folders(tmp_path_factory.mktemp("colours") / "data", last_val=1)
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *TORCHRUN, *map(str, words)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> None:
+    words = ("--data", colours, *WORDS, "--epochs", "2")
+    process = start(*words, "--out", tmp_path / "two")
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    alone = CliRunner().invoke(main, [str(word) for word in (*words, "--out", tmp_path / "one")])
+    assert alone.exit_code == 0, alone.output
+
+    # Only the first process talks and writes.
+    assert text.count("finished: 2 epochs, 6 steps") == 1
+    assert text.count("epoch 1/2: loss") == 1
+    assert "2 process(es) on cpu" in text
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+
+    one, two = events(tmp_path / "one"), events(tmp_path / "two")
+    assert [(line["event"], line["step"]) for line in two] == [(line["event"], line["step"]) for line in one]
+    for mine, theirs in zip(two, one, strict=True):
+        for name in set(theirs) - {"event", "images_per_s"}:
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
+    assert [line["images"] for line in two if line["event"] == "val"] == [5, 5]
+    # The losses move, or any two runs would agree.
+    losses = [line["total"] for line in one if line["event"] == "train"]
+    assert max(losses) - min(losses) > 1e-3
+
+    first, second = final_state(tmp_path / "one"), final_state(tmp_path / "two")
+    for name, value in first["model"].items():
+        torch.testing.assert_close(second["model"][name], value, rtol=1e-3, atol=1e-6)
+    assert first["config"] == second["config"]
+    assert_same(first["accuracy"], second["accuracy"])
+
+
+def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start("--data", colours, "--out", out, *WORDS, "--epochs", "1000")
+    while not (out / "metrics.jsonl").exists() or len(events(out, "train")) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert text.count(f"stopped by SIGTERM with a checkpoint in {out}; --resume goes on") == 1, text
+    *_, saved = CheckpointFolder(out).steps()
+    assert saved == max(line["step"] for line in events(out))
+    # A single process takes over from two: the same images make up its batches.
+    words = [str(word) for word in ("--data", colours, "--out", out, *WORDS, "--epochs", "1000", "--resume")]
+    taken_over: list[str] = []
+
+    def stop(text: object, **_others: object) -> None:
+        taken_over.append(str(text))
+        if "resumed" in str(text):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training_setup.TerminalProgress.start_epoch", lambda self, epoch, **_: stop("resumed"))
+        patch.setattr("pipelines.training_setup.TerminalProgress.step", lambda self, images, numbers: None)
+        patch.setattr("pipelines.training_setup.TerminalProgress.say", lambda self, text: taken_over.append(text))
+        again = CliRunner().invoke(main, words)
+    assert again.exit_code == 143, again.output
+    assert any(re.search(rf"resumed from .* at step {saved}$", text) for text in taken_over)

@@ -1,0 +1,275 @@
+"""``wsol-train`` as a user runs it: killed, stopped, on a full disk, diverging, finished; and going on after that."""
+
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from pipelines.train_cli import main
+from tests.integration.prep_command import REPOSITORY, prep
+from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
+from training.checkpoints import CheckpointFolder
+
+SHORT = "--device cpu --input-size 64 --batch-size 4 --epochs 2 --workers 0 --log-every 1 --lr 0.001 --warmup-epochs 1"
+GAP = (*SHORT.split(), "--method", "gap")
+"""Twelve images: three steps in each of two epochs."""
+OFTEN = ("--checkpoint-minutes", "0", "--keep-last", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone_with_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+            patch.delenv(name, raising=False)
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_colour_folders(tmp_path_factory.mktemp("colours") / "data", last_val=1)
+
+
+@pytest.fixture(scope="module")
+def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    result = train("--data", colours, "--out", out, *GAP, *OFTEN)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def train(*words: object) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-train")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.train_cli", *map(str, words)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A group of its own, to be signalled without this process.
+        start_new_session=True,
+    )
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    path = out / "metrics.jsonl"
+    while not path.exists() or path.read_text().count('"train"') < step:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+
+
+def steps_logged(out: Path) -> list[int]:
+    return [line["step"] for line in events(out, "train")]
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    assert_same(final_state(first), final_state(second))
+    assert timeless(events(first)) == timeless(events(second))
+    assert (first / "finished.json").read_text() == (second / "finished.json").read_text()
+
+
+# --- stopped and gone on
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_bit(colours: Path, whole: Path, tmp_path: Path) -> None:
+    """SIGKILL at a random moment after a random step, also while a checkpoint or a line is being written."""
+    out, draw = tmp_path / "run", random.Random()
+    process = start("--data", colours, "--out", out, *GAP, *OFTEN)
+    step, delay_s = draw.randint(2, 5), draw.uniform(0, 0.4)
+    wait_for_step(out, step, process)
+    time.sleep(delay_s)
+    process.kill()
+    process.communicate()
+    result = train("--data", colours, "--out", out, *GAP, *OFTEN, "--resume")
+    assert result.exit_code == 0, (step, delay_s, result.output)
+    assert steps_logged(out) == [1, 2, 3, 4, 5, 6], (step, delay_s)
+    assert_equal_runs(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_stopped_run_says_so_and_goes_on(
+    colours: Path, whole: Path, tmp_path: Path, number: signal.Signals, exit_code: int
+) -> None:
+    out = tmp_path / "run"
+    words = ("--data", colours, "--out", out, *GAP, "--workers", "1", "--keep-last", "1")
+    process = start(*words)
+    wait_for_step(out, 1, process)
+    # SLURM and a terminal signal every process of a job, the loader's workers too.
+    os.killpg(process.pid, number)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == exit_code, text
+    (line,) = [line for line in text.splitlines() if "stopped" in line]
+    assert line == f"wsol-train: stopped by {number.name} with a checkpoint in {out}; --resume goes on"
+    assert "Traceback" not in text and "Error" not in text
+    (saved,) = CheckpointFolder(out).steps()
+    assert saved == max(steps_logged(out)) < 6
+    resumed = train(*words, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"resumed from {out}" in resumed.output and f"at step {saved}" in resumed.output
+    assert_equal_runs(out, whole)
+
+
+def test_a_finished_run_is_left_alone(colours: Path, whole: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+    for words in ((), ("--resume",)):
+        result = train("--data", colours, "--out", whole, *GAP, *words)
+        assert (result.exit_code, result.output) == (
+            0,
+            f"{whole}: this run is finished; use another --out for another one\n",
+        )
+    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+def test_what_a_finished_run_says_and_leaves(colours: Path, whole: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == {"checkpoint-00000006.pt", "finished.json", "metrics.jsonl"}
+    assert [(line["event"], line["step"]) for line in events(whole)] == [
+        *(("train", step) for step in (1, 2, 3)),
+        ("epoch", 3),
+        ("val", 3),
+        *(("train", step) for step in (4, 5, 6)),
+        ("epoch", 6),
+        ("val", 6),
+    ]
+    assert [line["images"] for line in events(whole, "val")] == [5, 5]
+
+
+@pytest.fixture
+def stopped(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was told to stop after its second step."""
+    from training.trainer import Trainer
+
+    real, done = Trainer._train_step, []
+
+    def step(self: Trainer, batches: list) -> None:
+        real(self, batches)
+        done.append(1)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        assert train("--data", colours, "--out", out, *GAP, *OFTEN).exit_code == 143
+    assert CheckpointFolder(out).steps() == [2]
+    return out
+
+
+def test_starting_anew_over_checkpoints_is_refused(colours: Path, stopped: Path) -> None:
+    before = final_state(stopped)
+    result = train("--data", colours, "--out", stopped, *GAP)
+    assert result.exit_code == 2
+    assert "has checkpoints already: add --resume to go on, or use another --out" in result.output
+    assert_same(final_state(stopped), before)
+
+
+def test_going_on_with_another_configuration_is_refused(colours: Path, stopped: Path) -> None:
+    result = train("--data", colours, "--out", stopped, *GAP, "--resume", "--lr", "0.5", "--seed", "9")
+    assert result.exit_code == 1
+    assert "optimiser.lr: 0.001 there, 0.5 now" in result.output
+    assert "seed: 0 there, 9 now" in result.output
+    assert "batch_size" not in result.output and "Traceback" not in result.output
+    assert CheckpointFolder(stopped).steps() == [2]
+
+
+def test_what_does_not_decide_the_result_may_change_on_resume(colours: Path, whole: Path, stopped: Path) -> None:
+    result = train("--data", colours, "--out", stopped, *GAP, *OFTEN, "--resume", "--keep-last", "5")
+    assert result.exit_code == 0, result.output
+    assert CheckpointFolder(stopped).steps() == [2, 3, 4, 5, 6]
+    assert_equal_runs(stopped, whole)
+
+
+def test_resume_of_a_run_that_has_not_begun_begins_it(colours: Path, whole: Path, tmp_path: Path) -> None:
+    """A job that is queued again gives --resume always."""
+    result = train("--data", colours, "--out", tmp_path / "run", *GAP, *OFTEN, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "finished: 2 epochs, 6 steps, val top-1" in result.output
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+# --- what goes wrong
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(colours: Path, whole: Path, stopped: Path) -> None:
+    words = ("--data", colours, "--out", stopped, *GAP, *OFTEN, "--resume")
+    before = final_state(stopped)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A checkpoint has 58 MB, a line of numbers 200 bytes.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        failed = train(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.exit_code == 1
+    (line,) = [line for line in failed.output.splitlines() if "error" in line]
+    assert re.fullmatch(
+        r"wsol-train: error: \[Errno 27\] File too large: not written, and what was there before is unchanged: "
+        rf"'{stopped}/checkpoint-00000003\.pt'",
+        line,
+    )
+    assert "Traceback" not in failed.output
+    assert {path.name for path in stopped.iterdir()} == {"checkpoint-00000002.pt", "metrics.jsonl"}
+    assert_same(final_state(stopped), before)
+    assert train(*words).exit_code == 0
+    assert_equal_runs(stopped, whole)
+
+
+def test_divergence_is_one_line_with_advice(colours: Path, tmp_path: Path) -> None:
+    huge = ("--no-batch-norm", "--lr", "1e20", "--optimiser", "sgd", "--clip-norm", "0", "--warmup-epochs", "0")
+    result = train("--data", colours, "--out", tmp_path / "run", *GAP, *huge)
+    assert result.exit_code == 1
+    *_, last = result.output.strip().splitlines()
+    assert re.fullmatch(r"wsol-train: error: step \d: training diverged, not finite: .*Lower --lr.*", last)
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_an_image_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
+    root = make_colour_folders(tmp_path / "data", train=2, val=1)
+    broken = root / "train" / "green" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    result = train("--data", root, "--out", tmp_path / "run", *GAP, "--batch-size", "6")
+    assert result.exit_code == 1
+    assert str(broken) in result.output
+    assert "Traceback" not in result.output
+
+
+# --- from images to a trained network
+
+
+@pytest.mark.slow
+def test_maps_of_wsol_prep_train_the_paper_s_method(tmp_path: Path) -> None:
+    root = make_colour_folders(tmp_path / "data", train=1, val=1)
+    quick = ("--working-size", 48, "--map-size", 32)
+    made = prep("proposals", "--data", root, "--split", "train", "--out", tmp_path / "maps", *quick)
+    assert made.exit_code == 0, made.output
+    words = ("--data", root, "--out", tmp_path / "run", *SHORT.split(), "--epochs", 1, "--batch-size", 3)
+    result = train(*words, "--maps", tmp_path / "maps", "--perceptual-weights", "random")
+    assert result.exit_code == 0, result.output
+    (line,) = events(tmp_path / "run", "train")
+    assert {"classification", "map", "triplet"} < set(line)
+    stored = final_state(tmp_path / "run")["config"]
+    assert (stored["method"], stored["perceptual"], stored["maps"]["method"]) == ("saliency", "random", "geodesic")

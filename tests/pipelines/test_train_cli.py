@@ -1,0 +1,371 @@
+"""The contract of ``wsol-train``: options, defaults, choices, help, what the options change, what bad usage does."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import pipelines.train_cli as train_cli
+from pipelines.train_cli import main
+from pseudo_maps import __version__
+from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, described, plain
+from tests.training.training_runs import make_colour_folders
+from training.augmentation import CropConfig
+from training.config import METHODS, RECIPES, TrainConfig, TrainRunConfig, recipe
+from training.encoders import ARCHITECTURES
+from training.losses import LossConfig
+from training.schedules import OptimiserConfig, ScheduleConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_colour_folders(tmp_path_factory.mktemp("colours"), train=2, val=1)
+
+
+def train(*words: object) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-train")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+# --- the contract
+
+ARCH_CHOICES = ("alexnet-gap", "alexnet-gap-plus", "googlenet-gap", "resnet50-gap")
+OPTIONS = {
+    "--data": ("required", "folder"),
+    "--layout": ("auto", LAYOUT_CHOICES),
+    "--maps": (None, "folder"),
+    "--out": ("required", "folder"),
+    "--arch": ("alexnet-gap", ARCH_CHOICES),
+    "--recipe": ("default", ("paper", "default")),
+    "--method": ("saliency", ("gap", "has", "saliency")),
+    "--no-map-loss": (False, "flag"),
+    "--no-triplet-loss": (False, "flag"),
+    "--map-loss": ("l2", ("l2", "mse", "bce")),
+    "--map-weight": (1.0, "number from 0 to None"),
+    "--triplet-weight": (1.0, "number from 0 to None"),
+    "--triplet-sign": ("text", ("text", "as-printed")),
+    "--triplet-margin": (None, "float"),
+    "--area-weight": (0.0, "number from 0 to None"),
+    "--class-weighting": ("none", ("none", "balanced")),
+    "--perceptual-weights": ("imagenet", "text"),
+    "--init": ("random", ("random", "imagenet")),
+    "--batch-norm/--no-batch-norm": (True, "flag"),
+    "--on-missing": ("refuse", ("refuse", "skip")),
+    "--input-size": (224, "integer from 64"),
+    "--crop": (None, ("crop", "resized-crop")),
+    "--crop-scale": (None, "number from 0 to 1"),
+    "--epochs": (None, "integer from 1"),
+    "--batch-size": (None, "integer from 1"),
+    "--accumulation": (1, "integer from 1"),
+    "--optimiser": (None, ("adam", "adamw", "sgd")),
+    "--lr": (None, "float"),
+    "--weight-decay": (None, "float"),
+    "--schedule": (None, ("constant", "step", "cosine")),
+    "--warmup-epochs": (None, "float"),
+    "--clip-norm": (None, "float"),
+    "--precision": ("auto", ("auto", "fp32", "bf16")),
+    "--seed": (0, "integer from 0"),
+    "--device": ("auto", "text"),
+    "--workers": (2, "integer from 0"),
+    "--checkpoint-minutes": (10.0, "number from 0 to None"),
+    "--keep-last": (3, "integer from 1"),
+    "--log-every": (20, "integer from 1"),
+    "--compile": (False, "flag"),
+    "--tensorboard": (False, "flag"),
+    "--limit": (None, "integer from 1"),
+    "--resume": (False, "flag"),
+    **COMMON,
+}
+"""Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
+
+
+def test_the_options_are_frozen() -> None:
+    found = {}
+    context = click.Context(main, info_name="wsol-train", **train_cli.CONTEXT_SETTINGS)
+    for parameter in main.get_params(context):
+        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
+        found[name.split(" ")[0] if name == "--compile compile_" else name] = described(parameter)
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("names", "definition"),
+    [
+        (train_cli.ARCH_NAMES, ARCHITECTURES),
+        (train_cli.RECIPE_NAMES, RECIPES),
+        (train_cli.METHOD_NAMES, METHODS),
+    ],
+    ids=["architectures", "recipes", "methods"],
+)
+def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
+    assert names == tuple(definition)  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_those_of_the_configurations() -> None:
+    defaults = {option.name: option.to_info_dict()["default"] for option in main.params}
+    run = TrainRunConfig()
+    for name in ("workers", "checkpoint_minutes", "keep_last", "log_every"):
+        assert defaults[name] == getattr(run, name), name
+    config = TrainConfig()
+    for name in ("arch", "method", "init", "batch_norm", "accumulation", "seed"):
+        assert defaults[name] == getattr(config, name), name
+    for name in ("map_weight", "triplet_weight", "triplet_sign", "triplet_margin", "area_weight", "class_weighting"):
+        assert defaults[name] == getattr(config.loss, name), name
+    assert defaults["map_loss"] == config.loss.map_kind
+    assert defaults["input_size"] == config.crop.input_size
+
+
+def test_help_and_version() -> None:
+    short, long = train("-h"), train("--help")
+    assert (short.exit_code, short.output) == (0, long.output)
+    assert short.output.startswith("Usage: wsol-train")
+    for name in OPTIONS:
+        assert all(part in short.output for part in re.split("[ /]", name)), name
+    version = train("--version")
+    assert (version.exit_code, version.output) == (0, f"{__version__}\n")
+
+
+def test_help_shows_every_default_that_there_is() -> None:
+    context = click.Context(main, info_name="wsol-train", **train_cli.CONTEXT_SETTINGS)
+    shown = {option.opts[0]: (option.get_help_record(context) or ("", ""))[1] for option in main.get_params(context)}
+    for name, (default, takes) in OPTIONS.items():
+        if default not in ("required", None) and takes != "flag":
+            assert f"[default: {default}" in shown[name], name
+    for name in ("--crop", "--epochs", "--batch-size", "--optimiser", "--lr", "--weight-decay", "--schedule"):
+        assert "[default: the recipe's]" in shown[name], name
+
+
+def test_help_does_not_import_torch() -> None:
+    program = (
+        "import sys, pipelines.train_cli as cli\n"
+        "try:\n    cli.main(['-h'], prog_name='wsol-train')\n"
+        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stderr) == (0, "False\n")
+    assert found.stdout.startswith("Usage: wsol-train")
+
+
+# --- what the options change
+
+
+class Built(Exception):
+    """Ends a command where it has put its configuration together."""
+
+
+@pytest.fixture
+def configured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call with options; gives the arguments that ``build_trainer`` gets."""
+    caught: dict[str, Any] = {}
+
+    def catch(train_split: Any, val_split: Any, **arguments: Any) -> None:
+        caught.update(arguments, train=train_split, val=val_split)
+        raise Built
+
+    monkeypatch.setattr("pipelines.training_setup.build_trainer", catch)
+
+    def call(*words: object) -> dict[str, Any]:
+        with pytest.raises(Built):
+            train("--data", data, "--out", tmp_path / "run", "--maps", tmp_path, "--device", "cpu", *words)
+        return caught
+
+    return call
+
+
+def test_the_paper_s_recipe_for_the_classes_that_are_there(configured: Any) -> None:
+    given = configured("--recipe", "paper")
+    assert given["config"].as_json() == {**recipe("paper").as_json(), "classes": 3}
+    assert (given["run"], given["limit"], given["on_missing"]) == (TrainRunConfig(), None, "refuse")
+    assert given["perceptual_weights"] == "imagenet"
+    assert (given["train"].split, given["val"].split) == ("train", "val")
+
+
+def test_our_recipe_is_the_default(configured: Any) -> None:
+    assert configured()["config"].as_json() == {**recipe("default").as_json(), "classes": 3}
+
+
+THIRDS = (1 / 3, 2 / 3)
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("--arch googlenet-gap", {"arch": "googlenet-gap"}),
+    ("--no-batch-norm", {"batch_norm": False}),
+    ("--init imagenet", {"init": "imagenet"}),
+    ("--method gap", {"method": "gap", "loss": LossConfig(use_map=False, use_triplet=False)}),
+    ("--method has", {"method": "has", "loss": LossConfig(use_map=False, use_triplet=False)}),
+    ("--no-map-loss", {"loss": LossConfig(use_map=False)}),
+    ("--no-triplet-loss", {"loss": LossConfig(use_triplet=False)}),
+    ("--no-map-loss --no-triplet-loss", {"loss": LossConfig(use_map=False, use_triplet=False)}),
+    ("--map-loss bce --map-weight 2", {"loss": LossConfig(map_kind="bce", map_weight=2.0)}),
+    (
+        "--triplet-sign as-printed --triplet-weight 3 --triplet-margin 0.5 --area-weight 0.25",
+        {"loss": LossConfig(triplet_sign="as-printed", triplet_weight=3.0, triplet_margin=0.5, area_weight=0.25)},
+    ),
+    ("--class-weighting balanced", {"loss": LossConfig(class_weighting="balanced")}),
+    ("--input-size 112", {"crop": CropConfig(input_size=112, resize=128)}),
+    ("--crop resized-crop --crop-scale 0.3", {"crop": CropConfig(kind="resized-crop", scale=(0.3, 1.0))}),
+    ("--epochs 3 --batch-size 8 --accumulation 2", {"epochs": 3, "batch_size": 8, "accumulation": 2}),
+    (
+        "--optimiser sgd --lr 0.1 --weight-decay 0.001",
+        {"optimiser": OptimiserConfig(name="sgd", lr=0.1, weight_decay=0.001)},
+    ),
+    (
+        "--schedule step --warmup-epochs 1",
+        {"schedule": ScheduleConfig(kind="step", warmup_epochs=1.0, milestones=THIRDS)},
+    ),
+    ("--schedule cosine", {"schedule": ScheduleConfig(kind="cosine")}),
+    ("--clip-norm 5", {"clip_norm": 5.0}),
+    ("--clip-norm 0", {"clip_norm": None}),
+    ("--precision bf16", {"precision": "bf16"}),
+    ("--seed 20261123", {"seed": 20261123}),
+]
+
+
+@pytest.mark.parametrize(("words", "changes"), CHANGES, ids=[words for words, _ in CHANGES])
+def test_an_option_changes_its_values_and_no_others(configured: Any, words: str, changes: dict[str, Any]) -> None:
+    expected = TrainConfig(**{"classes": 3, **changes})
+    assert configured("--recipe", "paper", *words.split())["config"] == expected
+
+
+def test_options_change_our_recipe_too(configured: Any) -> None:
+    config = configured("--schedule", "step", "--warmup-epochs", 0, "--clip-norm", 0, "--lr", 0.5)["config"]
+    assert config.schedule == ScheduleConfig(kind="step", milestones=THIRDS, final_fraction=0.01)
+    assert config.clip_norm is None
+    assert config.optimiser == OptimiserConfig(name="adamw", lr=0.5, weight_decay=0.05)
+
+
+def test_what_does_not_decide_the_result(configured: Any) -> None:
+    words = "--workers 0 --checkpoint-minutes 0.5 --keep-last 7 --log-every 3 --compile --tensorboard --limit 2"
+    given = configured(*words.split(), "--on-missing", "skip", "--perceptual-weights", "random", "--recipe", "paper")
+    assert given["run"] == TrainRunConfig(
+        workers=0, checkpoint_minutes=0.5, keep_last=7, log_every=3, compile=True, tensorboard=True
+    )
+    assert (given["limit"], given["on_missing"], given["perceptual_weights"]) == (2, "skip", "random")
+    assert given["config"].as_json() == {**recipe("paper").as_json(), "classes": 3}
+
+
+def test_maps_are_opened_only_when_they_are_used(configured: Any, tmp_path: Path) -> None:
+    assert configured()["maps"] == tmp_path
+    assert configured("--method", "gap")["maps"] is None
+    assert configured("--no-map-loss")["maps"] is None
+
+
+# --- bad usage is exit 2, bad data exit 1, both in one line
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--arch vgg", "--arch"),
+        ("--method cam", "--method"),
+        ("--recipe ours", "--recipe"),
+        ("--epochs 0", "--epochs"),
+        ("--batch-size none", "--batch-size"),
+        ("--input-size 32", "--input-size"),
+        ("--crop-scale 0", "--crop-scale"),
+        ("--map-weight -1", "--map-weight"),
+        ("--seed -1", "--seed"),
+        ("--keep-last 0", "--keep-last"),
+        ("--maps no/such/folder", "--maps"),
+        ("--method gap --no-map-loss", "--method gap has no map loss and no triplet loss to switch off"),
+        ("--method has --no-triplet-loss", "--method has has no map loss and no triplet loss to switch off"),
+        ("--method saliency", "the map loss needs --maps FOLDER; make it with wsol-prep proposals"),
+        ("--learning-rate 1", "--learning-rate"),
+    ],
+)
+def test_bad_usage_names_the_option(data: Path, tmp_path: Path, words: str, named: str) -> None:
+    found = train("--data", data, "--out", tmp_path / "run", "--device", "cpu", *words.split())
+    assert found.exit_code == 2
+    assert named in plain(found.output)
+    assert "Traceback" not in found.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_and_out_are_required(data: Path, tmp_path: Path) -> None:
+    assert "--out" in train("--data", data).output
+    assert "--data" in train("--out", tmp_path).output
+    assert train().exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--lr 0", "lr is 0.0"),
+        ("--lr nan", "lr is nan"),
+        ("--weight-decay -1", "weight_decay is -1.0"),
+        ("--warmup-epochs -1", "warmup_epochs -1.0"),
+        ("--clip-norm -1", "clip_norm: expected above 0"),
+        ("--triplet-margin -1", "triplet_margin is -1.0"),
+        ("--method gap --area-weight 1", "area_weight is 1.0"),
+        (f"--seed {2**63}", "seed: expected 0 <= seed < 2**63"),
+        ("--device cuda:77", "--device cuda:77"),
+        ("--device abacus", "abacus"),
+        ("--method gap --batch-size 32", "6 images"),
+        ("--no-map-loss --perceptual-weights no/such.pth", "no/such.pth: no such file; expected --perceptual-weights"),
+    ],
+)
+def test_values_that_cannot_work_are_one_line(
+    data: Path, tmp_path: Path, words: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    out = tmp_path / "run"
+    small = ("--maps", tmp_path, "--input-size", 64, "--workers", 0)
+    found = train("--data", data, "--out", out, *small, *words.split())
+    assert found.exit_code == 1
+    *_, last = found.output.strip().splitlines()
+    assert last.startswith("wsol-train: error: ") and named in last
+    assert "Traceback" not in found.output
+    assert not out.exists()
+
+
+def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_arguments: object, **_others: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", no_network)
+    found = train("--data", data, "--out", tmp_path / "run", "--device", "cpu", "--no-map-loss")
+    assert found.exit_code == 1
+    assert "no network" in found.output and "--perceptual-weights PATH" in found.output
+    assert re.search(r"resnet50-[0-9a-f]+\.pth", found.output)
+    assert str(tmp_path / "hub") in found.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_maps_names_it(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    words = ("--maps", tmp_path / "maps", "--perceptual-weights", "random", "--device", "cpu")
+    found = train("--data", data, "--out", tmp_path / "run", *words)
+    assert found.exit_code == 1
+    assert str(tmp_path / "maps") in found.output
+    assert "Traceback" not in found.output
+
+
+def test_debug_shows_the_traceback(data: Path, tmp_path: Path) -> None:
+    found = train("--data", data, "--out", tmp_path / "run", "--method", "gap", "--lr", "0", "--debug")
+    assert found.exit_code == 1
+    assert "Traceback" in found.output
+
+
+def test_a_data_set_without_validation_images_is_refused(tmp_path: Path) -> None:
+    root = make_colour_folders(tmp_path / "data", train=1, val=1)
+    os.rename(root / "val", root / "test")
+    found = train("--data", root, "--out", tmp_path / "run", "--method", "gap", "--device", "cpu")
+    assert found.exit_code == 1
+    assert "val" in found.output

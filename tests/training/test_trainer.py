@@ -1,0 +1,430 @@
+"""The training loop: it learns, its switches reach the loss, and a run that was stopped goes on to the bit."""
+
+import math
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.training.training_runs import (
+    ALONE,
+    HURRIED,
+    SHOWN_WHOLE,
+    SMALL,
+    Crash,
+    Interrupt,
+    assert_same,
+    crash,
+    events,
+    final_state,
+    make_colour_folders,
+    make_trainer,
+    records,
+    saliency,
+    send,
+    timeless,
+)
+from training.checkpoints import CheckpointError, CheckpointFolder
+from training.config import TrainConfig
+from training.health import TrainingDiverged
+from training.image_loading import TrainingImages, to_device
+from training.losses import LossConfig
+from training.processes import Processes
+from training.progress import StoppedBySignal
+from training.sampling import SampleKey
+from training.schedules import OptimiserConfig, ScheduleConfig
+
+SGD = OptimiserConfig(name="sgd", lr=0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve training images, five for validation, of three colours."""
+    return make_colour_folders(tmp_path_factory.mktemp("colours"), last_val=1)
+
+
+@pytest.fixture(scope="module")
+def gap_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of SMALL."""
+    out = tmp_path_factory.mktemp("gap")
+    make_trainer(data, out).fit()
+    return out
+
+
+# --- it learns
+
+
+def test_the_loss_falls_and_the_accuracy_rises_above_chance(data: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, epochs=7, batch_size=6)
+    summary = make_trainer(data, tmp_path, config).fit()
+    epochs, validations = events(tmp_path, "epoch"), events(tmp_path, "val")
+    assert epochs[-1]["train_total"] < 0.3 * epochs[0]["train_total"]
+    assert epochs[-1]["train_top1"] > 0.9
+    # Chance is 1/3.
+    assert summary.top1 >= 0.8
+    assert (summary.top1, summary.top5) == (validations[-1]["top1"], validations[-1]["top5"])
+    assert (summary.epochs, summary.steps, summary.peak_memory_bytes) == (7, 14, 0)
+
+
+def test_the_map_loss_teaches_the_decoder_the_maps(data: Path, tmp_path: Path) -> None:
+    faster = replace(SMALL.optimiser, lr=1e-2)
+    config = replace(saliency(use_triplet=False), epochs=4, batch_size=6, optimiser=faster)
+    make_trainer(data, tmp_path, config).fit()
+    lines = events(tmp_path, "epoch")
+    assert lines[-1]["train_map"] < 0.85 * lines[0]["train_map"]
+
+
+# --- every switch reaches the loss
+
+
+def test_gap_is_saliency_without_both_losses_to_the_bit(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, method="saliency")
+    make_trainer(data, tmp_path, config).fit()
+    first, second = final_state(gap_run), final_state(tmp_path)
+    assert_same(first["model"], second["model"])
+    assert_same(first["optimiser"], second["optimiser"])
+    assert timeless(events(gap_run)) == timeless(events(tmp_path))
+
+
+def test_hide_and_seek_changes_what_is_learnt(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    make_trainer(data, tmp_path, replace(SMALL, method="has", epochs=1)).fit()
+    # The step of Adam that follows the first gradient depends on the images alone.
+    assert events(tmp_path, "train")[0]["classification"] != events(gap_run, "train")[0]["classification"]
+
+
+GAP_NUMBERS = {"total", "classification", "top1", "images_per_s", "learning_rate"}
+MAP_NUMBERS = {"map", "mean_saliency"}
+TRIPLET_NUMBERS = {"triplet", "d_pos", "d_neg", "mean_saliency"}
+
+
+@pytest.mark.parametrize(
+    ("config", "numbers"),
+    [
+        (SMALL, set()),
+        (replace(SMALL, method="has"), set()),
+        (replace(SMALL, clip_norm=1.0), {"gradient_norm"}),
+        (saliency(use_triplet=False), MAP_NUMBERS),
+        (saliency(use_map=False), TRIPLET_NUMBERS),
+        (saliency(), MAP_NUMBERS | TRIPLET_NUMBERS),
+    ],
+    ids=["gap", "has", "clipped", "no-triplet", "no-map", "full"],
+)
+def test_the_named_losses_are_those_switched_on(
+    data: Path, tmp_path: Path, config: TrainConfig, numbers: set[str]
+) -> None:
+    make_trainer(data, tmp_path, replace(config, epochs=1, batch_size=6, optimiser=SGD)).fit()
+    lines = events(tmp_path, "train")
+    assert len(lines) == 2
+    for line in lines:
+        assert set(line) == GAP_NUMBERS | numbers | {"event", "step", "epoch"}
+
+
+def test_factors_signs_and_the_area_reach_the_total(data: Path, tmp_path: Path) -> None:
+    config = saliency(map_weight=3.0, triplet_weight=5.0, triplet_sign="as-printed", area_weight=7.0, map_kind="mse")
+    make_trainer(data, tmp_path, replace(config, epochs=1, optimiser=SGD)).fit()
+    for line in events(tmp_path, "train"):
+        assert line["triplet"] == pytest.approx(line["d_neg"] - line["d_pos"], abs=1e-6)
+        parts = line["classification"] + 3 * line["map"] + 5 * line["triplet"] + 7 * line["mean_saliency"]
+        assert line["total"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_weights_of_classes_reach_the_loss(data: Path, tmp_path: Path) -> None:
+    loss = LossConfig(use_map=False, use_triplet=False, class_weighting="balanced")
+    config = replace(SMALL, loss=loss, epochs=1, optimiser=SGD)
+    make_trainer(data, tmp_path / "zero", config, class_weights_k=torch.zeros(3)).fit()
+    assert [line["total"] for line in events(tmp_path / "zero", "train")] == [0, 0, 0]
+
+
+def test_the_gradient_is_clipped(data: Path, tmp_path: Path) -> None:
+    """A step of SGD without momentum moves all weights together by lr times the limit."""
+    config = replace(SMALL, clip_norm=0.01, epochs=1, batch_size=12, optimiser=replace(SGD, lr=1.0, momentum=0.0))
+    trainer = make_trainer(data, tmp_path, config)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.fit()
+    moved = [now.detach() - then for now, then in zip(trainer.model.parameters(), before, strict=True)]
+    (line,) = events(tmp_path, "train")
+    assert line["gradient_norm"] > 0.02
+    assert math.sqrt(sum(float(part.square().sum()) for part in moved)) == pytest.approx(0.01, rel=1e-2)
+
+
+def test_the_learning_rate_follows_the_schedule(data: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, schedule=ScheduleConfig(kind="step", milestones=(0.5,), warmup_steps=2))
+    make_trainer(data, tmp_path, config).fit()
+    rates = [line["learning_rate"] for line in events(tmp_path, "train")]
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4])
+
+
+# --- what is counted
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(data: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, batch_norm=False, optimiser=replace(SGD, lr=1e-3), epochs=1)
+    whole, parts = (
+        make_trainer(data, tmp_path / "1", config),
+        make_trainer(data, tmp_path / "2", replace(config, accumulation=2)),
+    )
+    start = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    assert whole.fit().steps == parts.fit().steps == 3
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(parts.model.state_dict()[name], value, rtol=1e-4, atol=1e-7)
+    assert not torch.equal(start["classifier.linear.weight"], whole.model.state_dict()["classifier.linear.weight"])
+    for first, second in zip(events(tmp_path / "1", "train"), events(tmp_path / "2", "train"), strict=True):
+        assert second["total"] == pytest.approx(first["total"], rel=1e-5)
+        assert second["top1"] == first["top1"]
+
+
+def test_validation_counts_every_image_once(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    """Against one image at a time through the trained model."""
+    trainer = make_trainer(data, tmp_path)
+    trainer.model.load_state_dict(final_state(gap_run)["model"])
+    model = trainer.model.eval()
+    images = TrainingImages(records(data, split="val"), root=data, crop=SHOWN_WHOLE, seed=0)
+    hits = 0
+    for position in range(5):
+        batch = to_device(images[SampleKey(0, position)], "cpu")
+        with torch.no_grad():
+            hits += int(model(batch.images01_bchw).scores.argmax(dim=1).item() == batch.labels_b.item())
+    (*_, last) = events(gap_run, "val")
+    assert last["images"] == 5
+    assert last["top1"] == hits / 5
+    # Five guesses among three classes.
+    assert last["top5"] == 1.0
+
+
+def test_the_epoch_line_is_the_mean_of_its_steps(gap_run: Path) -> None:
+    for line in events(gap_run, "epoch"):
+        steps = [step for step in events(gap_run, "train") if line["epoch"] - 1 < step["epoch"] <= line["epoch"]]
+        assert len(steps) == 3
+        for name in ("total", "top1"):
+            assert line[f"train_{name}"] == pytest.approx(sum(step[name] for step in steps) / 3)
+
+
+def test_numbers_between_two_lines_are_averaged(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    """A line after every second step, and one at the end of each epoch of three."""
+    make_trainer(data, tmp_path, run=replace(HURRIED, log_every=2)).fit()
+    each = [line["total"] for line in events(gap_run, "train")]
+    lines = [(line["step"], line["total"]) for line in events(tmp_path, "train")]
+    expected = [(2, (each[0] + each[1]) / 2), (3, each[2]), (4, each[3]), (6, (each[4] + each[5]) / 2)]
+    assert [step for step, _ in lines] == [step for step, _ in expected]
+    assert [total for _, total in lines] == pytest.approx([total for _, total in expected])
+
+
+def test_images_that_fill_no_batch_wait_for_another_epoch(data: Path, tmp_path: Path) -> None:
+    summary = make_trainer(data, tmp_path, replace(SMALL, batch_size=10, accumulation=2, epochs=1)).fit()
+    assert summary.steps == 1
+
+
+def test_loader_workers_change_nothing(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    make_trainer(data, tmp_path, run=replace(HURRIED, workers=1)).fit()
+    assert_same(final_state(gap_run), final_state(tmp_path))
+    assert timeless(events(gap_run)) == timeless(events(tmp_path))
+
+
+def test_without_validation_images_the_accuracy_is_unknown(data: Path, tmp_path: Path) -> None:
+    summary = make_trainer(data, tmp_path, replace(SMALL, epochs=1, batch_size=12), val_images=None).fit()
+    assert math.isnan(summary.top1) and math.isnan(summary.top5)
+    assert not events(tmp_path, "val")
+    assert CheckpointFolder(tmp_path).is_finished()
+
+
+@pytest.mark.parametrize("seed", [20261123, 2**63 - 1])
+def test_large_seeds(data: Path, tmp_path: Path, seed: int) -> None:
+    config = replace(SMALL, method="has", seed=seed, epochs=1, batch_size=6, optimiser=SGD)
+    assert make_trainer(data, tmp_path, config).fit().steps == 2
+
+
+# --- stopped and resumed
+
+
+STOPS = {
+    "SIGTERM in the middle of an epoch": (SMALL, 4, send(signal.SIGTERM), StoppedBySignal, 4),
+    "SIGINT at the end of an epoch": (SMALL, 3, send(signal.SIGINT), StoppedBySignal, 3),
+    "dropout, hidden patches, parts, killed": (
+        replace(SMALL, arch="alexnet-gap-plus", method="has", accumulation=2, clip_norm=1.0),
+        5,
+        crash,
+        Crash,
+        4,
+    ),
+    "all losses, warm-up, killed in the first epoch": (
+        replace(saliency(), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
+        2,
+        crash,
+        Crash,
+        1,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", STOPS)
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(case: str, data: Path, tmp_path: Path) -> None:
+    config, after, action, error, saved = STOPS[case]
+    # Zero minutes: a checkpoint after every step, so that a killed run has one in the middle of an epoch.
+    often = replace(HURRIED, checkpoint_minutes=0.0, keep_last=1)
+    whole = make_trainer(data, tmp_path / "whole", config, run=often).fit()
+
+    stopped = tmp_path / "stopped"
+    with pytest.raises(error):
+        make_trainer(data, stopped, config, run=often, progress=Interrupt(after, action)).fit()
+    assert CheckpointFolder(stopped).steps() == [saved]
+    assert not CheckpointFolder(stopped).is_finished()
+    resumed = make_trainer(data, stopped, config, run=often).fit(resume=True)
+
+    assert resumed == whole
+    assert_same(final_state(stopped), final_state(tmp_path / "whole"))
+    assert timeless(events(stopped)) == timeless(events(tmp_path / "whole"))
+    assert (stopped / "finished.json").read_text() == (tmp_path / "whole" / "finished.json").read_text()
+
+
+def test_a_run_killed_before_its_marker_finishes_without_a_step(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    interrupted = Interrupt(6, lambda: None)
+    trainer = make_trainer(data, tmp_path, progress=interrupted)
+    whole = trainer.fit()
+    (tmp_path / "finished.json").unlink()
+    again = Interrupt(1, crash)
+    assert make_trainer(data, tmp_path, progress=again).fit(resume=True) == whole
+    assert CheckpointFolder(tmp_path).is_finished()
+    assert timeless(events(tmp_path)) == timeless(events(gap_run))
+    assert any("resumed from" in line and "step 6" in line for line in again.said)
+
+
+def test_signals_are_as_before_after_a_run(data: Path, tmp_path: Path) -> None:
+    def mine(_number: int, _frame: object) -> None:
+        raise AssertionError("not called")
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with pytest.raises(StoppedBySignal, match="SIGINT"):
+            make_trainer(data, tmp_path, progress=Interrupt(1, send(signal.SIGINT))).fit()
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_resuming_another_configuration_names_what_differs(data: Path, gap_run: Path) -> None:
+    other = replace(SMALL, seed=3, optimiser=replace(SMALL.optimiser, lr=0.5))
+    before = (gap_run / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError) as caught:
+        make_trainer(data, gap_run, other).fit(resume=True)
+    assert "optimiser.lr: 0.001 there, 0.5 now" in str(caught.value)
+    assert "seed: 0 there, 3 now" in str(caught.value)
+    assert "batch_size" not in str(caught.value)
+    assert (gap_run / "metrics.jsonl").read_text() == before
+
+
+def test_resuming_with_other_images_is_refused(gap_run: Path, tmp_path: Path) -> None:
+    more = make_colour_folders(tmp_path / "more", train=6)
+    with pytest.raises(CheckpointError, match=r"had 3 steps in an epoch, now there are 4"):
+        make_trainer(more, gap_run).fit(resume=True)
+
+
+def test_resuming_with_as_many_other_images_is_refused(gap_run: Path, tmp_path: Path) -> None:
+    others = make_colour_folders(tmp_path / "others")
+    renamed = next((others / "train").glob("*/*.png"))
+    renamed.rename(renamed.with_stem("zzz"))
+    with pytest.raises(CheckpointError, match="was trained on other images"):
+        make_trainer(others, gap_run).fit(resume=True)
+
+
+def test_weights_that_are_not_finite_are_never_saved(data: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(data, tmp_path)
+    with torch.no_grad():
+        trainer.model.classifier.linear.weight[0, 0] = float("inf")
+    with pytest.raises(TrainingDiverged, match="weights are no longer finite"):
+        trainer.save()
+    assert CheckpointFolder(tmp_path).steps() == []
+
+
+def test_a_run_told_to_stop_in_its_validation_validates_again(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    # The third step is the last of its epoch and is followed by the validation.
+    stopping = Interrupt(3, send(signal.SIGTERM))
+    with pytest.raises(StoppedBySignal, match="SIGTERM"):
+        make_trainer(data, tmp_path, progress=stopping).fit()
+    assert CheckpointFolder(tmp_path).steps() == [3]
+    assert events(tmp_path, "val") == [] and not any("epoch 1/" in line for line in stopping.said)
+    make_trainer(data, tmp_path).fit(resume=True)
+    assert timeless(events(tmp_path)) == timeless(events(gap_run))
+
+
+def test_resuming_without_a_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        make_trainer(data, tmp_path).fit(resume=True)
+
+
+def test_as_many_checkpoints_stay_as_asked_for(data: Path, tmp_path: Path) -> None:
+    run = replace(HURRIED, checkpoint_minutes=0.0, keep_last=2)
+    make_trainer(data, tmp_path, run=run).fit()
+    assert CheckpointFolder(tmp_path).steps() == [5, 6]
+
+
+# --- what cannot work
+
+
+def test_a_run_that_diverges_ends_with_advice_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, batch_norm=False, optimiser=OptimiserConfig(name="sgd", lr=1e20))
+    with pytest.raises(TrainingDiverged, match=r"not finite.*--lr"):
+        make_trainer(data, tmp_path, config).fit()
+    assert CheckpointFolder(tmp_path).steps() == []
+    assert not CheckpointFolder(tmp_path).is_finished()
+
+
+@pytest.mark.parametrize(
+    ("config", "processes", "message"),
+    [
+        (replace(SMALL, accumulation=3), ALONE, "batch size 4 does not divide into 1 processes with 3 parts"),
+        (SMALL, replace(ALONE, world_size=3), "batch size 4 does not divide into 3 processes with 1 parts"),
+        (replace(SMALL, batch_size=16), ALONE, "12 images"),
+        (replace(SMALL, batch_size=16, accumulation=2), ALONE, "12 images do not fill one batch of 16"),
+    ],
+)
+def test_batches_that_cannot_be_made(
+    data: Path, tmp_path: Path, config: TrainConfig, processes: Processes, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_trainer(data, tmp_path, config, processes=processes)
+
+
+def test_the_perceptual_network_is_there_exactly_with_the_triplet_loss(data: Path, tmp_path: Path) -> None:
+    for config, network in ((saliency(), None), (SMALL, torch.nn.Identity())):
+        with pytest.raises(ValueError, match="exactly when the triplet loss is on"):
+            make_trainer(data, tmp_path, config, perceptual=network)
+
+
+def test_the_perceptual_network_sees_images_foregrounds_and_backgrounds(data: Path, tmp_path: Path) -> None:
+    """F(x) without gradient, then foreground and background, whose sum is the image, in one call."""
+    seen: list[tuple[torch.Tensor, bool]] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append((images.detach().clone(), torch.is_grad_enabled()))
+            return functional.adaptive_avg_pool2d(images, 1).flatten(1)
+
+    config = replace(saliency(use_map=False), epochs=1, batch_size=12, optimiser=SGD)
+    make_trainer(data, tmp_path, config, perceptual=Spy()).fit()
+    (images, first_gradient), (masked, second_gradient) = seen
+    assert (first_gradient, second_gradient) == (False, True)
+    assert images.shape == (12, 3, 64, 64) and masked.shape == (24, 3, 64, 64)
+    torch.testing.assert_close(masked[:12] + masked[12:], images)
+    assert images.min() >= 0 and 0.5 < images.max() <= 1
+
+
+def test_initial_weights_are_loaded_before_the_first_step(data: Path, tmp_path: Path) -> None:
+    def zero(model: torch.nn.Module) -> None:
+        torch.nn.init.zeros_(model.get_parameter("classifier.linear.weight"))
+
+    make_trainer(data, tmp_path, replace(SMALL, epochs=1), initialise=zero).fit()
+    # Scores that are the biases alone: near ln 3, however the biases are drawn.
+    assert events(tmp_path, "train")[0]["total"] == pytest.approx(math.log(3), abs=0.05)

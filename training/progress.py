@@ -1,0 +1,37 @@
+"""Names what a run tells while it works, how it ends early, and what it reached."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Progress", "StoppedBySignal", "TrainingSummary"]
+
+
+class StoppedBySignal(RuntimeError):
+    """The run was told to stop (SIGTERM, SIGINT), saved a checkpoint and can be resumed."""
+
+
+class Progress:
+    """What a trainer tells while it works; this one says nothing."""
+
+    def start_epoch(self, epoch: int, *, batches: int, done: int) -> None:
+        """An epoch (counted from 0) of ``batches`` steps begins after ``done`` of them."""
+
+    def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
+        """A step of ``images`` images is done; numbers come now and then."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """What a finished run reached."""
+
+    epochs: int
+    steps: int
+    top1: float
+    """Top-1 accuracy on the validation images after the last epoch, 0..1; NaN without any."""
+    top5: float
+    """Top-5 accuracy likewise."""
+    peak_memory_bytes: int
+    """Largest GPU memory in use, 0 on a CPU."""
