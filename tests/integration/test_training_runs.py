@@ -162,7 +162,7 @@ def stopped(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A run that was told to stop after its second step."""
     from training.trainer import Trainer
 
-    real, done = Trainer._train_step, []
+    real, done = Trainer.train_step, []
 
     def step(self: Trainer, batches: list) -> None:
         real(self, batches)
