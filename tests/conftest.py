@@ -5,6 +5,7 @@ stops, so that a typing error cannot pass for a run with real data.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,14 @@ def real_data() -> Path:
     if folder is None:
         pytest.skip(REASON)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Compute with one thread: the tests share the machine, and sums are the same on machines of any size."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

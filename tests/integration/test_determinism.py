@@ -87,16 +87,7 @@ def test_the_place_and_the_age_of_the_data_do_not_matter(data: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_concurrent_array_tasks_make_the_same_folder(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
-    tasks = [
-        subprocess.Popen(
-            command(data, tmp_path / "maps", "--task-index", str(task), "--task-count", "2"),
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for task in range(2)
-    ]
+    tasks = [start_run(data, tmp_path / "maps", "--task-index", str(task), "--task-count", "2") for task in range(2)]
     for task in tasks:
         _, stderr = task.communicate(timeout=DEADLINE_S)
         assert task.returncode == 0, stderr
@@ -112,13 +103,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     kept: dict[str, int] = {}
     # Each try is killed a moment after it has committed something, at another point of its work each time.
     for delay_s in KILL_DELAYS_S[jobs]:
-        with subprocess.Popen(
-            command(data, out, "--jobs", jobs),
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as run:
+        with start_run(data, out, "--jobs", jobs) as run:
             wait_for_a_shard(run, out, more_than=len(kept))
             time.sleep(delay_s)
             kill_group(run)
@@ -131,6 +116,18 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     propose(data, out, "--jobs", jobs)
     assert digests(out) == expected
     assert verify_folder(out) == []
+
+
+def start_run(data: Path, out: Path, *words: str) -> subprocess.Popen:
+    """Begin a run in a process group of its own, which its workers share."""
+    return subprocess.Popen(
+        command(data, out, *words),
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def wait_for_a_shard(run: subprocess.Popen, out: Path, *, more_than: int) -> None:
@@ -164,14 +161,7 @@ def test_an_interrupted_run_says_so_and_can_go_on(
     data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
 ) -> None:
     out = tmp_path / "maps"
-    with subprocess.Popen(
-        command(data, out, "--jobs", jobs),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as run:
+    with start_run(data, out, "--jobs", jobs) as run:
         wait_for_a_shard(run, out, more_than=0)
         # What Ctrl-C on a terminal does: every process of the group gets it.
         os.killpg(run.pid, signal.SIGINT)
@@ -187,14 +177,7 @@ def test_an_interrupted_run_says_so_and_can_go_on(
 @pytest.mark.slow
 def test_sigterm_ends_the_workers_too_and_a_rerun_goes_on(data: Path, expected: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "maps"
-    with subprocess.Popen(
-        command(data, out, "--jobs", "2"),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as run:
+    with start_run(data, out, "--jobs", "2") as run:
         wait_for_a_shard(run, out, more_than=0)
         run.send_signal(signal.SIGTERM)
         _, stderr = run.communicate(timeout=DEADLINE_S)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from tests.integration.prep_command import REPOSITORY
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
 
 # Without batch norm, whose statistics gloo does not share; SGD, because Adam makes large steps of rounding errors.
 WORDS = (
@@ -26,14 +25,6 @@ WORDS = (
     "--input-size 64 --batch-size 4 --accumulation 2 --workers 0 --log-every 1"
 ).split()
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipelines.train_cli")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import math
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,15 +37,9 @@ from training.progress import StoppedBySignal
 from training.sampling import SampleKey
 from training.schedules import OptimiserConfig, ScheduleConfig
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SGD = OptimiserConfig(name="sgd", lr=0.01)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
