@@ -18,7 +18,14 @@ from pseudo_maps.shards import (
 )
 
 MAP_SIZE = 12
+FULL = np.full((MAP_SIZE, MAP_SIZE), 255, dtype=np.uint8)
+EMPTY = np.zeros((MAP_SIZE, MAP_SIZE), dtype=np.uint8)
 CONFIGURATION = {"method": "geodesic", "working_size": 500, "proposals": {"seeds": 30}}
+
+
+def writer_of(path, *, rows=1, **changes):
+    options = {"map_size": MAP_SIZE, "provenance": make_provenance(CONFIGURATION)} | changes
+    return ShardWriter(path, rows=rows, **options)
 
 
 def make_row(image_id, *, peak=0.5, status=STATUS_OK, wnid="n01440764", **changes):

@@ -13,23 +13,18 @@ from pseudo_maps.shards import (
     SCHEMA_VERSION,
     ShardError,
     ShardReader,
-    ShardWriter,
     make_provenance,
 )
-from tests.pseudo_maps.shard_making import CONFIGURATION, MAP_SIZE, make_map, make_row, make_shard
-
-FULL = np.full((MAP_SIZE, MAP_SIZE), 255, dtype=np.uint8)
-EMPTY = np.zeros((MAP_SIZE, MAP_SIZE), dtype=np.uint8)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "val-00000-of-00001.h5"
-
-
-def writer_of(path, *, rows=1, **changes):
-    options = {"map_size": MAP_SIZE, "provenance": make_provenance(CONFIGURATION)} | changes
-    return ShardWriter(path, rows=rows, **options)
+from tests.pseudo_maps.shard_making import (
+    CONFIGURATION,
+    EMPTY,
+    FULL,
+    MAP_SIZE,
+    make_map,
+    make_row,
+    make_shard,
+    writer_of,
+)
 
 
 def test_read_gives_what_was_written(path):

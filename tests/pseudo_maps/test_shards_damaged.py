@@ -11,23 +11,8 @@ from pseudo_maps._shard_read import read_places
 from pseudo_maps.shards import (
     ShardError,
     ShardReader,
-    ShardWriter,
-    make_provenance,
 )
-from tests.pseudo_maps.shard_making import CONFIGURATION, MAP_SIZE, flip_byte, make_shard
-
-FULL = np.full((MAP_SIZE, MAP_SIZE), 255, dtype=np.uint8)
-EMPTY = np.zeros((MAP_SIZE, MAP_SIZE), dtype=np.uint8)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "val-00000-of-00001.h5"
-
-
-def writer_of(path, *, rows=1, **changes):
-    options = {"map_size": MAP_SIZE, "provenance": make_provenance(CONFIGURATION)} | changes
-    return ShardWriter(path, rows=rows, **options)
+from tests.pseudo_maps.shard_making import MAP_SIZE, flip_byte, make_shard
 
 
 def test_every_flipped_byte_of_a_chunk_is_noticed(path):
