@@ -17,6 +17,8 @@ from pseudo_maps import __version__
 
 __all__ = [
     "CONTEXT_SETTINGS",
+    "EXIT_INTERRUPTED",
+    "EXIT_TERMINATED",
     "CommandGroup",
     "Progress",
     "SingleCommand",

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command_line import CONTEXT_SETTINGS, SingleCommand, common_options
+from pipelines.command_line import (
+    CONTEXT_SETTINGS,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    SingleCommand,
+    common_options,
+)
 from pipelines.prep_cli import data_option, layout_option
 
 if TYPE_CHECKING:
@@ -26,8 +32,6 @@ OPTIMISER_NAMES = ("adam", "adamw", "sgd")
 SCHEDULE_NAMES = ("constant", "step", "cosine")
 STEP_MILESTONES = (1 / 3, 2 / 3)
 """Where --schedule step lowers the rate tenfold: the epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
-EXIT_TERMINATED = 143
-EXIT_INTERRUPTED = 130
 
 
 @click.command(cls=SingleCommand, context_settings=CONTEXT_SETTINGS)

@@ -1,6 +1,7 @@
 """Turns data sets, a folder of maps and names of weights into a trainer that is ready to run."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pipelines.datasets import Dataset
 from pseudo_maps.shards import MapIndex
 from training.augmentation import EVALUATION_CROP
 from training.config import TrainConfig, TrainRunConfig
-from training.image_loading import TrainingImages, check_maps
+from training.image_loading import OnMissing, TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.model import LocalizationModel
 from training.processes import Processes
@@ -37,7 +38,7 @@ class TerminalProgress(Progress):
             total=batches, initial=done, desc=f"epoch {epoch + 1}", unit=" step", disable=None, leave=False
         )
 
-    def step(self, images: int, numbers: dict[str, float] | None) -> None:  # type: ignore[override]
+    def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
         """Advance the bar."""
         assert self._bar is not None
         self._bar.update(1)
@@ -63,7 +64,7 @@ def build_trainer(
     processes: Processes,
     maps: Path | None,
     perceptual_weights: str,
-    on_missing: str = "refuse",
+    on_missing: OnMissing = "refuse",
     limit: int | None = None,
 ) -> Trainer:
     """Open everything that a run reads, say what was found, and join it.
@@ -95,7 +96,7 @@ def build_trainer(
     index = None
     if maps is not None:
         index = MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
-        records, report = check_maps(records, index, on_missing=on_missing)  # type: ignore[arg-type]
+        records, report = check_maps(records, index, on_missing=on_missing)
         progress.say(f"maps: {report.describe()}")
         config = replace(config, maps=index.provenance["configuration"])
     perceptual = None

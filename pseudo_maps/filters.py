@@ -66,4 +66,5 @@ def tent_filter(values: npt.NDArray[np.float32], *, radius: int) -> npt.NDArray[
     turned = cv2.transpose(down)
     across = np.empty_like(turned)
     _tent_down(turned.reshape(len(turned), -1), radius, across.reshape(len(turned), -1))
-    return cv2.transpose(across).reshape(values.shape)
+    smoothed: npt.NDArray[np.float32] = cv2.transpose(across).reshape(values.shape)
+    return smoothed

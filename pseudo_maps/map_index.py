@@ -67,7 +67,7 @@ class MapIndex:
     -----
     Opening reads the tables only: about 2 ms a shard of 1000 rows. Per image it keeps the id, two 8-byte
     numbers to find it, the peak and one byte for the status. A map costs one positioned read, zlib and the
-    checksum, 0.1 ms at 224x224; the first map of a shard in a process costs 2 ms more.
+    checksum, about 0.16 ms at 224x224, most of it zlib; the first map of a shard in a process costs 2 ms more.
 
     Threads may share an index. A forked process opens its own files, and so does a process that got the index
     pickled (which sends the arrays, not the maps).
@@ -168,7 +168,7 @@ class MapIndex:
 
     def status(self, image_id: str) -> str:
         """Status of an image: ``STATUS_OK`` or a failure code; KeyError when it is in no shard."""
-        return self._status_names[self._statuses[self._position(image_id)]]
+        return self._status_names[int(self._statuses[self._position(image_id)])]
 
     def peak(self, image_id: str) -> float:
         """Maximum of an image's map before scaling, 0 for an image that failed; KeyError for an unknown id."""

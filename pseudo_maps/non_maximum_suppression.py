@@ -31,7 +31,7 @@ def _bilinear(values: Floats, y: float, x: float) -> float:
     fy, fx = y - y0, x - x0
     upper = values[y0, x0] * (1 - fx) + values[y0, x1] * fx
     lower = values[y1, x0] * (1 - fx) + values[y1, x1] * fx
-    return upper * (1 - fy) + lower * fy
+    return float(upper * (1 - fy) + lower * fy)
 
 
 @kernel

@@ -178,7 +178,7 @@ def propose_from_boundaries(boundaries: BoundaryStrength, *, config: ProposalCon
     regions = build_region_graph(labels, region_count=region_count)
     costs = geodesic_costs(boundaries.edge_weights(regions))
     graph = build_cost_graph(regions.edges, costs, region_count=region_count)
-    region_boxes, _, sides = region_geometry(labels, region_count=region_count)
+    region_boxes, sides = region_geometry(labels, region_count=region_count)
     masks, scores = geodesic_masks(graph, sides, config=config)
     return Proposals(labels, masks, scores, region_boxes)
 

@@ -151,18 +151,16 @@ def crossing_percentiles(
 
 
 @kernel
-def _geometry(labels: Ints, region_count: int) -> tuple[Ints, Longs, Ints]:
+def _geometry(labels: Ints, region_count: int) -> tuple[Ints, Ints]:
     height, width = labels.shape
     boxes = np.empty((region_count, 4), dtype=np.int32)
     boxes[:, 0] = width
     boxes[:, 1] = height
     boxes[:, 2] = -1
     boxes[:, 3] = -1
-    areas = np.zeros(region_count, dtype=np.int64)
     for y in range(height):
         for x in range(width):
             region = labels[y, x]
-            areas[region] += 1
             boxes[region, 0] = min(boxes[region, 0], x)
             boxes[region, 1] = min(boxes[region, 1], y)
             boxes[region, 2] = max(boxes[region, 2], x)
@@ -177,22 +175,20 @@ def _geometry(labels: Ints, region_count: int) -> tuple[Ints, Longs, Ints]:
             sides[region] |= LEFT
         if boxes[region, 2] >= width - BORDER_WIDTH_PX:
             sides[region] |= RIGHT
-    return boxes, areas, sides
+    return boxes, sides
 
 
 def region_geometry(
     labels: npt.NDArray[np.int32], *, region_count: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Boxes, areas and touched sides of the superpixels of a (H, W) label map with values 0..S-1.
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Boxes and touched sides of the superpixels of a (H, W) label map with values 0..S-1.
 
     Returns
     -------
     boxes_xyxy
         (S, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive: ``0 <= x0 <= x1 < W``.
-    areas
-        (S,) int64 in pixels.
     sides
         (S,) int32 bit mask: 1 top, 2 bottom, 4 left, 8 right, by the outermost ``BORDER_WIDTH_PX`` pixels.
     """
-    boxes, areas, sides = _geometry(labels, region_count)
-    return boxes, areas, sides
+    boxes, sides = _geometry(labels, region_count)
+    return boxes, sides

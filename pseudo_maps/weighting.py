@@ -25,4 +25,5 @@ def superpixel_saliency(masks: npt.NDArray[np.bool_], *, weighting: str) -> npt.
     if weighting not in WEIGHTINGS:
         raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {weighting!r}")
     counts = np.count_nonzero(masks, axis=0)
-    return (counts / max(len(masks), 1)).astype(np.float32)
+    shares: npt.NDArray[np.float32] = (counts / max(len(masks), 1)).astype(np.float32)
+    return shares

@@ -144,7 +144,7 @@ def test_masks_equal_the_specification(
     rng = np.random.default_rng(seed)
     weights = np.full(len(regions.edges), 0.3) if flat else rng.random(len(regions.edges))
     costs = geodesic_costs(weights.astype(np.float32))
-    _, _, sides = region_geometry(labels, region_count=rows * columns)
+    _, sides = region_geometry(labels, region_count=rows * columns)
     config = ProposalConfig(seeds=seeds, levels=levels, max_iou=max_iou, seed_proposals=seed_proposals)
     graph = build_cost_graph(regions.edges, costs, region_count=rows * columns)
     masks, scores = geodesic_masks(graph, sides, config=config)
