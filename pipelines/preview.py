@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.boxes import boxes_at_thresholds
+from evaluation.overlays import Picture, draw_boxes, heat_colours, overlay_heat, png_bytes
+from evaluation.wsoleval import boxes_at_thresholds
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
@@ -23,36 +24,12 @@ _TEXT = (40, 40, 40)
 _PREDICTED = (255, 64, 32)
 _GROUND_TRUTH = (0, 200, 64)
 
-Picture = npt.NDArray[np.uint8]
-
-
-def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
-    """Colours (H, W, 3) uint8 RGB of a (H, W) uint8 map, dark blue to yellow (viridis)."""
-    coloured: Picture = cv2.applyColorMap(map_hw, cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    return np.ascontiguousarray(coloured)
-
-
-def overlay_heat(image_rgb: Picture, map_hw: npt.NDArray[np.uint8]) -> Picture:
-    """Blend a (H, W, 3) uint8 RGB image with the colours of its (H, W) uint8 map, half and half."""
-    blended: Picture = cv2.addWeighted(image_rgb, 0.5, heat_colours(map_hw), 0.5, 0)
-    return blended
-
-
-def draw_boxes(image_rgb: Picture, boxes_xyxy: npt.ArrayLike, *, colour: tuple[int, int, int]) -> Picture:
-    """A copy of a (H, W, 3) uint8 RGB image with (n, 4) inclusive pixel boxes drawn two pixels wide."""
-    drawn = image_rgb.copy()
-    for x0, y0, x1, y1 in np.rint(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)).astype(int):
-        cv2.rectangle(drawn, (int(x0), int(y0)), (int(x1), int(y1)), colour, 2)
-    return drawn
-
 
 def save_png(path: Path, image_rgb: Picture) -> None:
     """Write a (H, W, 3) uint8 RGB picture as PNG, making the folder when it is missing."""
-    encoded, data = cv2.imencode(".png", image_rgb[..., ::-1])
-    if not encoded:
-        raise OSError(f"{path}: the picture could not be encoded as PNG")
+    content = png_bytes(image_rgb)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(content)
 
 
 def contact_sheet(

@@ -30,6 +30,7 @@ __all__ = [
     "FoundCheckpoint",
     "load_checkpoint",
     "save_checkpoint",
+    "write_atomically",
 ]
 
 CHECKPOINT_FORMAT = "saliency-aware-wsol checkpoint"
@@ -88,7 +89,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     # Built in memory, because torch's writer hides the error number of a full disk behind an error of its own.
     buffer = io.BytesIO()
     torch.save(envelope, buffer)
-    _write_atomically(Path(path), buffer.getbuffer())
+    write_atomically(Path(path), buffer.getbuffer())
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -256,7 +257,7 @@ class CheckpointFolder:
             As ``save_checkpoint``.
         """
         text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
-        _write_atomically(self._run_dir / _FINISHED_NAME, f"{text}\n".encode())
+        write_atomically(self._run_dir / _FINISHED_NAME, f"{text}\n".encode())
 
     def is_finished(self) -> bool:
         """Whether the completion marker is there and whole."""
@@ -296,7 +297,14 @@ def _check_plain(value: object, *, place: str) -> None:
         )
 
 
-def _write_atomically(path: Path, encoded: bytes | memoryview) -> None:
+def write_atomically(path: Path, encoded: bytes | memoryview) -> None:
+    """Make a file appear whole, with this content and safe on the disk, or leave what was there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

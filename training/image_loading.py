@@ -36,6 +36,9 @@ __all__ = [
     "TrainingImages",
     "build_loader",
     "check_maps",
+    "decode_at_least",
+    "keep_batch",
+    "start_worker",
     "to_device",
 ]
 
@@ -203,7 +206,6 @@ class TrainingImages(Dataset[Batch]):
         self._crop = crop
         self._seed = seed
         self._index = index
-        self._enough_px = math.ceil(crop.short_side_px * _ASSUMED_ASPECT)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -236,7 +238,8 @@ class TrainingImages(Dataset[Batch]):
         into_images = images_bhwc.numpy()
         into_maps = None if maps_bhw is None else maps_bhw.numpy()
         for row, key in enumerate(keys):
-            decoded = self._decode(key.position)
+            path = os.path.join(self._root, os.fsdecode(self._paths[key.position]))
+            decoded = decode_at_least(path, short_side_px=self._crop.short_side_px)
             generator = counter_generator(seed=self._seed, epoch=key.epoch, position=key.position)
             window = draw_window(generator, (decoded.file_height, decoded.file_width), self._crop)
             into_images[row] = sample_image(decoded.rgb_hwc, window, size)
@@ -250,14 +253,20 @@ class TrainingImages(Dataset[Batch]):
             positions_b=positions_b,
         )
 
-    def _decode(self, position: int) -> DecodedImage:
-        """The image, at a reduced scale where even so no window of this kind has to be enlarged."""
-        path = os.path.join(self._root, os.fsdecode(self._paths[position]))
-        decoded = decode_image(path, enough_px=self._enough_px)
-        short = min(decoded.rgb_hwc.shape[:2])
-        if short < min(self._crop.short_side_px, decoded.file_height, decoded.file_width):
-            decoded = decode_image(path)
-        return decoded
+
+def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> DecodedImage:
+    """The image at a reduced scale, where its short side still has as many pixels as wanted.
+
+    Raises
+    ------
+    ImageDecodeError, OSError
+        The image cannot be read.
+    """
+    decoded = decode_image(path, enough_px=math.ceil(short_side_px * _ASSUMED_ASPECT))
+    short = min(decoded.rgb_hwc.shape[:2])
+    if short < min(short_side_px, decoded.file_height, decoded.file_width):
+        decoded = decode_image(path)
+    return decoded
 
 
 def build_loader(
@@ -297,8 +306,8 @@ def build_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_keep_batch,
-        worker_init_fn=_start_worker,
+        collate_fn=keep_batch,
+        worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
         persistent_workers=workers > 0,
         prefetch_factor=prefetch_batches if workers > 0 else None,
@@ -308,12 +317,14 @@ def build_loader(
     )
 
 
-def _keep_batch(batch: Any) -> Any:
+def keep_batch(batch: Any) -> Any:
+    """What a loader collates with: the batch itself."""
     # The data set makes whole batches, so nothing is left to collate.
     return batch
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """What a loader's worker starts with: it ends with its parent, and decodes in one thread."""
     heed_parent_alone()
     # torch's own loader limits torch in its workers; OpenCV would start a pool as large as the machine in each.
     cv2.setNumThreads(1)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from evaluation.boxes import boxes_at_thresholds
+from evaluation.wsoleval import boxes_at_thresholds
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pipelines.prep_cli import main
 from pipelines.preview import (

@@ -1,0 +1,124 @@
+"""Turns right-or-wrong results that arrive in batches into 95 % bootstrap intervals, without keeping any image.
+
+Legend: I images, S bootstrap samples, C counted columns (every threshold level of every figure).
+The Poisson bootstrap (Chamandy et al., "Estimating uncertainty for massive data streams", Google technical report
+2012) replaces drawing N images with replacement by giving each image of each sample an independent weight of
+distribution Poisson(1). So a sample is a weighted sum, batches can come in any order, and memory is S x C.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["COVERAGE", "INTERVAL_KIND", "WeightedSums", "percentile_interval", "poisson_weights"]
+
+COVERAGE = 0.95
+"""Coverage of the intervals printed beside rates."""
+
+INTERVAL_KIND = "bootstrap 95 %"
+"""Name of these intervals in result files."""
+
+_BITS = 16
+"""Random bits a weight: probabilities are exact to 2^-17, and a table of 65,536 bytes stays in the cache."""
+
+_WEIGHTS_PER_STEP = 16
+"""One step of Philox's counter gives four 64-bit words."""
+
+
+def _poisson_table() -> npt.NDArray[np.uint8]:
+    probabilities = [math.exp(-1) / math.factorial(count) for count in range(12)]
+    ends = np.rint(np.cumsum(probabilities) * 2**_BITS)
+    return np.searchsorted(ends, np.arange(2**_BITS), side="right").astype(np.uint8)
+
+
+_POISSON_OF_BITS = _poisson_table()
+
+
+def poisson_weights(indexes_i: npt.ArrayLike, *, samples: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Weights ``(I, S)`` uint8 of images in bootstrap samples: independent draws of Poisson(1), at most 8.
+
+    Parameters
+    ----------
+    indexes_i
+        (I,) positions of the images in the data set, ``0 <= index``. The weights of an image depend on its index,
+        ``samples`` and ``seed`` alone: not on the batch, the order or the process.
+    samples
+        S, at least 0.
+    seed
+        ``0 <= seed < 2**64``.
+
+    Raises
+    ------
+    ValueError
+        An argument is outside its range.
+
+    Notes
+    -----
+    The generator is Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the
+    seed, its counter set by the index: a run of neighbouring images is one draw, 35 microseconds each in the worst
+    case of interleaved ones.
+    """
+    index_i = np.asarray(indexes_i, dtype=np.int64)
+    if index_i.ndim != 1 or (index_i < 0).any() or samples < 0 or not 0 <= seed < 2**64:
+        raise ValueError("expected indexes (I,) >= 0, samples >= 0 and 0 <= seed < 2**64")
+    weights_is = np.empty((len(index_i), samples), dtype=np.uint8)
+    if weights_is.size == 0:
+        return weights_is
+    steps = -(-samples // _WEIGHTS_PER_STEP)
+    run_starts = np.concatenate([[0], np.flatnonzero(np.diff(index_i) != 1) + 1, [len(index_i)]])
+    for start, end in zip(run_starts[:-1].tolist(), run_starts[1:].tolist(), strict=True):
+        generator = np.random.Philox(counter=int(index_i[start]) * steps, key=seed)
+        words = generator.random_raw((end - start) * steps * 4)
+        # Little-endian on every machine, so that results do not depend on it.
+        bits = words.astype("<u8").view("<u2").reshape(end - start, steps * _WEIGHTS_PER_STEP)
+        weights_is[start:end] = _POISSON_OF_BITS[bits[:, :samples]]
+    return weights_is
+
+
+class WeightedSums:
+    """Weighted number of hits of every bootstrap sample in every column.
+
+    Parameters
+    ----------
+    columns
+        C.
+    samples
+        S.
+
+    Attributes
+    ----------
+    sums_sc : numpy.ndarray
+        (S, C) int32, enough for 2**31 / 8 images.
+    """
+
+    def __init__(self, columns: int, *, samples: int) -> None:
+        self.sums_sc = np.zeros((samples, columns), dtype=np.int32)
+
+    def add(self, weights_is: npt.NDArray[np.uint8], hits_ic: npt.NDArray[np.bool_]) -> None:
+        """Add a batch: weights (I, S) as ``poisson_weights`` draws them, and which images hit, (I, C).
+
+        Raises
+        ------
+        ValueError
+            The shapes do not fit.
+        """
+        if weights_is.shape[1] != self.sums_sc.shape[0] or hits_ic.shape != (len(weights_is), self.sums_sc.shape[1]):
+            raise ValueError(f"expected (I, S) and (I, C), found {weights_is.shape} and {hits_ic.shape}")
+        # float32 has the fast matrix product, and whole numbers below 2^24 (2 million images a batch) are exact in
+        # it: 256 images x 1000 samples x 1275 columns take 11 ms on one core.
+        products_sc = weights_is.T.astype(np.float32) @ hits_ic.astype(np.float32)
+        self.sums_sc += products_sc.astype(np.int32)
+
+
+def percentile_interval(values_s: npt.NDArray[np.float64]) -> list[float] | None:
+    """The 2.5th and 97.5th percentile of bootstrap figures (S,), NaN left out; None when none is left.
+
+    A figure is NaN where a sample of a tiny data set holds no image at all.
+    """
+    finite = values_s[~np.isnan(values_s)]
+    if finite.size == 0:
+        return None
+    tail = 100 * (1 - COVERAGE) / 2
+    low, high = np.percentile(finite, [tail, 100 - tail])
+    return [float(low), float(high)]

@@ -1,0 +1,77 @@
+"""Turns images, maps and boxes into pictures: heat colours, overlays, drawn boxes, PNG bytes.
+
+Legend: H W pixels, N boxes. Pictures are ``(H, W, 3)`` uint8 RGB. Boxes are ``x0, y0, x1, y1`` in 0-based pixels
+of the picture, both corners inside the box.
+"""
+
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Picture", "draw_boxes", "heat_colours", "overlay_heat", "png_bytes"]
+
+Picture: TypeAlias = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+
+def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
+    """Colours ``(H, W, 3)`` uint8 RGB of a map ``(H, W)`` uint8, dark blue to yellow (viridis)."""
+    coloured: Picture = cv2.applyColorMap(map_hw, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    return np.ascontiguousarray(coloured)
+
+
+def overlay_heat(image_rgb: Picture, map_hw: npt.NDArray[np.uint8]) -> Picture:
+    """Blend an image ``(H, W, 3)`` uint8 RGB with the colours of its map ``(H, W)`` uint8, half and half.
+
+    Raises
+    ------
+    ValueError
+        Image and map have different height or width.
+    """
+    if image_rgb.shape[:2] != map_hw.shape:
+        raise ValueError(
+            f"expected a map of the image's size {image_rgb.shape[:2]}, found {map_hw.shape}; resize one of them"
+        )
+    blended: Picture = cv2.addWeighted(image_rgb, 0.5, heat_colours(map_hw), 0.5, 0)
+    return blended
+
+
+def draw_boxes(
+    image_rgb: Picture, boxes_xyxy: npt.ArrayLike, *, colour: tuple[int, int, int], width_px: int = 2
+) -> Picture:
+    """A copy of an image ``(H, W, 3)`` uint8 RGB with boxes ``(N, 4)`` drawn as outlines.
+
+    Parameters
+    ----------
+    boxes_xyxy
+        ``x0, y0, x1, y1`` in pixels of the image, inclusive, rounded to whole pixels. N may be 0; what lies
+        outside the image is not drawn.
+    colour
+        Red, green, blue, 0 to 255.
+    width_px
+        Width of the line.
+    """
+    drawn = image_rgb.copy()
+    for x0, y0, x1, y1 in np.rint(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)).astype(int):
+        cv2.rectangle(drawn, (int(x0), int(y0)), (int(x1), int(y1)), colour, width_px)
+    return drawn
+
+
+def png_bytes(image_rgb: Picture) -> bytes:
+    """A picture ``(H, W, 3)`` uint8 RGB as the content of a PNG file, without date or program name.
+
+    Raises
+    ------
+    OSError
+        OpenCV cannot encode it (a side of 0 pixels).
+    """
+    try:
+        encoded, data = cv2.imencode(".png", image_rgb[..., ::-1])
+    except cv2.error as error:
+        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as PNG") from error
+    if not encoded:
+        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as PNG")
+    content: bytes = data.tobytes()
+    return content

@@ -1,0 +1,266 @@
+"""Turns the name of a published evaluation protocol into its rules: map to boxes, ground truth to frame, boxes to IoU.
+
+Legend: H W pixels of a map, B ground-truth boxes of an image, L threshold levels, I images. A protocol scores in a
+frame of 224 x 224 pixels. Boxes are ``x0, y0, x1, y1`` in pixels of it, ``x0 <= x1`` and ``y0 <= y1``, and overlaps
+take both corners as inside the box. The same map can score ten points apart under two of these, so no figure should
+be printed without the name of its protocol.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.boxes import FRAME_PX
+from evaluation.cam_release import RELEASE_GREY_LEVELS, cam_release_box
+from evaluation.fixed_threshold_boxes import (
+    CAM_FRACTION,
+    TS_CAM_FRACTION,
+    checked_map,
+    largest_component,
+    ts_cam_box,
+)
+from evaluation.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
+from evaluation.overlaps import Candidates, Overlaps, best_overlaps
+from evaluation.wsoleval import all_contours, largest_contours, level_thresholds, normalise_score_map
+
+__all__ = ["DEFAULT_PROTOCOL", "FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol"]
+
+DEFAULT_PROTOCOL = "cam"
+"""The rule that the CAM paper states, and most papers after it."""
+
+_SQUASHED = "image squeezed to 224x224"
+_INCLUSIVE = "corners inclusive (+ 1), any ground-truth box"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Protocol:
+    """One published way from a score map and ground-truth boxes to an overlap."""
+
+    name: str
+    """What ``--protocol`` calls it."""
+    summary: str
+    """The protocol in one sentence, with its source."""
+    map_rule: str
+    """What image the map shows and how it is brought to the frame."""
+    threshold_rule: str
+    """Which pixels stand out."""
+    box_rule: str
+    """How these pixels become a box."""
+    ground_truth_rule: str
+    """Which boxes count and how they come to the frame."""
+    iou_rule: str
+    """How overlap is measured and what is enough."""
+    map_to_candidates: Callable[[npt.NDArray[np.generic]], Candidates]
+    """Function of a map (H, W) behind ``candidates``."""
+    boxes_to_frame: Callable[..., npt.NDArray[np.float64]]
+    """Function of boxes (B, 4) and ``image_wh`` behind ``ground_truth``."""
+    thresholds_l: npt.NDArray[np.float64]
+    """(L,) float64, the share of the map's maximum that each level stands for; read-only."""
+    threshold_is_oracle: bool = False
+    """Whether the level is chosen afterwards, as the best on the images scored."""
+    crops_centre: bool = False
+    """Whether the map must show the central 224 of the image squeezed to 256; otherwise it shows the whole image."""
+    border_px: float = 1.0
+    """What a side is longer than the difference of its corners: 1 for inclusive corners, 0 for points."""
+    gt_known_exclusive: bool = False
+    """Whether GT-known Loc asks for an IoU above the wanted one, not for one at least as large."""
+    top1_exclusive: bool = False
+    """The same for Top-1 and Top-5 Loc."""
+
+    def describe(self) -> dict[str, str]:
+        """The rules in words, for result files: summary, map, threshold, box, ground_truth and iou."""
+        return {
+            "summary": self.summary,
+            "map": self.map_rule,
+            "threshold": self.threshold_rule,
+            "box": self.box_rule,
+            "ground_truth": self.ground_truth_rule,
+            "iou": self.iou_rule,
+        }
+
+    def candidates(self, map_hw: npt.NDArray[np.generic]) -> Candidates:
+        """Every box that the protocol takes from one map, in the frame.
+
+        Parameters
+        ----------
+        map_hw
+            Scores of any size and real dtype, higher where the object is. It shows what ``crops_centre`` says.
+
+        Returns
+        -------
+        Candidates
+            Levels run from 0 to L - 1. Maps that are constant or hold NaN or infinity have a defined result:
+            ``cam``, ``psol-crop`` and ``cam-release`` give no box for NaN, infinity and zeros everywhere, and the
+            frame (``cam-release``: less its margin) for another constant above 0 (``cam-release``: other than 0);
+            ``ts-cam`` and ``wsoleval-*`` give the corner box that their evaluators answer.
+
+        Raises
+        ------
+        ValueError
+            The map is not two-dimensional, has no pixels, or does not hold real numbers.
+        """
+        return self.map_to_candidates(map_hw)
+
+    def ground_truth(self, boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) -> npt.NDArray[np.float64]:
+        """Ground-truth boxes ``(B, 4)`` float64 in the frame.
+
+        Parameters
+        ----------
+        boxes_xyxy
+            ``(B, 4)`` inclusive pixel coordinates in the image, ``x0 <= x1`` and ``y0 <= y1``; B may be 0.
+        image_wh
+            Width and height in pixels of the image that the boxes refer to.
+
+        Raises
+        ------
+        ValueError
+            A side of the image is not positive, or a box is not four finite numbers in order.
+        """
+        return self.boxes_to_frame(boxes_xyxy, image_wh=image_wh)
+
+    def overlaps(self, candidates: Sequence[Candidates], ground_truth_b4: Sequence[npt.ArrayLike]) -> Overlaps:
+        """Best IoU of each image at each level; both lists as ``candidates`` and ``ground_truth`` make them.
+
+        A single entry of candidates serves all images, see ``best_overlaps``.
+
+        Raises
+        ------
+        ValueError
+            The lists do not match, or an image has no ground-truth box.
+        """
+        return best_overlaps(candidates, ground_truth_b4, levels=len(self.thresholds_l), border_px=self.border_px)
+
+
+def frame_box() -> npt.NDArray[np.float64]:
+    """The box ``(4,)`` float64 that is the whole frame, inclusive: 0, 0, 223, 223."""
+    return np.array([0, 0, FRAME_PX - 1, FRAME_PX - 1], dtype=np.float64)
+
+
+def _largest_wsoleval(map_hw: npt.NDArray[np.generic]) -> Candidates:
+    return largest_contours(normalise_score_map(checked_map(map_hw)))
+
+
+def _all_wsoleval(map_hw: npt.NDArray[np.generic]) -> Candidates:
+    return all_contours(normalise_score_map(checked_map(map_hw)))
+
+
+def _read_only(thresholds: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    thresholds_l = np.array(thresholds, dtype=np.float64, ndmin=1)
+    thresholds_l.setflags(write=False)
+    return thresholds_l
+
+
+_WSOLEVAL_MAP = f"{_SQUASHED}; map to 224x224 (bicubic), minimum to 0 and maximum to 255, cut to 8 bit"
+_WSOLEVAL_THRESHOLD = (
+    "strictly above int(t * 255), one t of arange(0, 1, .001) for all images: the best on the images scored (oracle)"
+)
+_WSOLEVAL_BOX = "x, y, min(x + w, 223), min(y + h, 223); (0, 0, 0, 0) without contour"
+_CAM_THRESHOLD = "strictly above 20 % of the maximum"
+_CAM_BOX = "largest 8-connected component by pixels, first in scan order of equals; none: no box, wrong"
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="cam",
+            summary="The rule in the CAM paper's words (Zhou et al., CVPR 2016, section 3.2).",
+            map_rule=f"{_SQUASHED}; map clipped at 0, to 224x224 (bilinear), divided by its maximum",
+            threshold_rule=_CAM_THRESHOLD,
+            box_rule=_CAM_BOX,
+            ground_truth_rule="all boxes, scaled to 224, not truncated",
+            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            map_to_candidates=largest_component,
+            boxes_to_frame=scaled_boxes,
+            thresholds_l=_read_only(CAM_FRACTION),
+        ),
+        Protocol(
+            name="cam-release",
+            summary="What the code released with the CAM paper does (Zhou et al., CVPR 2016, bboxgenerator).",
+            map_rule="image squeezed; absolute (ten-crop: summed) map to 224x224 (bilinear), divided by its maximum, "
+            "rounded to 8 bit",
+            threshold_rule="strictly above grey levels 20, 100 and 110; distance to the outside, rescaled to 255, "
+            "above 10",
+            box_rule="contours of all three levels, holes too, clamped 5 px from the right and lower side; the largest",
+            ground_truth_rule="all boxes, scaled to 224, not truncated; images of the blacklist skipped when given",
+            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            map_to_candidates=cam_release_box,
+            boxes_to_frame=scaled_boxes,
+            # The three levels are pooled into one; the lowest bounds what can stand out.
+            thresholds_l=_read_only(RELEASE_GREY_LEVELS[0] / 255),
+        ),
+        Protocol(
+            name="wsoleval-v1",
+            summary="MaxBoxAcc: the largest contour at the best shared threshold (Choe et al., CVPR 2020).",
+            map_rule=_WSOLEVAL_MAP,
+            threshold_rule=_WSOLEVAL_THRESHOLD,
+            box_rule=f"contour with the largest polygon area: {_WSOLEVAL_BOX}",
+            ground_truth_rule="all boxes, scaled to 224 and truncated",
+            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            map_to_candidates=_largest_wsoleval,
+            boxes_to_frame=truncated_boxes,
+            thresholds_l=_read_only(level_thresholds()),
+            threshold_is_oracle=True,
+        ),
+        Protocol(
+            name="wsoleval-v2",
+            summary="MaxBoxAccV2: all contours at the best shared threshold, mean over IoU .3, .5 and .7 "
+            "(Choe et al., extended version of CVPR 2020).",
+            map_rule=_WSOLEVAL_MAP,
+            threshold_rule=_WSOLEVAL_THRESHOLD,
+            box_rule=f"every contour, holes too, the best of them: {_WSOLEVAL_BOX}",
+            ground_truth_rule="all boxes, scaled to 224 and truncated",
+            iou_rule=f"{_INCLUSIVE}, at least .3, .5 and .7",
+            map_to_candidates=_all_wsoleval,
+            boxes_to_frame=truncated_boxes,
+            thresholds_l=_read_only(level_thresholds()),
+            threshold_is_oracle=True,
+        ),
+        Protocol(
+            name="ts-cam",
+            summary="The evaluator of TS-CAM (Gao et al., ICCV 2021).",
+            map_rule=f"{_SQUASHED}; map to 224x224 (bilinear), minimum to 0 and maximum to 255, cut to 8 bit",
+            threshold_rule="strictly above int(12 % of the maximum)",
+            box_rule="contour with the largest polygon area: x, y, x + w, y + h; (0, 0, 1, 1) without contour",
+            ground_truth_rule="all boxes, scaled to 224, clipped to 0..223 and truncated",
+            iou_rule=f"{_INCLUSIVE}; GT-known at least, Top-1 and Top-5 above the wanted IoU",
+            map_to_candidates=ts_cam_box,
+            boxes_to_frame=clipped_truncated_boxes,
+            thresholds_l=_read_only(TS_CAM_FRACTION),
+            top1_exclusive=True,
+        ),
+        Protocol(
+            name="psol-crop",
+            summary="The frame of PSOL (Zhang et al., CVPR 2020), which predicts boxes itself; from a map, boxes are "
+            "taken by the rule of cam.",
+            map_rule="image squeezed to 256x256, central 224x224; map of the crop clipped at 0, to 224x224 (bilinear), "
+            "divided by its maximum",
+            threshold_rule=_CAM_THRESHOLD,
+            box_rule=_CAM_BOX,
+            ground_truth_rule="all boxes, scaled to 256, clipped to the crop; a box outside it stays as a strip "
+            "on its edge",
+            iou_rule=f"{_INCLUSIVE}, above the wanted IoU",
+            map_to_candidates=largest_component,
+            boxes_to_frame=cropped_boxes,
+            thresholds_l=_read_only(CAM_FRACTION),
+            crops_centre=True,
+            gt_known_exclusive=True,
+            top1_exclusive=True,
+        ),
+    )
+}
+"""All protocols by name, the default first."""
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises
+    ------
+    ValueError
+        There is none; the message lists the names.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

@@ -1,0 +1,294 @@
+"""Turns the words of ``wsol-eval`` into evaluations, predictions, exports and reports. Imports torch late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pipelines.command_line import (
+    CONTEXT_SETTINGS,
+    CommandGroup,
+    Progress,
+    common_options,
+    ending_on_sigterm,
+)
+from pipelines.prep_cli import data_option, layout_option
+
+if TYPE_CHECKING:
+    from pipelines.evaluating import EvaluationChoices
+
+__all__ = ["main"]
+
+# Spelled out because importing what defines them loads numba, OpenCV or torch; a test compares them.
+SPLIT_NAMES = ("train", "val", "test")
+PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
+LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
+BOX_NAMES = ("all", "first")
+PRECISION_NAMES = ("auto", "fp32", "bf16")
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    def decorate(command: _Command) -> _Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+evaluation_options = _options(
+    data_option,
+    layout_option,
+    click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set."),
+    click.option(
+        "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.  [default: print only]"
+    ),
+    click.option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        type=click.Choice(PROTOCOL_NAMES),
+        help="Evaluation protocol, several allowed.  [default: all]",
+    ),
+    click.option("--boxes", type=click.Choice(BOX_NAMES), default="all", help="Ground-truth boxes that count."),
+    click.option(
+        "--blacklist",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="File of images to leave out, by id or number, as in the ILSVRC devkit.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
+    click.option("--name", help="What tables and reports call it.  [default: the name of --out]"),
+    click.option("--jobs", type=int, default=1, help="Processes that make and score boxes; -1 is one for each core."),
+    click.option(
+        "--bootstrap-samples", type=click.IntRange(min=0), default=1000, help="Samples behind the 95 % intervals."
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides the samples."),
+)
+panels_option = click.option(
+    "--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples."
+)
+device_option = click.option(
+    "--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas."
+)
+
+
+@click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
+@common_options
+def main() -> None:
+    """Score localization under named protocols, beside the centred box that never looks at the image.
+
+    Every figure carries its protocol, its threshold, and how many images were scored, failed and skipped. A command
+    that was stopped goes on where it was when it is given again with the same --out.
+    """
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@evaluation_options
+@click.option(
+    "--localizer",
+    "localizers",
+    multiple=True,
+    type=click.Choice(LOCALIZER_NAMES),
+    help="Map that boxes are taken from, several allowed.  [default: all but grad-cam]",
+)
+@click.option(
+    "--scale", "scales", multiple=True, type=float, help="Factor of the input size, several allowed.  [default: 1]"
+)
+@click.option("--flip", is_flag=True, help="Look at mirror images too.")
+@click.option("--ten-crop", is_flag=True, help="Look at ten crops instead of the whole image, as cam-release does.")
+@click.option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="auto: bf16 on CUDA.")
+@device_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images that pass the network together.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, help="Processes that decode, for each device.")
+@click.option("--save-maps", is_flag=True, help="Store the score maps as uint8 HDF5 shards.")
+@panels_option
+@common_options
+def run(checkpoint: Path, **options: Any) -> None:
+    """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
+    from pipelines.evaluating import NetworkChoices, evaluate_network
+    from pipelines.network_evaluation import usable_devices
+
+    if options["save_maps"] and options["out"] is None:
+        raise click.UsageError("--save-maps needs --out")
+    devices = usable_devices(options["device"])
+    if len(devices) > 1 and options["out"] is None:
+        raise click.UsageError(f"several devices ({', '.join(devices)}) need --out; or choose one with --device")
+    precision = options["precision"]
+    if precision == "auto":
+        precision = "bf16" if devices[0].startswith("cuda") else "fp32"
+    choices = _choices(options, default_name=checkpoint.stem)
+    network = NetworkChoices(
+        checkpoint=checkpoint,
+        localizers=options["localizers"],
+        scales=options["scales"] or (1.0,),
+        flip=options["flip"],
+        ten_crop=options["ten_crop"],
+        precision=precision,
+        devices=devices,
+        batch_size=options["batch_size"],
+        workers=options["workers"],
+        save_maps=options["save_maps"],
+    )
+    with ending_on_sigterm(), _progress(choices) as progress:
+        metrics = evaluate_network(choices, network, advance=progress.advance)
+    _echo(metrics, choices)
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@evaluation_options
+@click.option(
+    "--masks",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of <image id>.png (0 background, 255 object, 128 ignored) for PxAP.",
+)
+@panels_option
+@common_options
+def maps(folder: Path, masks: Path | None, **options: Any) -> None:
+    """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
+    from pipelines.evaluating import evaluate_maps
+    from pipelines.map_sources import open_map_source
+
+    choices = _choices(options, default_name=folder.name)
+    source = open_map_source(folder, split=options["split"])
+    unused = source.unused(choices.evaluation_set.dataset.records)
+    if unused:
+        click.echo(f"wsol-eval: warning: {unused} maps in {folder} belong to no image of the data set", err=True)
+    with ending_on_sigterm(), _progress(choices) as progress:
+        metrics = evaluate_maps(choices, source, masks=masks, advance=progress.advance)
+    _echo(metrics, choices)
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@evaluation_options
+@common_options
+def baseline(**options: Any) -> None:
+    """Score the centred Gaussian and the whole frame, which never look at the image."""
+    from pipelines.evaluating import evaluate_baselines
+
+    choices = _choices({**options, "panels": 0}, default_name="baseline")
+    with ending_on_sigterm(), _progress(choices) as progress:
+        metrics = evaluate_baselines(choices, advance=progress.advance)
+    _echo(metrics, choices)
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of overlays and JSON."
+)
+@click.option("--localizer", type=click.Choice(LOCALIZER_NAMES), default="cam", help="Map that the box is taken from.")
+@click.option(
+    "--protocol", type=click.Choice(("cam", "cam-release", "ts-cam")), default="cam", help="Rule from map to box."
+)
+@click.option("--class", "label", type=click.IntRange(min=0), help="Class index to localize.  [default: predicted]")
+@click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with one class name a line, in label order.",
+)
+@device_option
+@common_options
+def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
+    """Classes, box and overlay of any images: files, or folders that are searched for images."""
+    from pipelines.network_evaluation import usable_devices
+    from pipelines.predicting import predict_images
+
+    failed = predict_images(checkpoint, images, device=usable_devices(device)[0], say=click.echo, **options)
+    if failed:
+        raise RuntimeError(f"{failed} images could not be read; {options['out']}/predictions.json says why")
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write: *.onnx, or *.pt2."
+)
+@click.option(
+    "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Class whose map is an output.  [default: all]"
+)
+@click.option(
+    "--class-names",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with one class name a line, stored in the file.",
+)
+@common_options
+def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
+    """Write encoder and classifier alone, with class scores and activation maps as outputs."""
+    if out.suffix not in (".onnx", ".pt2"):
+        raise click.UsageError(f"--out {out}: expected a name ending in .onnx (ONNX) or .pt2 (torch.export)")
+    from pipelines.predicting import read_class_names
+    from training.export import export_onnx, export_torch
+    from training.localizers import load_for_inference
+
+    model = load_for_inference(checkpoint)
+    names = None if class_names is None else read_class_names(class_names, classes=model.classes)
+    write = export_onnx if out.suffix == ".onnx" else export_torch
+    write(model, out, classes=labels or None, class_names=names)
+    click.echo(f"{out}: {model.arch}, {model.classes} classes, input {model.input_size_px}x{model.input_size_px}")
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write.")
+@common_options
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """Compare finished evaluations side by side in one self-contained HTML page."""
+    from pipelines.eval_report import write_report
+
+    write_report(runs, out)
+    click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+
+
+def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
+    from pipelines.datasets import open_dataset
+    from pipelines.evaluating import EvaluationChoices
+    from pipelines.evaluation_set import load_evaluation_set
+    from pipelines.worker_pool import worker_count
+
+    try:
+        jobs = worker_count(options["jobs"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    dataset = open_dataset(options["data"], split=options["split"], layout=options["layout"])
+    out: Path | None = options["out"]
+    return EvaluationChoices(
+        name=options["name"] or (default_name if out is None else out.resolve().name),
+        evaluation_set=load_evaluation_set(
+            dataset, boxes=options["boxes"], blacklist=options["blacklist"], limit=options["limit"]
+        ),
+        # In the table's order and each once, however they were typed.
+        protocols=tuple(name for name in PROTOCOL_NAMES if name in (options["protocols"] or PROTOCOL_NAMES)),
+        boxes=options["boxes"],
+        bootstrap_samples=options["bootstrap_samples"],
+        seed=options["seed"],
+        out=out,
+        jobs=jobs,
+        panels=options["panels"],
+    )
+
+
+def _progress(choices: EvaluationChoices) -> Progress:
+    return Progress(len(choices.evaluation_set.images), label=choices.name)
+
+
+def _echo(metrics: dict[str, Any], choices: EvaluationChoices) -> None:
+    from evaluation.tables import metrics_table
+
+    click.echo(metrics_table(metrics))
+    pixels = metrics["pixels"]
+    if pixels is not None:
+        click.echo(f"PxAP {100 * pixels['px_ap']:.2f}, {pixels['images']} masks, {pixels['failed']} without map")
+    if choices.out is not None:
+        click.echo(f"{choices.out}: metrics.json, predictions.csv; wsol-eval report {choices.out} --out report.html")
+
+
+if __name__ == "__main__":
+    main(prog_name="wsol-eval")

@@ -1,0 +1,401 @@
+"""Turns the metrics of one or several evaluated runs into one self-contained HTML page that compares them."""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evaluation.figures import (
+    DARK,
+    LIGHT,
+    AccuracyCurve,
+    ErrorCounts,
+    OverlapHistogram,
+    accuracy_chart,
+    error_chart,
+    overlap_chart,
+)
+from evaluation.metrics_schema import ERROR_KINDS, ClassScore, Rate, Result
+from evaluation.tables import percent, protocols_in_order, reasons
+from pipelines.run_comparison import (
+    LoadedRun,
+    PairedCounts,
+    all_results,
+    comparison_warnings,
+    load_runs,
+    paired_counts,
+    same_images,
+)
+
+__all__ = ["write_report"]
+
+_CLASSES_SHOWN = 8
+"""Best and worst classes in a table each; up to twice as many all stand in one."""
+_TEMPLATE = "report.html.jinja"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    """A figure of the summary table."""
+
+    text: str
+    interval: str = ""
+    is_best: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A result in the summary table; a baseline that several runs share stands once."""
+
+    runs: tuple[LoadedRun, ...]
+    result: Result
+    is_baseline: bool
+
+    @property
+    def name(self) -> str:
+        """Run and localizer, for legends."""
+        if self.is_baseline:
+            shared = "" if len(self.runs) > 1 else f", {self.runs[0].label}"
+            return f"{self.result.localizer} (baseline{shared})"
+        return f"{self.runs[0].label}: {self.result.localizer}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chart:
+    """A picture for light and one for dark pages, with the words for readers who see neither."""
+
+    light: str
+    dark: str
+    alt: str
+
+
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("gt_known_loc", "GT-known\nLoc"),
+    ("over_baseline", "over\nbaseline"),
+    ("top1_loc", "Top-1\nLoc"),
+    ("top5_loc", "Top-5\nLoc"),
+    ("top1_class", "Top-1\nClass"),
+    ("top5_class", "Top-5\nClass"),
+    ("max_0.3", "MaxBoxAcc\n.3"),
+    ("max_0.5", "MaxBoxAcc\n.5"),
+    ("max_0.7", "MaxBoxAcc\n.7"),
+    ("v2", "V2"),
+)
+"""Figures of the summary table and their headings, broken where they may break."""
+
+
+def write_report(runs: Sequence[Path], out: Path) -> None:
+    """Write a page that compares runs: tables, curves, errors, classes, pictures, configuration.
+
+    The page needs no script, no network and no second file. The same runs give the same bytes. Where runs were
+    scored on different images, with other ground truth or by other rules, the page says so before any figure, and
+    marks no figure as the best.
+
+    Parameters
+    ----------
+    runs
+        Folders (or the ``metrics.json`` inside) that wsol-eval wrote. ``predictions.csv`` and ``panels/*.png``
+        beside it are used where they are.
+    out
+        HTML file to write; its folder is made when it is missing.
+
+    Raises
+    ------
+    MetricsError, PredictionsError
+        A file of a run is missing, damaged or of another schema.
+    ValueError
+        No run is given, or a file in ``panels`` is no PNG.
+    """
+    loaded = load_runs(runs)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipelines"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template(_TEMPLATE).render(_page(loaded))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        # A class may be named after a file name that is no UTF-8.
+        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _page(runs: list[LoadedRun]) -> dict[str, Any]:
+    protocols = protocols_in_order([run.metrics for run in runs])
+    comparable = same_images(runs)
+    groups = [_group(runs, protocol=protocol, comparable=comparable) for protocol in protocols]
+    used = [key for key, _ in _COLUMNS if any(key in row["cells"] for group in groups for row in group["rows"])]
+    return {
+        "title": ", ".join(run.label for run in runs),
+        "runs": [_run_summary(run) for run in runs],
+        "warnings": comparison_warnings(runs),
+        "comparable": comparable,
+        "columns": [(key, heading) for key, heading in _COLUMNS if key in used],
+        "groups": groups,
+        "error_kinds": ERROR_KINDS,
+        "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
+        "classes": [table for run in runs for table in _class_tables(run)],
+        "panels": _panels(runs),
+        "settings": [
+            ("Configuration", _setting_rows([run.metrics.config for run in runs])),
+            ("Versions", _setting_rows([run.metrics.versions for run in runs])),
+        ],
+    }
+
+
+def _run_summary(run: LoadedRun) -> dict[str, Any]:
+    counts = run.metrics.counts
+    return {
+        "label": run.label,
+        "kind": run.metrics.kind,
+        "asked": counts.asked,
+        "scored": counts.scored,
+        "failed": reasons(counts.failed),
+        "skipped": reasons(counts.skipped),
+        "notes": reasons(counts.notes),
+        "classified": run.metrics.classification.images if run.metrics.classification else None,
+        "pixels": [(name, texts[0]) for name, texts, _ in _setting_rows([run.metrics.pixels or {}])],
+    }
+
+
+def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool, boxes_alone: bool = False) -> list[_Row]:
+    """Results in the order of the runs, then the baselines, equal ones of several comparable runs as one.
+
+    With ``boxes_alone`` baselines are equal that differ by the classes that the runs predict.
+    """
+    rows: list[_Row] = []
+    baselines: dict[Any, _Row] = {}
+    for run in runs:
+        for result, is_baseline in all_results(run):
+            if result.protocol != protocol:
+                continue
+            if not is_baseline:
+                rows.append(_Row(runs=(run,), result=result, is_baseline=False))
+                continue
+            # Equal figures on other images would be a coincidence, not the same baseline.
+            owner = "" if comparable else run.label
+            classified = () if boxes_alone else (result.top1_loc, result.top5_loc)
+            key = (result.localizer, owner, result.gt_known_loc, result.max_box_acc_v2, result.threshold, classified)
+            before = baselines[key].runs if key in baselines else ()
+            baselines[key] = _Row(runs=(*before, run), result=result, is_baseline=True)
+    return [*rows, *baselines.values()]
+
+
+def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
+    rows = _rows(runs, protocol=protocol, comparable=comparable)
+    box_rows = _rows(runs, protocol=protocol, comparable=comparable, boxes_alone=True)
+    figures = [_figures(row, rows) for row in rows]
+    best = {}
+    ours = [cells for row, cells in zip(rows, figures, strict=True) if not row.is_baseline]
+    if comparable and len(ours) > 1:
+        for key in {key for cells in ours for key in cells}:
+            rates = [cells[key].rate for cells in ours if key in cells]
+            # Where all are equal none is the best.
+            best[key] = max((rate for rate in rates if rate is not None), default=None) if len(set(rates)) > 1 else None
+    table = []
+    for row, cells in zip(rows, figures, strict=True):
+        shown = {
+            key: _cell(rate, is_best=not row.is_baseline and rate.rate is not None and rate.rate == best.get(key))
+            for key, rate in cells.items()
+        }
+        above = _over_baseline(row, rows)
+        if above is not None:
+            shown["over_baseline"] = _Cell(text=f"{100 * above:+.2f}")
+        table.append(
+            {
+                "localizer": row.result.localizer,
+                "runs": [run.label for run in row.runs],
+                "is_baseline": row.is_baseline,
+                "cells": shown,
+                "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
+                "is_oracle": row.result.threshold_is_oracle,
+                "images": row.result.gt_known_loc.images,
+                "failed": [sum(run.metrics.counts.failed.values()) for run in row.runs],
+                "skipped": [sum(run.metrics.counts.skipped.values()) for run in row.runs],
+                "errors": row.result.errors,
+                "name": row.name,
+            }
+        )
+    return {
+        "protocol": protocol,
+        "rows": table,
+        "rules": dict(rows[0].result.describe),
+        "v2_names": sorted({row.result.max_box_acc_v2_name for row in rows} - {""}),
+        "charts": [*_box_charts(box_rows, protocol=protocol), *_error_charts(rows, protocol=protocol)],
+    }
+
+
+def _figures(row: _Row, rows: list[_Row]) -> dict[str, Rate]:
+    result, classes = row.result, row.runs[0].metrics.classification
+    optional = {"top1_loc": result.top1_loc, "top5_loc": result.top5_loc, "v2": result.max_box_acc_v2}
+    if classes is not None and not row.is_baseline:
+        optional |= {"top1_class": classes.top1, "top5_class": classes.top5}
+    optional |= {f"max_{iou}": rate for iou, rate in (result.max_box_acc or {}).items()}
+    return {"gt_known_loc": result.gt_known_loc, **{key: rate for key, rate in optional.items() if rate is not None}}
+
+
+def _over_baseline(row: _Row, rows: list[_Row]) -> float | None:
+    """GT-known Loc above the best baseline of the same run, as a fraction."""
+    rate = row.result.gt_known_loc.rate
+    if row.is_baseline or rate is None:
+        return None
+    baselines = [
+        other.result.gt_known_loc.rate
+        for other in rows
+        if other.is_baseline and row.runs[0] in other.runs and other.result.gt_known_loc.rate is not None
+    ]
+    return rate - max(baselines) if baselines else None
+
+
+def _cell(rate: Rate, *, is_best: bool) -> _Cell:
+    interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
+    return _Cell(text=percent(rate.rate), interval=interval, is_best=is_best)
+
+
+def _box_charts(rows: list[_Row], *, protocol: str) -> list[_Chart]:
+    charts = []
+    curves = [
+        AccuracyCurve(
+            name=row.name,
+            thresholds_l=row.result.curve.thresholds,
+            accuracy_l=row.result.curve.gt_known["0.5"],
+            is_baseline=row.is_baseline,
+        )
+        for row in rows
+        if row.result.curve is not None
+    ]
+    if curves:
+        title = f"Accuracy against threshold, {protocol}"
+        best = "; ".join(
+            f"{row.name}: best {percent(max(row.result.curve.gt_known['0.5']))} %"
+            for row in rows
+            if row.result.curve is not None
+        )
+        light, dark = (accuracy_chart(curves, title=title, theme=theme) for theme in (LIGHT, DARK))
+        charts.append(_chart(light, dark, alt=f"{title}. {best}."))
+    histograms = [
+        OverlapHistogram(
+            name=row.name,
+            edges=row.result.iou_histogram.edges,
+            counts_n=row.result.iou_histogram.counts,
+            is_baseline=row.is_baseline,
+        )
+        for row in rows
+        if row.result.iou_histogram is not None
+    ]
+    if histograms:
+        title = f"Overlap of the boxes, {protocol}"
+        light, dark = (overlap_chart(histograms, title=title, theme=theme) for theme in (LIGHT, DARK))
+        charts.append(_chart(light, dark, alt=f"{title}: share of images by IoU."))
+    return charts
+
+
+def _error_charts(rows: list[_Row], *, protocol: str) -> list[_Chart]:
+    bars = [ErrorCounts(name=row.name, counts=row.result.errors) for row in rows if row.result.errors is not None]
+    if not bars:
+        return []
+    title = f"Kinds of error, {protocol}"
+    light, dark = (error_chart(bars, title=title, theme=theme) for theme in (LIGHT, DARK))
+    return [_chart(light, dark, alt=f"{title}; the numbers stand in the table below.")]
+
+
+def _chart(light: bytes, dark: bytes, *, alt: str) -> _Chart:
+    return _Chart(light=_data_uri(light, kind="svg+xml"), dark=_data_uri(dark, kind="svg+xml"), alt=alt)
+
+
+def _data_uri(content: bytes, *, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _difference(pair: PairedCounts) -> str:
+    if not pair.images:
+        return "-"
+    gained, half = pair.gained
+    return f"{100 * gained:+.2f} ± {100 * half:.2f}"
+
+
+def _class_tables(run: LoadedRun) -> list[dict[str, Any]]:
+    """Classes of a run's results under the first of its protocols: further ones would repeat the order."""
+    tables = []
+    ours = [result for result, is_baseline in all_results(run) if not is_baseline and result.per_class]
+    for result in ours:
+        if result.protocol != ours[0].protocol:
+            continue
+        scored = [score for score in result.per_class if score.gt_known_loc is not None]
+        ordered = sorted(scored, key=_class_order)
+        name = f"{run.label}: {result.localizer} under {result.protocol}"
+        if len(ordered) <= 2 * _CLASSES_SHOWN:
+            tables.append({"caption": f"{name}, all {len(ordered)} classes, best first", "rows": _class_rows(ordered)})
+            continue
+        best, worst = ordered[:_CLASSES_SHOWN], ordered[: -_CLASSES_SHOWN - 1 : -1]
+        tables.append({"caption": f"{name}, best of {len(ordered)} classes", "rows": _class_rows(best)})
+        tables.append({"caption": f"{name}, worst of {len(ordered)} classes", "rows": _class_rows(worst)})
+    return tables
+
+
+def _class_order(score: ClassScore) -> tuple[float, int]:
+    return -(score.gt_known_loc or 0.0), score.label
+
+
+def _class_rows(scores: list[ClassScore]) -> list[tuple[str, ...]]:
+    return [
+        (
+            score.wnid or str(score.label),
+            str(score.images),
+            *(percent(rate) for rate in (score.gt_known_loc, score.top1_loc, score.top1_class)),
+        )
+        for score in scores
+    ]
+
+
+def _panels(runs: list[LoadedRun]) -> list[dict[str, Any]]:
+    """Pictures by name, so that those of several runs with the same name stand together."""
+    names = sorted({name for run in runs for name in run.panels})
+    return [
+        {
+            "name": name.replace("_", " ").replace("-", " "),
+            "pictures": [
+                {"run": run.label, "uri": _data_uri(run.panels[name], kind="png")} for run in runs if name in run.panels
+            ],
+        }
+        for name in names
+    ]
+
+
+def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
+    """Name, value in every run, and whether the runs differ, of nested settings spread out as ``a.b``."""
+    spread = [dict(_spread(setting)) for setting in settings]
+    names = sorted({name for setting in spread for name in setting})
+    rows = []
+    for name in names:
+        texts = [setting.get(name, "-") for setting in spread]
+        rows.append((name, texts, len(set(texts)) > 1))
+    return rows
+
+
+def _spread(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            pairs += _spread(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", _setting_text(value)))
+    return pairs
+
+
+def _setting_text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_setting_text(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

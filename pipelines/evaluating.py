@@ -1,0 +1,320 @@
+"""Turns the choices of ``wsol-eval`` into finished evaluations: of a network, of a folder of maps, of the baselines."""
+
+import functools
+import multiprocessing
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.image_scores import ImageScores
+from evaluation.pixel_precision import PixelPrecision
+from evaluation.protocols import get_protocol
+from pipelines.evaluation_panels import PANELS_FILE, draw_panels, panel_indexes
+from pipelines.evaluation_results import EvaluationPlan, ResultFolder
+from pipelines.evaluation_set import EvaluationImage, EvaluationSet
+from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
+from pipelines.map_sources import MAP_LOCALIZER, MapSource
+from pipelines.score_map_shards import SHARD_ROWS
+from pipelines.worker_pool import map_in_order
+from pseudo_maps.images import decode_image
+
+__all__ = ["EvaluationChoices", "NetworkChoices", "evaluate_baselines", "evaluate_maps", "evaluate_network"]
+
+IMAGES_AT_ONCE = 64
+"""Images that a worker scores, and that the journal stores, together: a tenth of a second to a second of work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationChoices:
+    """What all evaluations share."""
+
+    name: str
+    """What tables and reports call the evaluation."""
+    evaluation_set: EvaluationSet
+    """The images asked for."""
+    protocols: tuple[str, ...]
+    """Names of protocols."""
+    boxes: str
+    """Ground truth that counts."""
+    bootstrap_samples: int
+    """Samples behind the intervals."""
+    seed: int
+    """Decides the samples."""
+    out: Path | None
+    """Folder of the results; None prints only."""
+    jobs: int
+    """Processes that make and score boxes."""
+    panels: int
+    """Images in the picture of examples; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoices:
+    """How a network is looked at."""
+
+    checkpoint: Path
+    """Checkpoint file, or folder of a run."""
+    localizers: tuple[str, ...]
+    """Names of localizers; empty: all that need no gradient."""
+    scales: tuple[float, ...]
+    """Multi-scale: factors of the input size."""
+    flip: bool
+    """Mirror images too."""
+    ten_crop: bool
+    """Ten crops instead."""
+    precision: str
+    """``fp32`` or ``bf16``."""
+    devices: tuple[str, ...]
+    """One process each."""
+    batch_size: int
+    """Images that pass the network together."""
+    workers: int
+    """Processes that decode, for each device."""
+    save_maps: bool
+    """Store the score maps as shards."""
+
+
+Advance = Callable[[int], None]
+
+
+def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> dict[str, Any]:
+    """Score the predictors that never look at the image; returns the content of metrics.json."""
+    plan = _plan(choices, kind="baseline", localizers=())
+    return _evaluate(plan, choices, score=functools.partial(_score_without_maps, choices), advance=advance)
+
+
+def evaluate_maps(
+    choices: EvaluationChoices, source: MapSource, *, masks: Path | None, advance: Advance
+) -> dict[str, Any]:
+    """Score a folder of maps as a localizer; returns the content of metrics.json.
+
+    Parameters
+    ----------
+    choices
+        What is scored, and how.
+    source
+        The maps.
+    masks
+        Folder of ``<image id>.png`` for PxAP: 0 background, 255 object, 128 ignored; None leaves PxAP out.
+    advance
+        Told how many images more are done.
+
+    Raises
+    ------
+    ValueError
+        A map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
+    """
+    plan = _plan(choices, kind="maps", localizers=(MAP_LOCALIZER,), source=source.config(), stamp=source.stamp())
+    task = _task(choices, plan.localizers)
+    function = functools.partial(_score_stored, source=source, task=task)
+
+    def score(images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
+        return map_in_order(function, _pieces(images), jobs=choices.jobs)
+
+    return _evaluate(
+        plan,
+        choices,
+        score=score,
+        advance=advance,
+        maps_of=source.maps_of,
+        extra=None if masks is None else lambda: {"pixels": _pixel_precision(choices.evaluation_set, source, masks)},
+    )
+
+
+def evaluate_network(choices: EvaluationChoices, network: NetworkChoices, *, advance: Advance) -> dict[str, Any]:
+    """Score a trained network; returns the content of metrics.json.
+
+    With several devices, each has a process of its own that scores its share of the images; no process waits for
+    another, and their results meet in the journal.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint does not read, or lacks a decoder that a localizer needs.
+    ValueError
+        The network has another number of classes than the data, or a result folder of another evaluation.
+    RuntimeError
+        The process of a device failed.
+    """
+    from pipelines.network_evaluation import NetworkEvaluation
+
+    evaluation = NetworkEvaluation(choices, network, device=network.devices[0])
+    plan = _plan(choices, kind="run", localizers=evaluation.localizers, source=evaluation.source())
+    if len(network.devices) == 1:
+        score: Any = evaluation.score
+    else:
+        if choices.out is None:
+            raise ValueError("several devices need --out, where their results meet")
+        evaluation.release()
+        score = functools.partial(_score_on_devices, choices, network, plan)
+    return _evaluate(
+        plan, choices, score=score, advance=advance, maps_of=evaluation.maps_of, again=evaluation.unsaved()
+    )
+
+
+def _plan(
+    choices: EvaluationChoices,
+    *,
+    kind: str,
+    localizers: tuple[str, ...],
+    source: dict[str, Any] | None = None,
+    stamp: str | None = None,
+) -> EvaluationPlan:
+    return EvaluationPlan(
+        kind=kind,
+        name=choices.name,
+        evaluation_set=choices.evaluation_set,
+        protocols=choices.protocols,
+        localizers=localizers,
+        boxes=choices.boxes,
+        bootstrap_samples=choices.bootstrap_samples,
+        seed=choices.seed,
+        source=source or {},
+        stamp=stamp,
+    )
+
+
+def _task(choices: EvaluationChoices, localizers: tuple[str, ...]) -> ScoringTask:
+    return ScoringTask(root=choices.evaluation_set.dataset.root, protocols=choices.protocols, localizers=localizers)
+
+
+def _evaluate(
+    plan: EvaluationPlan,
+    choices: EvaluationChoices,
+    *,
+    score: Callable[[Sequence[EvaluationImage]], Iterator[list[ImageScores]]],
+    advance: Advance,
+    maps_of: Callable[[EvaluationImage], ImageMaps] | None = None,
+    extra: Callable[[], dict[str, Any]] | None = None,
+    again: frozenset[int] = frozenset(),
+) -> dict[str, Any]:
+    with ResultFolder(choices.out, plan=plan) as folder:
+        finished = folder.finished()
+        if finished is not None and not again:
+            advance(len(plan.evaluation_set.images))
+            return finished
+        folder.score(score, again=again, advance=advance)
+        if choices.out is not None and maps_of is not None:
+            _draw(folder, plan, choices, maps_of)
+        return folder.write(extra=extra() if extra else None)
+
+
+def _draw(
+    folder: ResultFolder,
+    plan: EvaluationPlan,
+    choices: EvaluationChoices,
+    maps_of: Callable[[EvaluationImage], ImageMaps],
+) -> None:
+    """The picture of examples, under the first protocol that shows the whole image."""
+    images = plan.evaluation_set.images
+    wanted = set(panel_indexes(images, count=choices.panels))
+    shown = [name for name in plan.protocols if not get_protocol(name).crops_centre]
+    if wanted and shown:
+        draw_panels(
+            folder.folder / PANELS_FILE,
+            [scores for scores in folder.journal() if scores.index in wanted],
+            images,
+            maps_of=maps_of,
+            root=plan.evaluation_set.dataset.root,
+            localizers=plan.localizers,
+            protocol=shown[0],
+            levels=folder.reported_levels(),
+        )
+
+
+def _pieces(images: Sequence[EvaluationImage]) -> Iterator[Sequence[EvaluationImage]]:
+    return (images[first : first + IMAGES_AT_ONCE] for first in range(0, len(images), IMAGES_AT_ONCE))
+
+
+def _score_without_maps(choices: EvaluationChoices, images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
+    function = functools.partial(_score_piece_without_maps, task=_task(choices, ()))
+    return map_in_order(function, _pieces(images), jobs=choices.jobs)
+
+
+def _score_piece_without_maps(images: Sequence[EvaluationImage], *, task: ScoringTask) -> list[ImageScores]:
+    return score_images(images, [ImageMaps()] * len(images), task=task)
+
+
+def _score_stored(images: Sequence[EvaluationImage], *, source: MapSource, task: ScoringTask) -> list[ImageScores]:
+    return score_images(images, [source.maps_of(image) for image in images], task=task)
+
+
+def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Path) -> dict[str, Any]:
+    precision = PixelPrecision()
+    for image in evaluation_set.images:
+        path = masks / f"{image.record.image_id}.png"
+        if not path.is_file():
+            raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
+        mask_hw = decode_image(path).rgb_hwc[..., 0]
+        map_hw = source.maps_of(image).whole.get(MAP_LOCALIZER)
+        try:
+            precision.add(map_hw, np.ascontiguousarray(mask_hw))
+        except ValueError as error:
+            raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error
+    return precision.metrics()
+
+
+def _score_on_devices(
+    choices: EvaluationChoices, network: NetworkChoices, plan: EvaluationPlan, images: Sequence[EvaluationImage]
+) -> Iterator[list[ImageScores]]:
+    """Let one process for each device score its share; their results come back in batches."""
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue(maxsize=4 * len(network.devices))
+    processes = [
+        context.Process(
+            target=_score_share, args=(choices, network, device, _share(images, network, part=part), results)
+        )
+        for part, device in enumerate(network.devices)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        running = len(processes)
+        while running:
+            try:
+                message = results.get(timeout=5)
+            except queue.Empty:
+                dead = [process for process in processes if process.exitcode not in (None, 0)]
+                if dead:
+                    raise RuntimeError(
+                        f"the process of a device ended with code {dead[0].exitcode}; the same command goes on"
+                    ) from None
+                continue
+            if isinstance(message, str):
+                raise RuntimeError(message)
+            if message is None:
+                running -= 1
+            else:
+                yield message
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _share(images: Sequence[EvaluationImage], network: NetworkChoices, *, part: int) -> list[EvaluationImage]:
+    """What one of the devices scores: whole shards when maps are stored, else batches in turn."""
+    block = SHARD_ROWS if network.save_maps else network.batch_size
+    return [image for image in images if image.index // block % len(network.devices) == part]
+
+
+def _score_share(
+    choices: EvaluationChoices,
+    network: NetworkChoices,
+    device: str,
+    images: Sequence[EvaluationImage],
+    results: Any,
+) -> None:
+    from pipelines.network_evaluation import NetworkEvaluation
+
+    try:
+        for batch in NetworkEvaluation(choices, network, device=device).score(images):
+            results.put(batch)
+        results.put(None)
+    except Exception as error:
+        results.put(f"device {device}: {error}")

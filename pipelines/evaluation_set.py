@@ -1,0 +1,145 @@
+"""Turns an open data set and its box files into the list of images that an evaluation is asked to score.
+
+Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.datasets import Dataset, DatasetError, load_boxes
+from pseudo_maps.records import ImageRecord
+
+__all__ = ["BOX_CHOICES", "EvaluationImage", "EvaluationSet", "load_evaluation_set", "read_blacklist"]
+
+BOX_CHOICES = ("all", "first")
+"""Ground truth that counts: every box of an image, as ILSVRC asks, or only the one annotated first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluationImage:
+    """One image to score."""
+
+    index: int
+    """Position in the evaluation, from 0."""
+    record: ImageRecord
+    """Name, file and class."""
+    boxes_xyxy: npt.NDArray[np.float64]
+    """(B, 4) ground truth; B is 0 when the image has none."""
+    frame_wh: tuple[int, int] | None
+    """Width and height that the boxes refer to; None when only the image file tells."""
+    blacklisted: bool
+    """Whether the devkit's blacklist names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluationSet:
+    """All images that are asked for, in a fixed order."""
+
+    dataset: Dataset
+    """Where they come from."""
+    images: tuple[EvaluationImage, ...]
+    """Each with its boxes."""
+
+    def config(self) -> dict[str, object]:
+        """What decides the results about data: split, number of images and a digest of names, classes and boxes."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            record = image.record
+            digest.update(f"{record.image_id}\0{record.label}\0{image.frame_wh}\0{image.blacklisted}\0".encode())
+            digest.update(np.ascontiguousarray(image.boxes_xyxy).tobytes())
+        return {
+            "split": self.dataset.split,
+            "images": len(self.images),
+            "classes": len(self.dataset.class_wnids),
+            "sha256": digest.hexdigest(),
+        }
+
+
+def load_evaluation_set(
+    dataset: Dataset, *, boxes: str = "all", blacklist: Path | None = None, limit: int | None = None
+) -> EvaluationSet:
+    """The images of a data set with their boxes.
+
+    Parameters
+    ----------
+    dataset
+        An open data set.
+    boxes
+        One of ``BOX_CHOICES``.
+    blacklist
+        File of ``read_blacklist``.
+    limit
+        Only so many images, the first ones.
+
+    Raises
+    ------
+    DatasetError
+        No image of the split has a box, or an annotation or the blacklist does not read.
+    ValueError
+        Unknown ``boxes``.
+    """
+    if boxes not in BOX_CHOICES:
+        raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
+    records = dataset.records[:limit]
+    annotations = load_boxes(dataset, image_ids=[record.image_id for record in records])
+    barred = frozenset() if blacklist is None else read_blacklist(blacklist, dataset.records)
+    images = []
+    for index, record in enumerate(records):
+        annotation = annotations.get(record.image_id)
+        boxes_b4 = np.zeros((0, 4)) if annotation is None else annotation.boxes_xyxy
+        frame_wh = None
+        if annotation is not None and annotation.frame_width is not None and annotation.frame_height is not None:
+            frame_wh = (annotation.frame_width, annotation.frame_height)
+        images.append(
+            EvaluationImage(
+                index=index,
+                record=record,
+                boxes_xyxy=boxes_b4[:1] if boxes == "first" else boxes_b4,
+                frame_wh=frame_wh,
+                blacklisted=record.image_id in barred,
+            )
+        )
+    if not any(len(image.boxes_xyxy) for image in images):
+        raise DatasetError(
+            f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
+            "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv or a localization.txt"
+        )
+    return EvaluationSet(dataset=dataset, images=tuple(images))
+
+
+def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]:
+    """Image ids that a blacklist names.
+
+    Parameters
+    ----------
+    path
+        One name a line: an image id of ``records``, or a number counted from 1 in their order, as in the devkit's
+        ``ILSVRC2014_clsloc_validation_blacklist.txt``.
+    records
+        All images of the split, in the order of the data set's list.
+
+    Raises
+    ------
+    DatasetError
+        A line names no image; file and line are named.
+    """
+    by_id = {record.image_id for record in records}
+    barred = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if name in by_id:
+            barred.add(name)
+        elif name.isascii() and name.isdigit() and 1 <= int(name) <= len(records):
+            barred.add(records[int(name) - 1].image_id)
+        else:
+            raise DatasetError(
+                f"{path}: line {number}: expected an image id or a number from 1 to {len(records)}, found {name[:60]!r}"
+            )
+    return frozenset(barred)

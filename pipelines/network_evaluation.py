@@ -1,0 +1,162 @@
+"""Turns a checkpoint into the scores of images: network on one device, boxes in worker processes, maps into shards."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evaluation.image_scores import ImageScores
+from evaluation.protocols import get_protocol
+from pipelines.evaluation_set import EvaluationImage
+from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
+from pipelines.network_scoring import network_maps
+from pipelines.score_map_shards import ScoreMapShards
+from pipelines.worker_pool import map_in_order
+from training.localizers import NetworkLocalizer, available_localizers, load_for_inference
+from training.views import Views
+
+if TYPE_CHECKING:
+    from pipelines.evaluating import EvaluationChoices, NetworkChoices
+
+__all__ = ["NetworkEvaluation", "usable_devices"]
+
+MAPS_FOLDER = "maps"
+_NEEDS_GRADIENT = "grad-cam"
+
+
+def usable_devices(text: str) -> tuple[str, ...]:
+    """Devices that ``--device`` means: ``auto`` is every visible GPU, else the CPU; several are joined by commas.
+
+    Raises
+    ------
+    ValueError
+        A device is unknown to torch, not there, or no device is named.
+    """
+    if text == "auto":
+        count = torch.cuda.device_count()
+        return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"--device {text!r}: expected auto, cpu, cuda, cuda:N or several joined by commas")
+    for name in names:
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"--device {name!r}: {error}") from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device {name!r}: {torch.cuda.device_count()} CUDA devices are visible")
+    return names
+
+
+class NetworkEvaluation:
+    """A network on one device, with what its images are scored for.
+
+    Parameters
+    ----------
+    choices
+        What is scored.
+    network
+        How the network is looked at.
+    device
+        Where it computes.
+
+    Raises
+    ------
+    CheckpointError, ValueError
+        See ``evaluate_network``.
+    """
+
+    def __init__(self, choices: "EvaluationChoices", network: "NetworkChoices", *, device: str) -> None:
+        self._choices, self._network = choices, network
+        self._device = torch.device(device)
+        self._model = load_for_inference(network.checkpoint, device=device)
+        classes = len(choices.evaluation_set.dataset.class_wnids)
+        if self._model.classes != classes:
+            raise ValueError(
+                f"{self._model.source}: a network of {self._model.classes} classes, but the data has {classes}: give "
+                "the data set it was trained on"
+            )
+        given = available_localizers(self._model)
+        self.localizers = network.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
+        """Names of the localizers that are scored."""
+        self._views = Views(scales=network.scales, flip=network.flip, ten_crop=network.ten_crop)
+        precision: Any = network.precision
+        self._localizer = NetworkLocalizer(
+            self._model, localizers=self.localizers, views=self._views, precision=precision
+        )
+        self._shards: ScoreMapShards | None = None
+        if network.save_maps and choices.out is not None:
+            self._shards = ScoreMapShards(
+                choices.out / MAPS_FOLDER,
+                images=choices.evaluation_set.images,
+                localizers=self.localizers,
+                split=choices.evaluation_set.dataset.split,
+                config=self.source(),
+            )
+
+    def source(self) -> dict[str, Any]:
+        """What decides the maps: the weights, the views and the precision."""
+        model = self._model
+        return {
+            "network": {
+                "arch": model.arch,
+                "method": model.config.get("method"),
+                "step": model.step,
+                "weights": model.digest,
+                "input_size_px": model.input_size_px,
+            },
+            "views": self._views.describe(),
+            "precision": self._network.precision,
+        }
+
+    def unsaved(self) -> frozenset[int]:
+        """Indexes of the images whose score maps are wanted and not stored yet."""
+        return frozenset(self._shards.missing()) if self._shards else frozenset()
+
+    def release(self) -> None:
+        """Give the device's memory back to the processes that will use it."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """Maps of one image."""
+        batches = network_maps(
+            [image],
+            localizer=self._localizer,
+            device=self._device,
+            root=self._choices.evaluation_set.dataset.root,
+            batch_size=1,
+            workers=0,
+            centre=False,
+        )
+        return next(batches)[1][0]
+
+    def score(self, images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
+        """Scores of images in batches, in order; stores their maps when asked to."""
+        task = ScoringTask(
+            root=self._choices.evaluation_set.dataset.root,
+            protocols=self._choices.protocols,
+            localizers=self.localizers,
+        )
+        return map_in_order(functools.partial(_score_batch, task=task), self._maps(images), jobs=self._choices.jobs)
+
+    def _maps(self, images: Sequence[EvaluationImage]) -> Iterator[tuple[list[EvaluationImage], list[ImageMaps]]]:
+        batches = network_maps(
+            images,
+            localizer=self._localizer,
+            device=self._device,
+            root=self._choices.evaluation_set.dataset.root,
+            batch_size=self._network.batch_size,
+            workers=self._network.workers,
+            centre=any(get_protocol(name).crops_centre for name in self._choices.protocols),
+        )
+        for batch, maps in batches:
+            if self._shards is not None:
+                for image, of_image in zip(batch, maps, strict=True):
+                    self._shards.add(image, of_image)
+            yield batch, maps
+
+
+def _score_batch(batch: tuple[list[EvaluationImage], list[ImageMaps]], *, task: ScoringTask) -> list[ImageScores]:
+    return score_images(*batch, task=task)

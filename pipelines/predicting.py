@@ -1,0 +1,186 @@
+"""Turns a trained network and any images into classes, boxes and overlays: one PNG an image, and one JSON file.
+
+Boxes in the JSON are ``x0, y0, x1, y1``, 0-based inclusive pixels of the image file.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from evaluation.boxes import FRAME_PX
+from evaluation.overlays import draw_boxes, overlay_heat
+from evaluation.protocols import get_protocol
+from evaluation.wsoleval import normalise_score_map
+from pipelines.datasets.folders import IMAGE_SUFFIXES
+from pipelines.preview import save_png
+from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+from training.checkpoints import write_atomically
+from training.evaluation_images import EvaluationPixels
+from training.localizers import InferenceModel, NetworkLocalizer, load_for_inference
+
+__all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
+
+PREDICTIONS_FILE = "predictions.json"
+TOP_CLASSES = 5
+_BOX_RGB = (255, 64, 32)
+
+
+def predict_images(
+    checkpoint: Path,
+    images: Sequence[Path],
+    *,
+    out: Path,
+    localizer: str,
+    protocol: str,
+    label: int | None,
+    class_names: Path | None,
+    device: str,
+    say: Callable[[str], None],
+) -> int:
+    """Write ``<name>.png`` for every image and ``predictions.json`` for all of them.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint file, or folder of a run.
+    images
+        Files, and folders that are searched for images.
+    out
+        Folder of the pictures; subfolders of a searched folder are kept.
+    localizer
+        Name of the map that the box is taken from.
+    protocol
+        Name of the rule from map to box; its ground-truth rules play no part.
+    label
+        Class to localize; None: the predicted one.
+    class_names
+        File with one name a line.
+    device
+        Where the network computes.
+    say
+        Told one line an image.
+
+    Returns
+    -------
+    int
+        Images that could not be read; their entries in the JSON say why.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint does not read.
+    ValueError
+        No image is found, two images would share a picture, the label or the class names do not fit.
+    """
+    model = load_for_inference(checkpoint, device=device)
+    if label is not None and label >= model.classes:
+        raise ValueError(f"class {label}: the network has {model.classes} classes, expected 0 to {model.classes - 1}")
+    names = None if class_names is None else read_class_names(class_names, classes=model.classes)
+    look = NetworkLocalizer(model, localizers=[localizer])
+    entries, failed = [], 0
+    pictures: dict[Path, Path] = {}
+    for path, relative in _found(images):
+        picture = out / relative.with_suffix(".png")
+        if picture in pictures:
+            raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
+        pictures[picture] = path
+        entry: dict[str, Any] = {"image": str(path)}
+        try:
+            entry |= _predict(path, model, look, localizer, protocol, label, names, picture)
+            entry["overlay"] = picture.relative_to(out).as_posix()
+            best = entry["classes"][0]
+            say(f"{path}: {best['name'] or best['label']} ({best['probability']:.2f}), box {entry['box_xyxy']}")
+        except (ImageDecodeError, OSError) as error:
+            entry["error"] = str(error)
+            failed += 1
+            say(f"{path}: {error}")
+        entries.append(entry)
+    if not entries:
+        raise ValueError(f"no image in {', '.join(str(path) for path in images)}")
+    described = {
+        "network": {"arch": model.arch, "step": model.step, "weights": model.digest},
+        "localizer": localizer,
+        "protocol": protocol,
+        "images": entries,
+    }
+    text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / PREDICTIONS_FILE, text.encode("utf-8", errors="replace"))
+    return failed
+
+
+def read_class_names(path: Path, *, classes: int) -> list[str]:
+    """Names of all classes from a file with one name a line, in label order.
+
+    Raises
+    ------
+    ValueError
+        The file has another number of lines than the network has classes.
+    """
+    names = path.read_text(encoding="utf-8").splitlines()
+    if len(names) != classes:
+        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one a line")
+    return names
+
+
+def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Every image file with its name relative to the folder that was searched."""
+    for path in images:
+        if not path.is_dir():
+            yield path, Path(path.name)
+            continue
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES:
+                yield file, file.relative_to(path)
+
+
+def _predict(
+    path: Path,
+    model: InferenceModel,
+    look: NetworkLocalizer,
+    localizer: str,
+    protocol: str,
+    label: int | None,
+    names: Sequence[str] | None,
+    picture: Path,
+) -> dict[str, Any]:
+    record = ImageRecord(image_id=path.name, path=path.name)
+    batch = EvaluationPixels([record], root=path.parent, side_px=look.image_side_px)[0]
+    if batch.unreadable:
+        raise ImageDecodeError(batch.unreadable[0])
+    labels_b = torch.tensor([UNKNOWN_LABEL if label is None else label])
+    seen = look(batch.images_bchw.to(model.device), labels_b)
+    probabilities_k = seen.probabilities_bk[0].double().cpu().numpy()
+    best = np.argsort(-seen.scores_bk[0].cpu().numpy(), kind="stable")[:TOP_CLASSES]
+    map_hw = seen.maps[localizer][0].cpu().numpy()
+    rgb_hwc = decode_image(path).rgb_hwc
+    height, width = rgb_hwc.shape[:2]
+    boxes_n4 = get_protocol(protocol).candidates(map_hw).boxes_n4
+    box = None
+    if len(boxes_n4):
+        # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
+        edges = (boxes_n4[0] + np.array([0, 0, 1, 1])) * np.array([width, height, width, height]) / FRAME_PX
+        box = np.clip(edges - np.array([0, 0, 1, 1]), 0, np.array([width, height, width, height]) - 1)
+    heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
+    shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
+    save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=_BOX_RGB))
+    return {
+        "width": width,
+        "height": height,
+        "classes": [
+            {
+                "label": int(index),
+                "name": names[index] if names else "",
+                "probability": round(float(probabilities_k[index]), 6),
+            }
+            for index in best
+        ],
+        "localized_label": int(seen.classes_b[0]),
+        "box_xyxy": None if box is None else [round(float(side), 2) for side in box],
+    }

@@ -1,0 +1,244 @@
+import pickle
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from evaluation.boxes import box_iou_inclusive
+from evaluation.fixed_threshold_boxes import one_box
+from evaluation.overlaps import NO_BOX, Candidates
+from evaluation.protocols import DEFAULT_PROTOCOL, FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
+from pipelines.datasets.wsoleval import load_wsoleval_boxes, open_wsoleval
+
+NAMES = ["cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop"]
+SWEEPS = ["wsoleval-v1", "wsoleval-v2"]
+
+
+@pytest.fixture(params=NAMES)
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    return get_protocol(request.param)
+
+
+def boxes_at(candidates: Candidates, level: int) -> list:
+    stands = (candidates.first_level_n <= level) & (level <= candidates.last_level_n)
+    return candidates.boxes_n4[stands].tolist()
+
+
+# --- the table
+
+
+def test_the_six_protocols_in_order_with_cam_first() -> None:
+    assert list(PROTOCOLS) == NAMES
+    assert [protocol.name for protocol in PROTOCOLS.values()] == NAMES
+    assert DEFAULT_PROTOCOL == "cam" and get_protocol("cam") is PROTOCOLS["cam"]
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=f"unknown protocol 'wsoleval': expected one of {', '.join(NAMES)}"):
+        get_protocol("wsoleval")
+
+
+def test_what_each_protocol_asks_for() -> None:
+    def names(attribute: str) -> list[str]:
+        return [protocol.name for protocol in PROTOCOLS.values() if getattr(protocol, attribute)]
+
+    assert names("crops_centre") == ["psol-crop"]
+    assert names("threshold_is_oracle") == SWEEPS
+    assert names("gt_known_exclusive") == ["psol-crop"]
+    assert names("top1_exclusive") == ["ts-cam", "psol-crop"]
+    assert {protocol.border_px for protocol in PROTOCOLS.values()} == {1}
+
+
+def test_thresholds() -> None:
+    fixed = {name: PROTOCOLS[name].thresholds_l.tolist() for name in NAMES if name not in SWEEPS}
+    assert fixed == {"cam": [0.2], "cam-release": [20 / 255], "ts-cam": [0.12], "psol-crop": [0.2]}
+    for name in SWEEPS:
+        lowest: dict[int, float] = {}
+        for threshold in np.arange(0, 1, 0.001).tolist():
+            lowest.setdefault(int(threshold * 255), threshold)
+        assert PROTOCOLS[name].thresholds_l.tolist() == list(lowest.values())
+        assert list(lowest) == list(range(255))
+
+
+def test_descriptions_are_words_for_every_rule(protocol: Protocol) -> None:
+    described = protocol.describe()
+    assert list(described) == ["summary", "map", "threshold", "box", "ground_truth", "iou"]
+    assert all(len(words) > 10 for words in described.values())
+    assert ("above the wanted" in described["iou"]) == protocol.top1_exclusive
+
+
+def test_protocols_travel_to_other_processes_and_stay_as_they_are(protocol: Protocol) -> None:
+    copy = pickle.loads(pickle.dumps(protocol))
+    map_hw = np.eye(7)
+    assert copy.name == protocol.name
+    assert copy.candidates(map_hw).boxes_n4.tolist() == protocol.candidates(map_hw).boxes_n4.tolist()
+    with pytest.raises(ValueError, match="read-only"):
+        protocol.thresholds_l[0] = 0
+    for field in ("name", "thresholds_l"):
+        with pytest.raises(AttributeError, match="cannot assign"):
+            setattr(protocol, field, None)
+
+
+def test_the_frame_box() -> None:
+    assert FRAME_PX == 224
+    assert frame_box().tolist() == [0, 0, 223, 223]
+
+
+# --- maps
+
+
+def one_object() -> NDArray[np.float64]:
+    scores = np.zeros((FRAME_PX, FRAME_PX))
+    scores[40:80, 60:120] = 1
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("name", "box"),
+    [
+        ("cam", [60, 40, 119, 79]),
+        ("psol-crop", [60, 40, 119, 79]),
+        ("cam-release", [60, 40, 120, 80]),
+        ("ts-cam", [60, 40, 120, 80]),
+        ("wsoleval-v1", [60, 40, 120, 80]),
+        ("wsoleval-v2", [60, 40, 120, 80]),
+    ],
+)
+def test_box_of_one_object_under_each_protocol(name: str, box: list) -> None:
+    candidates = get_protocol(name).candidates(one_object())
+    assert {tuple(row) for row in candidates.boxes_n4.tolist()} == {tuple(box)}
+    for level in range(len(get_protocol(name).thresholds_l)):
+        assert boxes_at(candidates, level) == [box]
+
+
+def test_largest_or_all_contours() -> None:
+    scores = one_object()
+    scores[150:160, 150:160] = 0.5
+    v1, v2 = (get_protocol(name).candidates(scores) for name in SWEEPS)
+    assert boxes_at(v1, 100) == [[60, 40, 120, 80]]
+    assert sorted(boxes_at(v2, 100)) == [[60, 40, 120, 80], [150, 150, 160, 160]]
+    assert boxes_at(v2, 128) == [[60, 40, 120, 80]]
+
+
+def test_wsoleval_enlarges_before_it_stretches() -> None:
+    small = np.zeros((7, 7))
+    small[3, 3] = 1
+    resized = cv2.resize(small, (224, 224), interpolation=cv2.INTER_CUBIC)
+    grey = ((resized - resized.min()) / (resized.max() - resized.min()) * 255).astype(np.uint8)
+    for level in (60, 128, 200):
+        contours, _ = cv2.findContours((grey > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+        for name in SWEEPS:
+            assert boxes_at(get_protocol(name).candidates(small), level) == [[x, y, x + width, y + height]]
+
+
+BAD_MAPS = {
+    "zeros": np.zeros((7, 7)),
+    "negative constant": np.full((7, 7), -1.0),
+    "nan": np.where(np.eye(9) > 0, np.nan, 1.0),
+    "all nan": np.full((3, 3), np.nan),
+    "inf": np.where(np.eye(9) > 0, np.inf, 1.0),
+    "-inf": np.where(np.eye(9) > 0, -np.inf, 1.0),
+}
+FRAME, RELEASE_FRAME, NOTHING = (0, 0, 223, 223), (0, 0, 219, 219), None
+ANSWERS = {
+    "cam": dict.fromkeys(BAD_MAPS, NOTHING),
+    "psol-crop": dict.fromkeys(BAD_MAPS, NOTHING),
+    "cam-release": dict.fromkeys(BAD_MAPS, NOTHING) | {"negative constant": RELEASE_FRAME},
+    "ts-cam": dict.fromkeys(BAD_MAPS, (0, 0, 1, 1)),
+    "wsoleval-v1": dict.fromkeys(BAD_MAPS, (0, 0, 0, 0)),
+    "wsoleval-v2": dict.fromkeys(BAD_MAPS, (0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MAPS)
+def test_maps_without_contrast_or_with_no_numbers_have_a_defined_answer(protocol: Protocol, kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        candidates = protocol.candidates(BAD_MAPS[kind])
+    expected = ANSWERS[protocol.name][kind]
+    for level in range(len(protocol.thresholds_l)):
+        assert boxes_at(candidates, level) == ([] if expected is NOTHING else [list(expected)])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5)])
+def test_constant_maps_above_zero(protocol: Protocol, shape: tuple[int, int]) -> None:
+    frames = {"cam": FRAME, "psol-crop": FRAME, "cam-release": RELEASE_FRAME, "ts-cam": (0, 0, 1, 1)}
+    expected = frames.get(protocol.name, (0, 0, 0, 0))
+    assert boxes_at(protocol.candidates(np.full(shape, 0.3)), 0) == [list(expected)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 7, 7)), np.zeros(49), np.zeros((0, 7)), np.zeros((7, 7), complex), np.array([["a"]])]
+)
+def test_maps_of_wrong_shape_or_kind_are_refused(protocol: Protocol, wrong: NDArray) -> None:
+    with pytest.raises(ValueError, match=r"expected a score map \(H, W\)"):
+        protocol.candidates(wrong)
+
+
+# --- ground truth and overlap
+
+
+def test_ground_truth_of_each_protocol() -> None:
+    boxes = [[50, 100, 499, 333]]
+    moved = {name: get_protocol(name).ground_truth(boxes, image_wh=(500, 334)).tolist() for name in NAMES}
+    scaled = [[50 * 224 / 500, 100 * 224 / 334, 499 * 224 / 500, 333 * 224 / 334]]
+    assert moved["cam"] == moved["cam-release"] == scaled
+    assert moved["wsoleval-v1"] == moved["wsoleval-v2"] == moved["ts-cam"] == [[22, 67, 223, 223]]
+    assert moved["psol-crop"] == [[pytest.approx(9.6), pytest.approx(60.6467, abs=1e-4), 223, 223]]
+
+
+def test_ground_truth_refuses_what_is_no_box_and_passes_none(protocol: Protocol) -> None:
+    assert protocol.ground_truth([], image_wh=(5, 5)).shape == (0, 4)
+    for wrong in ([[3, 0, 2, 4]], [[0, 0, np.inf, 4]], [[0, 0, np.nan, 4]]):
+        with pytest.raises(ValueError, match="row 0"):
+            protocol.ground_truth(wrong, image_wh=(5, 5))
+    with pytest.raises(ValueError, match="positive image width"):
+        protocol.ground_truth([[0, 0, 1, 1]], image_wh=(0, 5))
+
+
+def test_overlap_is_inclusive_and_best_over_boxes_and_truths(protocol: Protocol) -> None:
+    levels = len(protocol.thresholds_l)
+    stands = np.array([0, 0]), np.array([levels - 1, levels - 1])
+    boxes = np.array([[1, 2, 5, 6], [100, 100, 110, 110]], dtype=np.float64)
+    pair = Candidates(boxes_n4=boxes, first_level_n=stands[0], last_level_n=stands[1])
+    truths = [[[3, 1, 4, 5], [200, 200, 210, 210]], [[100, 100, 120, 110]]]
+    overlaps = protocol.overlaps([pair, pair], truths)
+    assert overlaps.iou_il.tolist() == [[8 / 27] * levels, [11 / 21] * levels]
+    assert overlaps.boxes_il4[:, -1].tolist() == boxes.tolist()
+    assert overlaps.iou_il[0, 0] == box_iou_inclusive(boxes, truths[0]).max()
+
+
+def test_a_map_without_box_overlaps_nothing() -> None:
+    cam = get_protocol("cam")
+    overlaps = cam.overlaps([cam.candidates(np.zeros((7, 7)))], [[[0, 0, 223, 223]]])
+    assert overlaps.iou_il.tolist() == [[0]]
+    assert overlaps.boxes_il4.tolist() == [[list(NO_BOX)]]
+
+
+# --- the published baselines
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_baselines_of_the_crop_on_ilsvrc_val(real_data: Path) -> None:
+    dataset = open_wsoleval(real_data / "ilsvrc_val_meta", split="val")
+    annotations = load_wsoleval_boxes(dataset, wanted=[record.image_id for record in dataset.records])
+    psol = get_protocol("psol-crop")
+    truths = []
+    for record in dataset.records:
+        annotation = annotations[record.image_id]
+        image_wh = (annotation.frame_width, annotation.frame_height)
+        truths.append(psol.ground_truth(annotation.boxes_xyxy, image_wh=image_wh))
+    assert len(truths) == 50_000 and sum(len(boxes) for boxes in truths) == 80_477
+
+    def right(x0: float, x1: float) -> int:
+        overlaps = psol.overlaps([one_box((x0, x0, x1, x1))], truths)
+        return int((overlaps.iou_il[:, 0] > 0.5).sum())
+
+    assert right(0, 223) == 25_408  # 50.8 %
+    squares = {side: right(112 - side / 2, 111 + side / 2) for side in (168, 170, 172)}
+    assert max(squares, key=squares.get) == 170 and squares[170] == 28_638  # 57.28 %

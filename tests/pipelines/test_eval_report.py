@@ -1,0 +1,545 @@
+import base64
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from defusedxml import ElementTree
+
+from evaluation.metrics_schema import MetricsError
+from evaluation.overlays import png_bytes
+from evaluation.predictions import PredictionsError, write_predictions
+from evaluation.tally import Tally
+from pipelines.eval_report import write_report
+from pipelines.run_comparison import comparison_warnings, load_runs, paired_counts, same_images
+from tests.evaluation.example_metrics import IMAGES, metrics, plain, rate, result
+from tests.evaluation.scores_making import ALL_RULES, CLASSES, LOCALIZERS, random_images
+
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Elements of a page in order, as (tag, attributes, text inside), with tags checked to close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open[-1]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "parents": [parent["tag"] for parent in self.open]}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1]["tag"] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, *tags: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] in tags]
+
+
+def make_run(
+    folder: Path,
+    content: dict[str, Any] | None = None,
+    *,
+    right: Sequence[int] | None = range(100),
+    prefix: str = "image",
+    labels: int = 20,
+    panels: Sequence[str] = (),
+) -> Path:
+    """A run folder; ``right`` are the images with the verdict ``correct``, None for a run without predictions."""
+    folder.mkdir(parents=True)
+    content = content or metrics(folder.name)
+    (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    if right is not None:
+        pairs = [f"{made['localizer']} {made['protocol']}" for made in content["results"]]
+        lines = ["image_id,label,wnid,status,notes,predicted_class,predicted_score,true_rank"]
+        lines[0] += "".join(f",{pair} box_224px,{pair} iou,{pair} verdict" for pair in pairs)
+        for number in range(content["counts"]["asked"]):
+            skipped = number >= content["counts"]["scored"]
+            verdict = ",,," if skipped else f",1 2 3 4,0.5,{'correct' if number in right else 'part'}"
+            status = "no boxes" if skipped else "scored"
+            lines.append(f"{prefix}{number},{number % labels},,{status},,,,-1" + verdict * len(pairs))
+        (folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in panels:
+        (folder / "panels").mkdir(exist_ok=True)
+        picture = np.full((4, 6, 3), len(name), dtype=np.uint8)
+        (folder / "panels" / f"{name}.png").write_bytes(png_bytes(picture))
+    return folder
+
+
+def report(tmp_path: Path, *runs: Path) -> tuple[str, Page]:
+    out = tmp_path / "out" / "report.html"
+    write_report(runs, out)
+    text = out.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def summary_rows(text: str) -> list[list[str]]:
+    """Texts of the cells of the summary table's body."""
+    table = text[text.index('<table class="summary">') :]
+    table = table[: table.index("</table>")]
+    rows = re.findall(r"<tr.*?</tr>", table[table.index("<tbody>") :], flags=re.DOTALL)
+    return [
+        [
+            " ".join(re.sub(r"<[^>]*>", " ", cell).split())
+            for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.DOTALL)
+        ]
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, list[Path]]:
+    """The page of two comparable runs with panels."""
+    root = tmp_path_factory.mktemp("two")
+    runs = [
+        make_run(root / "gap", metrics("gap", correct=118), right=range(100), panels=["best_cases", "only-here"]),
+        make_run(root / "ours", metrics("ours", correct=130), right=range(30, 150), panels=["best_cases"]),
+    ]
+    return *report(root, *runs), runs
+
+
+# --- the page
+
+
+def test_the_page_is_self_contained(two: tuple[str, Page, list[Path]]) -> None:
+    text, page, _ = two
+    assert text.startswith("<!DOCTYPE html>")
+    assert not page.all("script", "link", "iframe", "object")
+    for element in page.elements:
+        for name, value in element["attrs"].items():
+            assert not name.startswith("on"), element
+            if name in ("src", "srcset", "href"):
+                assert value.startswith("data:image/"), value[:60]
+    (style,) = page.all("style")
+    assert "url(" not in style["text"] and "@import" not in style["text"]
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_accessible(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, _ = two
+    (html,) = page.all("html")
+    assert html["attrs"]["lang"] == "en"
+    assert any(meta["attrs"].get("name") == "viewport" for meta in page.all("meta"))
+    assert all(image["attrs"]["alt"].strip() for image in page.all("img"))
+    assert all(heading["attrs"].get("scope") for heading in page.all("th"))
+    identifiers = [element["attrs"]["id"] for element in page.elements if "id" in element["attrs"]]
+    assert len(identifiers) == len(set(identifiers))
+    named = [element["attrs"]["aria-labelledby"] for element in page.elements if "aria-labelledby" in element["attrs"]]
+    assert named and set(named) <= set(identifiers)
+    levels = [int(heading["tag"][1]) for heading in page.all("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_tables_scroll_and_can_be_reached_by_keyboard(two: tuple[str, Page, list[Path]]) -> None:
+    text, page, _ = two
+    scrolling = [element for element in page.all("div") if element["attrs"].get("class") == "scroll"]
+    assert len(scrolling) >= len(page.all("table")) > 5
+    assert all(element["attrs"]["tabindex"] == "0" and element["attrs"]["aria-label"] for element in scrolling)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_table_row_is_as_wide_as_its_heading(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    for table in re.findall(r"<table.*?</table>", text, flags=re.DOTALL):
+        widths = set()
+        for row in re.findall(r"<tr.*?</tr>", table, flags=re.DOTALL):
+            spans = re.findall(r'<t[hd][^>]*?(?:colspan="(\d+)")?>', row)
+            widths.add(sum(int(span or 1) for span in spans))
+        assert len(widths) == 1, table[:200]
+
+
+def test_the_same_runs_give_the_same_bytes(two: tuple[str, Page, list[Path]], tmp_path: Path) -> None:
+    text, _, runs = two
+    write_report([run / "metrics.json" for run in runs], tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == text.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"], "no temporary file stays"
+
+
+def test_results_stand_above_the_baseline_of_their_protocol(two: tuple[str, Page, list[Path]]) -> None:
+    rows = summary_rows(two[0])
+    per_protocol = ["cam gap", "saliency gap", "cam ours", "saliency ours", "centred-gaussian baseline"]
+    assert [row[0] for row in rows] == ["cam", *per_protocol, "wsoleval-v1", *per_protocol]
+
+
+def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
+    rows = summary_rows(two[0])
+    gap_v1 = rows[7]
+    assert gap_v1[:3] == ["cam gap", "0.300 oracle", "59.00 52.2 to 65.8"]
+    assert gap_v1[3] == "+5.00", "108 of 200 is the baseline"
+    assert [cell.split()[0] for cell in gap_v1[4:12]] == [
+        "39.00",
+        "49.00",
+        "65.00",
+        "85.00",
+        "79.00",
+        "59.00",
+        "29.50",
+        "55.83",
+    ]
+    assert gap_v1[12] == "200 3 failed 5 skipped"
+    baseline = rows[11]
+    assert baseline[2].startswith("54.00") and baseline[3:8] == ["", "", "", "", ""]
+    assert "oracle" not in rows[1][1]
+
+
+def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, _ = two
+    best = [element["text"] for element in page.all("span") if element["attrs"].get("class") == "best"]
+    assert best.count("70.00") == 3, "GT-known under both protocols and MaxBoxAcc .5"
+    assert "54.00" not in best, "the baseline"
+    assert "85.00" not in best, "Top-5 Class of both runs"
+
+
+def test_reasons_are_given_for_images_that_failed_or_were_skipped(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    for words in ("2 no map, 1 unreadable image", "5 no boxes", "4 constant map"):
+        assert text.count(words) == 2
+
+
+def test_charts_are_pictures_for_light_and_dark_pages(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, _ = two
+    charts = [image for image in page.all("img") if image["parents"][-1] == "picture"]
+    titles = [image["attrs"]["alt"].split(",")[0] for image in charts]
+    assert titles == [
+        "Overlap of the boxes",
+        "Kinds of error",
+        "Accuracy against threshold",
+        "Overlap of the boxes",
+        "Kinds of error",
+    ]
+    assert "gap: cam: best 58." in charts[2]["attrs"]["alt"]
+    pictures = [image["attrs"]["src"] for image in charts] + [
+        source["attrs"]["srcset"] for source in page.all("source")
+    ]
+    assert len(set(pictures)) == 10
+    for uri in pictures:
+        kind, content = uri.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")
+
+
+def test_panels_of_the_same_name_stand_together(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, runs = two
+    assert [heading["text"] for heading in page.all("h3")] == ["best cases", "only here"]
+    assert [caption["text"] for caption in page.all("figcaption")] == ["gap", "ours", "gap"]
+    shown = [image["attrs"]["src"] for image in page.all("img") if image["attrs"]["src"].startswith("data:image/png")]
+    expected = base64.b64encode((runs[0] / "panels" / "best_cases.png").read_bytes()).decode()
+    assert shown[0] == f"data:image/png;base64,{expected}" and len(shown) == 3
+
+
+def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    captions = re.findall(r"<caption>(.*?)</caption>", text)
+    assert captions[:2] == ["gap: cam under cam, best of 20 classes", "gap: cam under cam, worst of 20 classes"]
+    assert len(captions) == 8
+    best, worst = (
+        re.findall(r'row">(n\d+)<', text.split(f"<caption>{caption}")[1].split("</table>")[0])
+        for caption in captions[:2]
+    )
+    assert best == [f"n{label:08d}" for label in range(19, 11, -1)]
+    assert worst == [f"n{label:08d}" for label in range(8)]
+
+
+def test_few_classes_stand_in_one_table(tmp_path: Path) -> None:
+    made = metrics(results=[result("cam", "cam", correct=90, classes=16)])
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made))
+    assert re.findall(r"<caption>(.*?)</caption>", text) == ["gap: cam under cam, all 16 classes, best first"]
+
+
+def test_settings_that_differ_are_marked(tmp_path: Path) -> None:
+    config = {"data": "ilsvrc10", "split": "val", "views": {"scales": [1.0], "flip": False}}
+    runs = [make_run(tmp_path / "a", plain()), make_run(tmp_path / "b", plain("b", config=config))]
+    text, _ = report(tmp_path, *runs)
+    assert "Configuration (1 differ)" in text and "Versions</summary>" in text
+    (marked,) = re.findall(r'<tr class="differs">(.*?)</tr>', text)
+    assert [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", marked)] == [
+        "views.scales",
+        "1.0, 1.25",
+        "1.0",
+        "differs",
+    ]
+    assert "views.flip" in text and ">no</td>" in text
+
+
+def test_pixel_figures_are_shown_where_there_are_masks(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", plain(pixels={"PxAP": {"cam": 0.6125}, "images": 20}))
+    _, page = report(tmp_path, run)
+    cells = [element["text"] for element in page.all("th", "td")]
+    place = cells.index("PxAP.cam")
+    assert cells[place + 1] == "0.6125"
+
+
+def test_a_run_without_anything_but_metrics(tmp_path: Path) -> None:
+    made = metrics("bare", kind="maps", results=[], baselines=[])
+    text, page = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    assert "No run has a result." in text and 'class="warning"' not in text
+    assert not page.all("img")
+
+
+def test_results_of_the_baseline_command_are_baselines(tmp_path: Path) -> None:
+    made = metrics(
+        "boxes", kind="baseline", results=[result("whole-frame", "cam", correct=82, classified=False)], baselines=[]
+    )
+    runs = [make_run(tmp_path / "gap", plain()), make_run(tmp_path / "boxes", made, right=[])]
+    text, _ = report(tmp_path, *runs)
+    assert [row[0] for row in summary_rows(text)][:5] == [
+        "cam",
+        "cam gap",
+        "saliency gap",
+        "centred-gaussian baseline, gap",
+        "whole-frame baseline, boxes",
+    ]
+
+
+# --- hostile names
+
+
+HOSTILE = '</title><script>alert("$1")</script>&amp;\'"'
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    made = metrics(HOSTILE, correct=90, config={HOSTILE: HOSTILE, "list": [HOSTILE]}, versions={HOSTILE: "1"})
+    made["counts"] |= {"failed": {HOSTILE: 1}, "notes": {HOSTILE: 2}}
+    for one in (*made["results"], *made["baselines"]):
+        one["describe"] = {HOSTILE: HOSTILE}
+        one["per_class"][0]["wnid"] = "<script>"
+    for one in made["results"][:1]:
+        one["localizer"] = one["protocol"] = HOSTILE
+    made["pixels"] = {HOSTILE: HOSTILE}
+    run = make_run(tmp_path / "a", made, right=None, panels=["<script>alert(1)<"])
+    text, page = report(tmp_path, run)
+    assert not page.all("script") and "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert page.all("title")[0]["text"] == f"Localization: {HOSTILE}"
+    assert any(element["text"] == "<script>" for element in page.all("th"))
+    assert page.all("html")[0]["attrs"] == {"lang": "en"}
+
+
+def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path: Path) -> None:
+    made = plain("a\udcff")
+    made["results"][0]["errors"] = metrics()["results"][0]["errors"]
+    made["results"][0]["per_class"][0]["wnid"] = "b\udcff"
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    assert "a?" in text and "b?" in text
+
+
+# --- what does not belong side by side
+
+
+def warnings_of(*runs: Path) -> list[str]:
+    return comparison_warnings(load_runs(runs))
+
+
+def test_runs_on_the_same_images_have_no_warning(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, runs = two
+    assert warnings_of(*runs) == [] and same_images(load_runs(runs))
+    assert 'class="warning"' not in text
+    assert warnings_of(runs[0]) == []
+
+
+def test_other_images_are_said_on_top_and_nothing_is_best(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", plain("a")), make_run(tmp_path / "b", plain("b", correct=150), prefix="other")]
+    text, page = report(tmp_path, *runs)
+    sentence = "different image sets: 205 images are in the first alone, 205 in the second alone."
+    assert any(sentence in warning for warning in warnings_of(*runs))
+    assert sentence in text and "These runs cannot be compared as they stand" in text
+    assert text.index(sentence) < text.index("Results by protocol")
+    assert not [element for element in page.all("span") if element["attrs"].get("class") == "best"]
+    baselines = [row[0] for row in summary_rows(text) if "baseline" in row[0]]
+    assert baselines == ["centred-gaussian baseline, a", "centred-gaussian baseline, b"] * 2
+
+
+def test_other_denominators_are_said_without_predictions(tmp_path: Path) -> None:
+    counts = {"asked": IMAGES + 9, "scored": IMAGES, "failed": {}, "skipped": {"no boxes": 9}, "notes": {}}
+    runs = [make_run(tmp_path / "a", right=None), make_run(tmp_path / "b", metrics("b", counts=counts), right=None)]
+    found = warnings_of(*runs)
+    assert len(found) == 2
+    assert "different images were counted: 205 images asked for" in found[0] and "against 209" in found[0]
+    assert "“a”, “b”: no predictions.csv" in found[1]
+
+
+def test_other_labels_and_skips_are_said(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", labels=40)]
+    assert [warning.split(": ")[1] for warning in warnings_of(*runs)] == ["100 images have another class label."]
+    other = make_run(tmp_path / "c")
+    rows = (other / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    rows[1] = rows[1].replace("scored", "no boxes")
+    rows[-1] = rows[-1].replace("no boxes", "scored")
+    (other / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert [warning.split(": ")[1] for warning in warnings_of(runs[0], other)] == [
+        "2 images are scored in one run and skipped in the other."
+    ]
+
+
+def test_other_ground_truth_is_noticed_by_its_baseline(tmp_path: Path) -> None:
+    made = metrics("b")
+    made["baselines"][0]["gt_known_loc"] = rate(109)
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", made)]
+    (warning,) = warnings_of(*runs)
+    assert "the baseline centred-gaussian under cam, which never looks at an image, gives different figures" in warning
+    assert not same_images(load_runs(runs))
+
+
+def test_other_rules_under_the_same_name_are_said(tmp_path: Path) -> None:
+    made = plain("b")
+    for one in (*made["results"], *made["baselines"]):
+        if one["protocol"] == "cam":
+            one["describe"]["IoU"] = "exclusive, > .5"
+    runs = [make_run(tmp_path / "a", plain("a")), make_run(tmp_path / "b", made)]
+    (warning,) = warnings_of(*runs)
+    assert "cam does not mean the same: IoU is “inclusive, >= .5”, against “exclusive, > .5”." in warning
+    text, _ = report(tmp_path, *runs)
+    assert "Read this before comparing" in text
+
+
+def test_runs_without_a_common_protocol_are_said(tmp_path: Path) -> None:
+    made = metrics("b", results=[result("cam", "ts-cam", correct=90)], baselines=[])
+    found = warnings_of(make_run(tmp_path / "a"), make_run(tmp_path / "b", made))
+    assert [warning.split(": ")[1] for warning in found] == ["no protocol in common."]
+
+
+def test_images_are_compared_one_by_one(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, runs = two
+    pairs = paired_counts(load_runs(runs))
+    assert [pair.what for pair in pairs] == [
+        f"{localizer} under {protocol}" for localizer in ("cam", "saliency") for protocol in ("cam", "wsoleval-v1")
+    ]
+    # Right are 0..99 in the first and 30..149 in the other, of 200 scored.
+    assert (pairs[0].both, pairs[0].only_first, pairs[0].only_other, pairs[0].neither) == (70, 30, 50, 50)
+    gained, half = pairs[0].gained
+    assert gained == 0.1
+    # Standard error of a difference of paired shares: each image is worth -1, 0 or 1.
+    worth = np.repeat([-1, 0, 1], [30, 120, 50])
+    assert half == pytest.approx(1.959964 * worth.std() / np.sqrt(200), rel=1e-6)
+    assert "+10.00 ± 8.65" in text
+
+
+def test_images_that_either_run_skipped_are_not_paired(tmp_path: Path) -> None:
+    counts = {"asked": 205, "scored": 150, "failed": {}, "skipped": {"no boxes": 55}, "notes": {}}
+    runs = [
+        make_run(tmp_path / "a", right=range(200)),
+        make_run(tmp_path / "b", metrics("b", counts=counts), right=range(200)),
+    ]
+    pair = paired_counts(load_runs(runs))[0]
+    assert (pair.both, pair.images) == (150, 150)
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name, metrics("gap"), right=None) for name in "abc"]
+    assert [run.label for run in load_runs(folders)] == ["gap", "gap (2)", "gap (3)"]
+    nameless = make_run(tmp_path / "folder", metrics(""), right=None)
+    assert load_runs([nameless])[0].label == "folder"
+
+
+# --- what cannot be read
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one run"):
+        write_report([], tmp_path / "a.html")
+
+
+def test_a_folder_without_metrics_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MetricsError, match=r"metrics\.json: not found"):
+        write_report([tmp_path], tmp_path / "a.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_predictions_of_another_run_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    lines = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    (run / "predictions.csv").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(MetricsError, match=r"predictions\.csv: expected 205 images as in metrics\.json, found 204"):
+        load_runs([run])
+    (run / "predictions.csv").write_text("\n".join([*lines[:-1], lines[1]]) + "\n", encoding="utf-8")
+    with pytest.raises(PredictionsError, match=r"predictions\.csv: row 205: a second row of 'image0'"):
+        load_runs([run])
+
+
+def test_a_panel_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", panels=["best"])
+    (run / "panels" / "best.png").write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(ValueError, match=r"best\.png: expected a PNG picture"):
+        load_runs([run])
+
+
+# --- with the evaluator's own writers
+
+
+def evaluated_run(folder: Path, *, images: int = 60, seed: int = 0) -> Path:
+    """A run folder as the evaluator's own tally and writer fill it, with its first localizer as a baseline."""
+    scores = random_images(images, seed=seed)
+    tally = Tally(ALL_RULES, LOCALIZERS, class_wnids=CLASSES, baselines=["cam"], bootstrap_samples=20)
+    tally.add(scores)
+    folder.mkdir(parents=True)
+    around = {
+        "schema": "wsol-metrics-1",
+        "kind": "run",
+        "name": folder.name,
+        "pixels": None,
+        "config": {},
+        "versions": {},
+    }
+    (folder / "metrics.json").write_text(json.dumps(around | tally.metrics()), encoding="utf-8")
+    write_predictions(
+        folder / "predictions.csv",
+        scores,
+        protocols=ALL_RULES,
+        localizers=LOCALIZERS,
+        levels=tally.reported_levels(),
+    )
+    return folder
+
+
+def test_what_the_evaluator_writes_can_be_reported(tmp_path: Path) -> None:
+    runs = [evaluated_run(tmp_path / "one"), evaluated_run(tmp_path / "two")]
+    loaded = load_runs(runs)
+    assert same_images(loaded) and comparison_warnings(loaded) == []
+    pairs = paired_counts(loaded)
+    assert [pair.what for pair in pairs] == ["saliency under sweep", "saliency under fixed"]
+    for pair, made in zip(pairs, loaded[0].metrics.results, strict=True):
+        assert made.errors is not None
+        assert (pair.both, pair.only_first, pair.only_other) == (made.errors["correct"], 0, 0)
+        assert pair.images == loaded[0].metrics.counts.scored
+    text, _ = report(tmp_path, *runs)
+    assert [row[0] for row in summary_rows(text)] == [
+        name for protocol in ("sweep", "fixed") for name in (protocol, "saliency one", "saliency two", "cam baseline")
+    ]
+
+
+def test_without_a_scored_image_there_is_still_a_page(tmp_path: Path) -> None:
+    text, _ = report(tmp_path, evaluated_run(tmp_path / "none", images=0))
+    assert "No run has a result." in text
+
+
+def test_baselines_that_differ_by_predicted_class_stand_apart_but_are_drawn_once(tmp_path: Path) -> None:
+    contents = [plain(name) for name in "ab"]
+    for content, right in zip(contents, (70, 80), strict=True):
+        content["results"] = []
+        content["baselines"] = [result("centred-gaussian", "wsoleval-v1", correct=108) | {"top1_loc": rate(right)}]
+        content["baselines"][0] |= {"iou_histogram": None, "errors": None}
+    text, page = report(tmp_path, *(make_run(tmp_path / content["name"], content) for content in contents))
+    assert [row[0] for row in summary_rows(text)] == [
+        "wsoleval-v1",
+        "centred-gaussian baseline, a",
+        "centred-gaussian baseline, b",
+    ]
+    (chart,) = [image["attrs"]["alt"] for image in page.all("img")]
+    assert chart.count("centred-gaussian") == 1

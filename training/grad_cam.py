@@ -1,0 +1,58 @@
+"""Turns features and the gradient of a class score into a localization map: Grad-CAM.
+
+Shapes: B batch, K classes, C channels, h w rows and columns of a feature map.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["grad_cam"]
+
+
+def grad_cam(features_bchw: Tensor, score: Callable[[Tensor], Tensor], classes_b: Tensor) -> Tensor:
+    """Positive part of the sum of feature maps, each weighted by the mean gradient of a class score.
+
+    Parameters
+    ----------
+    features_bchw
+        (B, C, h, w) floating point, the layer that the map is made at; not changed, and may need no gradient.
+    score
+        Turns features into scores (B, K) before softmax. The scores of an image must not depend on other images.
+    classes_b
+        (B,) int64, ``0 <= class < K``: the class of each image.
+
+    Returns
+    -------
+    Tensor
+        (B, h, w), at least 0, not scaled, without gradient. Behind global average pooling and a linear layer it is
+        the class activation map divided by h w, clipped at 0. A class that no positive weight speaks for has a map
+        of zeros.
+
+    Raises
+    ------
+    ValueError
+        Features, scores or classes of another shape or dtype.
+
+    References
+    ----------
+    Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017,
+    equations (1) and (2).
+    """
+    batch = len(features_bchw)
+    if features_bchw.dim() != 4 or classes_b.shape != (batch,) or classes_b.dtype != torch.int64:
+        raise ValueError(
+            f"features of shape {tuple(features_bchw.shape)} with classes of shape {tuple(classes_b.shape)} and dtype "
+            f"{classes_b.dtype}, expected (B, C, h, w) with (B,) int64"
+        )
+    with torch.enable_grad():
+        leaf_bchw = features_bchw.detach().requires_grad_()
+        scores_bk = score(leaf_bchw)
+        if scores_bk.dim() != 2 or len(scores_bk) != batch:
+            raise ValueError(f"scores of shape {tuple(scores_bk.shape)}, expected ({batch}, K)")
+        # The scores of one image do not depend on the others, so the gradient of the sum is that of each.
+        wanted = scores_bk.gather(1, classes_b[:, None]).sum()
+        (gradient_bchw,) = torch.autograd.grad(wanted, leaf_bchw)
+    weights_bc11 = gradient_bchw.mean(dim=(2, 3), keepdim=True)
+    return (weights_bc11 * features_bchw.detach()).sum(dim=1).relu()
