@@ -19,7 +19,7 @@ from pipelines.evaluation_set import EvaluationImage, EvaluationSet
 from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
 from pipelines.map_sources import MAP_LOCALIZER, MapSource
 from pipelines.score_map_shards import SHARD_ROWS
-from pipelines.worker_pool import map_in_order
+from pipelines.worker_pool import end_with_parent, map_in_order
 from pseudo_maps.images import decode_image
 
 __all__ = ["EvaluationChoices", "NetworkChoices", "evaluate_baselines", "evaluate_maps", "evaluate_network"]
@@ -194,7 +194,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     with ResultFolder(choices.out, plan=plan) as folder:
         finished = folder.finished()
-        if finished is not None and not again:
+        # What is extra has no part in the configuration, so a finished result does not tell whether it is the same.
+        if finished is not None and not again and extra is None:
             advance(len(plan.evaluation_set.images))
             return finished
         folder.score(score, again=again, advance=advance)
@@ -312,6 +313,7 @@ def _score_share(
 ) -> None:
     from pipelines.network_evaluation import NetworkEvaluation
 
+    end_with_parent()
     try:
         for batch in NetworkEvaluation(choices, network, device=device).score(images):
             results.put(batch)

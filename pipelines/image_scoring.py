@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.baselines import centred_gaussian_map
+from evaluation.fixed_threshold_boxes import checked_map
 from evaluation.ground_truth import RESIZED_PX
 from evaluation.image_scores import (
     BLACKLISTED,
@@ -29,7 +30,7 @@ from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pipelines.evaluation_set import EvaluationImage
 from pseudo_maps.images import ImageDecodeError, decode_image
 
-__all__ = ["BASELINES", "ImageMaps", "ScoringTask", "centre_crop", "score_images"]
+__all__ = ["BASELINES", "ImageMaps", "ScoringTask", "centre_crop", "score_batch", "score_images"]
 
 BASELINES = ("centred-gaussian", "whole-frame")
 """Predictors that never look at the image, scored beside every result."""
@@ -89,6 +90,14 @@ def score_images(
         A map is not (H, W) with pixels or holds no real numbers; image, localizer and what was found are named.
     """
     return [_score(image, of_image, task) for image, of_image in zip(images, maps, strict=True)]
+
+
+def score_batch(
+    batch: tuple[Sequence[EvaluationImage], Sequence[ImageMaps]], *, task: ScoringTask
+) -> list[ImageScores]:
+    """``score_images`` of a pair of images and maps, for worker processes: to find it they need not import torch."""
+    images, maps = batch
+    return score_images(images, maps, task=task)
 
 
 def centre_crop(map_hw: Map) -> Map:
@@ -154,9 +163,8 @@ def _candidates(maps: ImageMaps, localizer: str, protocol: Protocol, image_id: s
 
 
 def _checked_crop(map_hw: Map) -> Map:
-    if map_hw.ndim != 2 or map_hw.size == 0:
-        raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
-    return centre_crop(map_hw)
+    # Before the crop is cut in float64, which would drop the imaginary part of a complex map.
+    return centre_crop(checked_map(map_hw))
 
 
 @functools.cache

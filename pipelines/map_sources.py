@@ -1,6 +1,7 @@
 """Turns a folder of shards or of .npy files into one score map an image, or the reason why there is none."""
 
 import hashlib
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,7 +122,7 @@ class NpyMaps:
             )
         try:
             array = np.load(found[0], allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{found[0]}: expected a plain numeric array: {error}") from error
         if not isinstance(array, np.ndarray):
             raise ValueError(f"{found[0]}: expected one array, found an archive of several")

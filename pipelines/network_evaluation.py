@@ -9,7 +9,7 @@ import torch
 from evaluation.image_scores import ImageScores
 from evaluation.protocols import get_protocol
 from pipelines.evaluation_set import EvaluationImage
-from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
+from pipelines.image_scoring import ImageMaps, ScoringTask, score_batch
 from pipelines.network_scoring import network_maps
 from pipelines.score_map_shards import ScoreMapShards
 from pipelines.worker_pool import map_in_order
@@ -139,7 +139,7 @@ class NetworkEvaluation:
             protocols=self._choices.protocols,
             localizers=self.localizers,
         )
-        return map_in_order(functools.partial(_score_batch, task=task), self._maps(images), jobs=self._choices.jobs)
+        return map_in_order(functools.partial(score_batch, task=task), self._maps(images), jobs=self._choices.jobs)
 
     def _maps(self, images: Sequence[EvaluationImage]) -> Iterator[tuple[list[EvaluationImage], list[ImageMaps]]]:
         batches = network_maps(
@@ -156,7 +156,3 @@ class NetworkEvaluation:
                 for image, of_image in zip(batch, maps, strict=True):
                     self._shards.add(image, of_image)
             yield batch, maps
-
-
-def _score_batch(batch: tuple[list[EvaluationImage], list[ImageMaps]], *, task: ScoringTask) -> list[ImageScores]:
-    return score_images(*batch, task=task)

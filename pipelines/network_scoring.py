@@ -12,6 +12,7 @@ from pipelines.image_scoring import ImageMaps
 from pseudo_maps.records import UNKNOWN_LABEL
 from training.evaluation_images import EvaluationBatch, EvaluationPixels, build_evaluation_loader
 from training.localizers import Localization, NetworkLocalizer
+from training.processes import start_batches
 
 __all__ = ["network_maps"]
 
@@ -49,7 +50,8 @@ def network_maps(
         [image.record for image in images], root=root, side_px=localizer.image_side_px, centre=centre
     )
     batches = [range(first, min(first + batch_size, len(images))) for first in range(0, len(images), batch_size)]
-    for positions, batch in zip(batches, build_evaluation_loader(pixels, batches, workers=workers), strict=True):
+    read = start_batches(build_evaluation_loader(pixels, batches, workers=workers))
+    for positions, batch in zip(batches, read, strict=True):
         labels_b = torch.tensor([images[position].record.label for position in batch.positions], dtype=torch.int64)
         of_position: dict[int, ImageMaps] = {
             position: ImageMaps(failure=UNREADABLE_IMAGE) for position in batch.unreadable

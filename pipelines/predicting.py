@@ -76,7 +76,8 @@ def predict_images(
     CheckpointError
         The checkpoint does not read.
     ValueError
-        No image is found, two images would share a picture, the label or the class names do not fit.
+        No image is found, two images would share a picture, a picture would replace an image, or the label or the
+        class names do not fit. Nothing has been written then.
     """
     model = load_for_inference(checkpoint, device=device)
     if label is not None and label >= model.classes:
@@ -84,12 +85,7 @@ def predict_images(
     names = None if class_names is None else read_class_names(class_names, classes=model.classes)
     look = NetworkLocalizer(model, localizers=[localizer])
     entries, failed = [], 0
-    pictures: dict[Path, Path] = {}
-    for path, relative in _found(images):
-        picture = out / relative.with_suffix(".png")
-        if picture in pictures:
-            raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
-        pictures[picture] = path
+    for picture, path in _pictures(images, out=out).items():
         entry: dict[str, Any] = {"image": str(path)}
         try:
             entry |= _predict(path, model, look, localizer, protocol, label, names, picture)
@@ -101,8 +97,6 @@ def predict_images(
             failed += 1
             say(f"{path}: {error}")
         entries.append(entry)
-    if not entries:
-        raise ValueError(f"no image in {', '.join(str(path) for path in images)}")
     described = {
         "network": {"arch": model.arch, "step": model.step, "weights": model.digest},
         "localizer": localizer,
@@ -127,6 +121,23 @@ def read_class_names(path: Path, *, classes: int) -> list[str]:
     if len(names) != classes:
         raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one a line")
     return names
+
+
+def _pictures(images: Sequence[Path], *, out: Path) -> dict[Path, Path]:
+    """Image by the picture that it becomes, checked as a whole before the first is written."""
+    pictures: dict[Path, Path] = {}
+    for path, relative in _found(images):
+        picture = out / relative.with_suffix(".png")
+        if picture in pictures:
+            raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
+        pictures[picture] = path
+    if not pictures:
+        raise ValueError(f"no image in {', '.join(str(path) for path in images)}")
+    sources = {path.resolve() for path in pictures.values()}
+    replaced = next((picture for picture in pictures if picture.resolve() in sources), None)
+    if replaced is not None:
+        raise ValueError(f"--out {out}: the picture {replaced} would replace an image: give another folder")
+    return pictures
 
 
 def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,10 @@ class MapIndex:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """Image ids in the order of the shards and their rows."""
+        return (self._ids.id_at(position) for position in range(len(self._ids)))
 
     def __contains__(self, image_id: object) -> bool:
         return isinstance(image_id, str) and self._ids.find(image_id) >= 0

@@ -82,7 +82,7 @@ def test_every_map_is_found(folder):
     ids, stored = make_folder(folder, images=7, shard_size=3, failed=["val_4"])
     other_ids, other_stored = make_folder(folder, split="train", images=2)
     index = MapIndex(folder, "val")
-    assert len(index) == 7
+    assert len(index) == 7 and list(index) == ids
     assert index.map_shape == stored[0].shape
     assert index.provenance["configuration"] == CONFIGURATION
     for number, image_id in enumerate(ids):
