@@ -28,6 +28,7 @@ from evaluation.wsoleval import (
     normalise_score_map,
 )
 from pseudo_maps.shards import STATUS_OK, MapIndex
+from pseudo_maps.worker_process import prepare_worker_process
 
 GreyMap = npt.NDArray[np.uint8]
 Boxes = list[tuple[int, int, int, int]]
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="split of the shards (default: val)")
     parser.add_argument("--count", type=int, default=40, help="maps (default: 40)")
     arguments = parser.parse_args()
-    cv2.setNumThreads(1)
+    prepare_worker_process()
     maps = (
         stored_maps(arguments.maps, arguments.split, arguments.count)
         if arguments.maps

@@ -55,7 +55,7 @@ def largest_level_contours(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int
     area is a sum over 2x2 squares of pixels that grows pixel by pixel.
     """
     frame = _Frame(grey_hw)
-    order, starts_v, _ = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
+    order, starts_v, _, _ = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
     largest_l4: npt.NDArray[np.int64] = _largest(order, starts_v, frame.row_bits, len(frame.grey_p), _AREA2, _JOINS)
     return largest_l4
 
@@ -72,16 +72,13 @@ def all_level_contours(grey_hw: npt.NDArray[np.uint8]) -> LevelContours:
         (H, W) uint8 with pixels.
     """
     frame = _Frame(grey_hw)
-    order, starts_v, filled_p = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
-    has_holes = bool((filled_p != frame.grey_p).any())
-    if has_holes:
-        # The flood's order is that of the filled map; without holes that is the map itself.
-        order, starts_v = _sorted(frame.grey_p, frame.inside_p, grey_hw.size)
-    outer = LevelContours(*_outer(order, starts_v, frame.row_bits, len(frame.grey_p), _JOINS))
-    if not has_holes:
-        return outer
-    order = order[filled_p[order] != frame.grey_p[order]]
-    holes = LevelContours(*_holes(order, frame.grey_p, filled_p, frame.row_bits))
+    order, starts_v, filled_p, raised = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
+    if len(raised) == 0:
+        return LevelContours(*_outer(order, starts_v, frame.row_bits, len(frame.grey_p), _JOINS))
+    raised = raised[np.argsort(frame.grey_p[raised], kind="stable")]
+    order, starts_v = _by_own_value(order, raised, frame.grey_p, filled_p)
+    outer = _outer(order, starts_v, frame.row_bits, len(frame.grey_p), _JOINS)
+    holes = _holes(raised, frame.grey_p, filled_p, frame.row_bits)
     return LevelContours(*(np.concatenate(parts) for parts in zip(outer, holes, strict=True)))
 
 
@@ -124,29 +121,11 @@ _AREA2, _JOINS = _neighbour_tables()
 
 
 @kernel
-def _sorted(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int) -> Any:
-    """Positions by rising value, and where each value starts (257,)."""
-    starts_v = np.zeros(257, dtype=np.int64)
-    for pixel in range(grey_p.size):
-        if inside_p[pixel]:
-            starts_v[grey_p[pixel] + 1] += 1
-    for value in range(256):
-        starts_v[value + 1] += starts_v[value]
-    next_v = starts_v[:256].copy()
-    order = np.empty(pixels, dtype=np.int32)
-    for pixel in range(grey_p.size):
-        if inside_p[pixel]:
-            value = grey_p[pixel]
-            order[next_v[value]] = pixel
-            next_v[value] += 1
-    return order, starts_v
-
-
-@kernel
 def _flooded(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int, stride: int) -> Any:
-    """Positions by rising value of the map with its holes filled, where each value starts, and that map.
+    """Positions by rising value of the map with its holes filled, where each value starts (257,), and that map.
 
-    Water rises from outside the border; a pixel is filled to the level at which the water reaches it.
+    Water rises from outside the border; a pixel is filled to the level at which the water reaches it. Last, the
+    positions that are higher than before.
     """
     filled_p = grey_p.copy()
     dry_p = inside_p.copy()
@@ -161,8 +140,9 @@ def _flooded(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int, stride
             next_p[pixel] = head_v[grey_p[pixel]]
             head_v[grey_p[pixel]] = pixel
     order = np.empty(pixels, dtype=np.int32)
+    raised = np.empty(pixels, dtype=np.int32)
     starts_v = np.empty(257, dtype=np.int64)
-    count = 0
+    count = raised_count = 0
     for value in range(256):
         starts_v[value] = count
         pixel = head_v[value]
@@ -177,11 +157,37 @@ def _flooded(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int, stride
                     if level < value:
                         level = value
                         filled_p[neighbour] = value
+                        raised[raised_count] = neighbour
+                        raised_count += 1
                     next_p[neighbour] = head_v[level]
                     head_v[level] = neighbour
             pixel = head_v[value]
     starts_v[256] = count
-    return order, starts_v, filled_p
+    return order, starts_v, filled_p, raised[:raised_count]
+
+
+@kernel
+def _by_own_value(order: Ints, raised: Ints, grey_p: Bytes, filled_p: Bytes) -> Any:
+    """Positions by rising value of the map itself, and where each value starts (257,).
+
+    The flood's order is right for all pixels that it did not raise; those that it did come sorted.
+    """
+    merged = np.empty(order.size, dtype=np.int32)
+    starts_v = np.empty(257, dtype=np.int64)
+    count = flooded = waiting = 0
+    for value in range(256):
+        starts_v[value] = count
+        while flooded < order.size and filled_p[order[flooded]] == value:
+            if grey_p[order[flooded]] == value:
+                merged[count] = order[flooded]
+                count += 1
+            flooded += 1
+        while waiting < raised.size and grey_p[raised[waiting]] == value:
+            merged[count] = raised[waiting]
+            count += 1
+            waiting += 1
+    starts_v[256] = count
+    return merged, starts_v
 
 
 @kernel

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from pseudo_maps.worker_process import prepare_worker_process
+
 __all__ = ["end_with_parent", "map_in_order", "worker_count"]
 
 _Work = TypeVar("_Work")
@@ -63,6 +65,7 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
         A worker died; what it had finished before has been yielded.
     """
     if jobs == 1:
+        prepare_worker_process()
         yield from map(function, work)
         return
     # spawn: a forked copy of a process that has used CUDA or threads may hang.
@@ -85,10 +88,8 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
     global _function
-    import cv2
-
     end_with_parent()
-    cv2.setNumThreads(1)
+    prepare_worker_process()
     _function = function
 
 
