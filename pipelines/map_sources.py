@@ -1,7 +1,6 @@
 """Turns a folder of shards or of .npy files into one score map an image, or the reason why there is none."""
 
 import hashlib
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import STATUS_OK, MapIndex
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 
 __all__ = ["MAP_LOCALIZER", "MapSource", "NpyMaps", "ShardMaps", "open_map_source"]
 
@@ -64,14 +63,23 @@ class ShardMaps:
         self._sha256 = digest.hexdigest()
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """The stored map, 255 at its peak; a failed one is a failure with the shard's status."""
+        """The stored map, 255 at its peak; a failed one is a failure with the shard's status.
+
+        Raises
+        ------
+        ShardError
+            The map is damaged; image and shard are named.
+        """
         image_id = image.record.image_id
         if image_id not in self._index:
             return ImageMaps(failure=NO_MAP)
         status = self._index.status(image_id)
         if status != STATUS_OK:
             return ImageMaps(failure=f"{MAP_NOT_USABLE}{status}")
-        return ImageMaps(whole={MAP_LOCALIZER: self._index.read_uint8(image_id)})
+        try:
+            return ImageMaps(whole={MAP_LOCALIZER: self._index.read_uint8(image_id)})
+        except ShardError as error:
+            raise ShardError(f"image {image_id!r}: {error}") from error
 
     def unused(self, records: Iterable[ImageRecord]) -> int:
         """Rows of the shards whose image id is not among the records."""
@@ -121,11 +129,13 @@ class NpyMaps:
                 f"image {image.record.image_id!r}: expected one map, found {' and '.join(str(path) for path in found)}"
             )
         try:
-            array = np.load(found[0], allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{found[0]}: expected a plain numeric array: {error}") from error
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{found[0]}: expected one array, found an archive of several")
+            # Not np.load, which takes archives too and leaves their files open.
+            with found[0].open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(
+                f"image {image.record.image_id!r}: {found[0]}: expected a plain numeric array: {error}"
+            ) from error
         return ImageMaps(whole={MAP_LOCALIZER: array})
 
     def unused(self, records: Iterable[ImageRecord]) -> int:

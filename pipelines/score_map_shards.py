@@ -16,6 +16,7 @@ from evaluation.boxes import FRAME_PX
 from evaluation.wsoleval import normalise_score_map
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
+from pseudo_maps.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest, manifest_path
 from pseudo_maps.shards import STATUS_OK, MapRow, ShardWriter, make_provenance, shard_name
 
 __all__ = ["SHARD_ROWS", "ScoreMapShards", "folder_name"]
@@ -61,10 +62,23 @@ class ScoreMapShards:
         self._folder, self._split, self._localizers = folder, split, tuple(localizers)
         self._images = images
         self._config = config
+        self._ids_sha256 = ids_digest(image.record.image_id for image in images)
         self._rows: dict[int, dict[int, dict[str, tuple[npt.NDArray[np.uint8], MapRow]]]] = {}
 
     def missing(self) -> set[int]:
-        """Indexes of the images whose shard is not there for every localizer."""
+        """Indexes of the images whose shard is not there for every localizer.
+
+        Raises
+        ------
+        ManifestMismatch
+            The folder holds maps of other images, or of another network or views; every difference is named.
+        """
+        for localizer in self._localizers:
+            folder = self._folder / folder_name(localizer)
+            if not manifest_path(folder, self._split).exists():
+                # Nothing tells what shards without manifest belong to.
+                return set(range(len(self._images)))
+            check_manifest(folder, self._manifest(localizer))
         return {
             index
             for shard in range(self._count)
@@ -79,6 +93,8 @@ class ScoreMapShards:
         ------
         OSError
             The shard cannot be written.
+        ManifestMismatch
+            As ``missing``.
         """
         shard = image.index // SHARD_ROWS
         rows = self._rows.setdefault(shard, {})
@@ -96,11 +112,23 @@ class ScoreMapShards:
     def _path(self, localizer: str, shard: int) -> Path:
         return self._folder / folder_name(localizer) / shard_name(self._split, shard, self._count)
 
+    def _manifest(self, localizer: str) -> Manifest:
+        return Manifest(
+            split=self._split,
+            images=len(self._images),
+            shards=self._count,
+            shard_size=SHARD_ROWS,
+            ids_sha256=self._ids_sha256,
+            configuration={"score_maps": {"localizer": localizer, **self._config}},
+        )
+
     def _write(self, shard: int, rows: Mapping[int, Mapping[str, tuple[npt.NDArray[np.uint8], MapRow]]]) -> None:
         for localizer in self._localizers:
             path = self._path(localizer, shard)
             path.parent.mkdir(parents=True, exist_ok=True)
-            provenance = make_provenance({"score_maps": {"localizer": localizer, **self._config}})
+            manifest = self._manifest(localizer)
+            agree_on_manifest(path.parent, manifest)
+            provenance = make_provenance(manifest.configuration)
             with ShardWriter(path, rows=len(rows), map_size=FRAME_PX, provenance=provenance) as writer:
                 for row, index in enumerate(sorted(rows)):
                     writer.write(row, *rows[index][localizer])

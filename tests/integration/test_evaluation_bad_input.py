@@ -1,0 +1,338 @@
+"""Bad input to ``wsol-eval``: a defined result that is counted, or one clear line that names the image or the file."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.integration.eval_command import bump, evaluate, evaluated, make_listed_data, metrics_of, result_of
+from tests.integration.prep_command import damage, propose, val_id
+from tests.pseudo_maps.shard_making import flip_byte
+
+BOX = (10.0, 5.0, 29.0, 14.0)
+"""A quarter of the 40 x 20 pixels in their middle."""
+NAMES = ("a", "b", "c", "d")
+QUIET = ("--panels", 0)
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images with a box each."""
+    return make_listed_data(tmp_path_factory.mktemp("listed") / "data", {name: [BOX] for name in NAMES})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A good map of each of the four images, to be spoilt."""
+    (tmp_path / "maps").mkdir()
+    for name in NAMES:
+        np.save(tmp_path / "maps" / f"{name}.npy", bump())
+    return tmp_path / "maps"
+
+
+def verdicts(out: Path, column: str = "pseudo-map cam verdict") -> list[str]:
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return [row[column] for row in csv.DictReader(file)]
+
+
+def refused(*words: object, named: str, out: Path) -> str:
+    """What a command says that ends with 1, in one line that holds ``named``, and leaves no result."""
+    result = evaluate(*words, "--out", out)
+    assert result.exit_code == 1, result.output
+    *_, last = result.output.strip().splitlines()
+    assert last.startswith("wsol-eval: error: ") and "Traceback" not in result.output
+    assert named in last
+    assert not (out / "metrics.json").exists() and not (out / "predictions.csv").exists()
+    return last
+
+
+# --- maps that are scored all the same
+
+
+@pytest.mark.parametrize(
+    ("map_hw", "note", "verdict"),
+    [
+        (np.full((14, 14), np.nan), "NaN or infinite map", "no box"),
+        (np.where(np.eye(14) > 0, np.nan, bump(side=14)), "NaN or infinite map", "no box"),
+        (np.where(np.eye(14) > 0, np.inf, bump(side=14)), "NaN or infinite map", "no box"),
+        (np.where(np.eye(14) > 0, -np.inf, bump(side=14)), "NaN or infinite map", "no box"),
+        (np.zeros((14, 14)), "constant map", "no box"),
+        # A constant above 0 is the whole frame, of which the box is a quarter.
+        (np.full((14, 14), 3, dtype=np.int16), "constant map", "more"),
+        (np.full((1, 1), 0.1), "constant map", "more"),
+    ],
+    ids=["all NaN", "a NaN", "an infinity", "minus infinity", "zeros", "a constant", "one pixel"],
+)
+def test_odd_maps_have_a_defined_result_and_a_note(
+    listed: Path, folder: Path, tmp_path: Path, map_hw: np.ndarray, note: str, verdict: str
+) -> None:
+    np.save(folder / "b.npy", map_hw)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, "--panels", 4)
+    assert metrics["counts"] == {"asked": 4, "scored": 4, "failed": {}, "skipped": {}, "notes": {note: 1}}
+    assert verdicts(tmp_path / "out") == ["correct", verdict, "correct", "correct"]
+    assert result_of(metrics, "pseudo-map", "cam")["gt_known_loc"]["rate"] == 0.75
+    assert result_of(metrics, "centred-gaussian", "cam")["gt_known_loc"]["images"] == 4
+
+
+@pytest.mark.parametrize(
+    "map_hw",
+    [
+        bump() > 0.4,
+        (200 * bump()).astype(np.uint8),
+        (200 * bump()).astype(np.int64),
+        bump().astype(np.float16),
+        bump().astype(np.longdouble),
+        bump().astype(">f8"),
+        np.asfortranarray(bump()),
+    ],
+    ids=["bool", "uint8", "int64", "float16", "long double", "big-endian", "column by column"],
+)
+def test_real_numbers_of_any_type_and_order_are_scored(
+    listed: Path, folder: Path, tmp_path: Path, map_hw: np.ndarray
+) -> None:
+    for name in NAMES:
+        np.save(folder / f"{name}.npy", map_hw)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, *QUIET)
+    for protocol in ("cam", "wsoleval-v1", "ts-cam"):
+        assert result_of(metrics, "pseudo-map", protocol)["gt_known_loc"]["rate"] == 1.0
+
+
+# --- maps that are no maps
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((0, 5)), "float64 of shape (0, 5)"),
+        (np.zeros((7, 7, 1)), "float64 of shape (7, 7, 1)"),
+        (np.zeros(49), "float64 of shape (49,)"),
+        (np.array(1.0), "float64 of shape ()"),
+        (np.ones((7, 7)) * 1j, "complex128 of shape (7, 7)"),
+        (np.full((7, 7), "high"), "<U4 of shape (7, 7)"),
+        (np.array([[{"score": 1}]], dtype=object), "allow_pickle=False"),
+    ],
+    ids=["empty", "3-D", "1-D", "0-D", "complex", "text", "objects"],
+)
+@pytest.mark.parametrize("protocol", ["cam", "wsoleval-v1", "psol-crop"])
+def test_maps_that_cannot_be_scored_are_one_line_with_the_id(
+    listed: Path, folder: Path, tmp_path: Path, array: np.ndarray, found: str, protocol: str
+) -> None:
+    np.save(folder / "b.npy", array)
+    words = ("maps", folder, "--data", listed, *QUIET, "--protocol", protocol)
+    last = refused(*words, named=found, out=tmp_path / "out")
+    assert "image 'val/b.png'" in last
+    # The same map in a worker process is the same line.
+    if protocol == "cam" and array.shape == (0, 5):
+        assert refused(*words, "--jobs", 2, named=found, out=tmp_path / "two") == last
+
+
+def test_a_file_that_is_no_array_is_named(listed: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "c.npy").write_bytes(b"PK\x03\x04 half an archive")
+    last = refused("maps", folder, "--data", listed, *QUIET, named=str(folder / "c.npy"), out=tmp_path / "out")
+    assert "image 'val/c.png'" in last
+
+
+# --- ids that are missing, there twice, or unknown
+
+
+def test_an_image_without_map_is_wrong_and_counted(listed: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "c.npy").unlink()
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, "--panels", 4)
+    assert metrics["counts"]["failed"] == {"no map": 1} and metrics["counts"]["scored"] == 4
+    assert verdicts(tmp_path / "out") == ["correct", "correct", "no box", "correct"]
+    for one in metrics["results"]:
+        assert one["gt_known_loc"]["images"] == 4 and one["gt_known_loc"]["correct"] <= 3
+
+
+def test_maps_of_none_of_the_images_are_all_wrong(listed: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "z.npy", bump())
+    words = (
+        "maps",
+        tmp_path / "maps",
+        "--data",
+        listed,
+        *QUIET,
+        "--protocol",
+        "wsoleval-v2",
+        "--out",
+        tmp_path / "out",
+    )
+    result = evaluate(*words)
+    assert result.exit_code == 0
+    assert f"wsol-eval: warning: 1 maps in {tmp_path / 'maps'} belong to no image of the data set\n" in result.output
+    metrics = metrics_of(tmp_path / "out")
+    assert metrics["counts"]["failed"] == {"no map": 4}
+    assert result_of(metrics, "pseudo-map", "wsoleval-v2")["max_box_acc"]["0.5"]["rate"] == 0
+    assert result_of(metrics, "centred-gaussian", "wsoleval-v2")["gt_known_loc"]["rate"] == 1
+
+
+def test_maps_of_unknown_images_are_told_and_change_nothing(listed: Path, folder: Path, tmp_path: Path) -> None:
+    words = ("maps", folder, "--data", listed, *QUIET, "--protocol", "cam")
+    before = evaluated(tmp_path / "before", *words)
+    for name in ("y", "z"):
+        np.save(folder / f"{name}.npy", np.full((3, 3), np.nan))
+    result = evaluate(*words, "--out", tmp_path / "after")
+    assert "warning: 2 maps" in result.output
+    after = metrics_of(tmp_path / "after")
+    assert after["results"] == before["results"] and after["counts"] == before["counts"]
+
+
+def test_two_maps_of_one_image_are_named(listed: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "val").mkdir()
+    np.save(folder / "val" / "c.npy", bump())
+    last = refused("maps", folder, "--data", listed, *QUIET, named="image 'val/c.png'", out=tmp_path / "out")
+    assert str(folder / "c.npy") in last and str(folder / "val" / "c.npy") in last
+
+
+def test_an_id_listed_twice_is_named(tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {"a": [BOX], "b": [BOX]})
+    (data / "image_ids.txt").write_text("val/a.png\nval/b.png\nval/a.png\n")
+    last = refused("baseline", "--data", data, named="val/a.png", out=tmp_path / "out")
+    assert "image_ids.txt" in last
+
+
+def test_an_unknown_id_in_the_blacklist_is_named(listed: Path, tmp_path: Path) -> None:
+    (tmp_path / "blacklist.txt").write_text("val/a.png\nval/unknown.png\n")
+    words = ("baseline", "--data", listed, "--blacklist", tmp_path / "blacklist.txt")
+    last = refused(*words, named="val/unknown.png", out=tmp_path / "out")
+    assert "blacklist.txt: line 2" in last
+
+
+# --- shards
+
+
+def test_failed_rows_of_shards_are_wrong_with_their_status(data: Path, tmp_path: Path) -> None:
+    spoilt = Path(shutil.copytree(data, tmp_path / "data"))
+    (spoilt / "Data/CLS-LOC/val" / f"{val_id(3)}.JPEG").write_bytes(b"no image")
+    propose(spoilt, tmp_path / "maps", "--max-failed", 1)
+    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", spoilt, "--panels", 10)
+    assert metrics["counts"]["failed"] == {"map not usable: decode-error": 1}
+    assert metrics["counts"]["scored"] == 10
+    assert verdicts(tmp_path / "out")[2] == "no box"
+
+
+def test_shards_of_fewer_images_leave_the_others_without_map(data: Path, tmp_path: Path) -> None:
+    assert propose(data, tmp_path / "maps", "--limit", 4).exit_code == 0
+    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
+    assert (metrics["counts"]["asked"], metrics["counts"]["failed"]) == (10, {"no map": 6})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda path: damage(path, length=2000), lambda path: path.unlink()],
+    ids=["cut off", "gone"],
+)
+def test_damaged_shards_are_named(data: Path, maps: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    spoil(maps / "val-00001-of-00004.h5")
+    refused("maps", maps, "--data", data, *QUIET, named="val-00001-of-00004.h5", out=tmp_path / "out")
+
+
+def test_a_damaged_map_is_named_by_its_shard_and_image(data: Path, maps: Path, tmp_path: Path) -> None:
+    path = maps / "val-00001-of-00004.h5"
+    with h5py.File(path) as file:
+        place = file["saliency/maps"].id.get_chunk_info(2).byte_offset
+    flip_byte(path, place + 20)
+    last = refused("maps", maps, "--data", data, *QUIET, named=path.name, out=tmp_path / "out")
+    # Shards of three rows: the third of the second.
+    assert val_id(6) in last
+
+
+# --- images
+
+
+def test_images_without_boxes_are_skipped_and_counted(tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {"a": [BOX], "b": [], "c": [BOX], "d": []})
+    (tmp_path / "maps").mkdir()
+    for name in NAMES:
+        # Nothing looks at a map that nothing can be compared with.
+        np.save(tmp_path / "maps" / f"{name}.npy", bump() if name in "ac" else np.zeros((0, 5)))
+    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, "--panels", 4)
+    assert metrics["counts"] == {"asked": 4, "scored": 2, "failed": {}, "skipped": {"no boxes": 2}, "notes": {}}
+    assert verdicts(tmp_path / "out") == ["correct", "", "correct", ""]
+    assert result_of(metrics, "pseudo-map", "cam")["gt_known_loc"] | {"interval": None, "interval_kind": None} == {
+        "rate": 1.0,
+        "correct": 2,
+        "images": 2,
+        "interval": None,
+        "interval_kind": None,
+    }
+
+
+def test_a_blacklist_of_everything_leaves_nothing_to_score(listed: Path, tmp_path: Path) -> None:
+    (tmp_path / "blacklist.txt").write_text("".join(f"{number}\n" for number in range(1, 5)))
+    metrics = evaluated(
+        tmp_path / "out", "baseline", "--data", listed, "--blacklist", tmp_path / "blacklist.txt", "--protocol", "cam"
+    )
+    assert metrics["counts"] == {"asked": 4, "scored": 0, "failed": {}, "skipped": {"blacklisted": 4}, "notes": {}}
+    assert metrics["baselines"] == []
+
+
+def test_an_image_that_alone_tells_its_size_and_does_not_decode_is_wrong(folder: Path, tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {name: [BOX] for name in NAMES}, sizes=False)
+    (data / "val" / "b.png").write_bytes(b"no image")
+    (data / "val" / "d.png").unlink()
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, "--panels", 4)
+    assert metrics["counts"]["failed"] == {"unreadable image": 2} and metrics["counts"]["scored"] == 4
+    assert verdicts(tmp_path / "out") == ["correct", "no box", "correct", "no box"]
+    # Its boxes have no frame, so the baselines are wrong too.
+    assert result_of(metrics, "whole-frame", "cam")["errors"]["no box"] == 2
+
+
+def test_an_image_whose_size_is_known_need_not_decode(folder: Path, tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {name: [BOX] for name in NAMES})
+    (data / "val" / "b.png").unlink()
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, "--panels", 4)
+    assert metrics["counts"] == {"asked": 4, "scored": 4, "failed": {}, "skipped": {}, "notes": {}}
+
+
+def test_boxes_outside_the_image_are_no_boxes(tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {"a": [BOX], "b": [(50.0, 5.0, 60.0, 9.0)]})
+    metrics = evaluated(tmp_path / "out", "baseline", "--data", data, "--protocol", "cam")
+    assert metrics["counts"]["skipped"] == {"no boxes": 1}
+
+
+# --- folders of results
+
+
+def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("maps", folder, "--data", listed, *QUIET, "--protocol", "cam", "--out", out)
+    assert evaluate(*words).exit_code == 0
+    before = (out / "metrics.json").read_bytes()
+    for other, named in (
+        (("--protocol", "ts-cam"), "protocols"),
+        (("--seed", 3), "bootstrap"),
+        (("--limit", 2), "data"),
+        (("--boxes", "first"), "boxes"),
+    ):
+        result = evaluate(*words, *other)
+        assert result.exit_code == 1
+        expected = f"wsol-eval: error: {out}/metrics.json: results of another evaluation, which differs in "
+        (last,) = (line for line in result.output.splitlines() if line.startswith(expected))
+        assert named in last and last.endswith("; use another --out")
+    result = evaluate("baseline", "--data", listed, "--out", out)
+    assert result.exit_code == 1 and "differs in kind" in result.output
+    assert (out / "metrics.json").read_bytes() == before
+
+
+def test_maps_that_changed_are_scored_anew(listed: Path, folder: Path, tmp_path: Path) -> None:
+    words = ("maps", folder, "--data", listed, *QUIET, "--protocol", "cam")
+    assert result_of(evaluated(tmp_path / "out", *words), "pseudo-map", "cam")["gt_known_loc"]["correct"] == 4
+    state = (folder / "a.npy").stat()
+    np.save(folder / "a.npy", bump(centre_xy=(0.0, 0.0)))
+    # Also where the clock of the file system is coarse.
+    os.utime(folder / "a.npy", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert result_of(evaluated(tmp_path / "out", *words), "pseudo-map", "cam")["gt_known_loc"]["correct"] == 3
+
+
+def test_something_else_in_place_of_metrics_is_kept_and_named(listed: Path, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("mine")
+    result = evaluate("baseline", "--data", listed, "--out", tmp_path)
+    assert result.exit_code == 1 and f"{tmp_path}/metrics.json" in result.output
+    assert (tmp_path / "metrics.json").read_text() == "mine"

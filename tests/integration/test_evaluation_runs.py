@@ -1,0 +1,440 @@
+"""``wsol-eval`` as a user runs it: with one job or several, killed and gone on with, with every option that it has."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from evaluation.protocols import PROTOCOLS
+from pseudo_maps.shards import MapIndex
+from tests.integration.eval_command import (
+    SIDE_PX,
+    evaluate,
+    evaluated,
+    make_checkpoint,
+    make_listed_data,
+    metrics_of,
+    result_of,
+    results_in,
+    start,
+    wait_for_the_end_of_the_group,
+    wait_until,
+)
+from tests.integration.prep_command import VAL, prep, val_id
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+IMAGES = 10
+SHORT = "--device cpu --workers 0 --batch-size 1 --panels 0".split()
+FEW = (*SHORT, *"--protocol cam --protocol wsoleval-v1 --protocol psol-crop".split())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_in_children_too() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with one checkpoint of a network of two classes."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    folder.mkdir()
+    make_checkpoint(folder / "checkpoint-00000003.pt", classes=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(network: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    evaluated(out, "run", network, "--data", data, *FEW)
+    return out
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- what a run gives
+
+
+def test_metrics_and_predictions_tell_the_same(whole: Path) -> None:
+    metrics, table = metrics_of(whole), rows(whole)
+    assert metrics["kind"] == "run"
+    assert metrics["counts"] == {"asked": IMAGES, "scored": IMAGES, "failed": {}, "skipped": {}} | {
+        "notes": metrics["counts"]["notes"]
+    }
+    assert [row["image_id"] for row in table] == [val_id(number) for number in range(1, IMAGES + 1)]
+    right_class = sum(row["predicted_class"] == row["label"] for row in table)
+    assert metrics["classification"]["top1"]["correct"] == right_class
+    assert metrics["classification"]["top5"]["correct"] == IMAGES, "there are two classes"
+    assert [(one["localizer"], one["protocol"]) for one in metrics["results"]] == [
+        (localizer, protocol)
+        for localizer in ("cam", "saliency", "cam*saliency")
+        for protocol in ("cam", "wsoleval-v1", "psol-crop")
+    ]
+    for one in (*metrics["results"], *metrics["baselines"]):
+        name = f"{one['localizer']} {one['protocol']}"
+        verdicts = Counter(row[f"{name} verdict"] for row in table)
+        assert {word: count for word, count in one["errors"].items() if count} == verdicts
+        above = sum(float(row[f"{name} iou"]) >= 0.5 for row in table)
+        assert one["gt_known_loc"]["correct"] == above
+        assert one["top1_loc"]["correct"] <= min(above, right_class)
+        assert one["top5_loc"]["correct"] == above
+        assert sum(one["iou_histogram"]["counts"]) == IMAGES
+    # The networks' boxes differ from image to image, or the comparisons of runs below would show nothing.
+    assert len({row["cam cam box_224px"] for row in table}) > IMAGES // 2
+
+
+def test_the_network_is_named(whole: Path) -> None:
+    config = metrics_of(whole)["config"]
+    assert config["network"]["arch"] == "alexnet-gap"
+    assert (config["network"]["step"], config["network"]["input_size_px"]) == (3, SIDE_PX)
+    assert re.fullmatch("[0-9a-f]{12}", config["network"]["weights"])
+    assert config["precision"] == "fp32"
+    assert config["localizers"] == ["cam", "saliency", "cam*saliency"]
+
+
+def test_a_finished_run_is_not_made_again(network: Path, data: Path, whole: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+    assert evaluate("run", network, "--data", data, *FEW, "--out", whole).exit_code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+
+
+# --- the same bytes
+
+
+def test_two_jobs_a_process_that_decodes_and_a_checkpoint_file_make_the_same(
+    network: Path, data: Path, whole: Path, tmp_path: Path
+) -> None:
+    (checkpoint,) = network.iterdir()
+    evaluated(tmp_path / "run", "run", checkpoint, "--data", data, *FEW, "--jobs", 2, "--workers", 1)
+    assert results_in(tmp_path / "run") == results_in(whole)
+
+
+class Obstacles:
+    """Pipes in place of the last two images of a copied data set: whoever reads one waits, until it is taken away."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data = Path(shutil.copytree(data, folder))
+        self._contents = {}
+        for number in (IMAGES - 1, IMAGES):
+            path = self.data / VAL / f"{val_id(number)}.JPEG"
+            self._contents[path] = path.read_bytes()
+            path.unlink()
+            os.mkfifo(path)
+
+    def remove(self) -> None:
+        """Take them away, and spoil the first image: whoever reads it again gets another result."""
+        for path, content in self._contents.items():
+            path.unlink()
+            path.write_bytes(content)
+        (self.data / VAL / f"{val_id(1)}.JPEG").write_bytes(b"no image")
+
+
+def journalled(out: Path) -> int:
+    return len(list((out / "journal").glob("*.npz")))
+
+
+STOPS: list[tuple[int, tuple[object, ...], int]] = [
+    # Two jobs have seven batches in hand before the first is stored, and the eighth is the last that can be read.
+    (signal.SIGTERM, ("--jobs", 2), 2),
+    # Each device waits at one of the pipes, and has the image behind it left to do.
+    (signal.SIGKILL, ("--device", "cpu,cpu"), 8),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "words", "stored"), STOPS, ids=["SIGTERM, two jobs", "SIGKILL, two devices"])
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    network: Path, data: Path, whole: Path, tmp_path: Path, stop: int, words: tuple[object, ...], stored: int
+) -> None:
+    out = tmp_path / "run"
+    obstacles = Obstacles(data, tmp_path / "data")
+    command = ("run", network, "--data", obstacles.data, *FEW, "--out", out, *words)
+    process = start(*command)
+    wait_until(lambda: journalled(out) >= stored, process=process)
+    process.send_signal(stop)
+    _, stderr = process.communicate(timeout=60)
+    wait_for_the_end_of_the_group(process)
+    if stop == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "stopped by SIGTERM; the same command goes on" in stderr and "Traceback" not in stderr
+    assert journalled(out) == stored and not (out / "metrics.json").exists()
+    obstacles.remove()
+    assert evaluate(*command).exit_code == 0
+    assert results_in(out) == results_in(whole)
+    assert not (out / "journal").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_baseline_goes_on_too(tmp_path: Path) -> None:
+    """Without torch, and with images whose files alone tell their size."""
+    boxes = {f"{number:03d}": [(number % 20, 2, number % 20 + 15, 17)] for number in range(70)}
+    data = make_listed_data(tmp_path / "data", boxes, sizes=False)
+    evaluated(tmp_path / "whole", "baseline", "--data", data, "--name", "either")
+    last = data / "val" / "069.png"
+    content = last.read_bytes()
+    last.unlink()
+    os.mkfifo(last)
+    command = ("baseline", "--data", data, "--out", tmp_path / "out", "--name", "either")
+    process = start(*command)
+    wait_until(lambda: journalled(tmp_path / "out") == 1, process=process)
+    process.kill()
+    process.communicate()
+    last.unlink()
+    last.write_bytes(content)
+    (data / "val" / "000.png").write_bytes(b"no image")
+    assert evaluate(*command).exit_code == 0
+    assert results_in(tmp_path / "out") == results_in(tmp_path / "whole")
+
+
+def test_maps_are_scored_alike_by_one_job_and_two(data: Path, made: Path, tmp_path: Path) -> None:
+    words = ("maps", made, "--data", data, "--panels", 0, "--name", "either")
+    metrics = evaluated(tmp_path / "one", *words)
+    evaluated(tmp_path / "two", *words, "--jobs", 2)
+    assert results_in(tmp_path / "two") == results_in(tmp_path / "one")
+    assert {one["protocol"] for one in metrics["results"]} == set(PROTOCOLS)
+    assert metrics["classification"] is None and metrics["config"]["maps"]["format"] == "shards"
+
+
+# --- saved maps
+
+
+def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sweeps = ("--protocol", "wsoleval-v1", "--protocol", "wsoleval-v2", "--panels", 0)
+    command = ("run", network, "--data", data, *SHORT, *sweeps, "--save-maps")
+    of_network = evaluated(out, *command)
+    assert {path.name for path in (out / "maps").iterdir()} == {"cam", "saliency", "cam-x-saliency"}
+    for localizer, folder in (("cam", "cam"), ("cam*saliency", "cam-x-saliency")):
+        assert prep("verify", out / "maps" / folder, "--data", data).exit_code == 0
+        again = evaluated(tmp_path / folder, "maps", out / "maps" / folder, "--data", data, *sweeps)
+        for protocol in ("wsoleval-v1", "wsoleval-v2"):
+            wanted, found = (
+                result_of(metrics, name, protocol) for metrics, name in ((of_network, localizer), (again, "pseudo-map"))
+            )
+            for figure in ("gt_known_loc", "max_box_acc", "max_box_acc_v2", "curve", "iou_histogram", "threshold"):
+                assert found[figure] == wanted[figure], (localizer, protocol, figure)
+    # Ten maps that are the same would show nothing.
+    index = MapIndex(out / "maps" / "cam", "val")
+    assert len({index.read_uint8(image_id).tobytes() for image_id in index}) == IMAGES
+
+    # A shard that is gone is made again; nothing else changes.
+    before = results_in(out)
+    (shard,) = (out / "maps" / "saliency").glob("*.h5")
+    content = shard.read_bytes()
+    shard.unlink()
+    evaluated(out, *command)
+    assert shard.read_bytes() == content and results_in(out) == before
+
+
+# --- options of a run
+
+
+@pytest.mark.parametrize(
+    ("words", "views"),
+    [
+        ("--scale 1 --scale 1.5 --flip", "1.5"),
+        ("--ten-crop", "ten"),
+        ("--flip", "mirror"),
+    ],
+)
+def test_views_change_the_maps_and_are_told(network: Path, data: Path, tmp_path: Path, words: str, views: str) -> None:
+    few = (*SHORT, "--limit", 3, "--localizer", "cam", "--protocol", "cam", "--protocol", "cam-release")
+    plain = evaluated(tmp_path / "plain", "run", network, "--data", data, *few)
+    metrics = evaluated(tmp_path / "views", "run", network, "--data", data, *few, *words.split())
+    assert views in metrics["config"]["views"] and views not in plain["config"]["views"]
+    assert metrics["counts"]["scored"] == 3
+    boxes = [[row["cam cam box_224px"] for row in rows(tmp_path / name)] for name in ("plain", "views")]
+    assert boxes[0] != boxes[1]
+
+
+def test_views_that_exclude_each_other_are_one_line(network: Path, data: Path) -> None:
+    result = evaluate("run", network, "--data", data, *FEW, "--ten-crop", "--flip")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert "wsol-eval: error: ten crops have their own scale and mirror images" in result.output
+
+
+def test_grad_cam_of_a_linear_classifier_is_the_positive_part_of_cam(network: Path, data: Path, tmp_path: Path) -> None:
+    words = (*FEW, "--localizer", "cam", "--localizer", "grad-cam")
+    metrics = evaluated(tmp_path / "run", "run", network, "--data", data, *words)
+    assert metrics["config"]["localizers"] == ["cam", "grad-cam"]
+    for row in rows(tmp_path / "run"):
+        # The rule of cam clips at 0 anyway, so both have the same box, but for a bias that cam has not.
+        assert row["grad-cam cam box_224px"] == row["cam cam box_224px"]
+    assert result_of(metrics, "grad-cam", "cam")["gt_known_loc"] == result_of(metrics, "cam", "cam")["gt_known_loc"]
+
+
+def test_a_network_without_decoder_has_no_saliency_map(data: Path, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "gap.pt", classes=2, decoder=False)
+    few = ("--limit", 2, *SHORT, "--protocol", "cam")
+    metrics = evaluated(tmp_path / "run", "run", checkpoint, "--data", data, *few)
+    assert metrics["config"]["localizers"] == ["cam"]
+    result = evaluate("run", checkpoint, "--data", data, *few, "--localizer", "saliency")
+    assert result.exit_code == 1
+    assert "localizer 'saliency' needs a decoder" in result.output and str(checkpoint) in result.output
+
+
+def test_a_network_of_other_classes_is_refused(data: Path, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "three.pt", classes=3, decoder=False)
+    result = evaluate("run", checkpoint, "--data", data, *FEW, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert f"{checkpoint}: a network of 3 classes, but the data has 2" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_do_not_decode_are_wrong_and_named(network: Path, data: Path, tmp_path: Path) -> None:
+    spoilt = Path(shutil.copytree(data, tmp_path / "data"))
+    (spoilt / VAL / f"{val_id(2)}.JPEG").write_bytes(b"no image")
+    (spoilt / VAL / f"{val_id(4)}.JPEG").unlink()
+    metrics = evaluated(tmp_path / "run", "run", network, "--data", spoilt, *FEW, "--batch-size", 4, "--save-maps")
+    assert metrics["counts"]["failed"] == {"unreadable image": 2}
+    assert metrics["counts"]["scored"] == IMAGES
+    assert metrics["classification"]["images"] == IMAGES, "a class that was not found is wrong"
+    table = rows(tmp_path / "run")
+    assert [row["image_id"] for row in table if row["status"] == "unreadable image"] == [val_id(2), val_id(4)]
+    for row in (table[1], table[3]):
+        assert (row["predicted_class"], row["true_rank"], row["cam cam verdict"]) == ("", "-1", "no box")
+        assert row["whole-frame cam iou"] != ""
+    again = evaluated(tmp_path / "maps", "maps", tmp_path / "run" / "maps" / "cam", "--data", spoilt, "--panels", 0)
+    assert again["counts"]["failed"] == {"map not usable: no-score-map": 2}
+
+
+# --- pictures, predictions, exports, reports
+
+
+def test_a_picture_of_examples(network: Path, data: Path, tmp_path: Path) -> None:
+    few = ("--localizer", "cam", "--protocol", "psol-crop", "--protocol", "cam", "--panels", 2)
+    evaluated(tmp_path / "run", "run", network, "--data", data, *FEW, *few)
+    picture = cv2.imread(str(tmp_path / "run" / "panels" / "examples.png"))
+    assert picture is not None and picture.shape[0] > 2 * 224 and picture.shape[1] >= 3 * 224
+
+
+def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in (1, 2):
+        shutil.copy(data / VAL / f"{val_id(number)}.JPEG", folder)
+    (folder / "broken.png").write_bytes(b"no image")
+    (tmp_path / "names.txt").write_text("first\nsecond\n")
+    words = ("--out", tmp_path / "out", "--device", "cpu", "--class-names", tmp_path / "names.txt")
+    result = evaluate("predict", network, folder, *words, "--localizer", "cam*saliency")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert (
+        f"wsol-eval: error: 1 images could not be read; {tmp_path / 'out'}/predictions.json says why" in result.output
+    )
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert ["error" in entry for entry in content["images"]] == [True, False, False]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {f"{val_id(number)}.png" for number in (1, 2)}
+    (folder / "broken.png").unlink()
+    assert evaluate("predict", network, folder, *words).exit_code == 0
+
+
+def onnx_outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found: list[np.ndarray] = session.run(None, {"images01": images})
+    return found
+
+
+def torch_outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
+    import torch
+
+    module = torch.export.load(path).module()
+    return [output.numpy() for output in module(torch.from_numpy(images))]
+
+
+@pytest.mark.parametrize(("suffix", "outputs"), [("onnx", onnx_outputs), ("pt2", torch_outputs)])
+def test_export_by_command_line(
+    network: Path, tmp_path: Path, suffix: str, outputs: Callable[[Path, np.ndarray], list[np.ndarray]]
+) -> None:
+    if suffix == "onnx":
+        pytest.importorskip("onnx", reason="needs the extra 'export'")
+    out = tmp_path / f"network.{suffix}"
+    result = evaluate("export", network, "--out", out, "--class", 1)
+    assert (result.exit_code, result.output) == (0, f"{out}: alexnet-gap, 2 classes, input {SIDE_PX}x{SIDE_PX}\n")
+    images = np.random.default_rng(0).random((3, 3, SIDE_PX, SIDE_PX), dtype=np.float32)
+    scores, maps = outputs(out, images)
+    assert scores.shape == (3, 2) and maps.shape[:2] == (3, 1)
+
+    import torch
+
+    from training.localizers import NetworkLocalizer, load_for_inference
+
+    seen = NetworkLocalizer(load_for_inference(network), localizers=["cam"])(
+        torch.from_numpy(images), torch.tensor([1, 1, 1])
+    )
+    wanted = seen.maps["cam"].numpy()
+    np.testing.assert_allclose(maps[:, 0], wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    refused = evaluate("export", network, "--out", out, "--class", 2)
+    assert refused.exit_code == 1 and "from 0 to 1" in refused.output
+
+
+def test_a_report_of_two_evaluations(whole: Path, data: Path, made: Path, tmp_path: Path) -> None:
+    evaluated(tmp_path / "pseudo maps", "maps", made, "--data", data, "--panels", 1, "--protocol", "cam")
+    page = tmp_path / "new folder" / "page.html"
+    result = evaluate("report", whole, tmp_path / "pseudo maps", "--out", page)
+    assert (result.exit_code, result.output) == (0, f"{page}: 2 runs\n")
+    text = page.read_text(encoding="utf-8")
+    assert "pseudo maps" in text and "centred-gaussian" in text
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text), "nothing is fetched"
+
+
+# --- masks
+
+
+def test_pixel_precision_of_perfect_maps(data: Path, tmp_path: Path) -> None:
+    masks, maps = data / "Masks" / "CLS-LOC" / "val", tmp_path / "maps"
+    maps.mkdir()
+    for path in masks.iterdir():
+        np.save(maps / f"{path.stem}.npy", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    command = ("maps", maps, "--data", data, "--panels", 0, "--protocol", "cam")
+    result = evaluate(*command, "--masks", masks, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    pixels = metrics_of(tmp_path / "out")["pixels"]
+    assert (pixels["images"], pixels["failed"]) == (IMAGES, 0)
+    # Not 1: cubic interpolation smooths the rim of the map, nearest neighbour that of the mask.
+    assert pixels["px_ap"] > 0.99
+    assert f"PxAP {100 * pixels['px_ap']:.2f}, 10 masks, 0 without map" in result.output
+
+
+def test_pixel_precision_is_added_to_a_finished_evaluation(data: Path, made: Path, tmp_path: Path) -> None:
+    command = ("maps", made, "--data", data, "--panels", 0, "--protocol", "cam", "--limit", 3)
+    assert evaluated(tmp_path / "out", *command)["pixels"] is None
+    masks = data / "Masks" / "CLS-LOC" / "val"
+    assert evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"]["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda path: path.unlink(), "no mask of image"),
+        (lambda path: path.write_bytes(b"no image"), "not an image"),
+        (lambda path: cv2.imwrite(str(path), np.full((5, 5), 7, dtype=np.uint8)), r"\[7\]"),
+    ],
+    ids=["missing", "undecodable", "other values"],
+)
+def test_masks_that_do_not_fit_are_named(
+    data: Path, made: Path, tmp_path: Path, spoil: Callable[[Path], Any], named: str
+) -> None:
+    masks = Path(shutil.copytree(data / "Masks" / "CLS-LOC" / "val", tmp_path / "masks"))
+    spoil(masks / f"{val_id(2)}.png")
+    words = ("--panels", 0, "--protocol", "cam", "--masks", masks, "--out", tmp_path / "out")
+    result = evaluate("maps", made, "--data", data, *words)
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert re.search(named, result.output) and val_id(2) in result.output
+    assert not (tmp_path / "out" / "metrics.json").exists()

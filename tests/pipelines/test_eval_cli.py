@@ -1,0 +1,307 @@
+"""The contract of ``wsol-eval``: commands, options, defaults, choices, help, exit codes, and what imports torch."""
+
+import re
+import typing
+from pathlib import Path
+
+import click
+import pytest
+
+import pipelines.eval_cli as eval_cli
+from evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from pipelines.datasets import SPLITS
+from pipelines.eval_cli import main
+from pipelines.evaluation_set import BOX_CHOICES
+from pseudo_maps import __version__
+from tests.integration.eval_command import evaluate, evaluated, make_listed_data, result_of
+from tests.integration.prep_command import subprocess_run
+from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, SPLIT_CHOICES, described, plain
+from training.config import Precision
+from training.localizers import LOCALIZERS
+
+BOX = (4.0, 2.0, 35.0, 17.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images with a box and one without."""
+    return make_listed_data(tmp_path_factory.mktemp("contract") / "data", {"a": [BOX], "b": [BOX], "c": []})
+
+
+@pytest.fixture
+def anything(tmp_path: Path) -> Path:
+    """A file that exists, for errors that are found before it is read."""
+    path = tmp_path / "anything"
+    path.write_bytes(b"no checkpoint")
+    return path
+
+
+# --- the contract
+
+PROTOCOL_CHOICES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
+LOCALIZER_CHOICES = ("cam", "grad-cam", "saliency", "cam*saliency")
+EVALUATION = {
+    "--data": ("required", "folder"),
+    "--layout": ("auto", LAYOUT_CHOICES),
+    "--split": ("val", SPLIT_CHOICES),
+    "--out": (None, "folder"),
+    "--protocol": ("several", PROTOCOL_CHOICES),
+    "--boxes": ("all", ("all", "first")),
+    "--blacklist": (None, "file"),
+    "--limit": (None, "integer from 1"),
+    "--name": (None, "text"),
+    "--jobs": (1, "integer"),
+    "--bootstrap-samples": (1000, "integer from 0"),
+    "--seed": (0, "integer from 0"),
+    **COMMON,
+}
+OPTIONS = {
+    "run": {
+        "checkpoint": ("required", "file"),
+        **EVALUATION,
+        "--localizer": ("several", LOCALIZER_CHOICES),
+        "--scale": ("several", "float"),
+        "--flip": (False, "flag"),
+        "--ten-crop": (False, "flag"),
+        "--precision": ("auto", ("auto", "fp32", "bf16")),
+        "--device": ("auto", "text"),
+        "--batch-size": (64, "integer from 1"),
+        "--workers": (2, "integer from 0"),
+        "--save-maps": (False, "flag"),
+        "--panels": (8, "integer from 0"),
+    },
+    "maps": {
+        "folder": ("required", "folder"),
+        **EVALUATION,
+        "--masks": (None, "folder"),
+        "--panels": (8, "integer from 0"),
+    },
+    "baseline": EVALUATION,
+    "predict": {
+        "checkpoint": ("required", "file"),
+        "images": ("required", "file"),
+        "--out": ("required", "folder"),
+        "--localizer": ("cam", LOCALIZER_CHOICES),
+        "--protocol": ("cam", ("cam", "cam-release", "ts-cam")),
+        "--class": (None, "integer from 0"),
+        "--class-names": (None, "file"),
+        "--device": ("auto", "text"),
+        **COMMON,
+    },
+    "export": {
+        "checkpoint": ("required", "file"),
+        "--out": ("required", "file"),
+        "--class": ("several", "integer from 0"),
+        "--class-names": (None, "file"),
+        **COMMON,
+    },
+    "report": {"runs": ("required", "file"), "--out": ("required", "file"), **COMMON},
+}
+"""Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_are_frozen(command: str) -> None:
+    found = {}
+    context = click.Context(main.commands[command], info_name=command, **eval_cli.CONTEXT_SETTINGS)
+    for parameter in main.commands[command].get_params(context):
+        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
+        found[name] = described(parameter)
+    assert found == OPTIONS[command]
+
+
+def test_the_commands_are_frozen() -> None:
+    assert set(main.commands) == set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("names", "definition"),
+    [
+        (eval_cli.SPLIT_NAMES, SPLITS),
+        (eval_cli.PROTOCOL_NAMES, PROTOCOLS),
+        (eval_cli.LOCALIZER_NAMES, LOCALIZERS),
+        (eval_cli.BOX_NAMES, BOX_CHOICES),
+        (eval_cli.PRECISION_NAMES, ("auto", *typing.get_args(Precision))),
+        (
+            # A sweep has no threshold of its own, and a crop shows no whole image.
+            next(option for option in main.commands["predict"].params if option.name == "protocol").type.choices,
+            [name for name, rules in PROTOCOLS.items() if len(rules.thresholds_l) == 1 and not rules.crops_centre],
+        ),
+    ],
+    ids=["splits", "protocols", "localizers", "boxes", "precisions", "protocols of predict"],
+)
+def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
+    assert tuple(names) == tuple(definition)  # type: ignore[arg-type]
+
+
+def test_the_default_protocol_is_the_one_that_is_defined() -> None:
+    assert OPTIONS["predict"]["--protocol"][0] == DEFAULT_PROTOCOL == eval_cli.PROTOCOL_NAMES[0]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in OPTIONS)], ids=" ".join)
+def test_help_and_version_of_every_command(command: list[str]) -> None:
+    short, long = evaluate(*command, "-h"), evaluate(*command, "--help")
+    assert (short.exit_code, short.output) == (0, long.output)
+    assert short.output.startswith("Usage: wsol-eval")
+    for name in OPTIONS[command[0]] if command else OPTIONS:
+        assert all(part in short.output.lower() for part in re.split("[ /]", name.lower())), name
+    version = evaluate(*command, "--version")
+    assert (version.exit_code, version.output) == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_shows_every_default_that_there_is(command: str) -> None:
+    shown = plain(evaluate(command, "-h").output)
+    for name, (default, takes) in OPTIONS[command].items():
+        if default not in ("required", "several", None) and takes != "flag":
+            assert re.search(rf"{name} .*?\[default: {default}[];]", shown), name
+
+
+def test_torch_is_imported_by_networks_alone(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    program = (
+        "import sys; import numpy as np; from pipelines.eval_cli import main\n"
+        "folder, data, out = sys.argv[1:]\n"
+        "np.save(folder + '/a.npy', np.eye(9)); np.save(folder + '/b.npy', np.eye(9))\n"
+        "for words in (['run', '-h'], ['maps', folder, '--data', data, '--out', out], ['baseline', '--data', data]):\n"
+        "    try: main([*words, '--protocol', 'cam'] if len(words) > 2 else words, standalone_mode=False)\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess_run(program, tmp_path / "maps", data, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line in ("True", "False")] == ["False"] * 3
+
+
+# --- what is printed and written
+
+
+def test_a_baseline_is_a_table_and_writes_nothing_without_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = evaluate("baseline", "--data", data)
+    assert result.exit_code == 0
+    assert "baseline (baseline): 3 images asked for = 2 scored + 1 skipped (1 no boxes)\n" in result.output
+    for protocol in PROTOCOL_CHOICES:
+        for name in ("centred-gaussian", "whole-frame"):
+            assert re.search(rf"^{protocol} +{name} \* ", result.output, re.MULTILINE), (protocol, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_reach_the_result(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "blacklist.txt").write_text("2\n")
+    words = "--protocol psol-crop --protocol cam --protocol cam --seed 5 --bootstrap-samples 0 --name mine".split()
+    metrics = evaluated(
+        tmp_path / "out", "baseline", "--data", data, *words, "--blacklist", tmp_path / "blacklist.txt", "--limit", 2
+    )
+    assert (metrics["name"], metrics["kind"]) == ("mine", "baseline")
+    assert metrics["config"]["protocols"] == ["cam", "psol-crop"], "in the table's order, each once"
+    assert metrics["config"]["bootstrap"] == {"samples": 0, "seed": 5}
+    assert metrics["counts"] == {"asked": 2, "scored": 1, "failed": {}, "skipped": {"blacklisted": 1}, "notes": {}}
+    # The frame of 40 x 20 against the box of 32 x 16 in the middle: 512 / 800.
+    whole = result_of(metrics, "whole-frame", "cam")
+    assert whole["gt_known_loc"]["correct"] == 1
+    assert whole["gt_known_loc"]["interval"] is None
+
+
+def test_the_name_of_the_folder_is_the_name_unless_one_is_given(data: Path, tmp_path: Path) -> None:
+    metrics = evaluated(tmp_path / "of the folder", "baseline", "--data", data, "--protocol", "cam")
+    assert metrics["name"] == "of the folder"
+
+
+def test_first_box_only(tmp_path: Path) -> None:
+    # The second box is the one that the whole frame finds.
+    data = make_listed_data(tmp_path / "data", {"a": [(0, 0, 9, 9), (0, 0, 39, 19)]})
+    for boxes, right in (("all", 1), ("first", 0)):
+        metrics = evaluated(
+            tmp_path / boxes, "baseline", "--data", data, "--boxes", boxes, "--protocol", "cam", "--limit", 1
+        )
+        assert result_of(metrics, "whole-frame", "cam")["gt_known_loc"]["correct"] == right
+        assert metrics["config"]["boxes"] == boxes
+
+
+# --- bad usage is exit 2, failed work exit 1, both in one line
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("", "Usage"),
+        ("measure", "No such command"),
+        ("baseline", "--data"),
+        ("baseline --data DATA --protocol cam-v2", "--protocol"),
+        ("baseline --data DATA --split valid", "--split"),
+        ("baseline --data DATA --boxes second", "--boxes"),
+        ("baseline --data DATA --limit 0", "--limit"),
+        ("baseline --data DATA --jobs 0", "--jobs 0: expected a number of at least 1, or -1"),
+        ("baseline --data DATA --jobs -2", "--jobs -2"),
+        ("baseline --data DATA --seed -1", "--seed"),
+        ("baseline --data DATA --bootstrap-samples -1", "--bootstrap-samples"),
+        ("baseline --data DATA --blacklist no/such/file", "--blacklist"),
+        ("baseline --data DATA --out FILE", "is a file"),
+        ("baseline --data DATA --panels 3", "--panels"),
+        ("maps no/such/folder --data DATA", "no/such/folder"),
+        ("maps FILE --data DATA", "is a file"),
+        ("run no/such/file --data DATA", "no/such/file"),
+        ("run FILE --data DATA --localizer gradcam", "--localizer"),
+        ("run FILE --data DATA --save-maps", "--save-maps needs --out"),
+        ("run FILE --data DATA --device cpu,cpu", "several devices (cpu, cpu) need --out"),
+        ("run FILE --data DATA --batch-size 0", "--batch-size"),
+        ("run FILE --data DATA --workers -1", "--workers"),
+        ("predict FILE --out OUT", "Missing argument"),
+        ("predict FILE FILE", "--out"),
+        ("predict FILE FILE --out OUT --protocol wsoleval-v1", "--protocol"),
+        ("predict FILE FILE --out OUT --class -1", "--class"),
+        ("export FILE", "--out"),
+        ("export FILE --out model.pth", "expected a name ending in .onnx (ONNX) or .pt2 (torch.export)"),
+        ("report --out page.html", "Missing argument"),
+        ("report FILE", "--out"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_names_the_option(
+    data: Path, anything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"DATA": data, "FILE": anything, "OUT": tmp_path / "out"}
+    result = evaluate(*(places.get(word, word) for word in words.split()))
+    assert result.exit_code == 2, result.output
+    assert named in plain(result.output) and "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == [anything]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("baseline --data EMPTY", "empty"),
+        ("baseline --data DATA --split train", "train"),
+        ("baseline --data DATA --layout clsloc", "data"),
+        ("maps EMPTY --data DATA", "expected shards named val-00000-of-....h5 or .npy files, found neither"),
+        ("run FILE --data DATA --device cpu", "anything"),
+        ("run EMPTY --data DATA --device cpu", "a folder without checkpoint-<step>.pt"),
+        ("run FILE --data DATA --device cuda:77", "--device 'cuda:77'"),
+        ("run FILE --data DATA --device abacus", "--device 'abacus'"),
+        ("run FILE --data DATA --device ,", "--device ',': expected auto, cpu"),
+        ("predict FILE FILE --out OUT --device cpu", "anything"),
+        ("export FILE --out model.onnx", "anything"),
+        ("report EMPTY --out page.html", "metrics.json"),
+    ],
+)
+def test_failed_work_is_exit_1_in_one_line(
+    data: Path, anything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"DATA": data, "FILE": anything, "EMPTY": tmp_path / "empty", "OUT": tmp_path / "out"}
+    result = evaluate(*(places.get(word, word) for word in words.split()))
+    assert result.exit_code == 1, result.output
+    *_, last = result.output.strip().splitlines()
+    assert last.startswith("wsol-eval: error: ") and named in last
+    assert "Traceback" not in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anything", "empty"]
+
+
+def test_debug_shows_the_traceback(data: Path) -> None:
+    result = evaluate("baseline", "--data", data, "--split", "train", "--debug")
+    assert result.exit_code == 1
+    assert "Traceback" in result.output
