@@ -16,7 +16,7 @@ from evaluation.boxes import FRAME_PX
 from evaluation.fixed_threshold_boxes import checked_map, one_box
 from evaluation.overlaps import Candidates
 
-__all__ = ["RELEASE_GREY_LEVELS", "cam_release_box", "released_boxes"]
+__all__ = ["RELEASE_GREY_LEVELS", "cam_release_box", "pooled_boxes"]
 
 RELEASE_GREY_LEVELS = (20, 100, 110)
 """Grey levels that the released scripts hand to the box finder (``bbox_threshold`` of ``generate_bbox.m``)."""
@@ -26,15 +26,13 @@ _DISTANCE_GREY_LEVEL = 10
 """Distances, rescaled so that the greatest is 255, must exceed this (``fromDT``)."""
 _MARGIN_PX = 5
 """Boxes are kept this far from the right and lower side (``getBBox``)."""
-_MERGED_SHARE = 0.5
-"""Share of the larger box above which the smaller one is dropped (``big_overlap``)."""
 
 
 def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     """The largest box of the released CAM code: the rule ``cam-release``.
 
     The absolute map is brought to 224 x 224 (bilinear, pixel centres aligned), divided by its maximum, rounded to
-    8 bit, and given to the box finder, see ``released_boxes``.
+    8 bit, and given to the box finder, see ``pooled_boxes``.
 
     Parameters
     ----------
@@ -67,21 +65,20 @@ def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     if not peak > 0:
         return one_box(None)
     grey_hw = np.floor(scores_hw / peak * _GREY_MAX + 0.5).astype(np.uint8)
-    boxes_n4_xywh = _ranked_boxes(grey_hw)
-    # Merging drops later boxes only, so the largest is known without it.
+    boxes_n4_xywh = pooled_boxes(grey_hw)
     x, y, width, height = (int(value) for value in boxes_n4_xywh[0])
-    # A negative width, see released_boxes, turns the corners round; the release swaps them back (generate_bbox.m).
+    # A negative width, see pooled_boxes, turns the corners round; the release swaps them back (generate_bbox.m).
     return one_box((min(x, x + width), min(y, y + height), max(x, x + width), max(y, y + height)))
 
 
-def released_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """All boxes ``(N, 4)`` int64 that the released box finder prints for a grey map, largest first.
+def pooled_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """All boxes ``(N, 4)`` int64 that the released box finder finds in a grey map, largest first.
 
     At each of ``RELEASE_GREY_LEVELS`` the pixels *strictly* above it are kept; each takes its Euclidean distance to
     the nearest pixel that is not (the frame's border is no such pixel), rescaled so that the greatest is 255 and
     rounded; pixels with more than 10 are kept, which peels large shapes by 4 % of their half width. Every contour
-    of what remains, those of holes too, gives its bounding box. The boxes of the three levels are pooled, sorted by
-    area, and merged.
+    of what remains, those of holes too, gives its bounding box. The boxes of the three levels are pooled and sorted
+    by area.
 
     Parameters
     ----------
@@ -101,29 +98,14 @@ def released_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
     Notes
     -----
-    Merging goes from large to small and drops a box when it shares more than half of the *larger* box's area. Since
-    the release walks on after each drop, the box behind a dropped one is never compared with the same larger box: a
-    shape that all three levels find alike is printed twice. Boxes of equal area keep the order of levels and of
-    ``findContours``, which ``std::sort`` leaves open.
+    The release then walks from large to small and drops boxes that share more than half of a larger one. The largest
+    is never dropped, and it alone is evaluated, so this step is left out. Boxes of equal area keep the order of
+    levels and of ``findContours``, which ``std::sort`` leaves open.
 
     A shape that fills the map, or an empty one, has no distances; the release leaves it as it is.
     """
     if grey_hw.ndim != 2 or grey_hw.size == 0 or grey_hw.dtype != np.uint8:
         raise ValueError(f"expected a grey map (H, W) uint8 with pixels, found {grey_hw.dtype} {grey_hw.shape}")
-    boxes = [(int(x), int(y), int(width), int(height)) for x, y, width, height in _ranked_boxes(grey_hw)]
-    larger = 0
-    while larger < len(boxes):
-        smaller = larger + 1
-        while smaller < len(boxes):
-            if _is_mostly_shared(boxes[larger], boxes[smaller]):
-                del boxes[smaller]
-            smaller += 1
-        larger += 1
-    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
-
-
-def _ranked_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Boxes ``(N, 4)`` of all levels, clamped, by falling area; ``x, y, width, height``."""
     height, width = grey_hw.shape
     rectangles = []
     for level in RELEASE_GREY_LEVELS:
@@ -154,12 +136,3 @@ def _distance_core(mask_hw: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         lowest_squared += 1
     core_hw: npt.NDArray[np.bool_] = distance_hw > math.sqrt(lowest_squared - 0.5)
     return core_hw
-
-
-def _is_mostly_shared(box_a_xywh: tuple[int, int, int, int], box_b_xywh: tuple[int, int, int, int]) -> bool:
-    ax, ay, a_width, a_height = box_a_xywh
-    bx, by, b_width, b_height = box_b_xywh
-    limit = math.trunc(max(a_width * a_height, b_width * b_height) * _MERGED_SHARE)
-    shared_width = max(0, min(ax + a_width, bx + b_width) - max(ax, bx))
-    shared_height = max(0, min(ay + a_height, by + b_height) - max(ay, by))
-    return shared_width * shared_height > limit

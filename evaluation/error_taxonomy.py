@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from evaluation._kernels import Bytes, Doubles, Longs, kernel
 from evaluation.image_scores import ImageScores, ScoringRules, exceeds
+from evaluation.metrics_schema import ERROR_KINDS
 from evaluation.overlaps import NO_BOX
 
 __all__ = [
@@ -22,16 +23,12 @@ __all__ = [
     "MULTI_INSTANCE_LIMIT",
     "NO_BOX_VERDICT",
     "PART_LIMIT",
-    "VERDICTS",
     "WRONG_CLASS",
     "classify_errors",
     "image_verdicts",
 ]
 
-VERDICTS = ("correct", "wrong class", "multi-instance", "part", "more", "other", "no box")
-"""Names of the kinds; a verdict is a position in this tuple."""
-
-CORRECT, WRONG_CLASS, MULTI_INSTANCE, PART, MORE, OTHER, NO_BOX_VERDICT = range(len(VERDICTS))
+CORRECT, WRONG_CLASS, MULTI_INSTANCE, PART, MORE, OTHER, NO_BOX_VERDICT = range(len(ERROR_KINDS))
 
 MULTI_INSTANCE_LIMIT = 0.3
 """Two or more objects of which more than this share is covered make a multi-instance error."""
@@ -49,9 +46,8 @@ def classify_errors(
     correct_il: npt.NDArray[np.bool_],
     wrong_class_i: npt.NDArray[np.bool_],
     ground_truth: Sequence[npt.NDArray[np.float64]],
-    border_px: float = 1.0,
 ) -> npt.NDArray[np.uint8]:
-    """Verdict ``(I, L)`` uint8, a position in ``VERDICTS``, of every image at every threshold level.
+    """Verdict ``(I, L)`` uint8, a position in ``ERROR_KINDS``, of every image at every threshold level.
 
     The first that holds, in this order: the class is wrong; there is no box; the box is right; it covers more than
     .3 of two or more objects (multi-instance); more than .5 of it lies inside the object (part); it covers at
@@ -68,8 +64,6 @@ def classify_errors(
         (I,) whether the predicted class is known to be wrong.
     ground_truth
         For each image its boxes (B, 4); B may be 0, then a box is "other".
-    border_px
-        What a side is longer than the difference of its corners: 1 for inclusive pixel corners, 0 for points.
 
     Raises
     ------
@@ -90,7 +84,7 @@ def classify_errors(
     truth_ends_i = np.cumsum([len(truth_b4) for truth_b4 in ground_truth], dtype=np.int64)
     truth_n4 = np.concatenate([np.zeros((0, 4)), *ground_truth])
     kinds_il = np.zeros((images, levels), dtype=np.uint8)
-    _kinds_of_boxes(np.ascontiguousarray(boxes_il4), truth_n4, truth_ends_i, border_px, kinds_il)
+    _kinds_of_boxes(np.ascontiguousarray(boxes_il4), truth_n4, truth_ends_i, kinds_il)
     kinds_il[correct_il] = CORRECT
     kinds_il[(boxes_il4 == NO_BOX).all(axis=2)] = NO_BOX_VERDICT
     kinds_il[wrong_class_i] = WRONG_CLASS
@@ -106,14 +100,15 @@ def image_verdicts(
 ) -> npt.NDArray[np.uint8]:
     """Verdict ``(I, L)`` of scored and failed images, with overlaps and boxes as ``stack_levels`` gives them.
 
-    With class scores "correct" is what Top-1 Loc counts, without them what GT-known Loc counts, both at IoU .5.
+    With class scores "correct" is what Top-1 Loc counts, without them what GT-known Loc counts, both at IoU .5. The
+    box that a protocol takes where nothing stands out is "no box", unless it happens to be correct.
 
     Parameters
     ----------
     images
         I images; one without the protocol's ground truth has no objects.
     rules
-        The protocol, for its IoU rule.
+        The protocol, for its IoU rule and its fallback box.
     iou_il, boxes_il4
         (I, L) and (I, L, 4).
 
@@ -124,23 +119,24 @@ def image_verdicts(
     """
     rank_i = np.array([image.true_rank for image in images], dtype=np.int64)
     nothing_04 = np.zeros((0, 4))
+    correct_il = np.where(
+        (rank_i >= 0)[:, None],
+        exceeds(iou_il, _WANTED_IOU, exclusive=rules.top1_exclusive),
+        exceeds(iou_il, _WANTED_IOU, exclusive=rules.gt_known_exclusive),
+    )
+    if rules.fallback_box is not None:
+        nothing_il = (boxes_il4 == rules.fallback_box).all(axis=2) & ~correct_il
+        boxes_il4 = np.where(nothing_il[..., None], NO_BOX, boxes_il4)
     return classify_errors(
         boxes_il4,
-        correct_il=np.where(
-            (rank_i >= 0)[:, None],
-            exceeds(iou_il, _WANTED_IOU, exclusive=rules.top1_exclusive),
-            exceeds(iou_il, _WANTED_IOU, exclusive=rules.gt_known_exclusive),
-        ),
+        correct_il=correct_il,
         wrong_class_i=rank_i > 0,
         ground_truth=[image.ground_truth.get(rules.name, nothing_04) for image in images],
-        border_px=rules.border_px,
     )
 
 
 @kernel
-def _kinds_of_boxes(
-    boxes_il4: Doubles, truth_n4: Doubles, truth_ends_i: Longs, border_px: float, kinds_il: Bytes
-) -> None:
+def _kinds_of_boxes(boxes_il4: Doubles, truth_n4: Doubles, truth_ends_i: Longs, kinds_il: Bytes) -> None:
     for i in range(boxes_il4.shape[0]):
         first = truth_ends_i[i - 1] if i > 0 else 0
         for level in range(boxes_il4.shape[1]):
@@ -150,17 +146,15 @@ def _kinds_of_boxes(
             if level > 0 and (boxes_il4[i, level] == boxes_il4[i, level - 1]).all():
                 kinds_il[i, level] = kinds_il[i, level - 1]
                 continue
-            area = (x1 - x0 + border_px) * (y1 - y0 + border_px)
+            area = (x1 - x0 + 1) * (y1 - y0 + 1)
             covered_objects = 0
             best_iou, best_part, best_cover = 0.0, 0.0, 0.0
             for n in range(first, truth_ends_i[i]):
-                width = min(x1, truth_n4[n, 2]) - max(x0, truth_n4[n, 0]) + border_px
-                height = min(y1, truth_n4[n, 3]) - max(y0, truth_n4[n, 1]) + border_px
+                width = min(x1, truth_n4[n, 2]) - max(x0, truth_n4[n, 0]) + 1
+                height = min(y1, truth_n4[n, 3]) - max(y0, truth_n4[n, 1]) + 1
                 if width <= 0 or height <= 0:
                     continue
-                truth_area = (truth_n4[n, 2] - truth_n4[n, 0] + border_px) * (
-                    truth_n4[n, 3] - truth_n4[n, 1] + border_px
-                )
+                truth_area = (truth_n4[n, 2] - truth_n4[n, 0] + 1) * (truth_n4[n, 3] - truth_n4[n, 1] + 1)
                 shared = width * height
                 if shared / truth_area > MULTI_INSTANCE_LIMIT:
                     covered_objects += 1

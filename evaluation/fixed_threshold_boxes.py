@@ -30,7 +30,7 @@ TS_CAM_FRACTION = 0.12
 """Share of the peak in TS-CAM's configuration for ILSVRC (Gao et al., ICCV 2021; ``MODEL.CAM_THR``)."""
 
 TS_CAM_FALLBACK_BOX = (0.0, 0.0, 1.0, 1.0)
-"""What TS-CAM's code answers for a map in which nothing stands out."""
+"""What TS-CAM's code answers for a map in which nothing stands out. A lone pixel in the corner gives the same box."""
 
 _GREY_MAX = 255
 _REAL_KINDS = "buif"

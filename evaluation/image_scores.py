@@ -86,8 +86,8 @@ class ScoringRules(typing.Protocol):
         """Whether the level is chosen on the evaluated images; otherwise L is 1."""
 
     @property
-    def border_px(self) -> float:
-        """What a side is longer than the difference of its corners: 1 for inclusive pixel corners, 0 for points."""
+    def fallback_box(self) -> tuple[float, float, float, float] | None:
+        """The box that stands where nothing stands out of a map; None when there is none then."""
 
     @property
     def gt_known_exclusive(self) -> bool:

@@ -10,7 +10,6 @@ as runs: 255 levels with 41 different boxes take 0.7 KB compressed instead of 10
 import heapq
 import itertools
 import json
-import os
 import re
 import warnings
 import zipfile
@@ -22,13 +21,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.atomic_files import TEMPORARY_SUFFIX, replacing, write_atomically
 from evaluation.image_scores import ImageScores, Pair
 
 __all__ = ["DamagedResultWarning", "ResultJournal"]
 
 _CONFIG_NAME = "config.json"
 _RESULT_NAME = re.compile(r"[0-9]{9,}\.npz")
-_TEMPORARY_NAME = re.compile(r"\.(config\.json|[0-9]{9,}\.npz)\.[0-9]+\.tmp")
+_TEMPORARY_NAME = re.compile(r"\.(config\.json|[0-9]{9,}\.npz)" + TEMPORARY_SUFFIX)
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zip and JSON raise over a file that is cut off or overwritten."""
@@ -79,7 +79,7 @@ class ResultJournal:
                     f"{folder}: results without {_CONFIG_NAME}: it cannot be told what they belong to; give another "
                     "folder or remove this one"
                 ) from None
-            self._write(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
+            write_atomically(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
             return
         except ValueError as error:
             raise ValueError(f"{path}: expected JSON, found: {error}; remove {folder} to evaluate anew") from error
@@ -113,13 +113,8 @@ class ResultJournal:
             images = sorted(
                 [*images, *(old for old in _unpacked(path) if old.index not in new)], key=lambda image: image.index
             )
-        temporary = _temporary(path)
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **_pack(images))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **_pack(images))
 
     def done(self) -> set[int]:
         """Indexes of the images whose results can be read.
@@ -176,18 +171,6 @@ class ResultJournal:
 
     def _files(self) -> list[Path]:
         return [path for path in self.folder.iterdir() if _RESULT_NAME.fullmatch(path.name)]
-
-    def _write(self, path: Path, content: bytes) -> None:
-        temporary = _temporary(path)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _indexes(path: Path) -> list[int]:

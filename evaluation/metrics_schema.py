@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 __all__ = [
     "CURVE_IOUS",
     "ERROR_KINDS",
+    "METRICS_FILE",
     "METRICS_SCHEMA",
     "ClassScore",
     "Classification",
@@ -28,11 +29,14 @@ __all__ = [
     "read_metrics",
 ]
 
+METRICS_FILE = "metrics.json"
+"""Name of the file in a folder of results."""
+
 METRICS_SCHEMA = "wsol-metrics-1"
 """Value of ``schema`` in the files read here."""
 
 ERROR_KINDS = ("correct", "wrong class", "multi-instance", "part", "more", "other", "no box")
-"""Words of the error taxonomy, in the order in which they are shown."""
+"""Words of the error taxonomy, in the order in which they are shown; a verdict is a position in this tuple."""
 
 CURVE_IOUS = ("0.3", "0.5", "0.7")
 """Overlaps that curves are given for."""

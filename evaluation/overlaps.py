@@ -45,7 +45,6 @@ def best_overlaps(
     ground_truth_b4: Sequence[npt.ArrayLike],
     *,
     levels: int,
-    border_px: float = 1.0,
 ) -> Overlaps:
     """Best overlap of each image at each threshold level.
 
@@ -58,8 +57,6 @@ def best_overlaps(
         For each image its boxes (B, 4), at least one, ``x0 <= x1`` and ``y0 <= y1``.
     levels
         L, how many threshold levels the protocol has.
-    border_px
-        What a side is longer than the difference of its corners: 1 for inclusive pixel corners, 0 for points.
 
     Raises
     ------
@@ -88,7 +85,6 @@ def best_overlaps(
             candidate.first_level_n,
             candidate.last_level_n,
             truth_b4,
-            border_px,
             iou_il[index],
             boxes_il4[index],
         )
@@ -101,21 +97,20 @@ def _best_at_levels(
     first_level_n: Longs,
     last_level_n: Longs,
     truth_b4: Doubles,
-    border_px: float,
     iou_l: Doubles,
     boxes_l4: Doubles,
 ) -> None:
     best_l = np.full(iou_l.shape[0], -1.0)
     for n in range(boxes_n4.shape[0]):
         x0, y0, x1, y1 = boxes_n4[n, 0], boxes_n4[n, 1], boxes_n4[n, 2], boxes_n4[n, 3]
-        area = (x1 - x0 + border_px) * (y1 - y0 + border_px)
+        area = (x1 - x0 + 1) * (y1 - y0 + 1)
         best = 0.0
         for b in range(truth_b4.shape[0]):
-            width = min(x1, truth_b4[b, 2]) - max(x0, truth_b4[b, 0]) + border_px
-            height = min(y1, truth_b4[b, 3]) - max(y0, truth_b4[b, 1]) + border_px
+            width = min(x1, truth_b4[b, 2]) - max(x0, truth_b4[b, 0]) + 1
+            height = min(y1, truth_b4[b, 3]) - max(y0, truth_b4[b, 1]) + 1
             if width <= 0 or height <= 0:
                 continue
-            truth_area = (truth_b4[b, 2] - truth_b4[b, 0] + border_px) * (truth_b4[b, 3] - truth_b4[b, 1] + border_px)
+            truth_area = (truth_b4[b, 2] - truth_b4[b, 0] + 1) * (truth_b4[b, 3] - truth_b4[b, 1] + 1)
             shared = width * height
             best = max(best, shared / (area + truth_area - shared))
         for level in range(first_level_n[n], last_level_n[n] + 1):

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes import FRAME_PX
+from evaluation.wsoleval import unit_score_map
 
 __all__ = ["BACKGROUND", "IGNORED", "OBJECT", "PixelPrecision"]
 
@@ -68,7 +69,7 @@ class PixelPrecision:
             Map or mask is not two-dimensional or has no pixels, or the mask has another dtype or value.
         """
         mask_px = _mask_in_frame(mask_hw)
-        scores_px = np.zeros((FRAME_PX, FRAME_PX)) if map_hw is None else _unit_scores(map_hw)
+        scores_px = np.zeros((FRAME_PX, FRAME_PX)) if map_hw is None else unit_score_map(map_hw)
         self._object_counts_t += np.histogram(scores_px[mask_px == OBJECT], bins=_EDGES)[0]
         self._background_counts_t += np.histogram(scores_px[mask_px == BACKGROUND], bins=_EDGES)[0]
         self._ignored_pixels += int((mask_px == IGNORED).sum())
@@ -113,19 +114,6 @@ class PixelPrecision:
             "ignored_pixels": self._ignored_pixels,
             "frame_px": FRAME_PX,
         }
-
-
-def _unit_scores(map_hw: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    if map_hw.ndim != 2 or map_hw.size == 0:
-        raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
-    source_hw = np.ascontiguousarray(map_hw, dtype=np.float64)
-    scores_px: npt.NDArray[np.float64] = cv2.resize(source_hw, (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_CUBIC)
-    lowest, highest = float(scores_px.min()), float(scores_px.max())
-    span = highest - lowest
-    # False for a NaN too. The cubic weights do not sum to exactly 1, so a constant map is looked for before them.
-    if not 0 < span < np.inf or source_hw.min() == source_hw.max():
-        return np.zeros((FRAME_PX, FRAME_PX))
-    return (scores_px - lowest) / span
 
 
 def _mask_in_frame(mask_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

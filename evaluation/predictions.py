@@ -6,12 +6,11 @@ both corners inside the box.
 The file is RFC 4180 in UTF-8, but a line feed alone ends a line. Columns: ``image_id``, ``label`` (-1: unknown),
 ``wnid``, ``status``, ``notes`` (joined by ``; ``), ``predicted_class`` (a label), ``predicted_score``, ``true_rank``
 (0: best, -1: unknown), then for each localizer and protocol ``<localizer> <protocol> box_224px`` (``x0 y0 x1 y1``),
-``<localizer> <protocol> iou`` and ``<localizer> <protocol> verdict`` (a word of ``error_taxonomy.VERDICTS``). A value
+``<localizer> <protocol> iou`` and ``<localizer> <protocol> verdict`` (a word of ``ERROR_KINDS``). A value
 that does not exist is empty. Numbers have at most six decimals, without trailing zeros.
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.error_taxonomy import VERDICTS, image_verdicts
+from evaluation.atomic_files import replacing
+from evaluation.error_taxonomy import image_verdicts
 from evaluation.image_scores import (
     FAILED_STATUSES,
     MAP_NOT_USABLE,
@@ -31,17 +31,21 @@ from evaluation.image_scores import (
     is_skipped,
     stack_levels,
 )
+from evaluation.metrics_schema import ERROR_KINDS
 from evaluation.overlaps import NO_BOX
 
 __all__ = [
     "FIXED_COLUMNS",
+    "PREDICTIONS_FILE",
     "PredictionsError",
-    "parse_box",
     "prediction_columns",
     "read_predictions",
     "result_pairs",
     "write_predictions",
 ]
+
+PREDICTIONS_FILE = "predictions.csv"
+"""Name of the file in a folder of results."""
 
 FIXED_COLUMNS = ("image_id", "label", "wnid", "status", "notes", "predicted_class", "predicted_score", "true_rank")
 """First columns of the file; each localizer and protocol adds three."""
@@ -53,7 +57,7 @@ _IMAGES_AT_ONCE = 256
 
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
 _INTEGER = r"-?[0-9]+"
-_BOX_PATTERN = re.compile(rf"{_NUMBER} {_NUMBER} {_NUMBER} {_NUMBER}")
+_BOX_VALUE = f"{_NUMBER} {_NUMBER} {_NUMBER} {_NUMBER}"
 _STATUS_PATTERN = re.compile(
     "|".join(map(re.escape, (SCORED, *FAILED_STATUSES, *SKIPPED_STATUSES))) + rf"|{re.escape(MAP_NOT_USABLE)}(?s:.*)"
 )
@@ -130,20 +134,18 @@ def write_predictions(
                     f"{localizer} {rules.name}: expected a level from 0 to {len(rules.thresholds_l) - 1}, found "
                     f"{levels.get((localizer, rules.name), 'none')}"
                 )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     rows = 0
     source = iter(images)
-    try:
-        # surrogateescape: file names that are no UTF-8 keep their bytes.
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            while batch := list(islice(source, _IMAGES_AT_ONCE)):
-                writer.writerows(_rows(batch, protocols=protocols, localizers=localizers, levels=levels))
-                rows += len(batch)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # surrogateescape: file names that are no UTF-8 keep their bytes.
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        while batch := list(islice(source, _IMAGES_AT_ONCE)):
+            writer.writerows(_rows(batch, protocols=protocols, localizers=localizers, levels=levels))
+            rows += len(batch)
     return rows
 
 
@@ -151,7 +153,8 @@ def read_predictions(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a predictions.csv, one at a time, as a dict by column name, all values as text.
 
     Every value is checked while it is read: ``int(row["label"])``, ``float(row["cam cam iou"] or "nan")`` and
-    ``parse_box(row["cam cam box_224px"])`` cannot fail. Columns beyond those of the format are passed on unchecked.
+    ``[float(side) for side in row["cam cam box_224px"].split()]`` cannot fail. Columns beyond those of the format are
+    passed on unchecked.
 
     Raises
     ------
@@ -184,27 +187,6 @@ def read_predictions(path: Path) -> Iterator[dict[str, str]]:
         raise PredictionsError(f"{path}: expected CSV as in RFC 4180, found: {error}") from error
 
 
-def parse_box(text: str) -> tuple[float, float, float, float] | None:
-    """Box ``x0, y0, x1, y1`` of a ``box_224px`` value; None for an empty one.
-
-    Raises
-    ------
-    ValueError
-        The text is not four numbers.
-
-    Examples
-    --------
-    >>> parse_box("0 12.5 30 41")
-    (0.0, 12.5, 30.0, 41.0)
-    """
-    if not text:
-        return None
-    if not _BOX_PATTERN.fullmatch(text):
-        raise ValueError(f"expected a box 'x0 y0 x1 y1', found {text!r}")
-    x0, y0, x1, y1 = map(float, text.split(" "))
-    return x0, y0, x1, y1
-
-
 def _rows(
     images: Sequence[ImageScores],
     *,
@@ -224,7 +206,7 @@ def _rows(
                 scored = (localizer, rules.name) in image.iou
                 box = "" if boxless_i[row] else " ".join(map(_number, boxes_i14[row, 0].tolist()))
                 iou = _number(float(iou_i1[row, 0])) if scored else ""
-                verdict = "" if is_skipped(image.status) else VERDICTS[verdicts_i1[row, 0]]
+                verdict = "" if is_skipped(image.status) else ERROR_KINDS[verdicts_i1[row, 0]]
                 rows[row] += [box, iou, verdict]
     return rows
 
@@ -275,7 +257,7 @@ def _check_of(column: str) -> tuple[re.Pattern[str], str]:
     if column == "predicted_score" or kind == [_IOU]:
         return re.compile(rf"({_NUMBER})?"), "a number or nothing"
     if kind == [_BOX]:
-        return re.compile(rf"({_BOX_PATTERN.pattern})?"), "a box 'x0 y0 x1 y1' or nothing"
+        return re.compile(rf"({_BOX_VALUE})?"), "a box 'x0 y0 x1 y1' or nothing"
     if kind == [_VERDICT]:
-        return re.compile("|".join(map(re.escape, ("", *VERDICTS)))), f"one of {', '.join(VERDICTS)}, or nothing"
+        return re.compile("|".join(map(re.escape, ("", *ERROR_KINDS)))), f"one of {', '.join(ERROR_KINDS)}, or nothing"
     return re.compile(r"(?s:.*)"), "text"

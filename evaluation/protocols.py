@@ -16,6 +16,7 @@ from evaluation.boxes import FRAME_PX
 from evaluation.cam_release import RELEASE_GREY_LEVELS, cam_release_box
 from evaluation.fixed_threshold_boxes import (
     CAM_FRACTION,
+    TS_CAM_FALLBACK_BOX,
     TS_CAM_FRACTION,
     checked_map,
     largest_component,
@@ -23,15 +24,17 @@ from evaluation.fixed_threshold_boxes import (
 )
 from evaluation.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
 from evaluation.overlaps import Candidates, Overlaps, best_overlaps
-from evaluation.wsoleval import all_contours, largest_contours, level_thresholds, normalise_score_map
+from evaluation.wsoleval import (
+    WSOLEVAL_FALLBACK_BOX,
+    all_contours,
+    largest_contours,
+    level_thresholds,
+    normalise_score_map,
+)
 
-__all__ = ["DEFAULT_PROTOCOL", "FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol"]
-
-DEFAULT_PROTOCOL = "cam"
-"""The rule that the CAM paper states, and most papers after it."""
+__all__ = ["FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol"]
 
 _SQUASHED = "image squeezed to 224x224"
-_INCLUSIVE = "corners inclusive (+ 1), any ground-truth box"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,9 +52,9 @@ class Protocol:
     box_rule: str
     """How these pixels become a box."""
     ground_truth_rule: str
-    """Which boxes count and how they come to the frame."""
+    """How boxes come to the frame; ``describe`` says before it which of them count."""
     iou_rule: str
-    """How overlap is measured and what is enough."""
+    """What overlap is enough; ``describe`` says before it how overlap is measured."""
     map_to_candidates: Callable[[npt.NDArray[np.generic]], Candidates]
     """Function of a map (H, W) behind ``candidates``."""
     boxes_to_frame: Callable[..., npt.NDArray[np.float64]]
@@ -62,8 +65,11 @@ class Protocol:
     """Whether the level is chosen afterwards, as the best on the images scored."""
     crops_centre: bool = False
     """Whether the map must show the central 224 of the image squeezed to 256; otherwise it shows the whole image."""
-    border_px: float = 1.0
-    """What a side is longer than the difference of its corners: 1 for inclusive corners, 0 for points."""
+    fallback_box: tuple[float, float, float, float] | None = None
+    """The box that stands where nothing stands out of a map: scored like any, but named "no box" among the errors.
+    None: there is no box then."""
+    first_box_only: bool = False
+    """Whether the ground truth given is the first box of an image, not all of them; decides what ``describe`` says."""
     gt_known_exclusive: bool = False
     """Whether GT-known Loc asks for an IoU above the wanted one, not for one at least as large."""
     top1_exclusive: bool = False
@@ -71,13 +77,14 @@ class Protocol:
 
     def describe(self) -> dict[str, str]:
         """The rules in words, for result files: summary, map, threshold, box, ground_truth and iou."""
+        counted, compared = ("first box only", "the first") if self.first_box_only else ("all boxes", "any")
         return {
             "summary": self.summary,
             "map": self.map_rule,
             "threshold": self.threshold_rule,
             "box": self.box_rule,
-            "ground_truth": self.ground_truth_rule,
-            "iou": self.iou_rule,
+            "ground_truth": f"{counted}, {self.ground_truth_rule}",
+            "iou": f"corners inclusive (+ 1), {compared} ground-truth box; {self.iou_rule}",
         }
 
     def candidates(self, map_hw: npt.NDArray[np.generic]) -> Candidates:
@@ -130,7 +137,7 @@ class Protocol:
         ValueError
             The lists do not match, or an image has no ground-truth box.
         """
-        return best_overlaps(candidates, ground_truth_b4, levels=len(self.thresholds_l), border_px=self.border_px)
+        return best_overlaps(candidates, ground_truth_b4, levels=len(self.thresholds_l))
 
 
 def frame_box() -> npt.NDArray[np.float64]:
@@ -169,8 +176,8 @@ PROTOCOLS: dict[str, Protocol] = {
             map_rule=f"{_SQUASHED}; map clipped at 0, to 224x224 (bilinear), divided by its maximum",
             threshold_rule=_CAM_THRESHOLD,
             box_rule=_CAM_BOX,
-            ground_truth_rule="all boxes, scaled to 224, not truncated",
-            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            ground_truth_rule="scaled to 224, not truncated",
+            iou_rule="at least the wanted IoU",
             map_to_candidates=largest_component,
             boxes_to_frame=scaled_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
@@ -183,8 +190,8 @@ PROTOCOLS: dict[str, Protocol] = {
             threshold_rule="strictly above grey levels 20, 100 and 110; distance to the outside, rescaled to 255, "
             "above 10",
             box_rule="contours of all three levels, holes too, clamped 5 px from the right and lower side; the largest",
-            ground_truth_rule="all boxes, scaled to 224, not truncated; images of the blacklist skipped when given",
-            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            ground_truth_rule="scaled to 224, not truncated; images of the blacklist skipped when given",
+            iou_rule="at least the wanted IoU",
             map_to_candidates=cam_release_box,
             boxes_to_frame=scaled_boxes,
             # The three levels are pooled into one; the lowest bounds what can stand out.
@@ -196,12 +203,13 @@ PROTOCOLS: dict[str, Protocol] = {
             map_rule=_WSOLEVAL_MAP,
             threshold_rule=_WSOLEVAL_THRESHOLD,
             box_rule=f"contour with the largest polygon area: {_WSOLEVAL_BOX}",
-            ground_truth_rule="all boxes, scaled to 224 and truncated",
-            iou_rule=f"{_INCLUSIVE}, at least the wanted IoU",
+            ground_truth_rule="scaled to 224 and truncated",
+            iou_rule="at least the wanted IoU",
             map_to_candidates=_largest_wsoleval,
             boxes_to_frame=truncated_boxes,
             thresholds_l=_read_only(level_thresholds()),
             threshold_is_oracle=True,
+            fallback_box=WSOLEVAL_FALLBACK_BOX,
         ),
         Protocol(
             name="wsoleval-v2",
@@ -210,12 +218,13 @@ PROTOCOLS: dict[str, Protocol] = {
             map_rule=_WSOLEVAL_MAP,
             threshold_rule=_WSOLEVAL_THRESHOLD,
             box_rule=f"every contour, holes too, the best of them: {_WSOLEVAL_BOX}",
-            ground_truth_rule="all boxes, scaled to 224 and truncated",
-            iou_rule=f"{_INCLUSIVE}, at least .3, .5 and .7",
+            ground_truth_rule="scaled to 224 and truncated",
+            iou_rule="at least .3, .5 and .7",
             map_to_candidates=_all_wsoleval,
             boxes_to_frame=truncated_boxes,
             thresholds_l=_read_only(level_thresholds()),
             threshold_is_oracle=True,
+            fallback_box=WSOLEVAL_FALLBACK_BOX,
         ),
         Protocol(
             name="ts-cam",
@@ -223,11 +232,12 @@ PROTOCOLS: dict[str, Protocol] = {
             map_rule=f"{_SQUASHED}; map to 224x224 (bilinear), minimum to 0 and maximum to 255, cut to 8 bit",
             threshold_rule="strictly above int(12 % of the maximum)",
             box_rule="contour with the largest polygon area: x, y, x + w, y + h; (0, 0, 1, 1) without contour",
-            ground_truth_rule="all boxes, scaled to 224, clipped to 0..223 and truncated",
-            iou_rule=f"{_INCLUSIVE}; GT-known at least, Top-1 and Top-5 above the wanted IoU",
+            ground_truth_rule="scaled to 224, clipped to 0..223 and truncated",
+            iou_rule="GT-known at least, Top-1 and Top-5 above the wanted IoU",
             map_to_candidates=ts_cam_box,
             boxes_to_frame=clipped_truncated_boxes,
             thresholds_l=_read_only(TS_CAM_FRACTION),
+            fallback_box=TS_CAM_FALLBACK_BOX,
             top1_exclusive=True,
         ),
         Protocol(
@@ -238,9 +248,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "divided by its maximum",
             threshold_rule=_CAM_THRESHOLD,
             box_rule=_CAM_BOX,
-            ground_truth_rule="all boxes, scaled to 256, clipped to the crop; a box outside it stays as a strip "
-            "on its edge",
-            iou_rule=f"{_INCLUSIVE}, above the wanted IoU",
+            ground_truth_rule="scaled to 256, clipped to the crop; a box outside it stays as a strip on its edge",
+            iou_rule="above the wanted IoU",
             map_to_candidates=largest_component,
             boxes_to_frame=cropped_boxes,
             thresholds_l=_read_only(CAM_FRACTION),

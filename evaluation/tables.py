@@ -21,8 +21,10 @@ def metrics_table(metrics: Mapping[str, object]) -> str:
     -------
     str
         Lines without trailing spaces, the last one without newline. The first line accounts for every image that
-        was asked for. Columns that no row has are left out. Only GT-known Loc carries its interval, which
-        keeps the lines short; the file has all of them.
+        was asked for; below it stand the ground truth, where not all boxes count, and the views, where the
+        configuration names them. Columns that no row has are left out. Of the localization figures only GT-known
+        Loc carries its interval, which keeps the lines short; the file has those of the other rates, but none by class
+        and none of PxAP.
 
     Raises
     ------
@@ -31,6 +33,10 @@ def metrics_table(metrics: Mapping[str, object]) -> str:
     """
     checked = parse_metrics(metrics)
     lines = [f"{checked.name} ({checked.kind}): {image_account(checked.counts)}"]
+    if checked.config.get("boxes") == "first":
+        lines.append("ground truth: first box of each image only")
+    if "views" in checked.config:
+        lines.append(f"views: {checked.config['views']}")
     if checked.counts.notes:
         lines.append(f"noted: {reasons(checked.counts.notes)}")
     if checked.classification is not None:
@@ -42,7 +48,9 @@ def metrics_table(metrics: Mapping[str, object]) -> str:
     rows = _rows(checked)
     if not rows:
         return "\n".join([*lines, "no results"])
-    lines += ["", *_aligned(rows), "", "Percentages; GT-known Loc with its 95 % interval."]
+    has_intervals = any(result.gt_known_loc.interval is not None for result in _all(checked))
+    unit = "Percentages; GT-known Loc with its 95 % interval." if has_intervals else "Percentages."
+    lines += ["", *_aligned(rows), "", unit]
     if any(row["threshold"].endswith("oracle") for row in rows):
         lines.append("oracle: the threshold is the best one on these very images, so the figure is an upper estimate.")
     if checked.baselines:

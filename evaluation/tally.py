@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.bootstrap import INTERVAL_KIND, WeightedSums, percentile_interval, poisson_weights
-from evaluation.error_taxonomy import VERDICTS, image_verdicts
+from evaluation.error_taxonomy import image_verdicts
 from evaluation.image_scores import (
     BLACKLISTED,
     TOP_CLASSES,
@@ -25,6 +25,7 @@ from evaluation.image_scores import (
     is_skipped,
     stack_levels,
 )
+from evaluation.metrics_schema import ERROR_KINDS
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = ["GT_KNOWN_IOU", "HISTOGRAM_EDGES", "IOU_THRESHOLDS", "V2_NAMES", "Tally"]
@@ -265,7 +266,7 @@ class Tally:
                 "edges": HISTOGRAM_EDGES.tolist(),
                 "counts": counts.histogram_lh[level].tolist(),
             },
-            "errors": dict(zip(VERDICTS, counts.verdicts_lv[level].tolist(), strict=True)),
+            "errors": dict(zip(ERROR_KINDS, counts.verdicts_lv[level].tolist(), strict=True)),
             "per_class": self._per_class(counts, level),
         }
         if rules.threshold_is_oracle:
@@ -323,7 +324,7 @@ class _ResultCounts:
         self.localizer = localizer
         self.correct_fl = np.zeros((_FIGURES, levels), dtype=np.int64)
         self.histogram_lh = np.zeros((levels, len(HISTOGRAM_EDGES) - 1), dtype=np.int64)
-        self.verdicts_lv = np.zeros((levels, len(VERDICTS)), dtype=np.int64)
+        self.verdicts_lv = np.zeros((levels, len(ERROR_KINDS)), dtype=np.int64)
         self.class_correct_fkl = np.zeros((2, classes, levels), dtype=np.int32)
         """GT-known and Top-1 Loc by class: 2 MB for 1000 classes and 255 levels."""
         self._sums = WeightedSums(_FIGURES * levels, samples=samples)

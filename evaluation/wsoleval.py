@@ -18,17 +18,22 @@ from evaluation.overlaps import Candidates
 
 __all__ = [
     "LEVELS",
+    "WSOLEVAL_FALLBACK_BOX",
     "WSOLEVAL_THRESHOLDS",
     "all_contours",
     "boxes_at_thresholds",
     "largest_contours",
     "level_thresholds",
     "normalise_score_map",
+    "unit_score_map",
 ]
 
 WSOLEVAL_THRESHOLDS: npt.NDArray[np.float64] = np.arange(0, 1, 0.001)
 """The 1000 fractions of a map's maximum tried by the evaluator (its ``cam_curve_interval`` of .001)."""
 WSOLEVAL_THRESHOLDS.setflags(write=False)
+
+WSOLEVAL_FALLBACK_BOX = (0.0, 0.0, 0.0, 0.0)
+"""What the evaluator answers at a level above which nothing stands out; no contour has this box."""
 
 _GREY_MAX = 255
 
@@ -36,10 +41,30 @@ _GREY_MAX = 255
 def normalise_score_map(
     map_hw: npt.NDArray[np.generic], *, height: int = FRAME_PX, width: int = FRAME_PX
 ) -> npt.NDArray[np.uint8]:
-    """Score map of any size and real dtype as ``(height, width)`` uint8 between 0 and 255.
+    """Score map of any size and real dtype as ``(height, width)`` uint8: ``unit_score_map`` times 255, cut.
+
+    Parameters
+    ----------
+    map_hw
+        Scores, higher where the object is.
+    height, width
+        The frame in pixels.
+
+    Raises
+    ------
+    ValueError
+        The map is not two-dimensional or has no pixels.
+    """
+    return (unit_score_map(map_hw, height=height, width=width) * _GREY_MAX).astype(np.uint8)
+
+
+def unit_score_map(
+    map_hw: npt.NDArray[np.generic], *, height: int = FRAME_PX, width: int = FRAME_PX
+) -> npt.NDArray[np.float64]:
+    """Score map of any size and real dtype as ``(height, width)`` float64 from 0 to 1.
 
     Cubic interpolation to the frame comes first, then minimum and maximum are taken: the overshoot of the
-    cubic kernel therefore belongs to the range. The result times 255 is cut, not rounded.
+    cubic kernel therefore belongs to the range.
 
     Parameters
     ----------
@@ -67,14 +92,13 @@ def normalise_score_map(
     if map_hw.ndim != 2 or map_hw.size == 0:
         raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
     source_hw = np.ascontiguousarray(map_hw, dtype=np.float64)
-    scores_hw = cv2.resize(source_hw, (width, height), interpolation=cv2.INTER_CUBIC)
+    scores_hw: npt.NDArray[np.float64] = cv2.resize(source_hw, (width, height), interpolation=cv2.INTER_CUBIC)
     lowest, highest = float(scores_hw.min()), float(scores_hw.max())
     span = highest - lowest
     # False for a NaN too; infinite where scores beyond 1e307 leave the range of float64.
     if not 0 < span < np.inf or source_hw.min() == source_hw.max():
-        return np.zeros((height, width), dtype=np.uint8)
-    map_uint8_hw: npt.NDArray[np.uint8] = ((scores_hw - lowest) / span * _GREY_MAX).astype(np.uint8)
-    return map_uint8_hw
+        return np.zeros((height, width))
+    return (scores_hw - lowest) / span
 
 
 def level_thresholds(thresholds: npt.ArrayLike = WSOLEVAL_THRESHOLDS) -> npt.NDArray[np.float64]:
@@ -105,7 +129,7 @@ def largest_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
     -------
     Candidates
         One box a level. ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves the frame, as
-        in the reference; ``(0, 0, 0, 0)`` where nothing stands out.
+        in the reference; ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
 
     Raises
     ------
@@ -138,7 +162,7 @@ def all_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
     -------
     Candidates
         At each level the same boxes as the reference finds, in another order; corners as in ``largest_contours``,
-        and ``(0, 0, 0, 0)`` where nothing stands out.
+        and ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
 
     Raises
     ------

@@ -116,11 +116,14 @@ def opencv_clash() -> str | None:
 
 
 @contextlib.contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM (SLURM, a shutdown) end the program by way of its clean-up: workers end, exit code 143."""
+def ending_on_sigterm(*, goes_on: bool = True) -> Iterator[None]:
+    """Let SIGTERM (SLURM, a shutdown) end the program by way of its clean-up: workers end, exit code 143.
+
+    ``goes_on``: whether what is done so far is kept for the same command, which is said then.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        click.echo("stopped by SIGTERM; the same command goes on", err=True)
+        click.echo(f"stopped by SIGTERM{'; the same command goes on' if goes_on else ''}", err=True)
         sys.exit(EXIT_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)

@@ -28,6 +28,9 @@ PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", 
 LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
 BOX_NAMES = ("all", "first")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
+DEFAULT_OUT = "evaluation"
+NAMED_UNUSED_MAPS = 3
+"""Maps without an image that the warning names."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -46,9 +49,6 @@ evaluation_options = _options(
     layout_option,
     click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set."),
     click.option(
-        "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.  [default: print only]"
-    ),
-    click.option(
         "--protocol",
         "protocols",
         multiple=True,
@@ -63,11 +63,16 @@ evaluation_options = _options(
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
     click.option("--name", help="What tables and reports call it.  [default: the name of --out]"),
-    click.option("--jobs", type=int, default=1, help="Processes that make and score boxes; -1 is one for each core."),
     click.option(
         "--bootstrap-samples", type=click.IntRange(min=0), default=1000, help="Samples behind the 95 % intervals."
     ),
     click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides the samples."),
+)
+out_option = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.  [default: print only]"
+)
+jobs_option = click.option(
+    "--jobs", type=int, default=1, help="Processes that make and score boxes; -1 is one for each core."
 )
 panels_option = click.option(
     "--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples."
@@ -91,6 +96,17 @@ def main() -> None:
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @evaluation_options
 @click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the results.  [default: evaluation, in the folder of the run]",
+)
+@click.option(
+    "--jobs",
+    type=int,
+    default=-1,
+    help="Processes that make and score boxes, shared among the devices; -1 is one for each core.",
+)
+@click.option(
     "--localizer",
     "localizers",
     multiple=True,
@@ -113,29 +129,31 @@ def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
     from pipelines.evaluating import NetworkChoices, evaluate_network
     from pipelines.network_evaluation import usable_devices
+    from training.views import Views
 
-    if options["save_maps"] and options["out"] is None:
-        raise click.UsageError("--save-maps needs --out")
-    devices = usable_devices(options["device"])
-    if len(devices) > 1 and options["out"] is None:
-        raise click.UsageError(f"several devices ({', '.join(devices)}) need --out; or choose one with --device")
+    try:
+        devices = usable_devices(options["device"])
+        views = Views(scales=options["scales"] or (1.0,), flip=options["flip"], ten_crop=options["ten_crop"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if options["out"] is None:
+        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+        options["out"] = folder / (DEFAULT_OUT if checkpoint.is_dir() else f"{DEFAULT_OUT}-{checkpoint.stem}")
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if devices[0].startswith("cuda") else "fp32"
-    choices = _choices(options, default_name=checkpoint.stem)
+    choices = _choices(options, default_name=checkpoint.resolve().name)
     network = NetworkChoices(
         checkpoint=checkpoint,
         localizers=options["localizers"],
-        scales=options["scales"] or (1.0,),
-        flip=options["flip"],
-        ten_crop=options["ten_crop"],
+        views=views,
         precision=precision,
         devices=devices,
         batch_size=options["batch_size"],
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    with ending_on_sigterm(), _progress(choices) as progress:
+    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_network(choices, network, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -143,6 +161,8 @@ def run(checkpoint: Path, **options: Any) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @evaluation_options
+@out_option
+@jobs_option
 @click.option(
     "--masks",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -150,30 +170,35 @@ def run(checkpoint: Path, **options: Any) -> None:
 )
 @panels_option
 @common_options
-def maps(folder: Path, masks: Path | None, **options: Any) -> None:
+def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
     from pipelines.evaluating import evaluate_maps
     from pipelines.map_sources import open_map_source
 
-    choices = _choices(options, default_name=folder.name)
+    choices = _choices(options, default_name=folder.resolve().name)
     source = open_map_source(folder, split=options["split"])
     unused = source.unused(choices.evaluation_set.dataset.records)
     if unused:
-        click.echo(f"wsol-eval: warning: {unused} maps in {folder} belong to no image of the data set", err=True)
-    with ending_on_sigterm(), _progress(choices) as progress:
-        metrics = evaluate_maps(choices, source, masks=masks, advance=progress.advance)
+        named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
+        click.echo(
+            f"wsol-eval: warning: {len(unused)} maps in {folder} belong to no image of the data set: {named}", err=True
+        )
+    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+        metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
     _echo(metrics, choices)
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @evaluation_options
+@out_option
+@jobs_option
 @common_options
 def baseline(**options: Any) -> None:
-    """Score the centred Gaussian and the whole frame, which never look at the image."""
+    """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
     from pipelines.evaluating import evaluate_baselines
 
     choices = _choices({**options, "panels": 0}, default_name="baseline")
-    with ending_on_sigterm(), _progress(choices) as progress:
+    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_baselines(choices, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -182,7 +207,10 @@ def baseline(**options: Any) -> None:
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of overlays and JSON."
+    "--out",
+    default="predictions",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of overlays and JSON.",
 )
 @click.option("--localizer", type=click.Choice(LOCALIZER_NAMES), default="cam", help="Map that the box is taken from.")
 @click.option(
@@ -201,9 +229,13 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
     from pipelines.network_evaluation import usable_devices
     from pipelines.predicting import predict_images
 
-    failed = predict_images(checkpoint, images, device=usable_devices(device)[0], say=click.echo, **options)
+    try:
+        devices = usable_devices(device)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    failed = predict_images(checkpoint, images, device=devices[0], say=click.echo, **options)
     if failed:
-        raise RuntimeError(f"{failed} images could not be read; {options['out']}/predictions.json says why")
+        raise RuntimeError(f"{failed} images have no prediction; {options['out']}/predictions.json says why")
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -237,7 +269,9 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write.")
+@click.option(
+    "--out", default="report.html", type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write."
+)
 @common_options
 def report(runs: tuple[Path, ...], out: Path) -> None:
     """Compare finished evaluations side by side in one self-contained HTML page."""
@@ -262,7 +296,11 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
     return EvaluationChoices(
         name=options["name"] or (default_name if out is None else out.resolve().name),
         evaluation_set=load_evaluation_set(
-            dataset, boxes=options["boxes"], blacklist=options["blacklist"], limit=options["limit"]
+            dataset,
+            boxes=options["boxes"],
+            blacklist=options["blacklist"],
+            limit=options["limit"],
+            need_boxes=options.get("masks") is None,
         ),
         # In the table's order and each once, however they were typed.
         protocols=tuple(name for name in PROTOCOL_NAMES if name in (options["protocols"] or PROTOCOL_NAMES)),
@@ -285,9 +323,12 @@ def _echo(metrics: dict[str, Any], choices: EvaluationChoices) -> None:
     click.echo(metrics_table(metrics))
     pixels = metrics["pixels"]
     if pixels is not None:
-        click.echo(f"PxAP {100 * pixels['px_ap']:.2f}, {pixels['images']} masks, {pixels['failed']} without map")
+        click.echo(
+            f"PxAP {100 * pixels['px_ap']:.2f} (centred Gaussian {100 * pixels['centred_gaussian_px_ap']:.2f}), "
+            f"{pixels['images']} masks, {pixels['failed']} without map"
+        )
     if choices.out is not None:
-        click.echo(f"{choices.out}: metrics.json, predictions.csv; wsol-eval report {choices.out} --out report.html")
+        click.echo(f"{choices.out}: metrics.json, predictions.csv, figures; to compare: wsol-eval report {choices.out}")
 
 
 if __name__ == "__main__":

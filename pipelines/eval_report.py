@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,13 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from evaluation.figures import (
-    DARK,
-    LIGHT,
-    AccuracyCurve,
-    ErrorCounts,
-    OverlapHistogram,
-    accuracy_chart,
-    error_chart,
-    overlap_chart,
-)
+from evaluation.atomic_files import write_atomically
+from evaluation.figures import DARK, LIGHT
 from evaluation.metrics_schema import ERROR_KINDS, ClassScore, Rate, Result
+from evaluation.result_figures import FIGURE_TITLES, NamedResult, result_figure
 from evaluation.tables import percent, protocols_in_order, reasons
 from pipelines.run_comparison import (
+    VIEWS_RULE,
     LoadedRun,
     PairedCounts,
     all_results,
@@ -45,7 +38,8 @@ class _Cell:
     """A figure of the summary table."""
 
     text: str
-    interval: str = ""
+    note: str = ""
+    """Interval, or what it is compared with; in small letters."""
     is_best: bool = False
 
 
@@ -126,13 +120,8 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
     )
     page = environment.get_template(_TEMPLATE).render(_page(loaded))
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        # A class may be named after a file name that is no UTF-8.
-        temporary.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # A class may be named after a file name that is no UTF-8.
+    write_atomically(out, page.encode("utf-8", errors="replace"))
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
@@ -163,6 +152,7 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
     return {
         "label": run.label,
         "kind": run.metrics.kind,
+        "boxes": "first box only" if run.metrics.config.get("boxes") == "first" else "all boxes",
         "asked": counts.asked,
         "scored": counts.scored,
         "failed": reasons(counts.failed),
@@ -215,7 +205,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         }
         above = _over_baseline(row, rows)
         if above is not None:
-            shown["over_baseline"] = _Cell(text=f"{100 * above:+.2f}")
+            shown["over_baseline"] = _Cell(text=f"{100 * above[0]:+.2f}", note=f"over {above[1]}")
         table.append(
             {
                 "localizer": row.result.localizer,
@@ -234,10 +224,24 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
     return {
         "protocol": protocol,
         "rows": table,
-        "rules": dict(rows[0].result.describe),
+        "rules": _rules(rows),
         "v2_names": sorted({row.result.max_box_acc_v2_name for row in rows} - {""}),
-        "charts": [*_box_charts(box_rows, protocol=protocol), *_error_charts(rows, protocol=protocol)],
+        "charts": [
+            *_charts("accuracy", box_rows, protocol=protocol),
+            *_charts("overlaps", box_rows, protocol=protocol),
+            *_charts("errors", rows, protocol=protocol),
+        ],
     }
+
+
+def _rules(rows: list[_Row]) -> dict[str, str]:
+    """Rules of a protocol, then the views of each run that has some."""
+    views = {
+        f"views of {row.runs[0].label}": row.result.describe[VIEWS_RULE]
+        for row in rows
+        if VIEWS_RULE in row.result.describe
+    }
+    return {key: text for key, text in rows[0].result.describe.items() if key != VIEWS_RULE} | views
 
 
 def _figures(row: _Row, rows: list[_Row]) -> dict[str, Rate]:
@@ -249,73 +253,49 @@ def _figures(row: _Row, rows: list[_Row]) -> dict[str, Rate]:
     return {"gt_known_loc": result.gt_known_loc, **{key: rate for key, rate in optional.items() if rate is not None}}
 
 
-def _over_baseline(row: _Row, rows: list[_Row]) -> float | None:
-    """GT-known Loc above the best baseline of the same run, as a fraction."""
+def _over_baseline(row: _Row, rows: list[_Row]) -> tuple[float, str] | None:
+    """GT-known Loc above the best baseline of the same run, as a fraction, and which one that is."""
     rate = row.result.gt_known_loc.rate
     if row.is_baseline or rate is None:
         return None
-    baselines = [
-        other.result.gt_known_loc.rate
+    baselines = {
+        other.result.localizer: other.result.gt_known_loc.rate
         for other in rows
         if other.is_baseline and row.runs[0] in other.runs and other.result.gt_known_loc.rate is not None
-    ]
-    return rate - max(baselines) if baselines else None
+    }
+    if not baselines:
+        return None
+    best = max(baselines, key=lambda name: baselines[name])
+    return rate - baselines[best], best
 
 
 def _cell(rate: Rate, *, is_best: bool) -> _Cell:
     interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
-    return _Cell(text=percent(rate.rate), interval=interval, is_best=is_best)
+    return _Cell(text=percent(rate.rate), note=interval, is_best=is_best)
 
 
-def _box_charts(rows: list[_Row], *, protocol: str) -> list[_Chart]:
-    charts = []
-    curves = [
-        AccuracyCurve(
-            name=row.name,
-            thresholds_l=row.result.curve.thresholds,
-            accuracy_l=row.result.curve.gt_known["0.5"],
-            is_baseline=row.is_baseline,
-        )
+def _charts(kind: str, rows: list[_Row], *, protocol: str) -> list[_Chart]:
+    """The figure in both themes, or none where no row has what it shows."""
+    results = [NamedResult(name=row.name, result=row.result, is_baseline=row.is_baseline) for row in rows]
+    pictures = [result_figure(kind, results, protocol=protocol, theme=theme) for theme in (LIGHT, DARK)]
+    light, dark = (None if picture is None else _data_uri(picture, kind="svg+xml") for picture in pictures)
+    if light is None or dark is None:
+        return []
+    return [_Chart(light=light, dark=dark, alt=f"{FIGURE_TITLES[kind]}, {protocol}{_in_words(kind, rows)}.")]
+
+
+def _in_words(kind: str, rows: list[_Row]) -> str:
+    """What a figure says, for readers who do not see it, from the punctuation on."""
+    if kind == "errors":
+        return "; the numbers stand in the table below"
+    if kind == "overlaps":
+        return ": share of images by IoU"
+    best = [
+        f"{row.name}: best {percent(max(row.result.curve.gt_known['0.5']))} %"
         for row in rows
         if row.result.curve is not None
     ]
-    if curves:
-        title = f"Accuracy against threshold, {protocol}"
-        best = "; ".join(
-            f"{row.name}: best {percent(max(row.result.curve.gt_known['0.5']))} %"
-            for row in rows
-            if row.result.curve is not None
-        )
-        light, dark = (accuracy_chart(curves, title=title, theme=theme) for theme in (LIGHT, DARK))
-        charts.append(_chart(light, dark, alt=f"{title}. {best}."))
-    histograms = [
-        OverlapHistogram(
-            name=row.name,
-            edges=row.result.iou_histogram.edges,
-            counts_n=row.result.iou_histogram.counts,
-            is_baseline=row.is_baseline,
-        )
-        for row in rows
-        if row.result.iou_histogram is not None
-    ]
-    if histograms:
-        title = f"Overlap of the boxes, {protocol}"
-        light, dark = (overlap_chart(histograms, title=title, theme=theme) for theme in (LIGHT, DARK))
-        charts.append(_chart(light, dark, alt=f"{title}: share of images by IoU."))
-    return charts
-
-
-def _error_charts(rows: list[_Row], *, protocol: str) -> list[_Chart]:
-    bars = [ErrorCounts(name=row.name, counts=row.result.errors) for row in rows if row.result.errors is not None]
-    if not bars:
-        return []
-    title = f"Kinds of error, {protocol}"
-    light, dark = (error_chart(bars, title=title, theme=theme) for theme in (LIGHT, DARK))
-    return [_chart(light, dark, alt=f"{title}; the numbers stand in the table below.")]
-
-
-def _chart(light: bytes, dark: bytes, *, alt: str) -> _Chart:
-    return _Chart(light=_data_uri(light, kind="svg+xml"), dark=_data_uri(dark, kind="svg+xml"), alt=alt)
+    return f". {'; '.join(best)}"
 
 
 def _data_uri(content: bytes, *, kind: str) -> str:

@@ -1,15 +1,17 @@
 """Turns the choices of ``wsol-eval`` into finished evaluations: of a network, of a folder of maps, of the baselines."""
 
 import functools
+import hashlib
 import multiprocessing
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation.baselines import centred_gaussian_map
 from evaluation.image_scores import ImageScores
 from evaluation.pixel_precision import PixelPrecision
 from evaluation.protocols import get_protocol
@@ -21,6 +23,9 @@ from pipelines.map_sources import MAP_LOCALIZER, MapSource
 from pipelines.score_map_shards import SHARD_ROWS
 from pipelines.worker_pool import end_with_parent, map_in_order
 from pseudo_maps.images import decode_image
+
+if TYPE_CHECKING:
+    from training.views import Views
 
 __all__ = ["EvaluationChoices", "NetworkChoices", "evaluate_baselines", "evaluate_maps", "evaluate_network"]
 
@@ -60,12 +65,8 @@ class NetworkChoices:
     """Checkpoint file, or folder of a run."""
     localizers: tuple[str, ...]
     """Names of localizers; empty: all that need no gradient."""
-    scales: tuple[float, ...]
-    """Multi-scale: factors of the input size."""
-    flip: bool
-    """Mirror images too."""
-    ten_crop: bool
-    """Ten crops instead."""
+    views: "Views"
+    """Which views of an image are looked at."""
     precision: str
     """``fp32`` or ``bf16``."""
     devices: tuple[str, ...]
@@ -108,7 +109,11 @@ def evaluate_maps(
     ValueError
         A map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
     """
-    plan = _plan(choices, kind="maps", localizers=(MAP_LOCALIZER,), source=source.config(), stamp=source.stamp())
+    unused = source.unused(choices.evaluation_set.dataset.records)
+    described = {**source.config(), "unused_maps": len(unused)}
+    if masks is not None:
+        described["masks"] = {"sha256": _masks_digest(choices.evaluation_set, masks)}
+    plan = _plan(choices, kind="maps", localizers=(MAP_LOCALIZER,), source=described, stamp=source.stamp())
     task = _task(choices, plan.localizers)
     function = functools.partial(_score_stored, source=source, task=task)
 
@@ -142,15 +147,11 @@ def evaluate_network(choices: EvaluationChoices, network: NetworkChoices, *, adv
     """
     from pipelines.network_evaluation import NetworkEvaluation
 
-    evaluation = NetworkEvaluation(choices, network, device=network.devices[0])
+    alone = len(network.devices) == 1
+    # With several devices this process leaves them to the others, and draws its few pictures on the CPU.
+    evaluation = NetworkEvaluation(choices, network, device=network.devices[0] if alone else "cpu")
     plan = _plan(choices, kind="run", localizers=evaluation.localizers, source=evaluation.source())
-    if len(network.devices) == 1:
-        score: Any = evaluation.score
-    else:
-        if choices.out is None:
-            raise ValueError("several devices need --out, where their results meet")
-        evaluation.release()
-        score = functools.partial(_score_on_devices, choices, network, plan)
+    score: Any = evaluation.score if alone else functools.partial(_score_on_devices, choices, network)
     return _evaluate(
         plan, choices, score=score, advance=advance, maps_of=evaluation.maps_of, again=evaluation.unsaved()
     )
@@ -194,8 +195,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     with ResultFolder(choices.out, plan=plan) as folder:
         finished = folder.finished()
-        # What is extra has no part in the configuration, so a finished result does not tell whether it is the same.
-        if finished is not None and not again and extra is None:
+        if finished is not None and not again:
             advance(len(plan.evaluation_set.images))
             return finished
         folder.score(score, again=again, advance=advance)
@@ -244,23 +244,40 @@ def _score_stored(images: Sequence[EvaluationImage], *, source: MapSource, task:
     return score_images(images, [source.maps_of(image) for image in images], task=task)
 
 
-def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Path) -> dict[str, Any]:
-    precision = PixelPrecision()
+def _mask_path(image: EvaluationImage, masks: Path) -> Path:
+    return masks / f"{image.record.image_id}.png"
+
+
+def _masks_digest(evaluation_set: EvaluationSet, masks: Path) -> str:
+    """SHA-256 over all masks, which must be there before the first map is scored."""
+    digest = hashlib.sha256()
     for image in evaluation_set.images:
-        path = masks / f"{image.record.image_id}.png"
+        path = _mask_path(image, masks)
         if not path.is_file():
             raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-        mask_hw = decode_image(path).rgb_hwc[..., 0]
-        map_hw = source.maps_of(image).whole.get(MAP_LOCALIZER)
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Path) -> dict[str, Any]:
+    """PxAP of the maps, and beside it that of the centred Gaussian, over all images that are not blacklisted."""
+    precision, baseline = PixelPrecision(), PixelPrecision()
+    gaussian_hw = centred_gaussian_map()
+    for image in evaluation_set.images:
+        if image.blacklisted:
+            continue
+        path = _mask_path(image, masks)
+        mask_hw = np.ascontiguousarray(decode_image(path).rgb_hwc[..., 0])
         try:
-            precision.add(map_hw, np.ascontiguousarray(mask_hw))
+            precision.add(source.maps_of(image).whole.get(MAP_LOCALIZER), mask_hw)
+            baseline.add(gaussian_hw, mask_hw)
         except ValueError as error:
             raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error
-    return precision.metrics()
+    return {**precision.metrics(), "centred_gaussian_px_ap": baseline.average_precision()}
 
 
 def _score_on_devices(
-    choices: EvaluationChoices, network: NetworkChoices, plan: EvaluationPlan, images: Sequence[EvaluationImage]
+    choices: EvaluationChoices, network: NetworkChoices, images: Sequence[EvaluationImage]
 ) -> Iterator[list[ImageScores]]:
     """Let one process for each device score its share; their results come back in batches."""
     context = multiprocessing.get_context("spawn")
@@ -300,8 +317,14 @@ def _score_on_devices(
 
 def _share(images: Sequence[EvaluationImage], network: NetworkChoices, *, part: int) -> list[EvaluationImage]:
     """What one of the devices scores: whole shards when maps are stored, else batches in turn."""
-    block = SHARD_ROWS if network.save_maps else network.batch_size
-    return [image for image in images if image.index // block % len(network.devices) == part]
+    size = SHARD_ROWS if network.save_maps else network.batch_size
+    # Shards hold so many batches, the last of which may be smaller.
+    per_shard = -(-SHARD_ROWS // size)
+    return [
+        image
+        for image in images
+        if (image.index // SHARD_ROWS * per_shard + image.index % SHARD_ROWS // size) % len(network.devices) == part
+    ]
 
 
 def _score_share(

@@ -1,7 +1,7 @@
-"""Turns scored images into a folder of results: metrics.json, predictions.csv, and a journal to go on from.
+"""Turns scored images into a folder of results: metrics.json, predictions.csv, figures, and a journal to go on from.
 
 The journal holds every image scored so far; an evaluation that was stopped goes on with the images that are missing.
-It is deleted once metrics.json is there.
+It is deleted once all files are there.
 """
 
 import json
@@ -9,27 +9,33 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from evaluation.atomic_files import write_atomically
 from evaluation.image_scores import ImageScores, Pair
 from evaluation.journal import ResultJournal
-from evaluation.metrics_schema import METRICS_SCHEMA, read_metrics
-from evaluation.predictions import write_predictions
-from evaluation.protocols import get_protocol
+from evaluation.metrics_schema import METRICS_FILE, METRICS_SCHEMA, parse_metrics, read_metrics
+from evaluation.predictions import PREDICTIONS_FILE, write_predictions
+from evaluation.protocols import Protocol, get_protocol
 from evaluation.tally import Tally
 from pipelines.evaluation_set import EvaluationImage, EvaluationSet
 from pipelines.image_scoring import BASELINES
 from pseudo_maps import __version__
 
-__all__ = ["METRICS_FILE", "PREDICTIONS_FILE", "EvaluationPlan", "ResultFolder"]
+__all__ = ["FIGURES_FOLDER", "EvaluationPlan", "ResultFolder"]
 
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.csv"
+FIGURES_FOLDER = "figures"
+"""Folder of the PNG charts inside a folder of results."""
 JOURNAL_FOLDER = "journal"
+
+_TEN_CROPS = "ten crops"
+"""How the views of ten crops begin in words. Spelled out because what words them imports torch; a test compares."""
+_SEVERAL_VIEWS = "mean of maps"
+"""What the words of several scales or mirror images hold."""
 
 _VERSIONED = ("numpy", "opencv-contrib-python-headless", "opencv-python", "torch", "torchvision")
 
@@ -55,7 +61,7 @@ class EvaluationPlan:
     seed: int
     """Decides the samples."""
     source: Mapping[str, Any] = field(default_factory=dict)
-    """Where the maps come from: network or shards, with digests."""
+    """Where the maps come from: network (``views`` among it, in words) or shards, with digests."""
     stamp: str | None = None
     """What tells changes of a source that has no digest (times of files): compared on resume, not reported."""
 
@@ -99,6 +105,9 @@ class ResultFolder:
     def finished(self) -> dict[str, Any] | None:
         """The content of metrics.json when this evaluation has been finished before, else None.
 
+        Finished means that predictions.csv is there too and the journal is gone. Another name of the same evaluation
+        is written into metrics.json.
+
         Raises
         ------
         ValueError
@@ -118,7 +127,13 @@ class ResultFolder:
             raise ValueError(
                 f"{path}: results of another evaluation, which differs in {', '.join(differing)}; use another --out"
             )
-        return None if plan.stamp is not None else found
+        whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
+        if plan.stamp is not None or not whole:
+            return None
+        if found["name"] != plan.name:
+            found["name"] = plan.name
+            self._write_metrics(found)
+        return found
 
     def journal(self) -> ResultJournal:
         """The journal of this plan.
@@ -162,7 +177,9 @@ class ResultFolder:
             advance(len(batch))
 
     def write(self, *, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Count what the journal holds, write metrics.json and predictions.csv, and delete the journal.
+        """Count what the journal holds, write predictions.csv, metrics.json and figures, and delete the journal.
+
+        Figures are drawn where there are results besides the baselines and the folder is not a temporary one.
 
         Parameters
         ----------
@@ -184,7 +201,7 @@ class ResultFolder:
             "schema": METRICS_SCHEMA,
             "kind": plan.kind,
             "name": plan.name,
-            **tally.metrics(),
+            **_with_views(tally.metrics(), plan.source.get("views")),
             "pixels": None,
             **(extra or {}),
             "config": plan.config(),
@@ -193,12 +210,15 @@ class ResultFolder:
         write_predictions(
             self.folder / PREDICTIONS_FILE,
             journal,
-            protocols=[get_protocol(name) for name in plan.protocols],
+            protocols=self._protocols(),
             localizers=(*plan.localizers, *BASELINES),
             levels=tally.reported_levels(),
         )
-        text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        write_atomically(self.folder / METRICS_FILE, text.encode("utf-8", errors="surrogateescape"))
+        self._write_metrics(metrics)
+        if self._temporary is None and metrics["results"]:
+            from evaluation.result_figures import write_figures
+
+            write_figures(parse_metrics(metrics), self.folder / FIGURES_FOLDER)
         journal.remove()
         return metrics
 
@@ -215,12 +235,21 @@ class ResultFolder:
         if self._temporary:
             self._temporary.cleanup()
 
+    def _protocols(self) -> list[Protocol]:
+        first_box_only = self._plan.boxes == "first"
+        return [replace(get_protocol(name), first_box_only=first_box_only) for name in self._plan.protocols]
+
+    def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        # A name may come from a file name that is no UTF-8; backslashreplace makes of it what JSON reads as the same.
+        write_atomically(self.folder / METRICS_FILE, text.encode("utf-8", errors="backslashreplace"))
+
     def _tally(self) -> Tally:
         """Counts of all images; made once, when all are there."""
         if self._counted is None:
             plan = self._plan
             tally = Tally(
-                [get_protocol(name) for name in plan.protocols],
+                self._protocols(),
                 (*plan.localizers, *BASELINES),
                 class_wnids=plan.evaluation_set.dataset.class_wnids,
                 baselines=BASELINES,
@@ -247,6 +276,24 @@ class ResultFolder:
             )
 
 
+def _with_views(counted: dict[str, Any], views: str | None) -> dict[str, Any]:
+    """The parts of metrics.json, with the views of the network among the rules of its results."""
+    if views is not None:
+        for result in counted["results"]:
+            result["describe"]["views"] = _views_under(result["protocol"], views)
+    return counted
+
+
+def _views_under(protocol: str, views: str) -> str:
+    """What the views mean under a protocol: the release of CAM sums ten crops, no other protocol does."""
+    is_release, is_ten_crops = protocol == "cam-release", views.startswith(_TEN_CROPS)
+    if is_release and not is_ten_crops:
+        return f"{views if _SEVERAL_VIEWS in views else 'one view'}; the release sums ten crops (--ten-crop)"
+    if is_ten_crops and not is_release:
+        return "sum of absolute ten-crop maps"
+    return views
+
+
 def _versions() -> dict[str, str]:
     versions = {"saliency-aware-wsol": __version__, "python": platform.python_version()}
     for name in _VERSIONED:
@@ -255,12 +302,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -61,7 +61,12 @@ class EvaluationSet:
 
 
 def load_evaluation_set(
-    dataset: Dataset, *, boxes: str = "all", blacklist: Path | None = None, limit: int | None = None
+    dataset: Dataset,
+    *,
+    boxes: str = "all",
+    blacklist: Path | None = None,
+    limit: int | None = None,
+    need_boxes: bool = True,
 ) -> EvaluationSet:
     """The images of a data set with their boxes.
 
@@ -75,11 +80,13 @@ def load_evaluation_set(
         File of ``read_blacklist``.
     limit
         Only so many images, the first ones.
+    need_boxes
+        Refuse a set without any box; a set with masks alone has none.
 
     Raises
     ------
     DatasetError
-        No image of the split has a box, or an annotation or the blacklist does not read.
+        No image of the split has a box and one is needed, or an annotation or the blacklist does not read.
     ValueError
         Unknown ``boxes``.
     """
@@ -104,7 +111,7 @@ def load_evaluation_set(
                 blacklisted=record.image_id in barred,
             )
         )
-    if not any(len(image.boxes_xyxy) for image in images):
+    if need_boxes and not any(len(image.boxes_xyxy) for image in images):
         raise DatasetError(
             f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
             "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv or a localization.txt"

@@ -1,4 +1,4 @@
-"""Turns the maps of images into their scores under every protocol, with those of the centred-box baselines.
+"""Turns the maps of images into their scores under every protocol, with those of the baselines.
 
 Legend: H W pixels of a map, k classes kept of an image.
 """
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.baselines import centred_gaussian_map
+from evaluation.baselines import centred_gaussian_map, centred_square_box
 from evaluation.fixed_threshold_boxes import checked_map
 from evaluation.ground_truth import RESIZED_PX
 from evaluation.image_scores import (
@@ -32,7 +32,7 @@ from pseudo_maps.images import ImageDecodeError, decode_image
 
 __all__ = ["BASELINES", "ImageMaps", "ScoringTask", "centre_crop", "score_batch", "score_images"]
 
-BASELINES = ("centred-gaussian", "whole-frame")
+BASELINES = ("centred-gaussian", "centred-square", "whole-frame")
 """Predictors that never look at the image, scored beside every result."""
 
 Map = npt.NDArray[np.generic]
@@ -173,7 +173,7 @@ def _baseline(name: str, protocol_name: str) -> Candidates:
     if name == "centred-gaussian":
         return protocol.candidates(centred_gaussian_map())
     return Candidates(
-        boxes_n4=frame_box()[None],
+        boxes_n4=(centred_square_box() if name == "centred-square" else frame_box())[None],
         first_level_n=np.zeros(1, dtype=np.int64),
         last_level_n=np.full(1, len(protocol.thresholds_l) - 1, dtype=np.int64),
     )

@@ -25,8 +25,8 @@ class MapSource(Protocol):
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The map of one image, or why there is none."""
 
-    def unused(self, records: Iterable[ImageRecord]) -> int:
-        """How many maps belong to no image of ``records``."""
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
 
     def config(self) -> dict[str, Any]:
         """What decides the maps, for metrics.json."""
@@ -57,10 +57,14 @@ class ShardMaps:
 
     def __init__(self, folder: Path, *, split: str) -> None:
         self._index = MapIndex(folder, split)
-        digest = hashlib.sha256()
-        for path in sorted(folder.glob(f"{split}-*-of-*.h5.sha256")):
-            digest.update(path.read_bytes())
-        self._sha256 = digest.hexdigest()
+        shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
+        sums = [path.with_name(f"{path.name}.sha256") for path in shards]
+        self._sha256, self._stamp = None, None
+        if all(path.is_file() for path in sums):
+            self._sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in sums)).hexdigest()
+        else:
+            # Without their checksums two folders of equal provenance could not be told apart.
+            self._stamp = _files_digest(shards, folder=folder)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The stored map, 255 at its peak; a failed one is a failure with the shard's status.
@@ -81,37 +85,32 @@ class ShardMaps:
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
 
-    def unused(self, records: Iterable[ImageRecord]) -> int:
-        """Rows of the shards whose image id is not among the records."""
-        return len(self._index) - sum(record.image_id in self._index for record in records)
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Image ids of the shards that are not among the records."""
+        known = {record.image_id for record in records}
+        return [image_id for image_id in self._index if image_id not in known]
 
     def config(self) -> dict[str, Any]:
         """Configuration stored in the shards and a digest of their checksum files."""
         return {"maps": {"format": "shards", "sha256": self._sha256, "provenance": dict(self._index.provenance)}}
 
-    def stamp(self) -> None:
-        """Not needed: the digest tells."""
+    def stamp(self) -> str | None:
+        """Digest of names, sizes and times where a shard has no checksum file."""
+        return self._stamp
 
 
 class NpyMaps:
-    """One ``<image id>.npy`` an image, in any subfolder; also named by the image's path, with or without suffix.
-
-    Raises
-    ------
-    ValueError
-        Two files would serve the same image; both are named.
-    """
+    """One ``.npy`` file an image, in any subfolder, named by the image's id, path or file name."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, Path] = {}
-        digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*.npy")):
-            name = path.relative_to(folder).as_posix()
-            state = path.stat()
-            digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
-            self._files[name.removesuffix(".npy")] = path
-        self._stamp = digest.hexdigest()
+        files = sorted(folder.rglob("*.npy"))
+        self._stamp = _files_digest(files, folder=folder)
+        self._count = len(files)
+        self._names = {path: path.relative_to(folder).as_posix() for path in files}
+        self._by_place = {name.removesuffix(".npy"): path for path, name in self._names.items()}
+        self._by_name: dict[str, list[Path]] = {}
+        for path in files:
+            self._by_name.setdefault(path.stem, []).append(path)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The array of a file, read without executing anything in it.
@@ -138,20 +137,45 @@ class NpyMaps:
             ) from error
         return ImageMaps(whole={MAP_LOCALIZER: array})
 
-    def unused(self, records: Iterable[ImageRecord]) -> int:
-        """Files that no record names."""
-        used = {path for record in records for path in self._files_of(record)}
-        return len(self._files) - len(used)
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the files that no record names.
+
+        Raises
+        ------
+        ValueError
+            Two images would share a file; both are named.
+        """
+        taken: dict[Path, str] = {}
+        for record in records:
+            for path in self._files_of(record):
+                first = taken.setdefault(path, record.image_id)
+                if first != record.image_id:
+                    raise ValueError(
+                        f"{path}: would be the map of the images {first!r} and {record.image_id!r}; name the files by "
+                        "image ids, with their folders"
+                    )
+        return [name for path, name in self._names.items() if path not in taken]
 
     def config(self) -> dict[str, Any]:
         """The number of files."""
-        return {"maps": {"format": "npy", "files": len(self._files)}}
+        return {"maps": {"format": "npy", "files": self._count}}
 
     def stamp(self) -> str:
         """Digest of names, sizes and times of all files."""
         return self._stamp
 
     def _files_of(self, record: ImageRecord) -> list[Path]:
+        """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
         path = Path(record.path)
         names = (record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)
-        return [self._files[name] for name in dict.fromkeys(names) if name in self._files]
+        placed = [self._by_place[name] for name in dict.fromkeys(names) if name in self._by_place]
+        return placed or [file for name in dict.fromkeys(names) for file in self._by_name.get(name, [])]
+
+
+def _files_digest(files: Iterable[Path], *, folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        state = path.stat()
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()

@@ -10,11 +10,10 @@ from evaluation.image_scores import ImageScores
 from evaluation.protocols import get_protocol
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps, ScoringTask, score_batch
-from pipelines.network_scoring import network_maps
+from pipelines.network_scoring import batch_of, network_maps
 from pipelines.score_map_shards import ScoreMapShards
 from pipelines.worker_pool import map_in_order
 from training.localizers import NetworkLocalizer, available_localizers, load_for_inference
-from training.views import Views
 
 if TYPE_CHECKING:
     from pipelines.evaluating import EvaluationChoices, NetworkChoices
@@ -70,6 +69,8 @@ class NetworkEvaluation:
     def __init__(self, choices: "EvaluationChoices", network: "NetworkChoices", *, device: str) -> None:
         self._choices, self._network = choices, network
         self._device = torch.device(device)
+        # --jobs are those of all devices together.
+        self._jobs = max(1, choices.jobs // len(network.devices))
         self._model = load_for_inference(network.checkpoint, device=device)
         classes = len(choices.evaluation_set.dataset.class_wnids)
         if self._model.classes != classes:
@@ -80,7 +81,7 @@ class NetworkEvaluation:
         given = available_localizers(self._model)
         self.localizers = network.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
         """Names of the localizers that are scored."""
-        self._views = Views(scales=network.scales, flip=network.flip, ten_crop=network.ten_crop)
+        self._views = network.views
         precision: Any = network.precision
         self._localizer = NetworkLocalizer(
             self._model, localizers=self.localizers, views=self._views, precision=precision
@@ -108,16 +109,13 @@ class NetworkEvaluation:
             },
             "views": self._views.describe(),
             "precision": self._network.precision,
+            # A batch of another size may give other last bits.
+            "batch_size": self._network.batch_size,
         }
 
     def unsaved(self) -> frozenset[int]:
         """Indexes of the images whose score maps are wanted and not stored yet."""
         return frozenset(self._shards.missing()) if self._shards else frozenset()
-
-    def release(self) -> None:
-        """Give the device's memory back to the processes that will use it."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """Maps of one image."""
@@ -126,7 +124,7 @@ class NetworkEvaluation:
             localizer=self._localizer,
             device=self._device,
             root=self._choices.evaluation_set.dataset.root,
-            batch_size=1,
+            batch_size=self._network.batch_size,
             workers=0,
             centre=False,
         )
@@ -139,11 +137,17 @@ class NetworkEvaluation:
             protocols=self._choices.protocols,
             localizers=self.localizers,
         )
-        return map_in_order(functools.partial(score_batch, task=task), self._maps(images), jobs=self._choices.jobs)
+        return map_in_order(functools.partial(score_batch, task=task), self._maps(images), jobs=self._jobs)
 
     def _maps(self, images: Sequence[EvaluationImage]) -> Iterator[tuple[list[EvaluationImage], list[ImageMaps]]]:
+        wanted = {image.index for image in images}
+        size = self._network.batch_size
+        touched = {batch_of(index, batch_size=size) for index in wanted}
+        whole_batches = [
+            image for image in self._choices.evaluation_set.images if batch_of(image.index, batch_size=size) in touched
+        ]
         batches = network_maps(
-            images,
+            whole_batches,
             localizer=self._localizer,
             device=self._device,
             root=self._choices.evaluation_set.dataset.root,
@@ -152,7 +156,8 @@ class NetworkEvaluation:
             centre=any(get_protocol(name).crops_centre for name in self._choices.protocols),
         )
         for batch, maps in batches:
+            kept = [(image, of_image) for image, of_image in zip(batch, maps, strict=True) if image.index in wanted]
             if self._shards is not None:
-                for image, of_image in zip(batch, maps, strict=True):
+                for image, of_image in kept:
                     self._shards.add(image, of_image)
-            yield batch, maps
+            yield [image for image, _ in kept], [of_image for _, of_image in kept]

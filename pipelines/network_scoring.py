@@ -9,12 +9,13 @@ import torch
 from evaluation.image_scores import TOP_CLASSES, UNKNOWN_RANK, UNREADABLE_IMAGE
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
+from pipelines.score_map_shards import SHARD_ROWS
 from pseudo_maps.records import UNKNOWN_LABEL
 from training.evaluation_images import EvaluationBatch, EvaluationPixels, build_evaluation_loader
 from training.localizers import Localization, NetworkLocalizer
 from training.processes import start_batches
 
-__all__ = ["network_maps"]
+__all__ = ["batch_of", "network_maps"]
 
 
 def network_maps(
@@ -28,6 +29,9 @@ def network_maps(
     centre: bool,
 ) -> Iterator[tuple[list[EvaluationImage], list[ImageMaps]]]:
     """Maps of images, a batch at a time, in order.
+
+    Batches are cut by the images' place in the whole evaluation, because a batch of another size may give other last
+    bits: give whole batches, and the maps do not depend on where an evaluation was stopped or how it was shared out.
 
     Parameters
     ----------
@@ -49,7 +53,10 @@ def network_maps(
     pixels = EvaluationPixels(
         [image.record for image in images], root=root, side_px=localizer.image_side_px, centre=centre
     )
-    batches = [range(first, min(first + batch_size, len(images))) for first in range(0, len(images), batch_size)]
+    blocks: dict[tuple[int, int], list[int]] = {}
+    for position, image in enumerate(images):
+        blocks.setdefault(batch_of(image.index, batch_size=batch_size), []).append(position)
+    batches = list(blocks.values())
     read = start_batches(build_evaluation_loader(pixels, batches, workers=workers))
     for positions, batch in zip(batches, read, strict=True):
         labels_b = torch.tensor([images[position].record.label for position in batch.positions], dtype=torch.int64)
@@ -66,6 +73,11 @@ def network_maps(
         yield [images[position] for position in positions], [of_position[position] for position in positions]
 
 
+def batch_of(index: int, *, batch_size: int) -> tuple[int, int]:
+    """Which batch an image belongs to: batches do not reach over the end of a shard of score maps."""
+    return index // SHARD_ROWS, index % SHARD_ROWS // batch_size
+
+
 def _image_maps(
     batch: EvaluationBatch, whole: Localization, cropped: Localization | None, labels: Sequence[int]
 ) -> dict[int, ImageMaps]:
@@ -75,6 +87,14 @@ def _image_maps(
     centre_maps = {name: maps_bhw.cpu().numpy() for name, maps_bhw in cropped.maps.items()} if cropped else {}
     found = {}
     for row, position in enumerate(batch.positions):
+        if not np.isfinite(scores_bk[row]).all():
+            # Scores without an order name no class: wrong, not right by chance.
+            found[position] = ImageMaps(
+                whole={name: maps_bhw[row] for name, maps_bhw in whole_maps.items()},
+                centre={name: maps_bhw[row] for name, maps_bhw in centre_maps.items()},
+                file_wh=batch.file_wh[row],
+            )
+            continue
         # Stable, so that the rank of a tied class is its place among the best.
         order_k = np.argsort(-scores_bk[row], kind="stable")
         label = labels[row]

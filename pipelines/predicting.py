@@ -18,11 +18,11 @@ from evaluation.protocols import get_protocol
 from evaluation.wsoleval import normalise_score_map
 from pipelines.datasets.folders import IMAGE_SUFFIXES
 from pipelines.preview import save_png
-from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.images import decode_image
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from training.checkpoints import write_atomically
 from training.evaluation_images import EvaluationPixels
-from training.localizers import InferenceModel, NetworkLocalizer, load_for_inference
+from training.localizers import NetworkLocalizer, load_for_inference
 
 __all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
 
@@ -85,17 +85,24 @@ def predict_images(
     names = None if class_names is None else read_class_names(class_names, classes=model.classes)
     look = NetworkLocalizer(model, localizers=[localizer])
     entries, failed = [], 0
-    for picture, path in _pictures(images, out=out).items():
+    pictures = _pictures(images, out=out)
+    out.mkdir(parents=True, exist_ok=True)
+    for picture, path in pictures.items():
         entry: dict[str, Any] = {"image": str(path)}
-        try:
-            entry |= _predict(path, model, look, localizer, protocol, label, names, picture)
+        batch = EvaluationPixels(
+            [ImageRecord(image_id=path.name, path=path.name)], root=path.parent, side_px=look.image_side_px
+        )[0]
+        if batch.unreadable:
+            entry["error"] = batch.unreadable[0]
+        else:
+            entry |= _predict(path, batch.images_bchw, look, model.device, localizer, protocol, label, names, picture)
+        if "error" in entry:
+            failed += 1
+            say(f"{path}: {entry['error']}")
+        else:
             entry["overlay"] = picture.relative_to(out).as_posix()
             best = entry["classes"][0]
             say(f"{path}: {best['name'] or best['label']} ({best['probability']:.2f}), box {entry['box_xyxy']}")
-        except (ImageDecodeError, OSError) as error:
-            entry["error"] = str(error)
-            failed += 1
-            say(f"{path}: {error}")
         entries.append(entry)
     described = {
         "network": {"arch": model.arch, "step": model.step, "weights": model.digest},
@@ -104,7 +111,6 @@ def predict_images(
         "images": entries,
     }
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / PREDICTIONS_FILE, text.encode("utf-8", errors="replace"))
     return failed
 
@@ -153,22 +159,22 @@ def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 def _predict(
     path: Path,
-    model: InferenceModel,
+    image_1chw: torch.Tensor,
     look: NetworkLocalizer,
+    device: torch.device,
     localizer: str,
     protocol: str,
     label: int | None,
     names: Sequence[str] | None,
     picture: Path,
 ) -> dict[str, Any]:
-    record = ImageRecord(image_id=path.name, path=path.name)
-    batch = EvaluationPixels([record], root=path.parent, side_px=look.image_side_px)[0]
-    if batch.unreadable:
-        raise ImageDecodeError(batch.unreadable[0])
-    labels_b = torch.tensor([UNKNOWN_LABEL if label is None else label])
-    seen = look(batch.images_bchw.to(model.device), labels_b)
+    """What the JSON says of one image; draws its picture."""
+    seen = look(image_1chw.to(device), torch.tensor([UNKNOWN_LABEL if label is None else label]))
+    scores_k = seen.scores_bk[0].cpu().numpy()
+    if not np.isfinite(scores_k).all():
+        return {"error": "the network gives class scores that are NaN or infinite"}
     probabilities_k = seen.probabilities_bk[0].double().cpu().numpy()
-    best = np.argsort(-seen.scores_bk[0].cpu().numpy(), kind="stable")[:TOP_CLASSES]
+    best = np.argsort(-scores_k, kind="stable")[:TOP_CLASSES]
     map_hw = seen.maps[localizer][0].cpu().numpy()
     rgb_hwc = decode_image(path).rgb_hwc
     height, width = rgb_hwc.shape[:2]
@@ -178,6 +184,8 @@ def _predict(
         # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
         edges = (boxes_n4[0] + np.array([0, 0, 1, 1])) * np.array([width, height, width, height]) / FRAME_PX
         box = np.clip(edges - np.array([0, 0, 1, 1]), 0, np.array([width, height, width, height]) - 1)
+        # In an image smaller than the frame a box may be thinner than a pixel.
+        box[2:] = np.maximum(box[:2], box[2:])
     heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
     shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
     save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=_BOX_RGB))

@@ -7,14 +7,13 @@ from pathlib import Path
 from statistics import NormalDist
 
 from evaluation.image_scores import is_skipped
-from evaluation.metrics_schema import Metrics, MetricsError, Result, read_metrics
-from evaluation.predictions import PredictionsError, read_predictions, result_pairs
+from evaluation.metrics_schema import ERROR_KINDS, METRICS_FILE, Metrics, MetricsError, Result, read_metrics
+from evaluation.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.tables import image_account
 
 __all__ = [
-    "METRICS_FILE",
     "PANELS_FOLDER",
-    "PREDICTIONS_FILE",
+    "VIEWS_RULE",
     "ImageVerdicts",
     "LoadedRun",
     "PairedCounts",
@@ -26,11 +25,12 @@ __all__ = [
     "same_images",
 ]
 
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FILE = "predictions.csv"
 PANELS_FOLDER = "panels"
 
-_RIGHT = "correct"
+VIEWS_RULE = "views"
+"""The rule of a result that belongs to its network, not to the protocol."""
+
+_RIGHT = ERROR_KINDS[0]
 """The verdict of an image whose box, and class where there are class scores, is right."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -270,7 +270,7 @@ def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
             continue
         others = rules_of[1][protocol]
         for key in dict.fromkeys([*rules, *others]):
-            if rules.get(key) != others.get(key):
+            if key != VIEWS_RULE and rules.get(key) != others.get(key):
                 differences.append(
                     f"{protocol} does not mean the same: {key} is “{rules.get(key, 'not given')}”, "
                     f"against “{others.get(key, 'not given')}”."

@@ -80,7 +80,7 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            raise RuntimeError("a worker process died (killed, or out of memory); the same command goes on") from error
+            raise RuntimeError("a worker process died: killed, or out of memory") from error
         finally:
             for future in waiting:
                 future.cancel()

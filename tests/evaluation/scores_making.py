@@ -26,7 +26,7 @@ class Rules:
     name: str
     levels: int = 1
     threshold_is_oracle: bool = False
-    border_px: float = 1.0
+    fallback_box: tuple[float, float, float, float] | None = None
     gt_known_exclusive: bool = False
     top1_exclusive: bool = False
 
@@ -123,7 +123,7 @@ def _levels(
     none = rng.random(rules.levels) < 0.15
     kept = np.flatnonzero(~none)
     candidates = Candidates(boxes_n4=boxes_l4[kept], first_level_n=kept, last_level_n=kept)
-    overlaps = best_overlaps([candidates], [truth_b4], levels=rules.levels, border_px=rules.border_px)
+    overlaps = best_overlaps([candidates], [truth_b4], levels=rules.levels)
     iou_l = overlaps.iou_il[0].copy()
     # Overlaps on the limits themselves tell an exclusive rule from an inclusive one.
     on_limit = ~none & (rng.random(rules.levels) < 0.3)

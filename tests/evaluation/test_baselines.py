@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.baselines import centred_gaussian_map
+from evaluation.baselines import SQUARE_SIDE, centred_gaussian_map, centred_square_box
+from evaluation.boxes import FRAME_PX
 
 
 def test_centred_gaussian_is_the_formula() -> None:
@@ -17,3 +18,10 @@ def test_centred_gaussian_is_the_formula() -> None:
     for size, sigma in ((1, 0.25), (224, 0.0)):
         with pytest.raises(ValueError, match="size >= 2 and sigma > 0"):
             centred_gaussian_map(size, sigma=sigma)
+
+
+def test_centred_square_has_its_share_of_the_frame_and_equal_margins() -> None:
+    x0, y0, x1, y1 = centred_square_box().tolist()
+    assert (x0, y0, x1, y1) == (28, 28, 195, 195)
+    assert x1 - x0 + 1 == SQUARE_SIDE * FRAME_PX == 168
+    assert x0 == FRAME_PX - 1 - x1

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from evaluation.error_taxonomy import VERDICTS, classify_errors, image_verdicts
-from evaluation.image_scores import NO_MAP, ImageScores
+from evaluation.error_taxonomy import classify_errors, image_verdicts
+from evaluation.image_scores import NO_MAP, SCORED, ImageScores
 from evaluation.metrics_schema import ERROR_KINDS
 from evaluation.overlaps import NO_BOX
 from tests.evaluation.scores_making import FIXED, Rules, random_boxes
@@ -10,19 +10,14 @@ from tests.evaluation.scores_making import FIXED, Rules, random_boxes
 OBJECT = (0, 0, 9, 9)
 
 
-def verdict(box: object, truths: object, *, correct: bool = False, wrong_class: bool = False, border: float = 1) -> str:
+def verdict(box: object, truths: object, *, correct: bool = False, wrong_class: bool = False) -> str:
     kinds = classify_errors(
         np.array([[box]], dtype=np.float64),
         correct_il=np.array([[correct]]),
         wrong_class_i=np.array([wrong_class]),
         ground_truth=[np.array(truths, dtype=np.float64).reshape(-1, 4)],
-        border_px=border,
     )
-    return VERDICTS[kinds[0, 0]]
-
-
-def test_words_are_those_of_the_result_file() -> None:
-    assert VERDICTS == ERROR_KINDS
+    return ERROR_KINDS[kinds[0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -59,21 +54,20 @@ def test_hand_made_errors(box: tuple[int, ...], truths: list[tuple[int, ...]], e
     assert verdict(box, truths, correct=True, wrong_class=True) == "wrong class"
 
 
-def test_borders_follow_the_protocol() -> None:
-    # As pixels 4 of 7 columns are inside, as points 3 of 6.
-    assert verdict((6, 0, 12, 9), [OBJECT], border=1) == "part"
-    assert verdict((6, 0, 12, 9), [OBJECT], border=0) == "other"
+def test_corners_are_inside_their_box() -> None:
+    # As pixels 4 of 7 columns are inside; as points it would be 3 of 6, no part.
+    assert verdict((6, 0, 12, 9), [OBJECT]) == "part"
 
 
-def by_hand(box: list[float], truths: list[list[float]], *, border: float) -> str:
+def by_hand(box: list[float], truths: list[list[float]]) -> str:
     """The published order, one box at a time, in plain Python."""
 
     def area(b: list[float]) -> float:
-        return (b[2] - b[0] + border) * (b[3] - b[1] + border)
+        return (b[2] - b[0] + 1) * (b[3] - b[1] + 1)
 
     def shared(b: list[float], t: list[float]) -> float:
-        width = min(b[2], t[2]) - max(b[0], t[0]) + border
-        height = min(b[3], t[3]) - max(b[1], t[1]) + border
+        width = min(b[2], t[2]) - max(b[0], t[0]) + 1
+        height = min(b[3], t[3]) - max(b[1], t[1]) + 1
         return max(0.0, width) * max(0.0, height)
 
     if sum(shared(box, truth) / area(truth) > 0.3 for truth in truths) > 1:
@@ -84,22 +78,19 @@ def by_hand(box: list[float], truths: list[list[float]], *, border: float) -> st
     return "more" if shared(box, best) / area(best) >= 0.7 else "other"
 
 
-@pytest.mark.parametrize("border", [0.0, 1.0])
-def test_all_images_and_levels_agree_with_plain_python(border: float) -> None:
+def test_all_images_and_levels_agree_with_plain_python() -> None:
     rng = np.random.default_rng(5)
     images, levels = 60, 12
-    # Boxes of at least 2 x 2, whose area as points is not 0; small coordinates make limits and repetitions common.
+    # Small coordinates make limits and repetitions common.
     boxes = random_boxes(rng, images * levels) // 20
-    boxes[:, 2:] += 1
     boxes = np.repeat(boxes.reshape(images, levels, 4), 2, axis=1)
-    truths = [random_boxes(rng, int(rng.integers(1, 5))) // 20 + [0, 0, 1, 1] for _ in range(images)]
+    truths = [random_boxes(rng, int(rng.integers(1, 5))) // 20 for _ in range(images)]
     none = np.zeros((images, 2 * levels), dtype=np.bool_)
-    found = classify_errors(boxes, correct_il=none, wrong_class_i=none[:, 0], ground_truth=truths, border_px=border)
+    found = classify_errors(boxes, correct_il=none, wrong_class_i=none[:, 0], ground_truth=truths)
     expected = [
-        [by_hand(box, truth.tolist(), border=border) for box in row.tolist()]
-        for row, truth in zip(boxes, truths, strict=True)
+        [by_hand(box, truth.tolist()) for box in row.tolist()] for row, truth in zip(boxes, truths, strict=True)
     ]
-    assert [[VERDICTS[kind] for kind in row] for row in found.tolist()] == expected
+    assert [[ERROR_KINDS[kind] for kind in row] for row in found.tolist()] == expected
     assert {word for row in expected for word in row} == {"multi-instance", "part", "more", "other"}
 
 
@@ -128,7 +119,35 @@ def test_correct_follows_top1_with_class_scores_and_gt_known_without() -> None:
     iou = np.array([[0.5]] * 3 + [[0.0]] * 2)
     found = image_verdicts(images, rules=rules, iou_il=iou, boxes_il4=boxes)
     # Exactly .5 is not above it: with class scores the box that holds all of the object is "more".
-    assert [VERDICTS[kind] for kind in found[:, 0]] == ["more", "wrong class", "correct", "no box", "wrong class"]
+    assert [ERROR_KINDS[kind] for kind in found[:, 0]] == ["more", "wrong class", "correct", "no box", "wrong class"]
+
+
+def test_the_box_of_a_map_in_which_nothing_stands_out_is_no_box() -> None:
+    rules = Rules(name="fixed", fallback_box=(0.0, 0.0, 1.0, 1.0))
+
+    def verdicts(box: list[float], iou: float, *, rank: int = -1, by: Rules = rules) -> str:
+        classes = {"top_classes": np.array([5]), "top_probabilities": np.array([1.0])} if rank > 0 else {}
+        image = ImageScores(
+            index=0,
+            image_id="x",
+            label=1,
+            wnid="",
+            status=SCORED,
+            true_rank=rank,
+            ground_truth={"fixed": np.array([[0.0, 0, 9, 9]])},
+            **classes,
+        )
+        boxes = np.array([[box]])
+        (kind,) = image_verdicts([image], rules=by, iou_il=np.array([[iou]]), boxes_il4=boxes)[0]
+        assert boxes.tolist() == [[box]]
+        return ERROR_KINDS[kind]
+
+    assert verdicts([0.0, 0.0, 1.0, 1.0], 0.04) == "no box"
+    assert verdicts([0.0, 0.0, 1.0, 2.0], 0.06) == "part"
+    assert verdicts([0.0, 0.0, 1.0, 1.0], 0.04, by=Rules(name="fixed")) == "part"
+    assert verdicts([0.0, 0.0, 1.0, 1.0], 0.04, rank=1) == "wrong class"
+    # Counted as right by the protocol, however it came about.
+    assert verdicts([0.0, 0.0, 1.0, 1.0], 0.5) == "correct"
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation.error_taxonomy import VERDICTS
 from evaluation.image_scores import NO_BOXES, NO_MAP, SCORED, ImageScores, is_skipped
+from evaluation.metrics_schema import ERROR_KINDS
 from evaluation.overlaps import NO_BOX
 from evaluation.predictions import (
     PredictionsError,
-    parse_box,
     prediction_columns,
     read_predictions,
     result_pairs,
@@ -84,18 +83,18 @@ def test_rows_say_what_the_tally_counts(tmp_path: Path) -> None:
     for result in tally.metrics()["results"]:
         name = f"{result['localizer']} {result['protocol']}"
         verdicts = [row[f"{name} verdict"] for row in rows]
-        assert {word: verdicts.count(word) for word in VERDICTS} == result["errors"]
+        assert {word: verdicts.count(word) for word in ERROR_KINDS} == result["errors"]
         level = levels[result["localizer"], result["protocol"]]
         for image, row in zip(images, rows, strict=True):
             iou_l = image.iou.get((result["localizer"], result["protocol"]))
-            box = parse_box(row[f"{name} box_224px"])
+            box = tuple(float(side) for side in row[f"{name} box_224px"].split())
             assert (row[f"{name} verdict"] == "") == is_skipped(image.status)
             if iou_l is None:
-                assert box is None and row[f"{name} iou"] == ""
+                assert box == () and row[f"{name} iou"] == ""
             else:
                 expected = image.boxes[result["localizer"], result["protocol"]][level]
                 assert float(row[f"{name} iou"]) == pytest.approx(iou_l[level], abs=5.1e-7)
-                assert (NO_BOX if box is None else box) == tuple(expected.tolist())
+                assert (box or NO_BOX) == tuple(expected.tolist())
 
 
 def test_columns_name_the_results_they_hold() -> None:
@@ -188,10 +187,3 @@ def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(PredictionsError, match="header"):
         list(read_predictions(tmp_path / "empty.csv"))
-
-
-def test_a_box_is_four_numbers_or_nothing() -> None:
-    assert parse_box("") is None
-    assert parse_box("0 -1.5 3 4") == (0.0, -1.5, 3.0, 4.0)
-    with pytest.raises(ValueError, match="expected a box"):
-        parse_box("1 2 3")

@@ -1,5 +1,7 @@
 import pickle
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from evaluation.baselines import centred_square_box
 from evaluation.boxes import box_iou_inclusive
 from evaluation.fixed_threshold_boxes import one_box
 from evaluation.overlaps import NO_BOX, Candidates
-from evaluation.protocols import DEFAULT_PROTOCOL, FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
+from evaluation.protocols import FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
 from pipelines.datasets.wsoleval import load_wsoleval_boxes, open_wsoleval
 
 NAMES = ["cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop"]
@@ -33,7 +36,7 @@ def boxes_at(candidates: Candidates, level: int) -> list:
 def test_the_six_protocols_in_order_with_cam_first() -> None:
     assert list(PROTOCOLS) == NAMES
     assert [protocol.name for protocol in PROTOCOLS.values()] == NAMES
-    assert DEFAULT_PROTOCOL == "cam" and get_protocol("cam") is PROTOCOLS["cam"]
+    assert next(iter(PROTOCOLS)) == "cam" and get_protocol("cam") is PROTOCOLS["cam"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
@@ -49,7 +52,11 @@ def test_what_each_protocol_asks_for() -> None:
     assert names("threshold_is_oracle") == SWEEPS
     assert names("gt_known_exclusive") == ["psol-crop"]
     assert names("top1_exclusive") == ["ts-cam", "psol-crop"]
-    assert {protocol.border_px for protocol in PROTOCOLS.values()} == {1}
+    assert {name: protocol.fallback_box for name, protocol in PROTOCOLS.items() if protocol.fallback_box} == {
+        "wsoleval-v1": (0, 0, 0, 0),
+        "wsoleval-v2": (0, 0, 0, 0),
+        "ts-cam": (0, 0, 1, 1),
+    }
 
 
 def test_thresholds() -> None:
@@ -68,6 +75,15 @@ def test_descriptions_are_words_for_every_rule(protocol: Protocol) -> None:
     assert list(described) == ["summary", "map", "threshold", "box", "ground_truth", "iou"]
     assert all(len(words) > 10 for words in described.values())
     assert ("above the wanted" in described["iou"]) == protocol.top1_exclusive
+    assert described["ground_truth"].startswith("all boxes, scaled to ")
+    assert "any ground-truth box; " in described["iou"]
+
+
+def test_a_single_ground_truth_box_is_said_and_nothing_else_changes(protocol: Protocol) -> None:
+    every, first = protocol.describe(), replace(protocol, first_box_only=True).describe()
+    assert first["ground_truth"] == every["ground_truth"].replace("all boxes", "first box only")
+    assert first["iou"] == every["iou"].replace("any ground-truth box", "the first ground-truth box")
+    assert {key for key in every if first[key] != every[key]} == {"ground_truth", "iou"}
 
 
 def test_protocols_travel_to_other_processes_and_stay_as_they_are(protocol: Protocol) -> None:
@@ -160,6 +176,7 @@ def test_maps_without_contrast_or_with_no_numbers_have_a_defined_answer(protocol
         warnings.simplefilter("error")
         candidates = protocol.candidates(BAD_MAPS[kind])
     expected = ANSWERS[protocol.name][kind]
+    assert protocol.fallback_box in (None, expected)
     for level in range(len(protocol.thresholds_l)):
         assert boxes_at(candidates, level) == ([] if expected is NOTHING else [list(expected)])
 
@@ -224,21 +241,29 @@ def test_a_map_without_box_overlaps_nothing() -> None:
 
 @pytest.mark.real_data
 @pytest.mark.slow
-def test_baselines_of_the_crop_on_ilsvrc_val(real_data: Path) -> None:
+def test_fixed_boxes_on_ilsvrc_val(real_data: Path) -> None:
     dataset = open_wsoleval(real_data / "ilsvrc_val_meta", split="val")
     annotations = load_wsoleval_boxes(dataset, wanted=[record.image_id for record in dataset.records])
-    psol = get_protocol("psol-crop")
-    truths = []
-    for record in dataset.records:
-        annotation = annotations[record.image_id]
-        image_wh = (annotation.frame_width, annotation.frame_height)
-        truths.append(psol.ground_truth(annotation.boxes_xyxy, image_wh=image_wh))
-    assert len(truths) == 50_000 and sum(len(boxes) for boxes in truths) == 80_477
 
-    def right(x0: float, x1: float) -> int:
-        overlaps = psol.overlaps([one_box((x0, x0, x1, x1))], truths)
-        return int((overlaps.iou_il[:, 0] > 0.5).sum())
+    def right(name: str, sides: Sequence[int]) -> dict[int, int]:
+        protocol = get_protocol(name)
+        truths = []
+        for record in dataset.records:
+            annotation = annotations[record.image_id]
+            image_wh = (annotation.frame_width, annotation.frame_height)
+            truths.append(protocol.ground_truth(annotation.boxes_xyxy, image_wh=image_wh))
+        assert len(truths) == 50_000 and sum(len(boxes) for boxes in truths) == 80_477
+        found = {}
+        for side in sides:
+            low, high = 112 - side / 2, 111 + side / 2
+            iou_i = protocol.overlaps([one_box((low, low, high, high))], truths).iou_il[:, 0]
+            found[side] = int((iou_i > 0.5 if protocol.gt_known_exclusive else iou_i >= 0.5).sum())
+        return found
 
-    assert right(0, 223) == 25_408  # 50.8 %
-    squares = {side: right(112 - side / 2, 111 + side / 2) for side in (168, 170, 172)}
-    assert max(squares, key=squares.get) == 170 and squares[170] == 28_638  # 57.28 %
+    assert centred_square_box().tolist() == [112 - 84, 112 - 84, 111 + 84, 111 + 84]
+    of_crop = right("psol-crop", (224, 168, 170, 172))
+    assert of_crop[224] == 25_408  # 50.8 %
+    assert max(of_crop, key=of_crop.get) == 170 and of_crop[170] == 28_638  # 57.28 %
+    assert of_crop[168] == 28_600  # 57.20 %
+    assert right("cam", (158, 159, 160, 168)) == {158: 25_418, 159: 26_962, 160: 26_951, 168: 26_787}  # 53.92, 53.57 %
+    assert right("ts-cam", (158, 159, 160, 168)) == {158: 25_387, 159: 27_013, 160: 27_007, 168: 26_819}  # 53.64 %

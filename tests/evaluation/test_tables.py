@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from evaluation.error_taxonomy import VERDICTS
-from evaluation.metrics_schema import ERROR_KINDS, Counts, MetricsError, parse_metrics, read_metrics
+from evaluation.metrics_schema import Counts, MetricsError, parse_metrics, read_metrics
 from evaluation.tables import image_account, metrics_table, percent, protocols_in_order, reasons
 from tests.evaluation.example_metrics import metrics, rate, result
 
@@ -78,7 +77,7 @@ def test_a_data_set_without_scored_images_has_dashes() -> None:
     empty |= {"gt_known_loc": none, "top1_loc": none, "top5_loc": None}
     counts = {"asked": 3, "scored": 0, "failed": {}, "skipped": {"no boxes": 3}, "notes": {}}
     table = metrics_table(metrics(results=[empty], baselines=[], counts=counts, classification=None))
-    assert columns(table.splitlines()[3])[:4] == ["cam", "cam", "-", "-"]
+    assert columns(table.splitlines()[4])[:4] == ["cam", "cam", "-", "-"]
 
 
 def test_no_results_is_said() -> None:
@@ -106,10 +105,6 @@ def test_protocols_keep_their_order() -> None:
 
 
 # --- the schema
-
-
-def test_the_words_of_the_error_taxonomy_are_those_of_the_evaluator() -> None:
-    assert ERROR_KINDS == VERDICTS
 
 
 def test_a_checked_file_keeps_its_figures() -> None:
@@ -204,4 +199,16 @@ def test_a_rate_without_interval_is_shown_alone() -> None:
     bare = result("cam", "cam", correct=100)
     bare["gt_known_loc"] = rate(100) | {"interval": None, "interval_kind": None}
     table = metrics_table(metrics(results=[bare], baselines=[]))
-    assert "50.00" in table and "[" not in table.splitlines()[5]
+    row = next(line for line in table.splitlines() if line.startswith("cam  "))
+    assert "50.00" in row and "[" not in row
+    assert table.splitlines()[-1] == "Percentages."
+    assert "\nPercentages; GT-known Loc with its 95 % interval.\n" in metrics_table(metrics())
+
+
+def test_what_was_looked_at_and_compared_with_stands_on_the_first_lines() -> None:
+    views = "whole image squashed"
+    lines = metrics_table(metrics(config={"boxes": "first", "views": views})).splitlines()
+    assert lines[1:3] == ["ground truth: first box of each image only", f"views: {views}"]
+    assert sum("views" in line for line in lines) == 1
+    plain = metrics_table(metrics(config={"boxes": "all"}))
+    assert "ground truth" not in plain and "views" not in plain

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.bootstrap import poisson_weights
-from evaluation.error_taxonomy import VERDICTS, image_verdicts
+from evaluation.error_taxonomy import image_verdicts
 from evaluation.image_scores import NO_BOXES, NO_MAP, SCORED, ImageScores, is_failed, is_skipped, stack_levels
-from evaluation.metrics_schema import parse_metrics
+from evaluation.metrics_schema import ERROR_KINDS, parse_metrics
 from evaluation.tally import GT_KNOWN_IOU, HISTOGRAM_EDGES, IOU_THRESHOLDS, Tally
 from tests.evaluation.scores_making import (
     ALL_RULES,
@@ -213,7 +213,7 @@ def test_counts_classification_errors_and_classes_agree_with_plain_loops() -> No
     level = int(np.argmin(np.abs(SWEEP.thresholds_l - result["threshold"])))
     iou_il, boxes_il4 = stack_levels(inside, localizer="cam", rules=SWEEP)
     verdicts = image_verdicts(inside, rules=SWEEP, iou_il=iou_il, boxes_il4=boxes_il4)[:, level]
-    assert result["errors"] == {word: int((verdicts == kind).sum()) for kind, word in enumerate(VERDICTS)}
+    assert result["errors"] == {word: int((verdicts == kind).sum()) for kind, word in enumerate(ERROR_KINDS)}
     assert sum(result["errors"].values()) == len(inside)
     for row in result["per_class"]:
         members = [number for number, image in enumerate(inside) if image.label == row["label"]]

@@ -265,8 +265,8 @@ def test_views_change_the_maps_and_are_told(network: Path, data: Path, tmp_path:
 
 def test_views_that_exclude_each_other_are_one_line(network: Path, data: Path) -> None:
     result = evaluate("run", network, "--data", data, *FEW, "--ten-crop", "--flip")
-    assert result.exit_code == 1 and "Traceback" not in result.output
-    assert "wsol-eval: error: ten crops have their own scale and mirror images" in result.output
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "ten crops have their own scale and mirror images" in result.output
 
 
 def test_grad_cam_of_a_linear_classifier_is_the_positive_part_of_cam(network: Path, data: Path, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path
     result = evaluate("predict", network, folder, *words, "--localizer", "cam*saliency")
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert (
-        f"wsol-eval: error: 1 images could not be read; {tmp_path / 'out'}/predictions.json says why" in result.output
+        f"wsol-eval: error: 1 images have no prediction; {tmp_path / 'out'}/predictions.json says why" in result.output
     )
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert ["error" in entry for entry in content["images"]] == [True, False, False]
@@ -409,14 +409,19 @@ def test_pixel_precision_of_perfect_maps(data: Path, tmp_path: Path) -> None:
     assert (pixels["images"], pixels["failed"]) == (IMAGES, 0)
     # Not 1: cubic interpolation smooths the rim of the map, nearest neighbour that of the mask.
     assert pixels["px_ap"] > 0.99
-    assert f"PxAP {100 * pixels['px_ap']:.2f}, 10 masks, 0 without map" in result.output
+    assert 0.1 < pixels["centred_gaussian_px_ap"] < pixels["px_ap"]
+    gaussian = f"(centred Gaussian {100 * pixels['centred_gaussian_px_ap']:.2f})"
+    assert f"PxAP {100 * pixels['px_ap']:.2f} {gaussian}, 10 masks, 0 without map" in result.output
 
 
-def test_pixel_precision_is_added_to_a_finished_evaluation(data: Path, made: Path, tmp_path: Path) -> None:
+def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: Path) -> None:
     command = ("maps", made, "--data", data, "--panels", 0, "--protocol", "cam", "--limit", 3)
-    assert evaluated(tmp_path / "out", *command)["pixels"] is None
     masks = data / "Masks" / "CLS-LOC" / "val"
-    assert evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"]["images"] == 3
+    pixels = evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"]
+    assert pixels["images"] == 3
+    assert evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"] == pixels
+    without = evaluate(*command, "--out", tmp_path / "out")
+    assert without.exit_code == 1 and "differs in masks" in without.output
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import click
 import pytest
 
 import pipelines.eval_cli as eval_cli
-from evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS
+from evaluation.protocols import PROTOCOLS
 from pipelines.datasets import SPLITS
 from pipelines.eval_cli import main
 from pipelines.evaluation_set import BOX_CHOICES
@@ -59,6 +59,7 @@ OPTIONS = {
     "run": {
         "checkpoint": ("required", "file"),
         **EVALUATION,
+        "--jobs": (-1, "integer"),
         "--localizer": ("several", LOCALIZER_CHOICES),
         "--scale": ("several", "float"),
         "--flip": (False, "flag"),
@@ -80,7 +81,7 @@ OPTIONS = {
     "predict": {
         "checkpoint": ("required", "file"),
         "images": ("required", "file"),
-        "--out": ("required", "folder"),
+        "--out": ("predictions", "folder"),
         "--localizer": ("cam", LOCALIZER_CHOICES),
         "--protocol": ("cam", ("cam", "cam-release", "ts-cam")),
         "--class": (None, "integer from 0"),
@@ -95,7 +96,7 @@ OPTIONS = {
         "--class-names": (None, "file"),
         **COMMON,
     },
-    "report": {"runs": ("required", "file"), "--out": ("required", "file"), **COMMON},
+    "report": {"runs": ("required", "file"), "--out": ("report.html", "file"), **COMMON},
 }
 """Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
 
@@ -135,7 +136,7 @@ def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: obj
 
 
 def test_the_default_protocol_is_the_one_that_is_defined() -> None:
-    assert OPTIONS["predict"]["--protocol"][0] == DEFAULT_PROTOCOL == eval_cli.PROTOCOL_NAMES[0]
+    assert OPTIONS["predict"]["--protocol"][0] == next(iter(PROTOCOLS)) == eval_cli.PROTOCOL_NAMES[0]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in OPTIONS)], ids=" ".join)
@@ -245,18 +246,20 @@ def test_first_box_only(tmp_path: Path) -> None:
         ("maps FILE --data DATA", "is a file"),
         ("run no/such/file --data DATA", "no/such/file"),
         ("run FILE --data DATA --localizer gradcam", "--localizer"),
-        ("run FILE --data DATA --save-maps", "--save-maps needs --out"),
-        ("run FILE --data DATA --device cpu,cpu", "several devices (cpu, cpu) need --out"),
+        ("run FILE --data DATA --device cuda:77", "--device 'cuda:77'"),
+        ("run FILE --data DATA --device abacus", "--device 'abacus'"),
+        ("run FILE --data DATA --device ,", "--device ',': expected auto, cpu"),
+        ("run FILE --data DATA --ten-crop --flip", "ten crops"),
+        ("run FILE --data DATA --scale -1", "scales (-1.0,)"),
+        ("predict FILE FILE --device abacus", "--device 'abacus'"),
         ("run FILE --data DATA --batch-size 0", "--batch-size"),
         ("run FILE --data DATA --workers -1", "--workers"),
         ("predict FILE --out OUT", "Missing argument"),
-        ("predict FILE FILE", "--out"),
         ("predict FILE FILE --out OUT --protocol wsoleval-v1", "--protocol"),
         ("predict FILE FILE --out OUT --class -1", "--class"),
         ("export FILE", "--out"),
         ("export FILE --out model.pth", "expected a name ending in .onnx (ONNX) or .pt2 (torch.export)"),
         ("report --out page.html", "Missing argument"),
-        ("report FILE", "--out"),
     ],
 )
 def test_bad_usage_is_exit_2_and_names_the_option(
@@ -279,9 +282,6 @@ def test_bad_usage_is_exit_2_and_names_the_option(
         ("maps EMPTY --data DATA", "expected shards named val-00000-of-....h5 or .npy files, found neither"),
         ("run FILE --data DATA --device cpu", "anything"),
         ("run EMPTY --data DATA --device cpu", "a folder without checkpoint-<step>.pt"),
-        ("run FILE --data DATA --device cuda:77", "--device 'cuda:77'"),
-        ("run FILE --data DATA --device abacus", "--device 'abacus'"),
-        ("run FILE --data DATA --device ,", "--device ',': expected auto, cpu"),
         ("predict FILE FILE --out OUT --device cpu", "anything"),
         ("export FILE --out model.onnx", "anything"),
         ("report EMPTY --out page.html", "metrics.json"),

@@ -183,7 +183,7 @@ def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
     rows = summary_rows(two[0])
     gap_v1 = rows[7]
     assert gap_v1[:3] == ["cam gap", "0.300 oracle", "59.00 52.2 to 65.8"]
-    assert gap_v1[3] == "+5.00", "108 of 200 is the baseline"
+    assert gap_v1[3] == "+5.00 over centred-gaussian", "108 of 200 is the baseline"
     assert [cell.split()[0] for cell in gap_v1[4:12]] == [
         "39.00",
         "49.00",
@@ -198,6 +198,35 @@ def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
     baseline = rows[11]
     assert baseline[2].startswith("54.00") and baseline[3:8] == ["", "", "", "", ""]
     assert "oracle" not in rows[1][1]
+
+
+def test_the_best_of_several_baselines_is_the_one_to_be_above_under_each_protocol(tmp_path: Path) -> None:
+    made = plain("gap", correct=120)
+    for localizer, correct in (("centred-square", {"cam": 112, "wsoleval-v1": 100}), ("whole-frame", {"cam": 80})):
+        for protocol, right in correct.items():
+            extra = result(localizer, protocol, correct=right, classified=False)
+            made["baselines"].append(extra | {"curve": None, "iou_histogram": None, "errors": None})
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    shown = {row[0]: row[3] for row in summary_rows(text)[1:3]}
+    assert shown == {"cam gap": "+4.00 over centred-square", "saliency gap": "+9.00 over centred-square"}
+    assert [row[3] for row in summary_rows(text) if row[0] == "cam gap"][1] == "+6.00 over centred-gaussian"
+
+
+def test_views_and_a_single_ground_truth_box_are_said_of_each_run(tmp_path: Path) -> None:
+    contents = [plain("one", config={"boxes": "first"}), plain("ten", config={"boxes": "all"})]
+    for content in contents:
+        for made in content["results"]:
+            made["describe"]["views"] = f"{content['name']} crops"
+    runs = [make_run(tmp_path / content["name"], content) for content in contents]
+    _, page = report(tmp_path, *runs)
+    cells = [element["text"] for element in page.all("td")]
+    assert cells.count("first box only") == cells.count("all boxes") == 1
+    rules = [element["text"] for element in page.all("dt", "dd")]
+    for name in ("one", "ten"):
+        assert rules.count(f"views of {name}") == rules.count(f"{name} crops") == 2, "once a protocol"
+    assert "views" not in rules
+    # Views belong to the run; the protocol means the same.
+    assert comparison_warnings(load_runs(runs)) == []
 
 
 def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:

@@ -1,27 +1,29 @@
 """The folder of one evaluation: finished, stopped, gone on with, refused."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evaluation import result_figures
 from evaluation.image_scores import SCORED, ImageScores
-from evaluation.metrics_schema import MetricsError, read_metrics
-from evaluation.predictions import read_predictions
+from evaluation.metrics_schema import METRICS_FILE, MetricsError, read_metrics
+from evaluation.predictions import PREDICTIONS_FILE, read_predictions
+from evaluation.tables import metrics_table
 from pipelines.datasets import open_dataset
-from pipelines.evaluation_results import (
-    METRICS_FILE,
-    PREDICTIONS_FILE,
-    EvaluationPlan,
-    ResultFolder,
-    write_atomically,
-)
+from pipelines.evaluation_results import FIGURES_FOLDER, EvaluationPlan, ResultFolder
 from pipelines.evaluation_set import EvaluationImage, load_evaluation_set
-from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
+from pipelines.image_scoring import BASELINES, ImageMaps, ScoringTask, score_images
 from pseudo_maps import __version__
 from tests.integration.eval_command import bump, make_listed_data, results_in
+from tests.integration.prep_command import REPOSITORY
+from training.views import Views
 
 NAMES = ("a", "b", "c", "d", "e")
 PROTOCOLS = ("cam", "wsoleval-v1")
@@ -87,8 +89,8 @@ def stopped(out: Path, plan: EvaluationPlan) -> None:
 # --- what is written
 
 
-def test_a_finished_evaluation_is_two_files_that_read(plan: EvaluationPlan, undisturbed: Path) -> None:
-    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
+def test_a_finished_evaluation_is_files_that_read(plan: EvaluationPlan, undisturbed: Path) -> None:
+    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE, FIGURES_FOLDER}
     metrics = read_metrics(undisturbed / METRICS_FILE)
     assert (metrics.kind, metrics.name, metrics.counts.asked, metrics.counts.scored) == ("maps", "a plan", 5, 4)
     assert dict(metrics.counts.skipped) == {"no boxes": 1}
@@ -108,7 +110,7 @@ def test_metrics_tell_versions_and_configuration(plan: EvaluationPlan, undisturb
     assert metrics["config"]["maps"] == {"format": "made"}
     assert metrics["pixels"] is None
     assert [(one["localizer"], one["protocol"]) for one in metrics["baselines"]] == [
-        (name, protocol) for name in ("centred-gaussian", "whole-frame") for protocol in PROTOCOLS
+        (name, protocol) for name in BASELINES for protocol in PROTOCOLS
     ]
 
 
@@ -117,7 +119,7 @@ def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path)
     with ResultFolder(None, plan=plan) as folder:
         folder.score(scoring, advance=scoring.told.append)
         metrics = folder.write()
-        assert (folder.folder / METRICS_FILE).exists()
+        assert {path.name for path in folder.folder.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
     assert not folder.folder.exists()
     assert metrics == json.loads((undisturbed / METRICS_FILE).read_text(encoding="utf-8"))
 
@@ -126,6 +128,93 @@ def test_progress_is_told_in_full(plan: EvaluationPlan, tmp_path: Path) -> None:
     scoring = Scoring(plan)
     finish(tmp_path, plan, scoring)
     assert scoring.told == [0, 2, 2, 1]
+
+
+def figures(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / FIGURES_FOLDER).iterdir()}
+
+
+def test_figures_are_drawn_by_protocol_and_the_same_again(
+    plan: EvaluationPlan, undisturbed: Path, tmp_path: Path
+) -> None:
+    drawn = figures(undisturbed)
+    assert sorted(drawn) == [
+        "accuracy-wsoleval-v1.png",
+        "errors-cam.png",
+        "errors-wsoleval-v1.png",
+        "overlaps-cam.png",
+        "overlaps-wsoleval-v1.png",
+    ]
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+    finish(tmp_path, replace(plan, name="called otherwise"), Scoring(plan))
+    assert figures(tmp_path) == drawn
+
+
+def test_baselines_alone_have_no_figures(plan: EvaluationPlan, tmp_path: Path) -> None:
+    plan = replace(plan, kind="baseline", localizers=())
+    assert finish(tmp_path, plan, Scoring(plan))["results"] == []
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
+
+
+def test_matplotlib_is_not_loaded_before_a_figure_is_drawn() -> None:
+    code = "import sys, pipelines.evaluation_results; assert not {'matplotlib', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_a_single_ground_truth_box_is_said_of_every_result(plan: EvaluationPlan) -> None:
+    plan = replace(plan, boxes="first")
+    metrics = finish(None, plan, Scoring(plan))
+    described = [one["describe"] for one in (*metrics["results"], *metrics["baselines"])]
+    assert len(described) == 2 * (1 + len(BASELINES))
+    for rules in described:
+        assert rules["ground_truth"].startswith("first box only, scaled to 224")
+        assert "the first ground-truth box" in rules["iou"] and "any" not in rules["iou"]
+    assert "ground truth: first box of each image only" in metrics_table(metrics).splitlines()
+
+
+ONE, SEVERAL, TEN = Views(), Views(scales=(1.0, 1.25), flip=True), Views(ten_crop=True)
+
+
+@pytest.mark.parametrize(
+    ("views", "of_cam", "of_release"),
+    [
+        (ONE, ONE.describe(), "one view; the release sums ten crops (--ten-crop)"),
+        (SEVERAL, SEVERAL.describe(), f"{SEVERAL.describe()}; the release sums ten crops (--ten-crop)"),
+        (TEN, "sum of absolute ten-crop maps", TEN.describe()),
+    ],
+    ids=["one", "several", "ten"],
+)
+def test_views_are_said_of_every_result_but_of_no_baseline(
+    plan: EvaluationPlan, views: Views, of_cam: str, of_release: str
+) -> None:
+    plan = replace(plan, protocols=("cam", "cam-release"), source={"views": views.describe()})
+    metrics = finish(None, plan, Scoring(plan))
+    assert [one["describe"]["views"] for one in metrics["results"]] == [of_cam, of_release]
+    assert not [one for one in metrics["baselines"] if "views" in one["describe"]]
+    assert metrics_table(metrics).splitlines()[1] == f"views: {views.describe()}"
+
+
+def test_a_map_in_which_nothing_stands_out_is_no_box_among_the_errors(plan: EvaluationPlan, tmp_path: Path) -> None:
+    protocols = ("cam", "wsoleval-v1", "wsoleval-v2", "ts-cam")
+    plan = replace(plan, protocols=protocols)
+    task = ScoringTask(root=plan.evaluation_set.dataset.root, protocols=protocols, localizers=plan.localizers)
+
+    def constant(images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
+        yield score_images(images, [ImageMaps(whole={"pseudo-map": np.zeros((7, 7))})] * len(images), task=task)
+
+    with ResultFolder(tmp_path, plan=plan) as folder:
+        folder.score(constant, advance=lambda count: None)
+        metrics = folder.write()
+    assert [one["errors"]["no box"] for one in metrics["results"]] == [4] * 4
+    row = next(iter(read_predictions(tmp_path / PREDICTIONS_FILE)))
+    assert row["pseudo-map ts-cam box_224px"] == "0 0 1 1" and row["pseudo-map ts-cam verdict"] == "no box"
+
+
+def test_a_name_that_is_no_utf8_comes_back(plan: EvaluationPlan, tmp_path: Path) -> None:
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    plan = replace(plan, name=name)
+    finish(tmp_path, plan, Scoring(plan))
+    assert read_metrics(tmp_path / METRICS_FILE).name == name
 
 
 # --- stopped, and gone on with
@@ -195,9 +284,46 @@ def test_a_finished_evaluation_is_known_by_its_plan(plan: EvaluationPlan, undist
     assert finished(tmp_path, plan) is None
     found = finished(undisturbed, plan)
     assert found == json.loads((undisturbed / METRICS_FILE).read_text(encoding="utf-8"))
-    # The name decides no figure; what a stamp stands for may have changed since.
-    assert finished(undisturbed, replace(plan, name="another name")) == found
+    # What a stamp stands for may have changed since.
     assert finished(undisturbed, replace(plan, stamp="times of files")) is None
+
+
+def test_another_name_is_written_into_the_results(plan: EvaluationPlan, undisturbed: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    assert read_metrics(out / METRICS_FILE).name == "a plan"
+    renamed = finished(out, replace(plan, name="another name"))
+    assert renamed is not None and renamed["name"] == "another name"
+    before, after = ((folder / METRICS_FILE).read_text(encoding="utf-8") for folder in (undisturbed, out))
+    assert after == before.replace('"a plan"', '"another name"', 1)
+    assert finished(out, replace(plan, name="another name")) == renamed
+
+
+@pytest.mark.parametrize("lost", [PREDICTIONS_FILE, METRICS_FILE])
+def test_without_one_of_its_files_an_evaluation_is_not_finished(
+    plan: EvaluationPlan, undisturbed: Path, tmp_path: Path, lost: str
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    (out / lost).unlink()
+    assert finished(out, plan) is None
+    finish(out, plan, Scoring(plan))
+    assert results_in(out) == results_in(undisturbed)
+
+
+def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
+    plan: EvaluationPlan, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(result_figures, "write_figures", stop)
+        finish(tmp_path, plan, Scoring(plan))
+    assert results_in(tmp_path) == results_in(undisturbed)
+    assert finished(tmp_path, plan) is None
+    scoring = Scoring(plan)
+    finish(tmp_path, plan, scoring)
+    assert scoring.asked == [] and figures(tmp_path) == figures(undisturbed)
+    assert finished(tmp_path, plan) is not None
 
 
 @pytest.mark.parametrize(
@@ -226,12 +352,3 @@ def test_a_file_that_is_no_result_is_refused(plan: EvaluationPlan, tmp_path: Pat
     with pytest.raises(MetricsError, match=r"metrics\.json"):
         finished(tmp_path, plan)
     assert (tmp_path / METRICS_FILE).read_text() == content
-
-
-def test_a_write_that_fails_leaves_nothing_beside(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="taken"):
-        write_atomically(tmp_path / "taken", b"content")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
-    write_atomically(tmp_path / "free", b"content")
-    assert (tmp_path / "free").read_bytes() == b"content"

@@ -91,6 +91,21 @@ def test_the_whole_frame_overlaps_by_its_share(image: EvaluationImage, root: Pat
         assert (scores.boxes["whole-frame", protocol] == [0, 0, 223, 223]).all()
 
 
+def test_the_centred_square_is_the_same_box_at_every_level_of_every_protocol(
+    image: EvaluationImage, root: Path
+) -> None:
+    assert BASELINES == ("centred-gaussian", "centred-square", "whole-frame")
+    scores = score(image, ImageMaps(whole={"cam": bump()}), root=root)
+    for protocol in ALL:
+        boxes_l4 = scores.boxes["centred-square", protocol]
+        assert boxes_l4.tolist() == [[28, 28, 195, 195]] * len(PROTOCOLS[protocol].thresholds_l)
+    # 84 x 84 pixels are shared by 112 x 112 and 168 x 168.
+    shared = 84 * 84
+    expected = shared / (112 * 112 + 168 * 168 - shared)
+    for protocol in ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam"):
+        np.testing.assert_allclose(scores.iou["centred-square", protocol], expected)
+
+
 @pytest.mark.parametrize("protocol", ALL)
 def test_the_centred_gaussian_is_scored_as_a_map_would_be(image: EvaluationImage, root: Path, protocol: str) -> None:
     gaussian = centred_gaussian_map()

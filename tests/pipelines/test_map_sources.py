@@ -83,8 +83,19 @@ def test_shards_give_the_stored_map_or_the_reason(shards: tuple[Path, list[np.nd
 
 def test_shards_of_unknown_images_are_counted(shards: tuple[Path, list[np.ndarray]]) -> None:
     source = open_map_source(shards[0], split="val")
-    assert source.unused(records([image_of(f"val_{number}") for number in range(9)])) == 0
-    assert source.unused(records([image_of("val_1"), image_of("val_8")])) == 6
+    assert source.unused(records([image_of(f"val_{number}") for number in range(9)])) == []
+    unused = source.unused(records([image_of("val_1"), image_of("val_8")]))
+    assert unused == ["val_0", "val_2", "val_3", "val_4", "val_5", "val_6"]
+
+
+def test_shards_without_checksums_are_told_apart_by_their_files(shards: tuple[Path, list[np.ndarray]]) -> None:
+    path = shards[0] / "val-00001-of-00003.h5"
+    path.with_name(f"{path.name}.sha256").unlink()
+    source = open_map_source(shards[0], split="val")
+    assert source.config()["maps"]["sha256"] is None and source.stamp() is not None
+    state = path.stat()
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert open_map_source(shards[0], split="val").stamp() != source.stamp()
 
 
 def test_the_configuration_of_shards_tells_their_content_and_not_their_place(
@@ -121,8 +132,8 @@ def test_a_missing_shard_is_named(shards: tuple[Path, list[np.ndarray]]) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["n01/name.v2", "val/n01/name.v2.JPEG", "val/n01/name.v2", "name.v2.JPEG", "name.v2"],
-    ids=["id", "path", "path without suffix", "file name", "stem"],
+    ["n01/name.v2", "val/n01/name.v2.JPEG", "val/n01/name.v2", "name.v2.JPEG", "name.v2", "deep/below/name.v2"],
+    ids=["id", "path", "path without suffix", "file name", "stem", "anywhere"],
 )
 def test_a_file_is_found_by_any_name_of_its_image(tmp_path: Path, name: str) -> None:
     wanted = bump(centre_xy=(0.2, 0.7))
@@ -130,7 +141,7 @@ def test_a_file_is_found_by_any_name_of_its_image(tmp_path: Path, name: str) -> 
     save(tmp_path / "other.npy")
     source = open_map_source(tmp_path, split="val")
     np.testing.assert_array_equal(source.maps_of(IMAGE).whole[MAP_LOCALIZER], wanted)
-    assert source.unused([IMAGE.record]) == 1
+    assert source.unused([IMAGE.record]) == ["other.npy"]
 
 
 def test_an_image_without_file_has_no_map(tmp_path: Path) -> None:
@@ -143,6 +154,19 @@ def test_two_files_of_one_image_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"image 'n01/name\.v2': expected one map, found ") as caught:
         open_map_source(tmp_path, split="val").maps_of(IMAGE)
     assert str(first) in str(caught.value) and str(second) in str(caught.value)
+
+
+def test_a_file_of_two_images_is_named_with_both(tmp_path: Path) -> None:
+    save(tmp_path / "one.npy")
+    twins = [ImageRecord(image_id=f"{folder}/one.jpg", path=f"{folder}/one.jpg") for folder in ("cats", "dogs")]
+    with pytest.raises(
+        ValueError, match=r"one\.npy: would be the map of the images 'cats/one\.jpg' and 'dogs/one\.jpg'"
+    ):
+        open_map_source(tmp_path, split="val").unused(twins)
+    (tmp_path / "one.npy").unlink()
+    for twin in twins:
+        save(tmp_path / f"{twin.image_id}.npy")
+    assert open_map_source(tmp_path, split="val").unused(twins) == []
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, np.bool_])

@@ -1,0 +1,42 @@
+"""Turns content into a file that appears whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["TEMPORARY_SUFFIX", "replacing", "write_atomically"]
+
+TEMPORARY_SUFFIX = r"\.[0-9]+\.tmp"
+"""Pattern of what a killed process leaves behind, after a dot and the file's name."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to, which takes its place at the end unless an error comes first.
+
+    The name holds the process id, so that two processes do not write to the same one.
+
+    Raises
+    ------
+    OSError
+        The file cannot take the place of ``path``, a folder for instance.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file, in place of one that exists.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; one that existed is as it was.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
