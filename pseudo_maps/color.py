@@ -38,7 +38,9 @@ _LIGHTNESS = _lightness_table()
 @kernel
 def _convert(rgb_hwc: Bytes, lightness: Floats, luv_chw: Floats) -> None:
     height, width, _ = rgb_hwc.shape
-    red, green, blue = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
+    red = np.empty(width, dtype=np.float32)
+    green = np.empty(width, dtype=np.float32)
+    blue = np.empty(width, dtype=np.float32)
     step = np.empty(width, dtype=np.int32)
     level = np.empty(width, dtype=np.float32)
     for row in range(height):
@@ -50,7 +52,7 @@ def _convert(rgb_hwc: Bytes, lightness: Floats, luv_chw: Floats) -> None:
             blue[column] = np.float32(rgb_hwc[row, column, 2]) * _BYTE
         for column in range(width):
             y = _YR * red[column] + _YG * green[column] + _YB * blue[column]
-            step[column] = min(np.int32(_STEPS * y), _TABLE_STEPS)
+            step[column] = np.int32(min(int(_STEPS * y), _TABLE_STEPS))
         for column in range(width):
             level[column] = lightness[step[column]]
         for column in range(width):
