@@ -36,6 +36,8 @@ class RegionGraph:
     (between (y, x) and (y, x+1)), ``y * W + x`` for the vertical ones (between (y, x) and (y+1, x))."""
     horizontal_count: int
     """How many of the crossings are horizontal."""
+    labels: npt.NDArray[np.int32]
+    """(H, W) int32: superpixel of every pixel, 0..S-1."""
 
 
 @kernel
@@ -107,7 +109,7 @@ def _find_crossings(labels: Ints, region_count: int) -> tuple[Ints, Ints, Longs,
 def build_region_graph(labels: npt.NDArray[np.int32], *, region_count: int) -> RegionGraph:
     """Find all pairs of 4-neighbouring superpixels of a (H, W) int32 label map with values 0..S-1."""
     edges, crossing_edge, crossing_pixel, horizontal = _find_crossings(labels, region_count)
-    return RegionGraph(region_count, edges, crossing_edge, crossing_pixel, int(horizontal))
+    return RegionGraph(region_count, edges, crossing_edge, crossing_pixel, int(horizontal), labels)
 
 
 @kernel

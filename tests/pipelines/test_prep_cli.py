@@ -53,7 +53,7 @@ OPTIONS = {
         "--out": ("required", "folder"),
         "--method": ("geodesic", ("geodesic", "selective-search")),
         "--preset": ("b1100", PRESET_CHOICES),
-        "--boundaries": ("directed-sobel", ("directed-sobel", "structured-forest")),
+        "--boundaries": ("directed-sobel", ("directed-sobel", "spectral-contrast", "structured-forest")),
         "--boundary-model": (None, "file"),
         "--search-mode": ("fast", ("fast", "quality", "single")),
         "--weighting": ("uniform", ("uniform",)),
