@@ -50,13 +50,13 @@ _ZERO = np.int32(0)
 
 
 @kernel
-def _quantise(luv_hwc: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> None:
-    height, width, _ = luv_hwc.shape
+def _quantise(luv_chw: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> None:
+    _, height, width = luv_chw.shape
     for y in range(height):
         for x in range(width):
-            level = np.int32(luv_hwc[y, x, 0] * _PER_LIGHTNESS)
-            u = np.int32((luv_hwc[y, x, 1] - _LOWEST_U) * _PER_CHROMA)
-            v = np.int32((luv_hwc[y, x, 2] - _LOWEST_V) * _PER_CHROMA)
+            level = np.int32(luv_chw[0, y, x] * _PER_LIGHTNESS)
+            u = np.int32((luv_chw[1, y, x] - _LOWEST_U) * _PER_CHROMA)
+            v = np.int32((luv_chw[2, y, x] - _LOWEST_V) * _PER_CHROMA)
             bins_hwc[y, x, 0] = min(max(level, _ZERO), _LAST_COLOUR)
             bins_hwc[y, x, 1] = min(max(u, _ZERO), _LAST_COLOUR)
             bins_hwc[y, x, 2] = min(max(v, _ZERO), _LAST_COLOUR)
@@ -81,15 +81,15 @@ def _quantise(luv_hwc: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> Non
             bins_hwc[y, x, 3] = (1 + (strength - 1) * DIRECTIONS + direction) * min(strength, np.int32(1))
 
 
-def appearance_bins(luv_hwc: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Quantise a (H, W, 3) float32 Luv image: (H, W, 4) uint8 bins of L, u, v (16 each) and texture (25).
+def appearance_bins(luv_chw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Quantise a (3, H, W) float32 Luv image: (H, W, 4) uint8 bins of L, u, v (16 each) and texture (25).
 
     The texture bin is 0 where the gradient of L is weak, else it says its strength (3 classes) and direction (8,
     modulo 180 degrees, 0 along x). Pixels outside repeat the edge pixel.
     """
-    lightness = np.ascontiguousarray(luv_hwc[..., 0])
+    lightness = luv_chw[0]
     bins_hwc = np.empty((*lightness.shape, CHANNELS), dtype=np.uint8)
-    _quantise(luv_hwc, cv2.copyMakeBorder(lightness, 1, 1, 1, 1, cv2.BORDER_REPLICATE), bins_hwc)
+    _quantise(luv_chw, cv2.copyMakeBorder(lightness, 1, 1, 1, 1, cv2.BORDER_REPLICATE), bins_hwc)
     return bins_hwc
 
 

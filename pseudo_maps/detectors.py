@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pseudo_maps.appearance import appearance_bins
 from pseudo_maps.boundaries import BoundaryStrength, boundaries_from_pixel_map
 from pseudo_maps.color import rgb_to_luv
-from pseudo_maps.directed_sobel import directed_sobel
+from pseudo_maps.directed_sobel import directed_sobel, directed_sobel_of_luv
 
 __all__ = ["DETECTORS", "DETECTORS_WITH_MODEL", "detect_boundaries"]
 
@@ -87,7 +87,8 @@ def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: s
     if detector == "directed-sobel":
         return directed_sobel(rgb_hwc)
     if detector == "spectral-contrast":
-        return dataclasses.replace(directed_sobel(rgb_hwc), appearance_bins=appearance_bins(rgb_to_luv(rgb_hwc)))
+        luv_chw = rgb_to_luv(rgb_hwc)
+        return dataclasses.replace(directed_sobel_of_luv(luv_chw), appearance_bins=appearance_bins(luv_chw))
     assert model is not None
     forest = _structured_forest(model)
     height, width, _ = rgb_hwc.shape

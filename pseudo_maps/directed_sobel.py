@@ -13,7 +13,7 @@ from pseudo_maps.boundaries import BoundaryStrength, boundaries_from_step_maps
 from pseudo_maps.color import rgb_to_luv
 from pseudo_maps.filters import tent_filter
 
-__all__ = ["directed_sobel"]
+__all__ = ["directed_sobel", "directed_sobel_of_luv"]
 
 SCALES = ((4, 0.25), (8, 0.5), (16, 1.0))
 """Radius in pixels of the tent filter before differentiation, and the weight of that scale."""
@@ -95,8 +95,12 @@ def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
     normalised by local contrast and scaled to a maximum of 1. The finest scale alone draws the superpixels, the
     sum weighs their edges. A uniform image gives zeros.
     """
-    height, width, _ = rgb_hwc.shape
-    luv_chw = rgb_to_luv(rgb_hwc)
+    return directed_sobel_of_luv(rgb_to_luv(rgb_hwc))
+
+
+def directed_sobel_of_luv(luv_chw: npt.NDArray[np.float32]) -> BoundaryStrength:
+    """``directed_sobel`` of an image that ``rgb_to_luv`` has converted already, (3, H, W) float32."""
+    _, height, width = luv_chw.shape
     step_x = np.zeros((height, width - 1), dtype=np.float32)
     step_y = np.zeros((height - 1, width), dtype=np.float32)
     fine_x = fine_y = None

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 def luv_image(lightness: npt.ArrayLike) -> Floats:
     """A grey image (u and v those of grey) of the given lightness 0..100."""
     level = np.asarray(lightness, dtype=np.float32) / 270
-    return np.stack([level, np.full_like(level, 88 / 270), np.full_like(level, 134 / 270)], axis=2)
+    return np.stack([level, np.full_like(level, 88 / 270), np.full_like(level, 134 / 270)])
 
 
 def slow_texture_bins(lightness: Floats) -> npt.NDArray[np.int64]:
@@ -35,11 +35,11 @@ def test_texture_bins_equal_the_slow_ones() -> None:
     rng = np.random.default_rng(3)
     luv = rgb_to_luv(rng.integers(0, 256, (40, 51, 3), dtype=np.uint8))
     # Contrasts of all strengths, from left to right.
-    luv[..., 0] *= np.linspace(0.02, 1, 51, dtype=np.float32)
+    luv[0] *= np.linspace(0.02, 1, 51, dtype=np.float32)
     bins = appearance_bins(luv)
     assert bins.shape == (40, 51, 4) and bins.dtype == np.uint8
     assert set(bins[..., 3].ravel()) == set(range(25))
-    np.testing.assert_array_equal(bins[..., 3], slow_texture_bins(luv[..., 0]))
+    np.testing.assert_array_equal(bins[..., 3], slow_texture_bins(luv[0]))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_direction_of_a_slope(turn_deg: float, direction: int) -> None:
 def test_colour_bins_by_hand() -> None:
     # u is shifted by 88 and v by 134; grey is the middle of bin 8, 7.5 wide.
     luv = np.array([[[0, 24.5, 70.5], [6.2, 31.5, 77.5], [6.3, 32, 78], [100, 144, 190], [120, -50, 300]]]) / 270
-    bins = appearance_bins(luv.astype(np.float32))
+    bins = appearance_bins(np.ascontiguousarray(np.moveaxis(luv, -1, 0), dtype=np.float32))
     assert bins[0, :, :3].tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 1], [15, 15, 15], [15, 0, 15]]
 
 
