@@ -31,7 +31,7 @@ METHOD_NAMES = ("geodesic", "selective-search")
 MODE_NAMES = ("fast", "quality", "single")
 PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
 DETECTOR_NAMES = ("directed-sobel", "spectral-contrast", "structured-forest")
-WEIGHTING_NAMES = ("uniform",)
+WEIGHTING_NAMES = ("uniform", "objectness")
 BACKEND_NAMES = ("loky", "sequential")
 GEODESIC_OPTIONS = {
     "preset": "--preset",

@@ -56,7 +56,7 @@ OPTIONS = {
         "--boundaries": ("directed-sobel", ("directed-sobel", "spectral-contrast", "structured-forest")),
         "--boundary-model": (None, "file"),
         "--search-mode": ("fast", ("fast", "quality", "single")),
-        "--weighting": ("uniform", ("uniform",)),
+        "--weighting": ("uniform", ("uniform", "objectness")),
         "--working-size": (500, "integer from 1"),
         "--map-size": (224, "integer from 1"),
         "--by-name/--no-by-name": (True, "flag"),
