@@ -8,6 +8,7 @@ Masks above 2 % of the image area that are no crowd, drawn by pycocotools at fil
 COCO_FOLDER holds ``images/`` and ``instances.json`` in COCO's format.
 """
 
+import dataclasses
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from pycocotools import mask as coco_mask
 
+from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL
 from pseudo_maps.images import decode_image
 from pseudo_maps.proposals import PRESETS, ProposalConfig, fit_working_size, propose
 
@@ -83,11 +85,14 @@ def quality(data: Path, config: ProposalConfig, *, jobs: int = 2) -> dict[str, f
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, default=tuple(PRESETS))
+@click.option(
+    "--boundaries", type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]), default="directed-sobel"
+)
 @click.option("--jobs", default=2)
-def main(data: Path, presets: tuple[str, ...], jobs: int) -> None:
+def main(data: Path, presets: tuple[str, ...], boundaries: str, jobs: int) -> None:
     print("preset  average best overlap  recall@.5  recall@.7  objects  proposals/image")
     for preset in presets:
-        found = quality(data, PRESETS[preset], jobs=jobs)
+        found = quality(data, dataclasses.replace(PRESETS[preset], boundaries=boundaries), jobs=jobs)
         print(
             f"{preset:6}  {found['average_best_overlap']:20.4f}  {found['recall_at_50']:9.4f}  "
             f"{found['recall_at_70']:9.4f}  {found['objects']:7d}  {found['proposals_per_image']:15.0f}"

@@ -7,6 +7,7 @@ workers of ``wsol-prep`` are, for all methods.
     python benchmarks/proposal_speed.py --images FOLDER --preset b1100
 """
 
+import dataclasses
 import functools
 import importlib
 import time
@@ -19,6 +20,7 @@ import click
 import numpy as np
 from skimage.segmentation import slic
 
+from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL
 from pseudo_maps.images import decode_image
 from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import make_map
@@ -33,6 +35,7 @@ STAGES = {
     "boundaries": ("pseudo_maps.proposals", "detect_boundaries"),
     "superpixels": ("pseudo_maps.proposals", "geodesic_superpixels"),
     "graph": ("pseudo_maps.proposals", "build_region_graph"),
+    "spectral contrast": ("pseudo_maps.boundaries", "spectral_contrast_weights"),
     "geometry": ("pseudo_maps.proposals", "region_geometry"),
     "seeds": ("pseudo_maps.proposals", "farthest_point_seeds"),
     "geodesics": ("pseudo_maps.proposals", "distances_from_sets"),
@@ -102,14 +105,17 @@ def measure(pictures: list[np.ndarray], function: Callable[[np.ndarray], Any]) -
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="b1100")
+@click.option(
+    "--boundaries", type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]), default="directed-sobel"
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--others", type=click.IntRange(min=0), default=20, help="Images for each of the other methods.")
-def main(images: Path, preset: str, limit: int | None, others: int) -> None:
+def main(images: Path, preset: str, boundaries: str, limit: int | None, others: int) -> None:
     prepare_worker_process()
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
-    config = MapConfig(proposals=PRESETS[preset])
+    config = MapConfig(proposals=dataclasses.replace(PRESETS[preset], boundaries=boundaries))
     found = measure_geodesic(paths, config)
-    print(f"{len(paths)} images of {images.name}, preset {preset}, one core, median ms")
+    print(f"{len(paths)} images of {images.name}, preset {preset}, {boundaries}, one core, median ms")
     for stage in STAGES:
         print(f"  {stage:28} {found[stage]:8.2f}")
     print(f"  {'file to map':28} {found['whole']:8.2f}")

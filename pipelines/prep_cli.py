@@ -30,8 +30,8 @@ LAYOUT_NAMES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
 METHOD_NAMES = ("geodesic", "selective-search")
 MODE_NAMES = ("fast", "quality", "single")
 PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
-DETECTOR_NAMES = ("directed-sobel", "structured-forest")
-WEIGHTING_NAMES = ("uniform",)
+DETECTOR_NAMES = ("directed-sobel", "spectral-contrast", "structured-forest")
+WEIGHTING_NAMES = ("uniform", "objectness")
 BACKEND_NAMES = ("loky", "sequential")
 GEODESIC_OPTIONS = {
     "preset": "--preset",
@@ -71,7 +71,12 @@ def main() -> None:
     help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
 )
 @click.option("--search-mode", type=click.Choice(MODE_NAMES), default="fast", help="Strategy of selective-search.")
-@click.option("--weighting", type=click.Choice(WEIGHTING_NAMES), default="uniform", help="How proposals are averaged.")
+@click.option(
+    "--weighting",
+    type=click.Choice(WEIGHTING_NAMES),
+    default="objectness",
+    help="How proposals are averaged; uniform is the paper's plain mean, and all that selective-search has.",
+)
 @click.option(
     "--working-size",
     type=click.IntRange(min=1),
@@ -205,7 +210,7 @@ def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapCon
         proposals = SelectiveSearchConfig(mode=settings["search_mode"], working_size=settings["working_size"])
     return MapConfig(
         proposals=proposals,
-        weighting=settings["weighting"],
+        weighting=settings["weighting"] if method == "geodesic" else "uniform",
         map_size=settings["map_size"],
         max_pixels=settings["max_pixels"],
         by_name=settings["by_name"],

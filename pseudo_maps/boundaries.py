@@ -1,7 +1,8 @@
 """Turns an image into boundary strengths, in the one form that superpixels and edge weights need.
 
 A detector gives a function of the image; ``BoundaryStrength`` hides whether its values live between pixels
-(directed Sobel) or on pixels (structured forests, any external map).
+(directed Sobel) or on pixels (structured forests, any external map), and whether edge weights look at the
+superpixels too (spectral contrast).
 
 Legend: H, W pixels; C crossings between superpixels; E edges of the superpixel graph.
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from pseudo_maps.non_maximum_suppression import suppress_non_maxima
 from pseudo_maps.region_graph import RegionGraph, crossing_percentiles
+from pseudo_maps.spectral_contrast import spectral_contrast_weights
 
 __all__ = ["BoundaryStrength", "boundaries_from_pixel_map", "boundaries_from_step_maps"]
 
@@ -49,6 +51,9 @@ class BoundaryStrength:
     """Percentile of the pooled values that is the edge's weight."""
     weight_exponent: float
     """The weight is raised to this power."""
+    appearance_bins: npt.NDArray[np.uint8] | None = None
+    """(H, W, 4) uint8 bins of colour and texture: with them the weight is only the contrast, which spectral contrast
+    refines; without, it is final."""
 
     def superpixel_steps(self, *, superpixel_count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Step costs (H, W-1) and (H-1, W) for a segmentation into about ``superpixel_count`` superpixels."""
@@ -69,9 +74,11 @@ class BoundaryStrength:
             values_per_crossing=len(self.weight_maps),
             percent=self.weight_percent,
         )
-        if self.weight_exponent == 1.0:
+        if self.weight_exponent != 1.0:
+            weights = weights ** np.float32(self.weight_exponent)
+        if self.appearance_bins is None:
             return weights
-        return weights ** np.float32(self.weight_exponent)
+        return spectral_contrast_weights(graph, weights, self.appearance_bins)
 
 
 def boundaries_from_step_maps(

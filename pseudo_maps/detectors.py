@@ -1,5 +1,6 @@
 """Turns the name of a boundary detector into boundary strengths of an image."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -7,13 +8,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pseudo_maps.appearance import appearance_bins
 from pseudo_maps.boundaries import BoundaryStrength, boundaries_from_pixel_map
-from pseudo_maps.directed_sobel import directed_sobel
+from pseudo_maps.color import rgb_to_luv
+from pseudo_maps.directed_sobel import directed_sobel, directed_sobel_of_luv
 
 __all__ = ["DETECTORS", "DETECTORS_WITH_MODEL", "detect_boundaries"]
 
 DETECTORS = {
     "directed-sobel": "colour differences at three scales with local contrast normalisation; needs no model",
+    "spectral-contrast": "directed Sobel, colour and texture histograms and a random walk over the superpixels",
     "structured-forest": "OpenCV's structured forest; needs its trained model file (.yml or .yml.gz)",
 }
 """Name and meaning of every detector."""
@@ -82,6 +86,9 @@ def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: s
         raise ValueError(f"boundary detector {detector} {wanted}")
     if detector == "directed-sobel":
         return directed_sobel(rgb_hwc)
+    if detector == "spectral-contrast":
+        luv_chw = rgb_to_luv(rgb_hwc)
+        return dataclasses.replace(directed_sobel_of_luv(luv_chw), appearance_bins=appearance_bins(luv_chw))
     assert model is not None
     forest = _structured_forest(model)
     height, width, _ = rgb_hwc.shape

@@ -169,22 +169,6 @@ def farthest_point_seeds(graph: CostGraph, *, count: int) -> npt.NDArray[np.int3
 
 
 @kernel
-def _relax_row(distances: Floats, region: int, other: int, cost: np.float32) -> bool:
-    """Lower ``distances[region]`` in place to ``distances[other] + cost``; whether anything became smaller."""
-    # Two plain loops over the whole array: most calls change nothing and end after the first, a store under a
-    # condition would compile to masked stores (slow on AMD), and a row taken as an array of its own costs the
-    # counting of references.
-    shorter = np.int32(0)
-    for column in range(distances.shape[1]):
-        shorter |= np.int32(distances[other, column] + cost < distances[region, column])
-    if shorter == 0:
-        return False
-    for column in range(distances.shape[1]):
-        distances[region, column] = np.minimum(distances[region, column], distances[other, column] + cost)
-    return True
-
-
-@kernel
 def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: Floats) -> None:
     region_count = distances.shape[0]
     # A row is taken up again only when a neighbour's row changed after the last time: clock values tell.
@@ -200,7 +184,19 @@ def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: F
             clock += 1
             for item in range(starts[region], starts[region + 1]):
                 other = neighbours[item]
-                if changed_at[other] >= seen_at[region] and _relax_row(distances, region, other, costs[item]):
+                if changed_at[other] < seen_at[region]:
+                    continue
+                # Two plain loops over the whole row: more than half of the neighbours change nothing and end after
+                # the first, and a store under a condition would compile to masked stores (slow on AMD).
+                cost = costs[item]
+                shorter = np.int32(0)
+                for column in range(distances.shape[1]):
+                    shorter |= np.int32(distances[other, column] + cost < distances[region, column])
+                if shorter:
+                    for column in range(distances.shape[1]):
+                        distances[region, column] = np.minimum(
+                            distances[region, column], distances[other, column] + cost
+                        )
                     changed_at[region] = clock
                     active = True
             seen_at[region] = clock

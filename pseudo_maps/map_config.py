@@ -36,6 +36,8 @@ class MapConfig:
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {self.weighting!r}")
+        if self.weighting != "uniform" and not isinstance(self.proposals, ProposalConfig):
+            raise ValueError(f"weighting: boxes of Selective Search have only 'uniform', found {self.weighting!r}")
         if self.map_size < 1 or self.max_pixels < 1:
             raise ValueError(
                 f"expected map_size and max_pixels of at least 1, found {self.map_size}, {self.max_pixels}"

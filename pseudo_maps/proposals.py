@@ -30,9 +30,10 @@ from pseudo_maps.geodesics import (
     geodesic_costs,
 )
 from pseudo_maps.level_sets import critical_level_sets
+from pseudo_maps.region_features import region_features
 from pseudo_maps.region_graph import build_region_graph, region_geometry
 from pseudo_maps.superpixels import geodesic_superpixels
-from pseudo_maps.weighting import superpixel_saliency
+from pseudo_maps.weighting import WEIGHTINGS, objectness_saliency, uniform_saliency
 
 __all__ = ["PRESETS", "ProposalConfig", "Proposals", "propose", "propose_from_boundaries"]
 
@@ -101,6 +102,8 @@ class Proposals:
     scores: npt.NDArray[np.float32]
     """(P,) float32, descending: the range of geodesic distance over which the proposal does not change."""
     _region_boxes: npt.NDArray[np.int32] = field(repr=False)
+    _frame_distance: npt.NDArray[np.float32] = field(repr=False)
+    _rgb_hwc: npt.NDArray[np.uint8] | None = field(repr=False)
 
     @property
     def boxes_xyxy(self) -> npt.NDArray[np.int32]:
@@ -117,12 +120,32 @@ class Proposals:
 
         Computed per superpixel and spread to the pixels once; no mask is ever drawn. Without proposals all zero.
 
+        Parameters
+        ----------
+        weighting
+            A key of ``WEIGHTINGS``.
+
+        Raises
+        ------
+        ValueError
+            An unknown weighting, or one that needs colours with proposals that were made without an image.
+
         References
         ----------
         Chen and Hsu, section 2.3: "averaging a set of object proposals".
         """
-        saliency: npt.NDArray[np.float32] = superpixel_saliency(self.masks, weighting=weighting)[self.labels]
-        return saliency
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {weighting!r}")
+        if weighting == "uniform":
+            saliency = uniform_saliency(self.masks)
+        elif self._rgb_hwc is None:
+            raise ValueError(f"weighting {weighting!r} needs the image: give it to propose_from_boundaries")
+        else:
+            regions = region_features(
+                self.labels, self._rgb_hwc, boxes_xyxy=self._region_boxes, frame_distance=self._frame_distance
+            )
+            saliency = objectness_saliency(self.masks, self.scores, regions)
+        return saliency[self.labels]
 
 
 def fit_working_size(rgb_hwc: npt.NDArray[np.uint8], *, longest_px: int) -> npt.NDArray[np.uint8]:
@@ -166,11 +189,16 @@ def propose(
         )
     working = fit_working_size(image_rgb, longest_px=config.working_size)
     boundaries = detect_boundaries(working, detector=config.boundaries, model=boundary_model)
-    return propose_from_boundaries(boundaries, config=config)
+    return propose_from_boundaries(boundaries, config=config, rgb_hwc=working)
 
 
-def propose_from_boundaries(boundaries: BoundaryStrength, *, config: ProposalConfig) -> Proposals:
-    """Geodesic object proposals from boundary strengths made by ``config.boundaries`` or by any other detector."""
+def propose_from_boundaries(
+    boundaries: BoundaryStrength, *, config: ProposalConfig, rgb_hwc: npt.NDArray[np.uint8] | None = None
+) -> Proposals:
+    """Geodesic object proposals from boundary strengths made by ``config.boundaries`` or by any other detector.
+
+    The image (H, W, 3) uint8 at working size decides nothing here; weightings of the average may need its colours.
+    """
     height, width = boundaries.step_x.shape[0], boundaries.step_y.shape[1]
     count = min(config.superpixels, height * width)
     step_x, step_y = boundaries.superpixel_steps(superpixel_count=count)
@@ -179,14 +207,14 @@ def propose_from_boundaries(boundaries: BoundaryStrength, *, config: ProposalCon
     costs = geodesic_costs(boundaries.edge_weights(regions))
     graph = build_cost_graph(regions.edges, costs, region_count=region_count)
     region_boxes, sides = region_geometry(labels, region_count=region_count)
-    masks, scores = geodesic_masks(graph, sides, config=config)
-    return Proposals(labels, masks, scores, region_boxes)
+    masks, scores, frame_distance = geodesic_masks(graph, sides, config=config)
+    return Proposals(labels, masks, scores, region_boxes, frame_distance, rgb_hwc)
 
 
 def geodesic_masks(
     graph: CostGraph, sides: npt.NDArray[np.int32], *, config: ProposalConfig
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    """Distinct masks (P, S) bool, best first, and their scores (P,) of a superpixel graph.
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Distinct masks (P, S) bool, best first, their scores (P,), and the regions' distances (S,) to the frame.
 
     Parameters
     ----------
@@ -217,4 +245,4 @@ def geodesic_masks(
     scores = np.concatenate([group[1] for group in groups])
     order = np.argsort(-scores, kind="stable")
     kept = order[keep_distinct(masks[order], max_iou=config.max_iou)]
-    return masks[kept], scores[kept]
+    return masks[kept], scores[kept], whole_frame.copy()

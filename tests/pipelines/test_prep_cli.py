@@ -53,10 +53,10 @@ OPTIONS = {
         "--out": ("required", "folder"),
         "--method": ("geodesic", ("geodesic", "selective-search")),
         "--preset": ("b1100", PRESET_CHOICES),
-        "--boundaries": ("directed-sobel", ("directed-sobel", "structured-forest")),
+        "--boundaries": ("directed-sobel", ("directed-sobel", "spectral-contrast", "structured-forest")),
         "--boundary-model": (None, "file"),
         "--search-mode": ("fast", ("fast", "quality", "single")),
-        "--weighting": ("uniform", ("uniform",)),
+        "--weighting": ("objectness", ("uniform", "objectness")),
         "--working-size": (500, "integer from 1"),
         "--map-size": (224, "integer from 1"),
         "--by-name/--no-by-name": (True, "flag"),
@@ -154,7 +154,8 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
     config = MapConfig()
     assert defaults["max_pixels"] == config.max_pixels == MAX_PIXELS
     assert defaults["map_size"] == config.map_size
-    assert defaults["weighting"] == config.weighting
+    # The configuration's default suits every method, the command's is the best for its own default method.
+    assert (defaults["weighting"], config.weighting) == ("objectness", "uniform")
     assert defaults["by_name"] == config.by_name
     assert defaults["method"] == config.method
     assert defaults["preset"] == DEFAULT_PRESET

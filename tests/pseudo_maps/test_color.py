@@ -31,13 +31,13 @@ def all_colours() -> npt.NDArray[np.uint8]:
 def test_shape_and_type(all_colours: npt.NDArray[np.uint8]) -> None:
     before = all_colours.copy()
     luv = rgb_to_luv(all_colours)
-    assert luv.shape == all_colours.shape and luv.dtype == np.float32
+    assert luv.shape == (3, *all_colours.shape[:2]) and luv.dtype == np.float32
     assert np.array_equal(all_colours, before)
 
 
 def test_lightness_is_the_formula_rounded_down_to_a_table_step(all_colours: npt.NDArray[np.uint8]) -> None:
     _, y, _ = tristimulus(all_colours)
-    level = rgb_to_luv(all_colours)[..., 0]
+    level = rgb_to_luv(all_colours)[0]
     exact = lightness(y)
     assert (level <= exact + 1e-6).all()
     assert (level > exact - LIGHTNESS_STEP - 1e-6).all()
@@ -51,8 +51,8 @@ def test_chromaticity_follows_the_formula(all_colours: npt.NDArray[np.uint8]) ->
     x, y, z = tristimulus(all_colours)
     luv = rgb_to_luv(all_colours).astype(np.float64)
     q = 1 / (x + 15 * y + 3 * z + 1e-35)
-    np.testing.assert_allclose(luv[..., 1], luv[..., 0] * 13 * (4 * x * q - 0.197833) + 88 / 270, atol=2e-6)
-    np.testing.assert_allclose(luv[..., 2], luv[..., 0] * 13 * (9 * y * q - 0.468331) + 134 / 270, atol=2e-6)
+    np.testing.assert_allclose(luv[1], luv[0] * 13 * (4 * x * q - 0.197833) + 88 / 270, atol=2e-6)
+    np.testing.assert_allclose(luv[2], luv[0] * 13 * (9 * y * q - 0.468331) + 134 / 270, atol=2e-6)
 
 
 def test_all_channels_stay_near_the_unit_interval(all_colours: npt.NDArray[np.uint8]) -> None:
@@ -71,7 +71,7 @@ def test_all_channels_stay_near_the_unit_interval(all_colours: npt.NDArray[np.ui
 )
 def test_black_and_white(colour: tuple[int, int, int], expected: tuple[float, float, float]) -> None:
     luv = rgb_to_luv(np.array([[colour]], dtype=np.uint8))
-    np.testing.assert_allclose(luv[0, 0], expected, atol=1e-4)
+    np.testing.assert_allclose(luv[:, 0, 0], expected, atol=1e-4)
 
 
 def test_strided_and_read_only_images_convert_alike(all_colours: npt.NDArray[np.uint8]) -> None:

@@ -92,7 +92,7 @@ def test_directed_sobel_by_name(picture: tuple[Bytes, npt.NDArray[np.bool_]]) ->
 
 
 def test_names_are_consistent() -> None:
-    assert set(DETECTORS) == {"directed-sobel", "structured-forest"}
+    assert set(DETECTORS) == {"directed-sobel", "spectral-contrast", "structured-forest"}
     assert set(DETECTORS) > DETECTORS_WITH_MODEL
 
 
@@ -218,9 +218,14 @@ def test_opencv_without_the_module_is_explained(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("detector", "model", "message"),
     [
-        ("canny", None, r"boundaries: expected one of directed-sobel, structured-forest, found 'canny'"),
+        (
+            "canny",
+            None,
+            r"boundaries: expected one of directed-sobel, spectral-contrast, structured-forest, found 'canny'",
+        ),
         ("structured-forest", None, r"structured-forest needs a model file \(--boundary-model\)"),
         ("directed-sobel", "forest.yml", "directed-sobel takes no model file"),
+        ("spectral-contrast", "forest.yml", "spectral-contrast takes no model file"),
     ],
 )
 def test_names_and_models_must_fit(detector: str, model: str | None, message: str) -> None:

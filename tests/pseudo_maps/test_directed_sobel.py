@@ -28,7 +28,7 @@ def smoothed(values: Doubles, radius: int) -> Doubles:
 
 def slow_sobel(rgb_hwc: Bytes, scales: list[tuple[int, float]]) -> tuple[Doubles, Doubles]:
     """Section "directed Sobel" in float64, pixel by pixel."""
-    luv = rgb_to_luv(rgb_hwc).astype(np.float64)
+    luv = np.moveaxis(rgb_to_luv(rgb_hwc).astype(np.float64), 0, -1)
     height, width, _ = luv.shape
     dx, dy = np.zeros((height, width - 1)), np.zeros((height - 1, width))
     for radius, weight in scales:

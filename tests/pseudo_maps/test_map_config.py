@@ -77,7 +77,11 @@ def test_equal_settings_are_equal_whatever_the_object() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"weighting": "loud"}, "weighting: expected one of uniform, found 'loud'"),
+        ({"weighting": "loud"}, "weighting: expected one of uniform, objectness, found 'loud'"),
+        (
+            {"weighting": "objectness", "proposals": SelectiveSearchConfig()},
+            "boxes of Selective Search have only 'uniform', found 'objectness'",
+        ),
         ({"map_size": 0}, "at least 1, found 0"),
         ({"map_size": -224}, "at least 1, found -224"),
         ({"max_pixels": 0}, "at least 1, found 224, 0"),

@@ -147,9 +147,12 @@ def test_masks_equal_the_specification(
     _, sides = region_geometry(labels, region_count=rows * columns)
     config = ProposalConfig(seeds=seeds, levels=levels, max_iou=max_iou, seed_proposals=seed_proposals)
     graph = build_cost_graph(regions.edges, costs, region_count=rows * columns)
-    masks, scores = geodesic_masks(graph, sides, config=config)
+    masks, scores, frame_distance = geodesic_masks(graph, sides, config=config)
     expected_masks, expected_scores = slow_masks(regions.edges, costs, sides, config)
     assert scores.tolist() == expected_scores
+    at_frame = np.nonzero(sides)[0].tolist()
+    from_frame = slow_dijkstra(neighbour_dicts(regions.edges, costs, rows * columns), at_frame)
+    assert np.array_equal(frame_distance, from_frame)
     assert masks.shape[1] == rows * columns
     assert np.array_equal(masks, expected_masks.reshape(-1, rows * columns))
 
@@ -221,7 +224,9 @@ def test_an_outline_drawn_by_any_detector_becomes_a_proposal() -> None:
     inside = np.zeros((90, 120), dtype=np.bool_)
     inside[20:60, 30:95] = True
     thick = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(np.float32)
-    proposals = propose_from_boundaries(boundaries_from_pixel_map(thick * np.float32(0.9)), config=SMALL)
+    boundaries = boundaries_from_pixel_map(thick * np.float32(0.9))
+    image = np.where(inside[..., None], (200, 60, 40), (60, 90, 120)).astype(np.uint8)
+    proposals = propose_from_boundaries(boundaries, config=SMALL, rgb_hwc=image)
     assert_sound(proposals, inside.shape, SMALL.max_iou)
     assert best_overlap(proposals, inside) > 0.85
 
@@ -263,6 +268,16 @@ def test_no_proposals_give_an_empty_map_and_no_boxes() -> None:
 def test_unknown_weighting_is_refused(disc_proposals: Proposals) -> None:
     with pytest.raises(ValueError, match="weighting: expected one of"):
         disc_proposals.average(weighting="none")
+
+
+def test_weighting_by_objectness_needs_the_image_and_finds_the_object(disc_proposals: Proposals) -> None:
+    _, inside = disc_image()
+    plain, weighted = disc_proposals.average(), disc_proposals.average(weighting="objectness")
+    assert weighted[inside].mean() / weighted[~inside].mean() > 2 * plain[inside].mean() / plain[~inside].mean()
+    nothing = (np.zeros((8, 8), np.float32), np.zeros((7, 9), np.float32))
+    without_image = propose_from_boundaries(boundaries_from_step_maps(nothing, nothing), config=SMALL)
+    with pytest.raises(ValueError, match="weighting 'objectness' needs the image"):
+        without_image.average(weighting="objectness")
 
 
 # --- the same input gives the same bytes
