@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation._kernels import Bytes, Ints, Longs, kernel
+from evaluation._neighbour_tables import NO_NEIGHBOUR, neighbour_tables
 
 __all__ = ["LEVELS", "LevelContours", "all_level_contours", "largest_level_contours"]
 
 LEVELS = 255
 """Levels 0..254; at level 255 no pixel of an 8-bit map stands out."""
 
-_NONE = -1
+_NONE = NO_NEIGHBOUR
+
+_AREA2, _JOINS = neighbour_tables()
 
 
 class LevelContours(NamedTuple):
@@ -93,31 +96,6 @@ class _Frame:
         inside = np.zeros(framed.shape, dtype=np.bool_)
         inside[1:-1, 1 : width + 1] = True
         self.grey_p, self.inside_p = framed.ravel(), inside.ravel()
-
-
-def _neighbour_tables() -> tuple[Bytes, Ints]:
-    """For every set of neighbours: what a pixel adds to twice the polygon area (256,), and whom to join (256, 4).
-
-    Neighbours are bits, clockwise from the north. A polygon through pixel centres covers a square of 2x2 pixels
-    wholly when four of them are set, half when three are, else not at all. So a pixel adds half a square wherever
-    at least two of the other three are set. Neighbours that touch each other are one component already, so one bit
-    of each such group is enough; -1 ends the list.
-    """
-    area2_m = np.zeros(256, dtype=np.uint8)
-    joins_m4 = np.full((256, 4), _NONE, dtype=np.int32)
-    for present in range(256):
-        bits = [present >> bit & 1 for bit in range(8)]
-        area2_m[present] = sum(bits[corner - 1] + bits[corner] + bits[(corner + 1) % 8] >= 2 for corner in (1, 3, 5, 7))
-        # Two sides with a corner between them touch diagonally, whether the corner is set or not.
-        linked = [bits[bit] or (bit % 2 and bits[bit - 1] and bits[(bit + 1) % 8]) for bit in range(8)]
-        groups = [bit for bit in range(8) if linked[bit] and not linked[bit - 1]]
-        if present and not groups:
-            groups = [bits.index(1)]
-        joins_m4[present, : len(groups)] = groups
-    return area2_m, joins_m4
-
-
-_AREA2, _JOINS = _neighbour_tables()
 
 
 @kernel

@@ -124,7 +124,8 @@ class ResultJournal:
         DamagedResultWarning
             A file cannot be read: its images are not among the indexes.
         """
-        return {index for path in self._files() for index in _indexes(path)}
+        # Read whole: a file may be sound as an archive and still lack an array.
+        return {image.index for path in self._files() for image in _unpacked(path)}
 
     def __iter__(self) -> Iterator[ImageScores]:
         """Every image once, in index order; of two results of an image the one in the file named first.
@@ -171,18 +172,6 @@ class ResultJournal:
 
     def _files(self) -> list[Path]:
         return [path for path in self.folder.iterdir() if _RESULT_NAME.fullmatch(path.name)]
-
-
-def _indexes(path: Path) -> list[int]:
-    """Indexes in a file that is whole; none, with a warning, in one that is not."""
-    try:
-        _check_whole(path)
-        with np.load(path, allow_pickle=False) as file:
-            indexes: list[int] = file["index"].tolist()
-            return indexes
-    except _DAMAGE as error:
-        _warn(path, error)
-        return []
 
 
 def _unpacked(path: Path) -> list[ImageScores]:

@@ -35,7 +35,7 @@ def assert_maps_are_right(index: MapIndex, dataset: Dataset, image_ids: list[str
     for image_id in image_ids:
         record, row = records[image_id], index.row(image_id)
         decoded = decode_image(dataset.root / record.path, enough_px=500)
-        saliency, count = saliency_map(decoded.rgb_hwc, config=MapConfig())
+        saliency, count = saliency_map(decoded.rgb_hwc, config=MapConfig(weighting="objectness"))
         expected, peak = quantise_map(saliency)
         np.testing.assert_array_equal(index.read_uint8(image_id), expected)
         assert (row.status, row.proposals, row.peak) == ("ok", count, peak)
