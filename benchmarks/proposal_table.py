@@ -20,8 +20,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
+from proposal_quality import quality
 
-from benchmarks.proposal_quality import quality
 from evaluation.bootstrap import percentile_interval, poisson_weights
 from evaluation.overlaps import best_overlaps
 from evaluation.protocols import PROTOCOLS

@@ -328,7 +328,8 @@ def _echo(metrics: dict[str, Any], choices: EvaluationChoices) -> None:
             f"{pixels['images']} masks, {pixels['failed']} without map"
         )
     if choices.out is not None:
-        click.echo(f"{choices.out}: metrics.json, predictions.csv, figures; to compare: wsol-eval report {choices.out}")
+        figures = ", figures" if (choices.out / "figures").is_dir() else ""
+        click.echo(f"{choices.out}: metrics.json, predictions.csv{figures}; to compare: wsol-eval report {choices.out}")
 
 
 if __name__ == "__main__":
