@@ -5,6 +5,7 @@ stops, so that a typing error cannot pass for a run with real data.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def _real_data_folder() -> Path | None:
 
 
 def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts its background jobs with Ctrl-C ignored, and so would every command that a test interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = _real_data_folder()
     if folder is not None and not folder.is_dir():
         raise pytest.UsageError(f"{VARIABLE}={folder} is not a folder: correct it, or unset it to skip its tests")
