@@ -62,7 +62,9 @@ evaluation_options = _options(
         help="File of images to leave out, by id or number, as in the ILSVRC devkit.",
     ),
     click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
-    click.option("--name", help="What tables and reports call it.  [default: the name of --out]"),
+    click.option(
+        "--name", help="What tables and reports call it.  [default: the name of --out, else of what is scored]"
+    ),
     click.option(
         "--bootstrap-samples", type=click.IntRange(min=0), default=1000, help="Samples behind the 95 % intervals."
     ),
@@ -85,7 +87,7 @@ device_option = click.option(
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
 @common_options
 def main() -> None:
-    """Score localization under named protocols, beside the centred box that never looks at the image.
+    """Score localization under named protocols, beside boxes that never look at the image.
 
     Every figure carries its protocol, its threshold, and how many images were scored, failed and skipped. A command
     that was stopped goes on where it was when it is given again with the same --out.
@@ -136,12 +138,15 @@ def run(checkpoint: Path, **options: Any) -> None:
         views = Views(scales=options["scales"] or (1.0,), flip=options["flip"], ten_crop=options["ten_crop"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if options["out"] is None:
+    given_out = options["out"] is not None
+    if not given_out:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         options["out"] = folder / (DEFAULT_OUT if checkpoint.is_dir() else f"{DEFAULT_OUT}-{checkpoint.stem}")
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if devices[0].startswith("cuda") else "fp32"
+    # Runs are told apart by their own names, not by that of the folder that all results have by default.
+    options["name"] = options["name"] or (None if given_out else checkpoint.resolve().name)
     choices = _choices(options, default_name=checkpoint.resolve().name)
     network = NetworkChoices(
         checkpoint=checkpoint,

@@ -12,7 +12,6 @@ from evaluation.baselines import centred_gaussian_map
 from evaluation.image_scores import ImageScores, Pair, is_skipped
 from evaluation.overlaps import NO_BOX
 from evaluation.panels import PanelPrediction, PanelRow, localization_panels
-from evaluation.protocols import get_protocol
 from evaluation.wsoleval import normalise_score_map
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
@@ -89,7 +88,7 @@ def draw_panels(
                 PanelPrediction(
                     map_hw=normalise_score_map(shown[localizer]),
                     box_xyxy=None if tuple(box) == NO_BOX else box,
-                    caption=f"IoU {scores.iou[pair][level]:.2f}",
+                    caption="no box" if tuple(box) == NO_BOX else f"IoU {scores.iou[pair][level]:.2f}",
                 )
             )
         rows.append(
@@ -101,5 +100,5 @@ def draw_panels(
             )
         )
     if rows:
-        headings = [f"{localizer} ({get_protocol(protocol).name})" for localizer in (_BASELINE, *localizers)]
+        headings = [f"{localizer} under {protocol}" for localizer in (_BASELINE, *localizers)]
         save_png(path, localization_panels(rows, columns=headings))

@@ -139,7 +139,10 @@ def export_torch(
         # Stack traces name folders of the machine that exported.
         node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
+    with warnings.catch_warnings():
+        # torch 2.15 warns of tensors that share storage, of which there is nothing to tell.
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
     write_atomically(Path(path), buffer.getbuffer())
 
 
