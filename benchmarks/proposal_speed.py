@@ -27,6 +27,7 @@ from pseudo_maps.map_making import make_map
 from pseudo_maps.proposals import PRESETS, fit_working_size
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.selective_search import SelectiveSearchConfig, selective_search_boxes
+from pseudo_maps.weighting import WEIGHTINGS
 from pseudo_maps.worker_process import prepare_worker_process
 
 STAGES = {
@@ -108,14 +109,15 @@ def measure(pictures: list[np.ndarray], function: Callable[[np.ndarray], Any]) -
 @click.option(
     "--boundaries", type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]), default="directed-sobel"
 )
+@click.option("--weighting", type=click.Choice(list(WEIGHTINGS)), default="uniform", help="How proposals are averaged.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--others", type=click.IntRange(min=0), default=20, help="Images for each of the other methods.")
-def main(images: Path, preset: str, boundaries: str, limit: int | None, others: int) -> None:
+def main(images: Path, preset: str, boundaries: str, weighting: str, limit: int | None, others: int) -> None:
     prepare_worker_process()
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
-    config = MapConfig(proposals=dataclasses.replace(PRESETS[preset], boundaries=boundaries))
+    config = MapConfig(proposals=dataclasses.replace(PRESETS[preset], boundaries=boundaries), weighting=weighting)
     found = measure_geodesic(paths, config)
-    print(f"{len(paths)} images of {images.name}, preset {preset}, {boundaries}, one core, median ms")
+    print(f"{len(paths)} images of {images.name}, preset {preset}, {boundaries}, {weighting}, one core, median ms")
     for stage in STAGES:
         print(f"  {stage:28} {found[stage]:8.2f}")
     print(f"  {'file to map':28} {found['whole']:8.2f}")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 __all__ = [
     "FRAME_PX",
     "box_iou_inclusive",
+    "checked_boxes",
     "scale_boxes_truncated",
 ]
 
@@ -37,8 +38,8 @@ def box_iou_inclusive(boxes_a_xyxy: npt.ArrayLike, boxes_b_xyxy: npt.ArrayLike) 
     >>> float(box_iou_inclusive([[1, 2, 5, 6]], [[3, 1, 4, 5]])[0, 0]) == 8 / 27
     True
     """
-    a_n4 = _checked_boxes(boxes_a_xyxy, name="boxes_a_xyxy")
-    b_m4 = _checked_boxes(boxes_b_xyxy, name="boxes_b_xyxy")
+    a_n4 = checked_boxes(boxes_a_xyxy, name="boxes_a_xyxy")
+    b_m4 = checked_boxes(boxes_b_xyxy, name="boxes_b_xyxy")
     low_nm2 = np.maximum(a_n4[:, None, :2], b_m4[None, :, :2])
     high_nm2 = np.minimum(a_n4[:, None, 2:], b_m4[None, :, 2:])
     sides_nm2 = np.maximum(high_nm2 - low_nm2 + 1, 0)
@@ -78,14 +79,22 @@ def scale_boxes_truncated(
     """
     if not min(*from_wh, *to_wh) > 0:
         raise ValueError(f"frames must have positive width and height, found from_wh={from_wh} and to_wh={to_wh}")
-    boxes_n4 = _checked_boxes(boxes_xyxy, name="boxes_xyxy")
+    boxes_n4 = checked_boxes(boxes_xyxy, name="boxes_xyxy")
     to_side_4 = np.array([*to_wh, *to_wh], dtype=np.float64)
     from_side_4 = np.array([*from_wh, *from_wh], dtype=np.float64)
     return (boxes_n4 * to_side_4 / from_side_4).astype(np.int64)
 
 
-def _checked_boxes(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.float64]:
-    boxes_n4 = np.asarray(boxes_xyxy, dtype=np.float64)
+def checked_boxes(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.float64]:
+    """Boxes ``(N, 4)`` as contiguous float64.
+
+    Raises
+    ------
+    ValueError
+        The array is not ``(N, 4)``, or a box has its corners in the wrong order or a NaN; ``name`` and the row are
+        named.
+    """
+    boxes_n4 = np.ascontiguousarray(boxes_xyxy, dtype=np.float64)
     if boxes_n4.ndim != 2 or boxes_n4.shape[1] != 4:
         raise ValueError(f"{name}: expected boxes (N, 4), found shape {boxes_n4.shape}")
     ordered_n = (boxes_n4[:, :2] <= boxes_n4[:, 2:]).all(axis=1)

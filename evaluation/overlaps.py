@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation._kernels import Doubles, Longs, kernel
+from evaluation.boxes import checked_boxes
 
 __all__ = ["NO_BOX", "Candidates", "Overlaps", "best_overlaps"]
 
@@ -66,12 +67,14 @@ def best_overlaps(
     images = len(ground_truth_b4)
     if len(candidates) not in (1, images):
         raise ValueError(f"expected candidates of 1 or {images} images, found {len(candidates)}")
-    truths = [_checked(boxes, name=f"ground truth of image {index}") for index, boxes in enumerate(ground_truth_b4)]
+    truths = [
+        checked_boxes(boxes, name=f"ground truth of image {index}") for index, boxes in enumerate(ground_truth_b4)
+    ]
     empty = [index for index, boxes in enumerate(truths) if not len(boxes)]
     if empty:
         raise ValueError(f"image {empty[0]} has no ground-truth box: count it as skipped instead")
     for index, candidate in enumerate(candidates):
-        _checked(candidate.boxes_n4, name=f"candidates of image {index}")
+        checked_boxes(candidate.boxes_n4, name=f"candidates of image {index}")
         first_n, last_n = candidate.first_level_n, candidate.last_level_n
         if not ((first_n >= 0) & (first_n <= last_n) & (last_n < levels)).all():
             raise ValueError(f"candidates of image {index}: a level lies outside 0..{levels - 1} or out of order")
@@ -118,14 +121,3 @@ def _best_at_levels(
                 best_l[level] = best
                 iou_l[level] = best
                 boxes_l4[level, 0], boxes_l4[level, 1], boxes_l4[level, 2], boxes_l4[level, 3] = x0, y0, x1, y1
-
-
-def _checked(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.float64]:
-    boxes_n4 = np.ascontiguousarray(boxes_xyxy, dtype=np.float64)
-    if boxes_n4.ndim != 2 or boxes_n4.shape[1] != 4:
-        raise ValueError(f"{name}: expected boxes (any, 4), found shape {boxes_n4.shape}")
-    ordered_n = (boxes_n4[:, :2] <= boxes_n4[:, 2:]).all(axis=1)
-    if not ordered_n.all():
-        row = int(np.argmin(ordered_n))
-        raise ValueError(f"{name}: row {row}: expected x0 <= x1 and y0 <= y1, found {boxes_n4[row].tolist()}")
-    return boxes_n4

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,21 +134,18 @@ def run(checkpoint: Path, **options: Any) -> None:
     from pipelines.network_evaluation import usable_devices
     from training.views import Views
 
-    try:
+    with _as_usage_error():
         devices = usable_devices(options["device"])
         views = Views(scales=options["scales"] or (1.0,), flip=options["flip"], ten_crop=options["ten_crop"])
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    given_out = options["out"] is not None
-    if not given_out:
+    # Runs are told apart by their own names, not by that of the folder that all results have by default.
+    default_name = (options["out"] or checkpoint).resolve().name
+    if options["out"] is None:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         options["out"] = folder / (DEFAULT_OUT if checkpoint.is_dir() else f"{DEFAULT_OUT}-{checkpoint.stem}")
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if devices[0].startswith("cuda") else "fp32"
-    # Runs are told apart by their own names, not by that of the folder that all results have by default.
-    options["name"] = options["name"] or (None if given_out else checkpoint.resolve().name)
-    choices = _choices(options, default_name=checkpoint.resolve().name)
+    choices = _choices(options, default_name=default_name)
     network = NetworkChoices(
         checkpoint=checkpoint,
         localizers=options["localizers"],
@@ -180,7 +178,7 @@ def maps(folder: Path, **options: Any) -> None:
     from pipelines.evaluating import evaluate_maps
     from pipelines.map_sources import open_map_source
 
-    choices = _choices(options, default_name=folder.resolve().name)
+    choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
     source = open_map_source(folder, split=options["split"])
     unused = source.unused(choices.evaluation_set.dataset.records)
     if unused:
@@ -202,7 +200,8 @@ def baseline(**options: Any) -> None:
     """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
     from pipelines.evaluating import evaluate_baselines
 
-    choices = _choices({**options, "panels": 0}, default_name="baseline")
+    out: Path | None = options["out"]
+    choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
     with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_baselines(choices, advance=progress.advance)
     _echo(metrics, choices)
@@ -234,10 +233,8 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
     from pipelines.network_evaluation import usable_devices
     from pipelines.predicting import predict_images
 
-    try:
+    with _as_usage_error():
         devices = usable_devices(device)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     failed = predict_images(checkpoint, images, device=devices[0], say=click.echo, **options)
     if failed:
         raise RuntimeError(f"{failed} images have no prediction; {options['out']}/predictions.json says why")
@@ -286,20 +283,27 @@ def report(runs: tuple[Path, ...], out: Path) -> None:
     click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
 
 
+@contextlib.contextmanager
+def _as_usage_error() -> Iterator[None]:
+    """Let a value that an option cannot have end the command as bad usage."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
 def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
     from pipelines.datasets import open_dataset
     from pipelines.evaluating import EvaluationChoices
     from pipelines.evaluation_set import load_evaluation_set
     from pipelines.worker_pool import worker_count
 
-    try:
+    with _as_usage_error():
         jobs = worker_count(options["jobs"])
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     dataset = open_dataset(options["data"], split=options["split"], layout=options["layout"])
     out: Path | None = options["out"]
     return EvaluationChoices(
-        name=options["name"] or (default_name if out is None else out.resolve().name),
+        name=options["name"] or default_name,
         evaluation_set=load_evaluation_set(
             dataset,
             boxes=options["boxes"],

@@ -15,10 +15,11 @@ then eigenvectors of their affinities, then both together. Theirs is on pixels a
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import Doubles, Ints, Longs, kernel
+from pseudo_maps._kernels import Doubles
 from pseudo_maps.appearance import appearance_differences, region_histograms
 from pseudo_maps.commute_times import commute_distances
 from pseudo_maps.region_graph import RegionGraph
+from pseudo_maps.superpixels import position_sums
 
 __all__ = ["combine_cues", "spectral_contrast_weights"]
 
@@ -27,21 +28,9 @@ AFFINITY_SCALE = 0.06
 images .04, .06 and .08 give an average best overlap of .718, .727 and .726 (b1100)."""
 
 
-@kernel
-def _position_sums(labels: Ints, sums: Longs) -> None:
-    height, width = labels.shape
-    for y in range(height):
-        for x in range(width):
-            region = labels[y, x]
-            sums[region, 0] += y
-            sums[region, 1] += x
-            sums[region, 2] += 1
-
-
 def mean_positions(labels: npt.NDArray[np.int32], *, region_count: int) -> npt.NDArray[np.float64]:
     """Mean (y, x) of the pixels of every superpixel, (S, 2) float64 in pixels."""
-    sums = np.zeros((region_count, 3), dtype=np.int64)
-    _position_sums(labels, sums)
+    sums = position_sums(labels, region_count)
     positions: npt.NDArray[np.float64] = sums[:, :2] / sums[:, 2:]
     return positions
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pseudo_maps._kernels import Floats, Ints, Longs, kernel
 
-__all__ = ["geodesic_superpixels"]
+__all__ = ["geodesic_superpixels", "position_sums"]
 
 SWEEP_ROUNDS = 4
 """Forward and backward passes of the chamfer distance transform (the release's fixed number)."""
@@ -111,10 +111,9 @@ def chamfer_labels(
 
 
 @kernel
-def move_to_means(centres: Ints, labels: Ints) -> None:
-    """Move ``centres[K, 2]``, in place, to the rounded mean position of their pixels; empty ones stay."""
-    count = centres.shape[0]
-    sums = np.zeros((count, 3), dtype=np.int64)
+def position_sums(labels: Ints, label_count: int) -> Longs:
+    """Sums of y, of x, and the number of the pixels of every label of ``labels[H, W]``: (label_count, 3) int64."""
+    sums = np.zeros((label_count, 3), dtype=np.int64)
     height, width = labels.shape
     for y in range(height):
         for x in range(width):
@@ -122,6 +121,14 @@ def move_to_means(centres: Ints, labels: Ints) -> None:
             sums[k, 0] += y
             sums[k, 1] += x
             sums[k, 2] += 1
+    return sums
+
+
+@kernel
+def move_to_means(centres: Ints, labels: Ints) -> None:
+    """Move ``centres[K, 2]``, in place, to the rounded mean position of their pixels; empty ones stay."""
+    count = centres.shape[0]
+    sums = position_sums(labels, count)
     for k in range(count):
         if sums[k, 2] > 0:
             centres[k, 0] = (2 * sums[k, 0] + sums[k, 2]) // (2 * sums[k, 2])

@@ -1,0 +1,104 @@
+"""Runs of wsol-eval written by hand, and the report's page taken apart, for the tests of both."""
+
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.overlays import png_bytes
+from pipelines.eval_report import write_report
+from tests.evaluation.example_metrics import metrics
+
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Elements of a page in order, as (tag, attributes, text inside), with tags checked to close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open[-1]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "parents": [parent["tag"] for parent in self.open]}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1]["tag"] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, *tags: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] in tags]
+
+
+def make_run(
+    folder: Path,
+    content: dict[str, Any] | None = None,
+    *,
+    right: Sequence[int] | None = range(100),
+    prefix: str = "image",
+    labels: int = 20,
+    panels: Sequence[str] = (),
+) -> Path:
+    """A run folder; ``right`` are the images with the verdict ``correct``, None for a run without predictions."""
+    folder.mkdir(parents=True)
+    content = content or metrics(folder.name)
+    (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+    if right is not None:
+        pairs = [f"{made['localizer']} {made['protocol']}" for made in content["results"]]
+        lines = ["image_id,label,wnid,status,notes,predicted_class,predicted_score,true_rank"]
+        lines[0] += "".join(f",{pair} box_224px,{pair} iou,{pair} verdict" for pair in pairs)
+        for number in range(content["counts"]["asked"]):
+            skipped = number >= content["counts"]["scored"]
+            verdict = ",,," if skipped else f",1 2 3 4,0.5,{'correct' if number in right else 'part'}"
+            status = "no boxes" if skipped else "scored"
+            lines.append(f"{prefix}{number},{number % labels},,{status},,,,-1" + verdict * len(pairs))
+        (folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for name in panels:
+        (folder / "panels").mkdir(exist_ok=True)
+        picture = np.full((4, 6, 3), len(name), dtype=np.uint8)
+        (folder / "panels" / f"{name}.png").write_bytes(png_bytes(picture))
+    return folder
+
+
+def report(tmp_path: Path, *runs: Path) -> tuple[str, Page]:
+    out = tmp_path / "out" / "report.html"
+    write_report(runs, out)
+    text = out.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def summary_rows(text: str) -> list[list[str]]:
+    """Texts of the cells of the summary table's body."""
+    table = text[text.index('<table class="summary">') :]
+    table = table[: table.index("</table>")]
+    rows = re.findall(r"<tr.*?</tr>", table[table.index("<tbody>") :], flags=re.DOTALL)
+    return [
+        [
+            " ".join(re.sub(r"<[^>]*>", " ", cell).split())
+            for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.DOTALL)
+        ]
+        for row in rows
+    ]
+
+
+def comparable_runs(root: Path) -> list[Path]:
+    """Two runs on the same images, with panels: images 0..99 are right in ``gap``, 30..149 in ``ours``."""
+    return [
+        make_run(root / "gap", metrics("gap", correct=118), right=range(100), panels=["best_cases", "only-here"]),
+        make_run(root / "ours", metrics("ours", correct=130), right=range(30, 150), panels=["best_cases"]),
+    ]
