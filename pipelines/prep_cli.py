@@ -329,3 +329,7 @@ def preview(
         threshold=threshold,
     )
     click.echo(f"{shown} images on {out}")
+
+
+if __name__ == "__main__":
+    main(prog_name="wsol-prep")

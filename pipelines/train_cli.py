@@ -61,8 +61,8 @@ STEP_MILESTONES = (1 / 3, 2 / 3)
 @click.option(
     "--perceptual-weights",
     default="imagenet",
-    help="Weights of the frozen ResNet-50: imagenet (torchvision's), random, or a file of torchvision or of this "
-    "program's resnet50-gap.",
+    help="Weights of the frozen ResNet-50: imagenet (torchvision's), random, or torchvision's file; or a checkpoint "
+    "of this program, of any architecture.",
 )
 @click.option("--init", type=click.Choice(("random", "imagenet")), default="random", help="Weights of the encoder.")
 @click.option("--batch-norm/--no-batch-norm", default=True, help="Batch norm in encoder and decoder.")
@@ -122,10 +122,8 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
     from training.processes import start_processes
 
     folder = CheckpointFolder(out)
-    if folder.is_finished():
-        click.echo(f"{out}: this run is finished; use another --out for another one")
-        return
-    if folder.steps() and not options["resume"]:
+    finished = folder.finished()
+    if finished is None and folder.steps() and not options["resume"]:
         raise click.UsageError(f"{out} has checkpoints already: add --resume to go on, or use another --out")
     datasets = {split: open_dataset(data, split=split, layout=layout) for split in ("train", "val")}
     processes = start_processes(options["device"])
@@ -136,6 +134,12 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
         config = _configuration({**options, "precision": precision}, classes=len(datasets["train"].class_wnids))
         if config.loss.use_map and maps is None:
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
+        maps = maps if config.loss.use_map else None
+        if finished is not None:
+            _check_finished(finished, config, out=out, maps=maps, perceptual_weights=options["perceptual_weights"])
+            if processes.is_main:
+                click.echo(f"{out}: this run is finished; use another --out for another one")
+            return
         run = TrainRunConfig(
             workers=options["workers"],
             checkpoint_minutes=options["checkpoint_minutes"],
@@ -151,7 +155,7 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             run=run,
             out=out,
             processes=processes,
-            maps=maps if config.loss.use_map else None,
+            maps=maps,
             perceptual_weights=options["perceptual_weights"],
             on_missing=options["on_missing"],
             limit=options["limit"],
@@ -166,6 +170,21 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
                 click.echo(f"peak GPU memory: {summary.peak_memory_bytes / 2**30:.2f} GiB")
     finally:
         processes.stop()
+
+
+def _check_finished(
+    finished: Mapping[str, Any], config: TrainConfig, *, out: Path, maps: Path | None, perceptual_weights: str
+) -> None:
+    """ValueError when a finished run was asked for with other settings than it was made with."""
+    from pipelines.training_setup import identify_inputs
+    from pseudo_maps.shards import MapIndex
+    from training.config import configuration_differences
+
+    index = None if maps is None else MapIndex(maps, "train")
+    asked = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
+    differences = configuration_differences(finished.get("configuration", {}), asked.as_json())
+    if differences:
+        raise ValueError(f"{out}: holds a finished run of other settings ({'; '.join(differences)}); use another --out")
 
 
 def _configuration(options: Mapping[str, Any], *, classes: int) -> TrainConfig:

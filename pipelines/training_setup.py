@@ -20,7 +20,7 @@ from training.progress import Progress
 from training.trainer import Trainer
 from training.weights import initialise_from_imagenet, load_perceptual_network
 
-__all__ = ["TerminalProgress", "build_trainer"]
+__all__ = ["TerminalProgress", "build_trainer", "identify_inputs"]
 
 OPEN_SHARDS = 256
 """Shards that a loader worker keeps open: shuffled images come from all of them."""
@@ -98,12 +98,11 @@ def build_trainer(
         index = MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
         records, report = check_maps(records, index, on_missing=on_missing)
         progress.say(f"maps: {report.describe()}")
-        config = replace(config, maps=index.provenance["configuration"])
+    config = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
     perceptual = None
     if config.loss.use_triplet:
         perceptual = load_perceptual_network(perceptual_weights, seed=config.seed)
-        config = replace(config, perceptual=_identity(perceptual_weights))
-        progress.say(f"perceptual network: ResNet-50 from {perceptual_weights}")
+        progress.say(f"perceptual network: {perceptual.features} features of {perceptual_weights}")
 
     def initialise(model: LocalizationModel) -> None:
         progress.say(initialise_from_imagenet(model.encoder, config.arch).describe())
@@ -130,6 +129,12 @@ def build_trainer(
     )
 
 
-def _identity(weights: str) -> str:
-    path = Path(weights)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else weights
+def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:
+    """The configuration as a checkpoint stores it: with that of the maps and the identity of F's weights."""
+    if index is not None:
+        config = replace(config, maps=index.provenance["configuration"])
+    if config.loss.use_triplet:
+        path = Path(perceptual_weights)
+        known = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else perceptual_weights
+        config = replace(config, perceptual=known)
+    return config

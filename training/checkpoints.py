@@ -259,13 +259,17 @@ class CheckpointFolder:
         text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
         write_atomically(self._run_dir / _FINISHED_NAME, f"{text}\n".encode())
 
-    def is_finished(self) -> bool:
-        """Whether the completion marker is there and whole."""
+    def finished(self) -> dict[str, Any] | None:
+        """The summary in the completion marker; None when it is not there or not whole."""
         try:
             summary = json.loads((self._run_dir / _FINISHED_NAME).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            return False
-        return isinstance(summary, dict)
+            return None
+        return summary if isinstance(summary, dict) else None
+
+    def is_finished(self) -> bool:
+        """Whether the completion marker is there and whole."""
+        return self.finished() is not None
 
     def _load(self, step: int, *, warn: bool = False) -> dict[str, Any] | None:
         try:

@@ -102,8 +102,9 @@ def copy_into(unit: ConvUnit, source: ConvSource) -> None:
         target.copy_(value)
 
 
+@torch.no_grad()
 def copy_units(source: nn.Module, target: nn.Module) -> None:
-    """Copy every ``ConvUnit`` of one module into the unit of the same name of another.
+    """Copy every ``ConvUnit`` of one module into the unit of the same name of another, and the module's own buffers.
 
     Raises
     ------
@@ -115,6 +116,8 @@ def copy_units(source: nn.Module, target: nn.Module) -> None:
         raise ValueError(f"units differ: {sorted(sources.keys() ^ targets.keys())}")
     for name, unit in sources.items():
         copy_into(targets[name], _source_of(unit))
+    for name, buffer in target.named_buffers(recurse=False):
+        buffer.copy_(source.get_buffer(name))
 
 
 def _source_of(unit: ConvUnit) -> ConvSource:

@@ -1,6 +1,6 @@
 """Turns images, whole or masked, into semantic feature vectors: the fixed network F of section 2.3.
 
-Shapes: B batch, H W pixels, n = 2048 features.
+Shapes: B batch, H W pixels, n features (2048 for ResNet-50).
 """
 
 from typing import Self
@@ -8,16 +8,17 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from training.encoder_parts import EncoderFeatures
+from training.encoder_parts import Encoder, EncoderFeatures
 from training.layer_transfer import copy_units
 from training.normalisation import Normalisation
-from training.resnet import RESNET50_CHANNELS, ResNet50Encoder
 
 __all__ = ["PerceptualNetwork"]
 
 
 class PerceptualNetwork(nn.Module):
-    """ResNet-50 without its last layer, fixed: no gradient to its weights, but one to its input.
+    """A network without its last layer, fixed: no gradient to its weights, but one to its input.
+
+    The paper's is ResNet-50; any encoder can take its place, where ImageNet's weights are out of reach.
 
     Parameters
     ----------
@@ -32,15 +33,16 @@ class PerceptualNetwork(nn.Module):
     trained model: its weights are in no checkpoint.
     """
 
-    features: int = RESNET50_CHANNELS
+    features: int
     """n in equations (6) and (7)."""
 
-    def __init__(self, trunk: ResNet50Encoder) -> None:
+    def __init__(self, trunk: Encoder) -> None:
         super().__init__()
+        self.features = trunk.feature_channels
         self.normalisation = Normalisation()
         # Without values first: drawing random ones would take 0.3 s and move the global generator.
         with torch.device("meta"):
-            folded = ResNet50Encoder(batch_norm=False)
+            folded = type(trunk)(batch_norm=False)
         self.trunk = folded.to_empty(device="cpu")
         copy_units(trunk, self.trunk)
         self.requires_grad_(False)
@@ -51,7 +53,7 @@ class PerceptualNetwork(nn.Module):
         return self
 
     def forward(self, images01_bchw: Tensor) -> Tensor:
-        """``images01[B, 3, H, W]`` in 0..1, already masked where they shall be, to pooled features ``[B, 2048]``.
+        """``images01[B, 3, H, W]`` in 0..1, already masked where they shall be, to pooled features ``[B, n]``.
 
         ImageNet's normalisation is applied here, after the masking of equations (3) and (4): a masked pixel is
         black, not mean grey.

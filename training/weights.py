@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from training.checkpoints import CHECKPOINT_FORMAT
 from training.encoder_parts import ConvUnit, Encoder, ImportedLayer, conv_units
+from training.encoders import ARCHITECTURES, build_encoder
 from training.googlenet import GoogLeNetEncoder
 from training.layer_transfer import ConvSource, NormSource, copy_into
 from training.perceptual import PerceptualNetwork
@@ -45,7 +46,9 @@ _INIT_WEIGHTS = {
 }
 """torchvision's name of the weights for each architecture."""
 
-_OUR_ARCH = "resnet50-gap"
+_RESNET50 = "resnet50-gap"
+"""Architecture of the paper's F, and of a checkpoint that does not name its own."""
+
 _OUR_PREFIX = "encoder."
 """Keys of a ``LocalizationModel``'s encoder begin with it; no torchvision key does."""
 
@@ -95,7 +98,7 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     weights
         ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded into
         it. ``"random"``: random weights. Anything else: path of a torchvision state dict of a ResNet-50, or of
-        a checkpoint of our own ``resnet50-gap`` trainer (whose state has ``model``, a state dict of
+        a checkpoint of our own trainer, of any architecture (whose state has ``model``, a state dict of
         ``LocalizationModel``, and ``config``).
     seed
         Of the random weights; the global generator is left as it was.
@@ -117,7 +120,7 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     state = _state_dict(loaded, where=where)
     if any(key.startswith(_OUR_PREFIX) for key in state):
         return PerceptualNetwork(_trunk_of_our_checkpoint(loaded, state, where=where))
-    trunk = _trunk_without_values(batch_norm=True)
+    trunk = _trunk_without_values(_RESNET50, batch_norm=True)
     _import_layers(trunk, trunk.imported_layers(), state, where=where, network="a torchvision ResNet-50")
     return PerceptualNetwork(trunk)
 
@@ -192,10 +195,10 @@ def _random_trunk(*, seed: int) -> ResNet50Encoder:
     return trunk
 
 
-def _trunk_without_values(*, batch_norm: bool) -> ResNet50Encoder:
+def _trunk_without_values(arch: str, *, batch_norm: bool) -> Encoder:
     """A trunk whose layers are all about to be loaded; no random numbers are drawn."""
     with torch.device("meta"):
-        trunk = ResNet50Encoder(batch_norm=batch_norm)
+        trunk = build_encoder(arch, batch_norm=batch_norm)
     return trunk.to_empty(device="cpu")
 
 
@@ -292,18 +295,23 @@ def _state_dict(loaded: Any, *, where: str) -> dict[str, Tensor]:
     return state
 
 
-def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: str) -> ResNet50Encoder:
+def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: str) -> Encoder:
     config = loaded.get("config") if isinstance(loaded, Mapping) else None
-    arch = config.get("arch", _OUR_ARCH) if isinstance(config, Mapping) else _OUR_ARCH
-    if arch != _OUR_ARCH:
-        raise WeightsError(f"{where}: a checkpoint of {arch}, expected one of {_OUR_ARCH}")
+    arch = config.get("arch", _RESNET50) if isinstance(config, Mapping) else _RESNET50
+    if arch not in ARCHITECTURES:
+        raise WeightsError(f"{where}: a checkpoint of {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
     ours = {key.removeprefix(_OUR_PREFIX): value for key, value in state.items() if key.startswith(_OUR_PREFIX)}
-    trunk = _trunk_without_values(batch_norm="conv1.norm.weight" in ours)
+    trunk = _trunk_without_values(arch, batch_norm="conv1.norm.weight" in ours)
     layers = {
         name: ImportedLayer(f"{name}.conv", f"{name}.norm" if unit.norm is not None else None)
         for name, unit in conv_units(trunk).items()
     }
-    _import_layers(trunk, layers, ours, where=where, network=f"a checkpoint of {_OUR_ARCH}")
+    network = f"a checkpoint of {arch}"
+    _import_layers(trunk, layers, ours, where=where, network=network)
+    for name, buffer in trunk.named_buffers(recurse=False):
+        if name not in ours or ours[name].shape != buffer.shape:
+            raise WeightsError(f"{where}: expected the weights of {network}: {name} is missing or of another shape")
+        buffer.copy_(ours[name])
     return trunk
 
 

@@ -144,6 +144,12 @@ def test_a_finished_run_is_left_alone(colours: Path, whole: Path) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
+def test_a_finished_run_of_other_settings_is_not_called_finished(colours: Path, whole: Path) -> None:
+    result = train("--data", colours, "--out", whole, *GAP, "--seed", "7", "--resume")
+    assert result.exit_code == 1
+    assert f"{whole}: holds a finished run of other settings (seed: 0 there, 7 now); use another --out" in result.output
+
+
 def test_what_a_finished_run_says_and_leaves(colours: Path, whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {"checkpoint-00000006.pt", "finished.json", "metrics.jsonl"}
     assert [(line["event"], line["step"]) for line in events(whole)] == [

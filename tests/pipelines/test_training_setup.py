@@ -134,6 +134,8 @@ def test_weights_count_the_images_that_are_trained_on(
 class SmallNetwork(torch.nn.Module):
     """Stands for the loaded ResNet-50, whose 24 million weights take a second."""
 
+    features = 2048
+
 
 def test_the_perceptual_network_is_recorded_by_name_or_content(
     recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +209,7 @@ def test_a_run_with_maps_from_shards_and_the_real_perceptual_network(
     assert stored["perceptual"] == "random"
     assert stored["maps"] == CONFIGURATION
     said = capsys.readouterr().err
-    assert "perceptual network: ResNet-50 from random" in said
+    assert "perceptual network: 2048 features of random" in said
     assert "alexnet-gap, saliency: 2 training and 2 validation images of 3 classes, 1 process(es) on cpu" in said
     assert "epoch 1/1: loss" in said
 

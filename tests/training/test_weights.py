@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tests.training.test_perceptual import randomise_statistics
 from training.checkpoints import save_checkpoint
 from training.encoder_parts import conv_units
-from training.encoders import build_encoder
+from training.encoders import ARCHITECTURES, build_encoder
+from training.googlenet import GoogLeNetEncoder
 from training.model import LocalizationModel
 from training.normalisation import normalise
 from training.weights import WeightsError, initialise_from_imagenet, load_perceptual_network
@@ -166,15 +167,20 @@ def test_the_perceptual_network_of_a_torchvision_file(resnet: nn.Module, resnet_
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_perceptual_network_of_our_checkpoint(images: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+def test_the_perceptual_network_of_our_checkpoint(arch: str, images: Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = LocalizationModel("resnet50-gap", 3, decoder=False)
+    model = LocalizationModel(arch, 3, decoder=False)
     randomise_statistics(model)
+    if isinstance(model.encoder, GoogLeNetEncoder):
+        model.encoder.use_torchvision_input()
     path = tmp_path / "checkpoint-00000001.pt"
-    save_checkpoint(path, {"model": in_half(model), "config": {"arch": "resnet50-gap"}})
+    save_checkpoint(path, {"model": in_half(model), "config": {"arch": arch}})
     with torch.no_grad():
         expected = model.eval()(images).features.mean(dim=(2, 3))
-    torch.testing.assert_close(load_perceptual_network(str(path))(images), expected, rtol=1e-4, atol=1e-5)
+    network = load_perceptual_network(str(path))
+    assert network.features == expected.shape[1] == model.encoder.feature_channels
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("wrap", ["module", "model", "state_dict"])
@@ -271,13 +277,22 @@ def test_foreign_and_mismatched_networks(meta_resnet: nn.Module, tmp_path: Path)
         assert refused(path).endswith("bn1.running_var holds something else than finite floating-point numbers")
 
 
+def test_a_googlenet_without_its_input_scaling(tmp_path: Path) -> None:
+    state = LocalizationModel("googlenet-gap", 2, decoder=False).state_dict()
+    del state["encoder.input_scale"]
+    torch.save({"model": state, "config": {"arch": "googlenet-gap"}}, tmp_path / "checkpoint.pt")
+    assert "input_scale is missing" in refused(tmp_path / "checkpoint.pt")
+
+
 def test_checkpoints_of_other_architectures(tmp_path: Path) -> None:
     with torch.device("meta"):
         model = LocalizationModel("alexnet-gap", 2)
     state = of_one_number(model)
     path = tmp_path / "checkpoint.pt"
-    torch.save({"model": state, "config": {"arch": "alexnet-gap"}}, path)
-    assert refused(path) == f"{path}: a checkpoint of alexnet-gap, expected one of resnet50-gap"
+    torch.save({"model": state, "config": {"arch": "vgg16"}}, path)
+    assert refused(path).startswith(f"{path}: a checkpoint of 'vgg16', expected one of alexnet-gap, ")
+    torch.save({"model": {"encoder.conv1.conv.weight": torch.zeros(1)}, "config": {"arch": "alexnet-gap"}}, path)
+    assert "expected the weights of a checkpoint of alexnet-gap: conv1.conv.weight has shape (1,)" in refused(path)
     torch.save({"model": state, "config": {}}, path)
     message = refused(path)
     assert "checkpoint of resnet50-gap: conv1.conv.weight has shape (64, 3, 11, 11), expected (64, 3, 7, 7)" in message
