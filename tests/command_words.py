@@ -23,15 +23,15 @@ def refusal(program: str, words: Sequence[str], *, whole: bool = True) -> str | 
     Not ``whole``: a piece of a command line, as texts quote it, may lack what is required.
     """
     command, words, name = COMMANDS[program], list(words), program
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, info_name=name, **command.context_settings)
     try:
         while isinstance(command, click.Group):
             if not words or words[0] in ("-h", "--help", "--version"):
                 return None if words or not whole else f"{name}: a command is missing"
             name, command, words = command.resolve_command(context, words)
             assert command is not None
-            context = click.Context(command, info_name=name, parent=context)
-        if words in (["-h"], ["--version"]):
+            context = click.Context(command, info_name=name, parent=context, **command.context_settings)
+        if words in (["-h"], ["--help"], ["--version"]):
             return None
         values, left, _ = command.make_parser(context).parse_args(words)
         if left:

@@ -167,6 +167,27 @@ def test_python_blocks_import_what_exists(name: str, block: str) -> None:
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
+def test_names_of_code_inside_sentences_exist() -> None:
+    pattern = r"(?:pseudo_maps|training|evaluation|pipelines)(?:\.[A-Za-z_]\w*)+"
+    named = {(name, code) for name, code in INLINE if re.fullmatch(pattern, code) and not code.endswith(".md")}
+    for name, code in named:
+        assert resolves(code.split(".")), f"{name}: {code}"
+    assert len(named) > 15
+
+
+def resolves(parts: list[str]) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the Python of README and docs reads: a photograph, maps, a run."""
