@@ -277,7 +277,7 @@ def seed_chart(
             percent_n = 100 * np.asarray(row.values_n, dtype=np.float64)
             mean = float(percent_n.mean())
             axes.plot(percent_n, np.full(len(percent_n), place), "o", markersize=5, color=colour, alpha=0.6)
-            axes.plot([mean, mean], [place - 0.24, place + 0.24], color=colour, linewidth=2.2)
+            axes.plot([mean, mean], [place - 0.18, place + 0.18], color=colour, linewidth=2.2)
             # The name stands at the left edge, whatever the numbers are.
             axes.text(0.0, place - 0.3, _shortened(row.name), color=theme.ink, transform=axes.get_yaxis_transform())
             axes.text(

@@ -1,6 +1,8 @@
 """Turns what the runs of a plan have in common into the sentences that stand above the tables."""
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipelines.ablation_results import TableResults
@@ -15,6 +17,7 @@ PAPER_NOTE = (
     "validation images; Chen and Hsu, ICASSP 2019, Tables 1 and 2): other data of another size, so compare the order "
     "of the rows and their distances, not the numbers."
 )
+SHA256_CHARACTERS = 64
 _SHOWN_SEPARATELY = frozenset({"--recipe", "--epochs", "--batch-size", "--input-size", "--perceptual-weights"})
 _NO_OPTIONS = frozenset({"arch", "row", "seed", "maps", "train_images"})
 
@@ -75,11 +78,20 @@ def _training(results: TableResults) -> list[tuple[str, str]]:
         found.append(("Further options", options))
     weights = _first(results, "perceptual")
     if weights:
-        found.append(("Frozen network F", weights if len(weights) < 64 else f"file with SHA-256 {weights}"))
+        found.append(("Frozen network F", _weights(results, weights)))
     maps = _first(results, "maps")
     if maps:
         found.append(("Pseudo maps", ", ".join(f"{key} {value}" for key, value in _leaves(maps))))
     return found
+
+
+def _weights(results: TableResults, identity: str) -> str:
+    """F's weights by name, and a file by its content: a name alone would not tell which."""
+    if len(identity) != SHA256_CHARACTERS:
+        return identity
+    path = Path(results.plan.training["perceptual_weights"].value)
+    is_given = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == identity
+    return f"{f'{path.parent.name}/{path.name}, ' if is_given else 'file with '}SHA-256 {identity}"
 
 
 def _shown_options(results: TableResults) -> str:
@@ -118,8 +130,8 @@ def _protocols(results: TableResults) -> list[tuple[str, str]]:
         result = next((one for one in all_results if one.protocol == protocol), None)
         if result is None:
             continue
-        rules = [result.describe[rule] for rule in ("summary", "threshold", "box", "iou") if rule in result.describe]
-        text = f"{' '.join(rules[:1])} In detail: {'; '.join(rules[1:])}"
+        rules = [result.describe[rule] for rule in ("threshold", "box", "iou") if rule in result.describe]
+        text = f"{result.describe.get('summary', '')} In detail: {'; '.join(rules)}".strip()
         if result.threshold_is_oracle:
             text += ". The threshold is chosen on the images that are scored, so the figures are upper estimates"
         found.append((f"Protocol {protocol}", text))

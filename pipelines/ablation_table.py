@@ -84,7 +84,7 @@ def write_tables(results: TableResults, out: Path) -> None:
             "title": _title(results),
             "summary": _summary(results),
             "statements": statements(results),
-            "paper_note": PAPER_NOTE,
+            "paper_note": _paper_note(sections),
             "warnings": results.warnings,
             "unfinished": _unfinished_elsewhere(results),
             "sections": [(section, _charts(results, arch=section.arch)) for section in sections],
@@ -94,6 +94,11 @@ def write_tables(results: TableResults, out: Path) -> None:
 
 def _title(results: TableResults) -> str:
     return f"The paper's tables on {results.plan.data.resolve().name}"
+
+
+def _paper_note(sections: Sequence[_Section]) -> str:
+    """What the paper's columns are; nothing where there are none."""
+    return PAPER_NOTE if any(any(table.is_paper) for section in sections for table in section.tables) else ""
 
 
 def _summary(results: TableResults) -> str:
@@ -285,7 +290,8 @@ def _markdown(results: TableResults, sections: Sequence[_Section]) -> str:
     elsewhere = _unfinished_elsewhere(results)
     if elsewhere:
         lines += ["", "## Without training", "", "Not in these tables:", "", *(f"- {text}" for text in elsewhere)]
-    return "\n".join([*lines, "", PAPER_NOTE, ""])
+    note = _paper_note(sections)
+    return "\n".join([*lines, *(["", note] if note else []), ""])
 
 
 def _markdown_table(table: _Table) -> list[str]:
