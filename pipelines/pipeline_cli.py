@@ -1,9 +1,10 @@
-"""Turns the words of ``wsol-pipeline`` into calls: demo, run, init. Imports what a command needs when it runs."""
+"""Turns the words of ``wsol-pipeline`` into calls: the demo, the table, a pipeline from one file. Imports late."""
 
 from pathlib import Path
 
 import click
 
+from pipelines.ablation_cli import table
 from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options, wants_debug
 
 __all__ = ["main"]
@@ -16,6 +17,9 @@ STAGE_NAMES = ("proposals", "training", "evaluation", "report")
 @common_options
 def main() -> None:
     """Run several steps of the system, one after the other."""
+
+
+main.add_command(table)
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
