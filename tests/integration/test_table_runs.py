@@ -1,4 +1,4 @@
-"""``wsol-pipeline table`` as a user runs it: stopped, with a failing run, gone on with, finished, asked otherwise."""
+"""``wsol-pipeline table`` as a user runs it: a run that fails, stopped, gone on with, finished, asked otherwise."""
 
 import json
 import os
@@ -13,31 +13,39 @@ from click.testing import CliRunner, Result
 
 from pipelines.pipeline_cli import main
 from pipelines.synthetic import make_clsloc_dataset
-from pipelines.train_cli import main as train_program
 from tests.integration.prep_command import REPOSITORY, propose
+from training.checkpoints import save_checkpoint
+from training.config import TrainConfig
+from training.model import LocalizationModel
 
-SHORT = "--input-size 64 --batch-size 4 --workers 0 --device cpu"
-TABLE = f"{SHORT} --archs alexnet-gap --rows gap,ours --seeds 0 --protocol cam --jobs 1 --bootstrap-samples 10"
-NAMES = ("baseline", "pseudo-map", "alexnet-gap gap seed 0", "alexnet-gap ours seed 0")
+# Two epochs of two steps, with a checkpoint after each: there is a moment to stop at.
+TABLE = (
+    "--archs alexnet-gap --rows ours --seeds 0 --protocol cam --input-size 64 --batch-size 4 --epochs 2 --workers 0 "
+    "--checkpoint-minutes 0 --keep-last 1 --device cpu --jobs 1 --bootstrap-samples 10"
+)
+NAME = "alexnet-gap ours seed 0"
 PROGRAM = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
 
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_torch_thread: None) -> tuple[object, ...]:
-    """Options that name a data set, its maps and a folder for the table; a checkpoint for F lies in ``f.pt``."""
+    """Options that name a data set, its maps and a folder for the table; F is read from ``f.pt``, which is none yet."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(name for name in os.environ if name.startswith("SLURM_"))):
         monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
     data = make_clsloc_dataset(tmp_path / "data", classes=2, train_per_class=4, val_per_class=2, size_px=(64, 80))
     for split in ("train", "val"):
         assert propose(data, tmp_path / "maps", split=split).exit_code == 0
-    words = ("--data", data, "--out", tmp_path / "f", "--method", "gap", "--epochs", 1, *SHORT.split())
-    assert CliRunner().invoke(train_program, [str(word) for word in words]).exit_code == 0
-    (checkpoint,) = (tmp_path / "f").glob("checkpoint-*.pt")
-    checkpoint.rename(tmp_path / "f.pt")
-    return ("--data", data, "--maps", tmp_path / "maps", "--out", tmp_path / "out", *TABLE.split())
+    weights = tmp_path / "f.pt"
+    weights.write_text("no weights")
+    folders = ("--data", data, "--maps", tmp_path / "maps", "--out", tmp_path / "out")
+    return (*folders, "--perceptual-weights", weights, *TABLE.split())
+
+
+def write_network(path: Path) -> None:
+    """A checkpoint of a small network with random weights, to stand for F."""
+    model = LocalizationModel("alexnet-gap", 2, batch_norm=True, decoder=False)
+    save_checkpoint(path, {"model": model.state_dict(), "config": TrainConfig(classes=2).as_json(), "step": 1})
 
 
 def table(*words: object) -> Result:
@@ -47,76 +55,67 @@ def table(*words: object) -> Result:
     return result
 
 
-def logged(folder: Path, program: str) -> int:
-    """How often a program was started in a run's folder."""
-    log = folder / ("train.log" if program == "wsol-train" else "evaluation.log")
-    return log.read_text().count(f"$ {program} ") if log.exists() else 0
+def lines_of_logs(out: Path) -> list[str]:
+    """Every line that was run, of all runs."""
+    logs = sorted(out.rglob("*.log"))
+    return [line for log in logs for line in log.read_text().splitlines() if line.startswith("$ ")]
 
 
 @pytest.mark.slow
-def test_stopped_failed_gone_on_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
+def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    gap, ours = out / "alexnet-gap" / "gap" / "seed-0", out / "alexnet-gap" / "ours" / "seed-0"
-    broken, good = tmp_path / "broken.pt", tmp_path / "f.pt"
-    broken.write_text("no weights")
-    often = ("--epochs", 2, "--checkpoint-minutes", 0)
+    run = out / "alexnet-gap" / "ours" / "seed-0"
 
-    # Stopped by SIGTERM while the first network trains.
-    words = ["table", *map(str, (*inputs, *often, "--perceptual-weights", broken))]
+    # F has no weights: the run fails, and is named with the reason that wsol-train gave.
+    result = table(*inputs)
+    assert result.exit_code == 1
+    reason = (run / "failure.txt").read_text().strip()
+    assert "f.pt" in reason
+    assert f"wsol-pipeline: error: 1 of 3 runs failed: {NAME}: {reason}" in result.output
+    text = (out / "table.md").read_text()
+    assert f"- {NAME}: failed: {reason}" in text and "2 of 3 runs are finished" in text
+
+    # Mended, and stopped by SIGTERM while it trains: that is no failure.
+    write_network(tmp_path / "f.pt")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
+        [sys.executable, "-c", PROGRAM, "table", *map(str, inputs)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while not any(gap.glob("checkpoint-*.pt")):
+    while not any(run.glob("checkpoint-*.pt")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "told to stop" in said and "Traceback" not in said
-    # What was finished before is in the table already, and what was stopped is no failure.
-    text = (out / "table.md").read_text()
-    assert "2 of 4 runs are finished" in text and "failed" not in text
-    assert not (gap / "evaluation" / "metrics.json").exists() and not (gap / "failure.txt").exists()
+    assert not (run / "failure.txt").exists() and not (run / "evaluation" / "metrics.json").exists()
 
-    # Gone on with; the other network cannot be trained with such weights, which stops nothing else.
-    result = table(*inputs, *often, "--perceptual-weights", broken)
-    assert result.exit_code == 1
-    assert "wsol-pipeline: error: 1 of 4 runs failed: alexnet-gap ours seed 0: " in result.output
-    reason = (ours / "failure.txt").read_text().strip()
-    assert "broken.pt" in reason
-    text = (out / "table.md").read_text()
-    assert f"- alexnet-gap ours seed 0: failed: {reason}" in text and "3 of 4 runs are finished" in text
-    assert (logged(out / "baseline", "wsol-eval"), logged(gap, "wsol-eval")) == (1, 1)
-
-    # The mended run goes on, the finished ones stay.
-    result = table(*inputs, *often, "--perceptual-weights", good)
+    # The same command goes on: what is finished stays.
+    result = table(*inputs)
     assert result.exit_code == 0, result.output
-    assert "3 of 4 runs are finished; 1 to do on cpu" in result.output
-    assert not (ours / "failure.txt").exists()
+    assert "2 of 3 runs are finished; 1 to do on cpu" in result.output
+    assert "at step " in (run / "train.log").read_text(), "not resumed"
     text = (out / "table.md").read_text()
-    assert "All 4 runs are finished" in text
-    metrics = json.loads((ours / "evaluation" / "metrics.json").read_text())
+    assert "All 3 runs are finished" in text
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     assert [result["localizer"] for result in metrics["results"]] == ["cam", "saliency", "cam*saliency"]
-    assert f"| {100 * metrics['results'][0]['gt_known_loc']['rate']:.2f} |" in text
-    assert json.loads((gap / "finished.json").read_text())["epochs"] == 2
+    assert f"| Ours (cam) | {100 * metrics['results'][0]['gt_known_loc']['rate']:.2f} |" in text
+    pseudo = json.loads((out / "pseudo-map" / "evaluation" / "metrics.json").read_text())
+    assert f"| pseudo-map (no training) | {100 * pseudo['results'][0]['gt_known_loc']['rate']:.2f} |" in text
 
     # Given again it runs nothing, and writes the same bytes.
-    before = {path.name: path.read_bytes() for path in out.glob("table.*")}
-    started = [logged(folder, program) for folder in (gap, ours) for program in ("wsol-train", "wsol-eval")]
-    result = table(*inputs, *often, "--perceptual-weights", good)
-    assert result.exit_code == 0 and "4 of 4 runs are finished; 0 to do" in result.output
+    before, ran = {path.name: path.read_bytes() for path in out.glob("table.*")}, lines_of_logs(out)
+    result = table(*inputs)
+    assert result.exit_code == 0 and "3 of 3 runs are finished; 0 to do" in result.output
     assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
 
-    # Asked for with other settings it touches nothing, and names what differs.
-    result = table(*inputs, "--epochs", 3, "--perceptual-weights", good)
+    # Asked for with other settings it leaves the run alone, and names what differs.
+    result = table(*inputs, "--epochs", 3)
     assert result.exit_code == 1
-    assert f"alexnet-gap gap seed 0: not run: {gap} was made with other settings (--epochs: 2 there, 3 now)" in (
-        result.output
-    )
-    assert "2 of 4 runs failed" in result.output
-    assert "failed: " in (out / "table.md").read_text()
-    assert started == [logged(folder, program) for folder in (gap, ours) for program in ("wsol-train", "wsol-eval")]
+    refusal = f"{run} was made with other settings (--epochs: 2 there, 3 now); use another --out"
+    assert f"{NAME}: not run: {refusal}" in result.output
+    assert f"- {NAME}: failed: {refusal}" in (out / "table.md").read_text()
+    assert lines_of_logs(out) == ran
