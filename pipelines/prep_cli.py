@@ -20,6 +20,7 @@ from pipelines.command_line import (
 if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, ShardReport, Summary
     from pseudo_maps.map_config import MapConfig
+    from pseudo_maps.verify import Problem
 
 __all__ = ["main"]
 
@@ -39,6 +40,8 @@ GEODESIC_OPTIONS = {
     "boundary_model": "--boundary-model",
     "weighting": "--weighting",
 }
+LEFTOVERS = ("temporary", "stray")
+"""Kinds of problem that are over when the file is gone."""
 
 data_option = click.option(
     "--data",
@@ -249,7 +252,7 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
     help="Root of the data set: also check that every image has its row.",
 )
 @layout_option
-@click.option("--repair", is_flag=True, help="Remove bad shards and leftovers so that a rerun makes them again.")
+@click.option("--repair", is_flag=True, help="Remove bad shards and leftovers, so that a rerun makes them again.")
 @common_options
 def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
     """Read every shard in FOLDER whole and list what is wrong: damage, gaps, strangers.
@@ -257,7 +260,8 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
     Exit 1 when there is anything.
     """
     from pseudo_maps.manifest import found_splits
-    from pseudo_maps.verify import REPAIRABLE_KINDS, repair_folder, verify_folder
+    from pseudo_maps.repair import repair_folder
+    from pseudo_maps.verify import verify_folder
 
     chosen = splits or tuple(found_splits(folder))
     expected = None
@@ -270,16 +274,48 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
         problems = verify_folder(folder, splits=chosen or None, expected_ids=expected, progress=progress.reach)
     for problem in problems:
         click.echo(f"{problem.kind}: {problem.path}: {problem.message}")
-    if repair and problems:
-        for path in repair_folder(problems):
+    removed: set[Path] = set()
+    if repair:
+        done = repair_folder(problems)
+        removed.update(done.removed)
+        for path in done.removed:
             click.echo(f"removed {path}")
-    if problems:
-        bad = any(problem.kind in REPAIRABLE_KINDS for problem in problems)
-        raise RuntimeError(
-            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {folder}"
-            + ("; --repair removes what is bad, then run wsol-prep proposals again" if bad and not repair else "")
-        )
-    click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
+        for path, reason in done.left:
+            click.echo(f"left {path}: {reason}")
+    # A leftover that is gone leaves nothing to do, a shard that is gone has to be made again.
+    remaining = [found for found in problems if found.kind not in LEFTOVERS or found.path not in removed]
+    if not remaining:
+        click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
+        return
+    _echo_next(remaining, folder=folder, data=data, layout=layout, expected=expected, removed=removed)
+    advice = ""
+    if not repair and any(problem.judged is not None for problem in problems):
+        advice = "; --repair removes what is bad, then run wsol-prep proposals again"
+    elif removed:
+        advice = f"; removed {len(removed)} {'file' if len(removed) == 1 else 'files'}"
+    raise RuntimeError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {folder}{advice}")
+
+
+def _echo_next(
+    problems: list[Problem],
+    *,
+    folder: Path,
+    data: Path | None,
+    layout: str,
+    expected: dict[str, list[str]] | None,
+    removed: set[Path],
+) -> None:
+    """Name the command that makes what is missing by now, for every split whose manifest is as it should be."""
+    from pipelines.rerun_command import rerun_command
+    from pseudo_maps.manifest import read_manifest
+
+    unclear = {problem.split for problem in problems if problem.kind in ("manifest", "data")}
+    wanted = {found.split for found in problems if found.kind == "missing" or found.path in removed}
+    for split in sorted(wanted - unclear - {""}):
+        images = None if expected is None else len(expected[split])
+        manifest = read_manifest(folder, split)
+        line, note = rerun_command(manifest, out=folder, data=data, layout=layout, images=images)
+        click.echo(f"next: {line}" + (f"  ({note})" if note else ""))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
