@@ -17,7 +17,7 @@ written, hashed and renamed within seconds, and a journal grows with every image
 _CLOCK_TOLERANCE_S = 60.0
 """The clock of a file server and that of a host may differ; a process id is not given again that quickly."""
 
-_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.journal(?:\.(?P<host>[^.].*)\.(?P<pid>\d+))?(?:\.tmp)?")
+_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.journal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,9 @@ class PartialFile:
     target: str
     """Name of the shard, checksum or manifest that it is made for."""
     host: str
-    """Host of the process that writes it, empty when the name does not tell."""
+    """Host of the process that writes it."""
     process: int
-    """Process id on that host, -1 when the name does not tell."""
+    """Process id on that host."""
     is_journal: bool
     """Whether it keeps finished images for the next run, so that it is of use until its shard is there."""
 
@@ -46,7 +46,7 @@ def parse_partial_name(name: str) -> PartialFile | None:
     """
     journal = _JOURNAL_NAME.fullmatch(name)
     if journal is not None:
-        host, process = journal["host"] or "", int(journal["pid"] or -1)
+        host, process = journal["host"], int(journal["pid"])
         return PartialFile(target=journal["target"], host=host, process=process, is_journal=True)
     temporary = parse_temporary_name(name)
     if temporary is None:

@@ -383,8 +383,7 @@ def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
             own = target == f"{split}.manifest.json" or _split_of_shard(target.removesuffix(".sha256")) == split
             useful = partial.is_journal and target not in present
             if own and not useful and is_abandoned(path):
-                of = f"process {partial.process} on {partial.host}" if partial.host else "a run"
-                message = f"was left by {of} and is of no use"
+                message = f"was left by process {partial.process} on {partial.host} and is of no use"
                 problems.append(
                     Problem(path=path, kind="temporary", message=message, split=split, judged=file_state(path))
                 )

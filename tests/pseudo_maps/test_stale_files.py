@@ -113,8 +113,7 @@ def test_only_names_of_files_in_the_making_can_be_asked_about(tmp_path: Path) ->
     ("name", "host", "process", "is_journal"),
     [
         (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12, False),
-        (".val-00000-of-00003.h5.journal", "", -1, True),
-        (".val-00000-of-00003.h5.journal.node-7.cluster.12", "node-7.cluster", 12, True),
+        (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12, True),
     ],
 )
 def test_names_tell_whose_a_file_is(name: str, host: str, process: int, is_journal: bool) -> None:

@@ -226,15 +226,15 @@ def test_temporary_files_and_journals(folder, shard, dead_pid):
     in_use = [
         f".{shard.name}.{host}.{os.getpid()}.tmp",
         f".{shard.name}.sha256.{host}.{os.getpid()}.tmp",
-        f".{shard.name}.journal.{host}.{os.getpid()}",
+        f".{shard.name}.{host}.{os.getpid()}.0123abcd.journal",
         ".val.manifest.json.node8.14.tmp",
     ]
-    useful = [f".{missing.name}.journal", f".{missing.name}.journal.{host}.{dead_pid}"]
+    useful = [f".{missing.name}.node7.12.0123abcd.journal", f".{missing.name}.{host}.{dead_pid}.0123abcd.journal"]
     others = ["notes.txt", ".hidden.tmp", "val-00000-of-00003.npy", ".train-00000-of-00001.h5.elsewhere.7.tmp"]
     stale = [
         f".{shard.name}.{host}.{dead_pid}.tmp",
-        f".{shard.name}.journal",
-        f".{shard.name}.journal.{host}.{dead_pid}",
+        f".{shard.name}.node7.12.0123abcd.journal",
+        f".{shard.name}.{host}.{dead_pid}.0123abcd.journal",
         f".{shard.name}.sha256.node7.h5.12.tmp",
         ".val.manifest.json.node7.13.tmp",
     ]
