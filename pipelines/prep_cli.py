@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, ShardReport, Summary
     from pseudo_maps.map_config import MapConfig
 
-__all__ = ["main"]
+__all__ = ["data_option", "layout_option", "main"]
 
 # The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
 # every typing error would cost; a test compares them with the definitions.
