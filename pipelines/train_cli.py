@@ -17,7 +17,7 @@ from pipelines.command_line import (
     SingleCommand,
     common_options,
 )
-from pipelines.prep_cli import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option
 
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
