@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import distributed
@@ -11,7 +11,7 @@ __all__ = ["WORKER_WAIT_S", "run_on_dask"]
 
 WORKER_WAIT_S = 600.0
 """Seconds without any worker after which the run is given up; a batch system may take minutes to start one."""
-_CONNECT_LIMIT_S = 30.0
+CONNECT_LIMIT_S = 15.0
 _LOOK_INTERVAL_S = 1.0
 _AHEAD = 2
 """Tasks given to the scheduler for each thread of a worker: one at work and one to begin at once. A task holds the
@@ -25,8 +25,9 @@ def run_on_dask(
     scheduler: str,
     max_losses: int,
     on_event: Callable[..., None],
+    connect_limit_s: float = CONNECT_LIMIT_S,
     worker_wait_s: float = WORKER_WAIT_S,
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Results of ``function`` over ``tasks``, each as soon as it is there, in no particular order.
 
     Parameters
@@ -38,6 +39,8 @@ def run_on_dask(
         died (it tries four workers each time).
     on_event
         Called with keywords when that happens.
+    connect_limit_s
+        Seconds to wait for the scheduler's first answer.
     worker_wait_s
         Seconds to wait while the scheduler has no worker.
 
@@ -47,7 +50,7 @@ def run_on_dask(
         No scheduler answers, there is no worker for too long, or workers die again and again.
     """
     try:
-        client = distributed.Client(scheduler, timeout=_CONNECT_LIMIT_S, set_as_default=False)
+        client = distributed.Client(scheduler, timeout=connect_limit_s, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no dask scheduler answers at {scheduler} ({error})") from error
     with client:

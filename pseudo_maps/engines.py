@@ -3,7 +3,7 @@
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -30,7 +30,7 @@ _NEEDED_PACKAGES = {
 """Engine, the module it needs, and what to install for it."""
 
 MAX_LOSSES = 10
-"""Workers lost one after the other without a finished task in between, before the run is given up."""
+"""Enough for every worker of a machine to be lost once; a task of a shard that is well takes a minute."""
 
 
 def run_tasks(
@@ -40,8 +40,9 @@ def run_tasks(
     jobs: int,
     backend: str,
     scheduler: str | None = None,
+    max_losses: int = MAX_LOSSES,
     on_event: Callable[..., None] | None = None,
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Results of ``function`` over ``tasks``, each as soon as it is there, in no particular order.
 
     Parameters
@@ -54,6 +55,8 @@ def run_tasks(
         A key of ``BACKENDS``.
     scheduler
         Address of the dask scheduler, ``tcp://HOST:PORT``.
+    max_losses
+        Workers lost without a finished task in between before the run is given up.
     on_event
         Called with keywords when workers were lost.
 
@@ -79,10 +82,10 @@ def run_tasks(
             raise ValueError("backend dask: expected the address of its scheduler (--scheduler tcp://HOST:PORT)")
         from pseudo_maps.dask_engine import run_on_dask
 
-        return run_on_dask(function, tasks, scheduler=scheduler, max_losses=MAX_LOSSES, on_event=note)
+        return run_on_dask(function, tasks, scheduler=scheduler, max_losses=max_losses, on_event=note)
     if backend in ("ray", "spark"):
         _register(backend)
-    return _run_with_joblib(function, tasks, jobs=jobs, backend=backend, on_event=note)
+    return _run_with_joblib(function, tasks, jobs=jobs, backend=backend, max_losses=max_losses, on_event=note)
 
 
 def _ignore(**_event: object) -> None:
@@ -114,8 +117,9 @@ def _run_with_joblib(
     *,
     jobs: int,
     backend: str,
+    max_losses: int,
     on_event: Callable[..., None],
-) -> Iterator[Any]:
+) -> Generator[Any]:
     waiting = dict(enumerate(tasks))
     losses = 0
     while waiting:
@@ -127,7 +131,7 @@ def _run_with_joblib(
         except BrokenProcessPool as error:
             losses += 1
             on_event(event="lost-worker", error=str(error).splitlines()[0], losses=losses)
-            if losses >= MAX_LOSSES:
+            if losses >= max_losses:
                 raise RuntimeError(
                     f"a worker process died {losses} times without finishing anything in between; what is finished is "
                     "kept. Is there too little memory for --jobs?"
@@ -136,7 +140,7 @@ def _run_with_joblib(
 
 def _run_once(
     function: Callable[[Any], Any], tasks: dict[int, Any], *, jobs: int, backend: str
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any]]:
     loky = backend == "loky"
     threads = {"inner_max_num_threads": 1} if loky else {}
     with joblib.parallel_config(backend=backend, n_jobs=jobs, **threads):

@@ -256,10 +256,11 @@ def generate_maps(
             )
             for shard in plan.to_do
         ]
+        reports = run_tasks(
+            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+        )
         try:
-            for report in run_tasks(
-                make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
-            ):
+            for report in reports:
                 if report.error:
                     log.write(event="stopped", shard=report.name, error=report.error)
                     raise GenerationError(report.error)
@@ -269,7 +270,10 @@ def generate_maps(
                 if on_shard is not None:
                     on_shard(report)
         finally:
+            reports.close()
             end_idle_children()
+            # Workers that were ended in the middle of writing cannot do it themselves.
+            remove_stale_temporaries(run.out)
     log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
 

@@ -1,99 +1,12 @@
-"""Turns requests on a pipe into saliency maps: the process that does the images of one worker, and may die of them.
+"""Turns image files into saliency maps for the process that started it: ``python -m pseudo_maps.map_child``."""
 
-``pseudo_maps.supervision`` starts it, names the images one after the other and watches it. Frames (``frames``) come in:
-
-- ``{"configure": MapConfig as JSON, "root": str, "boundary_model": str or null}``
-- ``{"make": number, "record": ImageRecord as JSON}``
-
-and go out, in the order of the requests:
-
-- ``{"ready": true}`` once everything is imported;
-- ``{"made": number, "row": MapRow as JSON, "message": str}`` with the compressed map beside it.
-"""
-
-import fcntl
-import os
-import select
-import signal
-import sys
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
-from typing import BinaryIO
-
-from pseudo_maps.frames import FrameBuffer, encode_frame
 from pseudo_maps.map_config import MapConfig
-from pseudo_maps.map_making import MadeMap, make_map
-from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import compress_map
+from pseudo_maps.map_making import make_map
+from pseudo_maps.serving import serve
 from pseudo_maps.worker_process import prepare_worker_process
 
-__all__ = ["serve"]
-
-_READ_BYTES = 1 << 16
-_OOM_SCORE = "500"
-"""Of 1000: when the machine runs out of memory, the kernel ends this process rather than the one that watches it."""
-
-
-def serve(make: Callable[..., MadeMap]) -> None:
-    """Make the maps that are asked for until there is nobody left to ask.
-
-    Parameters
-    ----------
-    make
-        ``make_map``, or what stands for it.
-    """
-    requests, results = _claim_pipes()
-    _die_with_the_parent(int(sys.argv[1]))
-    with suppress(OSError):
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(_OOM_SCORE)
-    prepare_worker_process()
-    _send(results, encode_frame({"ready": True}))
-    buffer = FrameBuffer()
-    settings = {}
-    while data := os.read(requests, _READ_BYTES):
-        buffer.feed(data)
-        while (frame := buffer.next_frame()) is not None:
-            header = frame[0]
-            if "configure" in header:
-                settings = {
-                    "config": MapConfig.from_json(header["configure"]),
-                    "root": header["root"],
-                    "boundary_model": header["boundary_model"],
-                }
-                continue
-            made = make(ImageRecord(**header["record"]), **settings)
-            head = {"made": header["make"], "row": asdict(made.row), "message": made.message}
-            _send(results, encode_frame(head, compress_map(made.map_uint8)))
-
-
-def _send(results: BinaryIO, frame: bytes) -> None:
-    results.write(frame)
-    results.flush()
-
-
-def _claim_pipes() -> tuple[int, BinaryIO]:
-    """Keep standard input and output for the frames; what a library prints goes to standard error."""
-    requests, results = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    return requests, os.fdopen(results, "wb")
-
-
-def _die_with_the_parent(lifeline: int) -> None:
-    """End this process at once when the parent is gone, also in the middle of a loop in compiled code.
-
-    The parent holds the other end of the pipe ``lifeline`` and never writes. When it dies the kernel sends SIGIO,
-    whose default is to end the process. ``PR_SET_PDEATHSIG`` would do so already at the end of the *thread* that
-    started this process, and dask's workers start it from a thread of a pool.
-    """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
+__all__: list[str] = []
 
 if __name__ == "__main__":
-    serve(make_map)
+    prepare_worker_process()
+    serve(make_map, read_configuration=MapConfig.from_json)

@@ -2,33 +2,20 @@
 
 import os
 import traceback
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps.failures import row_of
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.map_config import MapConfig
+from pseudo_maps.outcomes import MadeMap, row_of
 from pseudo_maps.proposals import ProposalConfig, propose
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
 from pseudo_maps.selective_search import average_boxes, selective_search_boxes
-from pseudo_maps.shards import STATUS_OK, MapRow, quantise_map
+from pseudo_maps.shards import STATUS_OK, quantise_map
 
-__all__ = ["MadeMap", "make_map", "saliency_map"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeMap:
-    """The outcome for one image: always a row, and a map that is all zero unless the status is ok."""
-
-    map_uint8: npt.NDArray[np.uint8]
-    """(map_size, map_size) uint8, peak 255."""
-    row: MapRow
-    """What the shard's table says of the image."""
-    message: str
-    """What went wrong, empty when nothing did."""
+__all__ = ["make_map", "saliency_map"]
 
 
 def saliency_map(

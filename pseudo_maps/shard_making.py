@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pseudo_maps._shard_layout import PROVENANCE_KEYS, differences
-from pseudo_maps.failures import row_of
 from pseudo_maps.manifest import ManifestMismatch
+from pseudo_maps.outcomes import row_of
 from pseudo_maps.progress_files import ShardProgress
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shard_journal import ShardJournal, shard_digest

@@ -76,7 +76,7 @@ class ChildStartError(RuntimeError):
 
 
 class ChildDeath(Exception):
-    """The child process has ended although it was asked for an image; ``status`` is a key of ``failures.DEATHS``."""
+    """The child process has ended although it was asked for an image; ``status`` is a key of ``outcomes.DEATHS``."""
 
     def __init__(self, status: str, message: str, *, killed: bool = False) -> None:
         super().__init__(message)
@@ -118,7 +118,7 @@ class ImageDeath:
     index: int
     """Its number among the images asked for."""
     status: str
-    """A key of ``failures.DEATHS``."""
+    """A key of ``outcomes.DEATHS``."""
     message: str
     """How the child ended, and the end of what it printed."""
     killed: bool
@@ -326,7 +326,7 @@ def make_images(
     images
         Numbers and records.
     settings
-        ``configure``, ``root`` and ``boundary_model`` as ``map_child`` wants them.
+        ``configure``, ``root`` and ``boundary_model`` as ``serving`` wants them.
     limits
         What one image may cost.
     module

@@ -1,9 +1,14 @@
-"""Names the ways in which an image can end without a map, and turns records into rows of the shard's table."""
+"""Names what can become of an image, and turns records into rows of the shard's table. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapRow
 
-__all__ = ["DEATHS", "FAILURES", "row_of"]
+__all__ = ["DEATHS", "FAILURES", "MadeMap", "row_of"]
 
 DEATHS = {
     "crashed": "the process that worked on the image ended by itself or was killed",
@@ -21,6 +26,18 @@ FAILURES = {
     "error": "an unexpected error; the run log has its traceback",
 }
 """Status codes of images without a map, and their meaning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeMap:
+    """The outcome for one image: always a row, and a map that is all zero unless the status is ok."""
+
+    map_uint8: npt.NDArray[np.uint8]
+    """(map_size, map_size) uint8, peak 255."""
+    row: MapRow
+    """What the shard's table says of the image."""
+    message: str
+    """What went wrong, empty when nothing did."""
 
 
 def row_of(record: ImageRecord, *, height: int, width: int, peak: float, proposals: int, status: str) -> MapRow:
