@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import distributed
@@ -13,6 +14,9 @@ WORKER_WAIT_S = 600.0
 """Seconds without any worker after which the run is given up; a batch system may take minutes to start one."""
 CONNECT_LIMIT_S = 15.0
 _LOOK_INTERVAL_S = 1.0
+"""Seconds between two questions to the scheduler after its workers."""
+_POLL_INTERVAL_S = 0.05
+"""Seconds between two looks at the futures, which asks nobody."""
 _AHEAD = 2
 """Tasks given to the scheduler for each thread of a worker: one at work and one to begin at once. A task holds the
 records of a whole shard (about 200 KB), so not all are given at the start."""
@@ -55,13 +59,15 @@ def run_on_dask(
         raise RuntimeError(f"no dask scheduler answers at {scheduler} ({error})") from error
     with client:
         waiting, futures = deque(tasks), dict[distributed.Future, Any]()
-        losses = 0
-        worker_seen_s = time.monotonic()
+        losses, threads = 0, 0
+        looked_s = worker_seen_s = time.monotonic() - _LOOK_INTERVAL_S
         while waiting or futures:
-            threads = sum(_threads(client).values())
+            now_s = time.monotonic()
+            if now_s - looked_s >= _LOOK_INTERVAL_S:
+                looked_s, threads = now_s, sum(_threads(client).values())
             if threads:
-                worker_seen_s = time.monotonic()
-            elif time.monotonic() - worker_seen_s > worker_wait_s:
+                worker_seen_s = now_s
+            elif now_s - worker_seen_s > worker_wait_s:
                 raise RuntimeError(
                     f"the dask scheduler at {scheduler} has had no worker for {worker_wait_s:g} s; what is finished is "
                     "kept. Start workers (dask worker ADDRESS), then the same command goes on"
@@ -70,24 +76,27 @@ def run_on_dask(
                 task = waiting.popleft()
                 # pure=False: the same task given again is done again, not answered from memory.
                 futures[client.submit(function, task, pure=False)] = task
-            for future in _wait_for_some(list(futures)):
+            done = [future for future in futures if future.done()]
+            if not done:
+                time.sleep(_POLL_INTERVAL_S)
+            for future in done:
                 task = futures.pop(future)
-                failure = future.exception() if future.status == "error" else None
-                if future.status == "finished":
-                    losses = 0
-                    yield future.result()
-                elif failure is None or isinstance(failure, distributed.KilledWorker):
+                try:
+                    # A result that is lost with its worker is made again, by a worker that there has to be.
+                    result = future.result(timeout=worker_wait_s)
+                except (distributed.KilledWorker, CancelledError, TimeoutError) as error:
                     losses += 1
-                    reason = f"dask gave up a task: {failure or future.status}".splitlines()[0]
+                    reason = f"dask gave up a task: {error!r}".splitlines()[0]
                     on_event(event="lost-worker", error=reason, losses=losses)
                     if losses >= max_losses:
                         raise RuntimeError(
                             f"dask's workers died {losses} times without finishing anything in between; what is "
                             "finished is kept. Do they have enough memory?"
-                        ) from failure
+                        ) from error
                     waiting.append(task)
                 else:
-                    raise failure
+                    losses = 0
+                    yield result
 
 
 def _threads(client: distributed.Client) -> dict[str, int]:
@@ -96,15 +105,3 @@ def _threads(client: distributed.Client) -> dict[str, int]:
         return dict(client.nthreads())
     except (OSError, TimeoutError):
         return {}
-
-
-def _wait_for_some(futures: list[distributed.Future]) -> list[distributed.Future]:
-    """Those of the futures that are done, after a wait of a second if none is."""
-    if not futures:
-        time.sleep(_LOOK_INTERVAL_S)
-        return []
-    try:
-        done = distributed.wait(futures, timeout=_LOOK_INTERVAL_S, return_when="FIRST_COMPLETED").done
-    except TimeoutError:
-        return []
-    return list(done)

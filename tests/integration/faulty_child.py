@@ -15,7 +15,8 @@ from pseudo_maps.outcomes import MadeMap, row_of
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.serving import serve
 
-SLOW_S = 0.02
+SLOW_S = 0.01
+"""Long enough for a kill to find most of these images at work."""
 
 
 def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | None) -> MadeMap:
@@ -34,13 +35,16 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
             kept.append(np.ones(1 << 22))
     elif fault == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "thrice" and (tries := len(list(Path(root).glob(f"{name}.*")))) < 3:
+        Path(root, f"{name}.{tries}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "slow":
+        time.sleep(SLOW_S)
     elif fault == "once" and not once.exists():
         once.touch()
         os.abort()
     elif fault == "noise":
         os.write(1, b"what a library prints\n")
-    elif fault == "slow":
-        time.sleep(SLOW_S)
     size = config["map_size"]
     seed = sum(name.encode())
     map_uint8 = np.random.default_rng(seed).integers(0, 256, size=(size, size), dtype=np.uint8)

@@ -90,9 +90,9 @@ def test_waiting_for_the_caller_is_not_the_images_time() -> None:
     images = [(number, ImageRecord(image_id=str(number), path=str(number))) for number in range(3)]
     settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
     found = []
-    for event in make_images(images, settings=settings, limits=ImageLimits(time_s=0.5), module=CHILD):
+    for event in make_images(images, settings=settings, limits=ImageLimits(time_s=1.5), module=CHILD):
         found.append(event)
-        time.sleep(0.8)
+        time.sleep(1.7 if len(found) == 1 else 0)
     assert all(isinstance(event, MadeImage) for event in found)
 
 
