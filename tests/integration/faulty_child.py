@@ -38,6 +38,9 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
     elif fault == "thrice" and (tries := len(list(Path(root).glob(f"{name}.*")))) < 3:
         Path(root, f"{name}.{tries}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "counted":
+        Path(root, f"{name}.{len(list(Path(root).glob(f'{name}.*')))}").touch()
+        os.abort()
     elif fault == "slow":
         time.sleep(SLOW_S)
     elif fault == "once" and not once.exists():

@@ -1,6 +1,5 @@
 """Whatever dies, hangs or is broken: every good image's map is that of an undisturbed run, and the run ends."""
 
-import json
 import random
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from pseudo_maps.generation import RunConfig, Summary, generate_maps, plan_run
 from pseudo_maps.map_config import MapConfig
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shard_journal import ShardJournal, shard_digest
+from pseudo_maps.shard_making import TRIES
 from pseudo_maps.shards import MapIndex, make_provenance
 from pseudo_maps.supervision import ImageDeath, ImageLimits
 from pseudo_maps.verify import verify_folder
@@ -28,7 +28,8 @@ from tests.integration.faulty_run import IMAGES, SHARD_SIZE
 
 RUNS_KILLED = 20
 CHILD = "tests.integration.faulty_child"
-LIMITS = ImageLimits(time_s=3.0, memory_mb=400)
+LIMITS = ImageLimits(time_s=8.0, memory_mb=400)
+"""The time lets a busy machine fill the memory."""
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_images_that_end_their_process_cost_only_themselves(
     assert summary.log_path is not None
     log = summary.log_path.read_text()
     assert (
-        "SIGSEGV" in log and "exited with code 7" in log and "took longer than 3 s" in log and "limit of 400 MB" in log
+        "SIGSEGV" in log and "exited with code 7" in log and "took longer than 8 s" in log and "limit of 400 MB" in log
     )
 
 
@@ -179,21 +180,19 @@ def test_an_image_whose_process_others_killed_three_times_is_still_made(tmp_path
     assert len(list(tmp_path.glob("thrice-1.*"))) == 3
 
 
-def test_a_death_before_the_whole_run_was_killed_still_counts(tmp_path: Path, undisturbed: MapIndex) -> None:
-    # The journal of an earlier try: two images finished, one died. Its process number is nobody's.
-    records = faulty_records(disturbed=True)[:9]
-    out = tmp_path / "maps"
-    out.mkdir()
-    shard = out / "val-00000-of-00003.h5"
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_death_in_an_earlier_run_counts(tmp_path: Path, earlier: int) -> None:
+    records = [ImageRecord(image_id=name, path=name) for name in ("good-1", "counted-1", "good-2")]
+    run = RunConfig(root=tmp_path, out=tmp_path / "maps", child_module=CHILD, backend="sequential")
+    plan = plan_run(records, split="val", config=CONFIG, run=run)
+    run.out.mkdir()
     digest = shard_digest(records, provenance=make_provenance(CONFIG.as_json()))
-    died = ImageDeath(index=1, status="crashed", message="earlier", killed=False)
-    with ShardJournal(shard, digest=digest) as journal:
-        journal.add(died)
-    make_faulty(tmp_path, out, disturbed=True)
-    check_faulty(out, undisturbed)
-    events = [json.loads(line) for line in next((out / "logs").iterdir()).read_text().splitlines()]
-    (line,) = (event for event in events if event.get("image_id") == "01")
-    assert line["status"] == "crashed" and "SIGSEGV" in line["message"]
+    with ShardJournal(run.out / "val-00000-of-00001.h5", digest=digest) as journal:
+        for _ in range(earlier):
+            journal.add(ImageDeath(index=1, status="crashed", message="earlier", killed=False))
+    assert generate_maps(records, plan=plan, config=CONFIG, run=run).counts == {"ok": 2, "crashed": 1}
+    assert len(list(tmp_path.glob("counted-1.*"))) == TRIES - earlier
+    assert list(run.out.glob(".*")) == []
 
 
 def test_a_child_that_does_not_start_stops_the_run_and_costs_no_image(tmp_path: Path) -> None:
