@@ -1,0 +1,92 @@
+"""Prints what supervision, journal and HDF5 writing cost beside the proposals themselves, as a share of CPU time.
+
+Both ways do the same images on one core: a bare loop of ``make_map``, and ``make_shard`` as a worker runs it, with its
+child process, journal and committed shard. CPU seconds of all processes are counted, start-up left out (each way does
+the first images once before), because other work on the machine changes elapsed time more than the effect. The
+rounds alternate; the smallest of each way counts.
+
+    python benchmarks/supervision.py --images FOLDER --rounds 5
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from pseudo_maps.map_config import MapConfig
+from pseudo_maps.map_making import make_map
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shard_making import ShardTask, make_shard
+from pseudo_maps.supervision import ImageLimits, end_idle_children
+from pseudo_maps.worker_process import prepare_worker_process
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of its children, running ones included."""
+    total = sum(os.times()[:4])
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            words = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            total += (int(words[11]) + int(words[12])) / TICKS
+    return total
+
+
+def bare_loop(records: list[ImageRecord], *, root: Path, config: MapConfig) -> float:
+    """CPU seconds of the maps alone."""
+    start = cpu_s()
+    for record in records:
+        made = make_map(record, root=str(root), config=config)
+        if made.message:
+            raise ValueError(made.message)
+    return cpu_s() - start
+
+
+def supervised(records: list[ImageRecord], *, root: Path, config: MapConfig) -> float:
+    """CPU seconds of the maps in a child process, journalled and committed as a shard."""
+    with tempfile.TemporaryDirectory() as folder:
+        task = ShardTask(
+            path=Path(folder) / "val-00000-of-00001.h5",
+            records=tuple(records),
+            root=str(root),
+            configuration=config.as_json(),
+            boundary_model=None,
+            limits=ImageLimits(),
+        )
+        start = cpu_s()
+        report = make_shard(task)
+        elapsed_s = cpu_s() - start
+    if report.error or report.failures:
+        raise ValueError(report.error or report.failures[0])
+    return elapsed_s
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--limit", type=click.IntRange(min=1), default=200, help="Only the first images.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5)
+def main(images: Path, limit: int, rounds: int) -> None:
+    prepare_worker_process()
+    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
+    records = [ImageRecord(image_id=path.stem, path=path.relative_to(images).as_posix()) for path in paths]
+    ways = {"make_map alone": bare_loop, "supervised shard": supervised}
+    config = MapConfig(weighting="objectness")
+    for way in ways.values():
+        way(records[:3], root=images, config=config)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name].append(way(records, root=images, config=config))
+    end_idle_children()
+    print(f"{len(records)} images of {images.name}, {rounds} rounds, ms of CPU an image (smallest, all)")
+    for name, found in times.items():
+        shown = " ".join(f"{1e3 * seconds / len(records):.1f}" for seconds in found)
+        print(f"  {name:18} {1e3 * min(found) / len(records):8.2f}   {shown}")
+    bare_s, supervised_s = (min(found) for found in times.values())
+    print(f"  overhead           {100 * (supervised_s / bare_s - 1):8.2f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A run of many images without files, to be killed: ``python -m tests.integration.faulty_run OUT JOBS [ADDRESS]``.
+
+As ``wsol-prep proposals``, but for what makes a map, so that a try starts in a second and not in three.
+"""
+
+import sys
+from pathlib import Path
+
+from pseudo_maps.generation import RunConfig, generate_maps, plan_run
+from pseudo_maps.map_config import MapConfig
+from pseudo_maps.records import ImageRecord
+
+IMAGES, SHARD_SIZE = 240, 24
+CONFIG = MapConfig(map_size=16)
+
+
+def main(out: Path, jobs: int, scheduler: str | None) -> None:
+    records = [ImageRecord(image_id=f"{number:03d}", path=f"slow-{number}") for number in range(IMAGES)]
+    run = RunConfig(
+        root=out,
+        out=out,
+        jobs=jobs,
+        backend="loky" if scheduler is None else "dask",
+        scheduler=scheduler,
+        child_module="tests.integration.faulty_child",
+    )
+    plan = plan_run(records, split="val", config=CONFIG, run=run, shard_size=SHARD_SIZE)
+    seen = []
+    summary = generate_maps(
+        records, plan=plan, config=CONFIG, run=run, on_images=lambda done, failed: seen.append((done, failed))
+    )
+    assert sum(done for done, _ in seen) == plan.images_to_do
+    assert summary.counts == {"ok": IMAGES}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)

@@ -1,0 +1,131 @@
+"""A real dask scheduler and two workers on 127.0.0.1: the same bytes as without, also when workers die."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fault_runs import (
+    DEADLINE_S,
+    REPOSITORY,
+    contents,
+    finish,
+    kill_one_at_random,
+    start_run,
+    wait_for_an_image,
+)
+
+pytest.importorskip("distributed", reason="needs dask: pip install 'saliency-aware-wsol[dask]'")
+
+from pseudo_maps.dask_engine import run_on_dask  # after the skip
+
+
+class Cluster:
+    """A scheduler and two workers in a process group of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.processes: list[subprocess.Popen] = []
+        self.group = 0
+        self._folder = folder
+        file = folder / "scheduler.json"
+        self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+        give_up = time.monotonic() + DEADLINE_S
+        while not file.exists() or not file.read_text().strip():
+            assert time.monotonic() < give_up and self.processes[0].poll() is None, self.log()
+            time.sleep(0.05)
+        self.address = json.loads(file.read_text())["address"]
+
+    def start_worker(self) -> None:
+        where = ("--local-directory", self._folder, "--host", "127.0.0.1")
+        self._start("dask_worker", self.address, "--nthreads", "1", "--no-dashboard", *where)
+
+    def _start(self, program: str, *words: object) -> None:
+        with (self._folder / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{program}", *map(str, words)],
+                cwd=self._folder,
+                # From the test's folder the workers find the package where the tests have it.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
+                stdout=log,
+                stderr=log,
+                process_group=self.group,
+            )
+        self.group = self.group or process.pid
+        self.processes.append(process)
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def end(self) -> None:
+        os.killpg(self.group, signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("dask"))
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("dask-expected") / "maps"
+    finish(start_run(out, 1))
+    return contents(out)
+
+
+def test_a_scheduler_without_workers_is_given_up(cluster: Cluster) -> None:
+    results = run_on_dask(abs, [1], scheduler=cluster.address, max_losses=2, on_event=dict, worker_wait_s=0.5)
+    with pytest.raises(RuntimeError, match=r"has had no worker for 0\.5 s"):
+        list(results)
+
+
+def test_no_scheduler_is_an_error_that_names_the_address() -> None:
+    address = "tcp://127.0.0.1:9"
+    results = run_on_dask(abs, [1], scheduler=address, max_losses=2, on_event=dict, connect_limit_s=1)
+    with pytest.raises(RuntimeError, match=f"no dask scheduler answers at {address}"):
+        list(results)
+
+
+@pytest.mark.slow
+def test_two_dask_workers_make_the_same_bytes_also_when_they_are_killed(
+    cluster: Cluster, tmp_path: Path, expected: dict[str, str]
+) -> None:
+    cluster.start_worker()
+    cluster.start_worker()
+    out, dice = tmp_path / "undisturbed", random.Random(5)
+    finish(start_run(out, 1, cluster.address))
+    assert contents(out) == expected
+    out = tmp_path / "disturbed"
+    out.mkdir()
+    run = start_run(out, 1, cluster.address)
+    killed: list[str] = []
+    # The scheduler and the two nannies that start workers again are to live; what they started may die.
+    but = {process.pid for process in cluster.processes}
+    while len(killed) < 4 and run.poll() is None:
+        wait_for_an_image(run, out)
+        time.sleep(dice.uniform(0, 0.05))
+        line = kill_one_at_random(cluster.group, but=but, dice=dice)
+        killed += [] if line is None else [line]
+    finish(run)
+    assert len(killed) == 4, cluster.log()
+    assert contents(out) == expected
+
+
+def test_an_error_of_the_work_itself_is_raised(cluster: Cluster) -> None:
+    if len(cluster.processes) == 1:
+        cluster.start_worker()
+    results = run_on_dask(int, ["1", "no number"], scheduler=cluster.address, max_losses=2, on_event=dict)
+    with pytest.raises(ValueError, match="no number"):
+        list(results)
