@@ -18,7 +18,7 @@ from pipelines.command_line import (
 )
 
 if TYPE_CHECKING:
-    from pseudo_maps.generation import Plan, ShardReport, Summary
+    from pseudo_maps.generation import Plan, Summary
     from pseudo_maps.map_config import MapConfig
 
 __all__ = ["main"]
@@ -32,7 +32,7 @@ MODE_NAMES = ("fast", "quality", "single")
 PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
 DETECTOR_NAMES = ("directed-sobel", "spectral-contrast", "structured-forest")
 WEIGHTING_NAMES = ("uniform", "objectness")
-BACKEND_NAMES = ("loky", "sequential")
+BACKEND_NAMES = ("loky", "sequential", "dask", "ray", "spark")
 GEODESIC_OPTIONS = {
     "preset": "--preset",
     "boundaries": "--boundaries",
@@ -97,8 +97,21 @@ def main() -> None:
     default=None,
     help="Maps in a shard.  [default: from the number of images, 16 to 1000]",
 )
-@click.option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core.")
-@click.option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="joblib backend.")
+@click.option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core. dask decides itself.")
+@click.option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="What runs the workers.")
+@click.option("--scheduler", metavar="ADDRESS", help="Running dask scheduler, such as tcp://10.0.0.1:8786.")
+@click.option(
+    "--image-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    help="Seconds after which an image is given up.",
+)
+@click.option(
+    "--image-memory",
+    type=click.IntRange(min=1),
+    default=4096,
+    help="Megabytes of the process that does an image, libraries (200) included, above which the image is given up.",
+)
 @click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
 @click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split.")
@@ -113,6 +126,9 @@ def proposals(
     out: Path,
     jobs: int,
     backend: str,
+    scheduler: str | None,
+    image_timeout: float,
+    image_memory: int,
     task_index: int | None,
     task_count: int | None,
     boundary_model: Path | None,
@@ -125,18 +141,22 @@ def proposals(
 ) -> None:
     """Make saliency maps: object proposals of every image, averaged, in HDF5 shards.
 
-    Stop and start it as you like: finished shards are kept and skipped. Another run with other settings into
-    the same folder is refused.
+    Stop and start it as you like: finished shards and images are kept and skipped. Another run with other settings
+    into the same folder is refused. An image that is broken, crashes, hangs or fills the memory costs only itself.
     """
     if jobs == 0 or jobs < -1:
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
+    if (backend == "dask") != (scheduler is not None):
+        raise click.UsageError("--backend dask and --scheduler ADDRESS belong together")
     config = _map_config(boundary_model, settings)
     warning = opencv_clash()
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
     from pseudo_maps.array_tasks import array_share
+    from pseudo_maps.engines import need_engine
     from pseudo_maps.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
+    from pseudo_maps.supervision import ImageLimits
 
     try:
         index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
@@ -144,6 +164,7 @@ def proposals(
         if task_index is None and task_count is None:
             raise
         raise click.UsageError(str(error)) from None
+    need_engine(backend)
     dataset = open_dataset(data, split=split, layout=layout)
     records = dataset.records if limit is None else dataset.records[:limit]
     run = RunConfig(
@@ -151,6 +172,8 @@ def proposals(
         out=out,
         jobs=jobs,
         backend=backend,
+        scheduler=scheduler,
+        limits=ImageLimits(time_s=image_timeout, memory_mb=image_memory),
         task_index=index,
         task_count=count,
         boundary_model=None if boundary_model is None else str(boundary_model),
@@ -166,11 +189,10 @@ def proposals(
         warm_up(config, boundary_model=run.boundary_model)
     with ending_on_sigterm(), Progress(plan.images_to_do, label=split) as progress:
 
-        def on_shard(report: ShardReport) -> None:
-            images = sum(report.counts.values())
-            progress.advance(images, failed=images - report.counts.get("ok", 0))
+        def on_images(done: int, failed: int) -> None:
+            progress.advance(done, failed=failed)
 
-        summary = generate_maps(records, plan=plan, config=config, run=run, on_shard=on_shard)
+        summary = generate_maps(records, plan=plan, config=config, run=run, on_images=on_images)
     _echo_summary(summary, out=out)
     if summary.failed > max_failed:
         raise RuntimeError(

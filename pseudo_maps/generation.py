@@ -16,22 +16,18 @@ from typing import Any
 import numpy as np
 
 from pseudo_maps import __version__
-from pseudo_maps._shard_layout import PROVENANCE_KEYS, differences, host_name
+from pseudo_maps._shard_layout import PROVENANCE_KEYS, host_name
 from pseudo_maps.engines import run_tasks
-from pseudo_maps.manifest import Manifest, ManifestMismatch, agree_on_manifest, check_manifest, ids_digest
+from pseudo_maps.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
 from pseudo_maps.map_config import MapConfig
-from pseudo_maps.map_making import make_map, saliency_map
+from pseudo_maps.map_making import saliency_map
+from pseudo_maps.progress_files import ProgressWatch, remove_stale_progress
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import (
-    SCHEMA_VERSION,
-    STATUS_OK,
-    ShardReader,
-    ShardWriter,
-    make_provenance,
-    shard_name,
-)
+from pseudo_maps.shard_journal import remove_journals_of_finished_shards
+from pseudo_maps.shard_making import ShardReport, ShardTask, committed_report, make_shard
+from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
 from pseudo_maps.stale_files import remove_stale_temporaries
-from pseudo_maps.worker_process import prepare_worker_process
+from pseudo_maps.supervision import CHILD_MODULE, ImageLimits, end_idle_children
 
 __all__ = [
     "GenerationError",
@@ -64,9 +60,15 @@ class RunConfig:
     out: Path
     """Folder of the shards."""
     jobs: int = 1
-    """Worker processes; -1 is one for each core."""
+    """Worker processes; -1 is one for each core. With dask its workers decide."""
     backend: str = "loky"
-    """joblib backend."""
+    """A key of ``engines.BACKENDS``."""
+    scheduler: str | None = None
+    """Address of the dask scheduler."""
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    """What one image may cost in time and memory."""
+    child_module: str = CHILD_MODULE
+    """Module that is run as the process for the images."""
     task_index: int = 0
     """This task of an array of tasks makes the shards with ``shard % task_count == task_index``."""
     task_count: int = 1
@@ -75,33 +77,6 @@ class RunConfig:
     """Model file of the boundary detector."""
     retry_failed: bool = False
     """Make committed shards again when they hold images that failed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """One shard to make: everything a worker needs."""
-
-    path: Path
-    records: tuple[ImageRecord, ...]
-    root: str
-    config: MapConfig
-    boundary_model: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardReport:
-    """What became of one shard."""
-
-    name: str
-    """File name."""
-    counts: Mapping[str, int]
-    """Number of images for each status."""
-    failures: tuple[tuple[str, str, str], ...] = ()
-    """(image id, status, message) of every image without a map."""
-    size_bytes: int = 0
-    """Size of the file."""
-    write_error: str = ""
-    """Why the shard could not be written, empty when it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +91,11 @@ class Plan:
     """Those of them that are not committed yet."""
     images_to_do: int
     """Images in the shards to do."""
+
+
+def failures_in(counts: Mapping[str, int]) -> int:
+    """Number of images without a map among counts by status."""
+    return sum(counts.values()) - counts.get(STATUS_OK, 0)
 
 
 @dataclass(kw_only=True)
@@ -136,7 +116,7 @@ class Summary:
     @property
     def failed(self) -> int:
         """Number of images without a map."""
-        return self.counts.total() - self.counts[STATUS_OK]
+        return failures_in(self.counts)
 
     def add(self, report: ShardReport) -> None:
         """Count a shard."""
@@ -192,23 +172,13 @@ def plan_run(
 def _is_committed(folder: Path, shard: int, *, manifest: Manifest, run: RunConfig) -> bool:
     if not (folder / shard_name(manifest.split, shard, manifest.shards)).exists():
         return False
-    return not (run.retry_failed and set(_committed_report(folder, shard, manifest=manifest).counts) != {STATUS_OK})
+    return not (run.retry_failed and set(_report(folder, shard, manifest=manifest).counts) != {STATUS_OK})
 
 
-def _committed_report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
+def _report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
     """What a finished shard holds; ManifestMismatch when it was made with other settings (its manifest was lost)."""
     path = folder / shard_name(manifest.split, shard, manifest.shards)
-    with ShardReader(path) as reader:
-        counts = Counter(str(status) for status in reader.table["status"])
-    stated = {key: getattr(manifest, key) for key in PROVENANCE_KEYS}
-    lines = differences({key: reader.provenance.get(key) for key in PROVENANCE_KEYS}, stated)
-    if lines:
-        raise ManifestMismatch(
-            f"{path} was made with other settings:\n  "
-            + "\n  ".join(lines)
-            + "\nUse the settings found there, or another output folder."
-        )
-    return ShardReport(name=path.name, counts=counts, size_bytes=path.stat().st_size)
+    return committed_report(path, expected={key: getattr(manifest, key) for key in PROVENANCE_KEYS})
 
 
 def warm_up(config: MapConfig, *, boundary_model: str | None = None) -> float:
@@ -231,87 +201,88 @@ def generate_maps(
     config: MapConfig,
     run: RunConfig,
     on_shard: Callable[[ShardReport], None] | None = None,
+    on_images: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Make the shards that a plan says are still to be made.
 
-    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete. The
-    same records and configuration give the same bytes whatever the jobs, backend, order or number of tries.
+    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, and the
+    finished images of the others lie in journals. The same records and configuration give the same bytes whatever
+    the jobs, backend, order or number of tries.
 
     Parameters
     ----------
     on_shard
         Called in this process for every shard that this run finishes.
+    on_images
+        Called now and then, from a thread of this process, with the numbers of images done and failed since the last
+        call, wherever the workers are. Finished images of an earlier run count when their shard is begun.
 
     Raises
     ------
     ManifestMismatch
         The folder holds shards of another configuration or of other images.
     GenerationError
-        A shard could not be written.
+        A shard could not be written, or no process for the images can be started.
+    RuntimeError
+        The workers die again and again, or there are none.
     """
     run.out.mkdir(parents=True, exist_ok=True)
     size, count = plan.manifest.shard_size, plan.manifest.shards
     summary = Summary()
     # Before the manifest is written: shards of other settings must not get a manifest that contradicts them.
     for shard in sorted(set(plan.shards) - set(plan.to_do)):
-        summary.add(_committed_report(run.out, shard, manifest=plan.manifest))
+        summary.add(_report(run.out, shard, manifest=plan.manifest))
     agree_on_manifest(run.out, plan.manifest)
     remove_stale_temporaries(run.out)
+    remove_stale_progress(run.out)
+    remove_journals_of_finished_shards(run.out)
     if not plan.to_do:
         return summary
-    tasks = [
-        ShardTask(
-            path=run.out / shard_name(plan.split, shard, count),
-            records=tuple(records[shard * size : (shard + 1) * size]),
-            root=str(run.root),
-            config=config,
-            boundary_model=run.boundary_model,
-        )
-        for shard in plan.to_do
-    ]
     start = time.perf_counter()
     log = _RunLog(run, plan)
     summary.log_path = log.path
-    for report in run_tasks(make_shard, tasks, jobs=run.jobs, backend=run.backend):
-        if report.write_error:
-            log.write(event="stopped", shard=report.name, error=report.write_error)
-            raise GenerationError(report.write_error)
-        for image_id, status, message in report.failures:
-            log.write(event="failed-image", image_id=image_id, status=status, message=message)
-        summary.add(report)
-        summary.images_made += sum(report.counts.values())
-        summary.elapsed_s = time.perf_counter() - start
-        if on_shard is not None:
-            on_shard(report)
+    with ProgressWatch(run.out, on_images=on_images) as watch:
+        tasks = [
+            ShardTask(
+                path=run.out.absolute() / shard_name(plan.split, shard, count),
+                records=tuple(records[shard * size : (shard + 1) * size]),
+                root=os.path.abspath(run.root),
+                configuration=config.as_json(),
+                boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
+                limits=run.limits,
+                child_module=run.child_module,
+                replace=run.retry_failed,
+                progress_folder=watch.folder and watch.folder.absolute(),
+            )
+            for shard in plan.to_do
+        ]
+        reports = run_tasks(
+            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+        )
+        try:
+            for report in reports:
+                if report.error:
+                    log.write(event="stopped", shard=report.name, error=report.error)
+                    raise GenerationError(report.error)
+                _take(report, summary=summary, log=log)
+                summary.elapsed_s = time.perf_counter() - start
+                watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
+                if on_shard is not None:
+                    on_shard(report)
+        finally:
+            reports.close()
+            end_idle_children()
+            # Workers that were ended in the middle of writing cannot do it themselves.
+            remove_stale_temporaries(run.out)
     log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
 
 
-def make_shard(task: ShardTask) -> ShardReport:
-    """Make and commit one shard in this process; never raises for a bad image or an unwritable folder."""
-    prepare_worker_process()
-    counts: Counter[str] = Counter()
-    failures = []
-    try:
-        with ShardWriter(
-            task.path,
-            rows=len(task.records),
-            map_size=task.config.map_size,
-            provenance=make_provenance(task.config.as_json()),
-            by_name=task.config.by_name,
-        ) as writer:
-            for index, record in enumerate(task.records):
-                made = make_map(record, root=task.root, config=task.config, boundary_model=task.boundary_model)
-                writer.write(index, made.map_uint8, made.row)
-                counts[made.row.status] += 1
-                if made.message:
-                    failures.append((record.image_id, made.row.status, made.message))
-            writer.commit()
-    except OSError as error:
-        reason = f"{task.path}: cannot write the shard: {os.strerror(error.errno) if error.errno else error}"
-        return ShardReport(name=task.path.name, counts=counts, write_error=reason)
-    size = task.path.stat().st_size
-    return ShardReport(name=task.path.name, counts=counts, failures=tuple(failures), size_bytes=size)
+def _take(report: ShardReport, *, summary: Summary, log: "_RunLog") -> None:
+    for image_id, status, message in report.failures:
+        log.write(event="failed-image", image_id=image_id, status=status, message=message)
+    summary.add(report)
+    summary.images_made += sum(report.counts.values())
 
 
 class _RunLog:
@@ -329,6 +300,8 @@ class _RunLog:
             root=str(run.root),
             jobs=run.jobs,
             backend=run.backend,
+            image_timeout_s=run.limits.time_s,
+            image_memory_mb=run.limits.memory_mb,
             task=[run.task_index, run.task_count],
             shards=len(plan.to_do),
             images=plan.images_to_do,

@@ -1,7 +1,8 @@
 """Names everything that decides what a saliency map looks like: the configuration stored in every shard."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals import PRESETS, ProposalConfig
@@ -51,3 +52,21 @@ class MapConfig:
     def as_json(self) -> dict[str, Any]:
         """The configuration as it is stored: nested dictionaries of strings, numbers and booleans."""
         return {"method": self.method, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The configuration that ``as_json`` gave, also after a way through JSON.
+
+        Raises
+        ------
+        ValueError
+            An unknown method, or values that no configuration has.
+        TypeError
+            Names that no configuration has.
+        """
+        values = dict(stored)
+        method = values.pop("method")
+        if method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+        kind = ProposalConfig if method == "geodesic" else SelectiveSearchConfig
+        return cls(**{**values, "proposals": kind(**values["proposals"])})

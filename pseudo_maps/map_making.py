@@ -2,42 +2,20 @@
 
 import os
 import traceback
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.map_config import MapConfig
+from pseudo_maps.outcomes import MadeMap, row_of
 from pseudo_maps.proposals import ProposalConfig, propose
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
 from pseudo_maps.selective_search import average_boxes, selective_search_boxes
-from pseudo_maps.shards import STATUS_OK, MapRow, quantise_map
+from pseudo_maps.shards import STATUS_OK, quantise_map
 
-__all__ = ["FAILURES", "MadeMap", "make_map", "saliency_map"]
-
-FAILURES = {
-    "missing": "the image file does not exist",
-    "unreadable": "the image file cannot be opened or read",
-    "decode-error": "the image file is damaged, truncated, too large or of a format that is not read",
-    "no-proposals": "the method proposed nothing, so there is no map",
-    "out-of-memory": "the image needed more memory than there was",
-    "error": "an unexpected error; the run log has its traceback",
-}
-"""Status codes of images without a map, and their meaning."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeMap:
-    """The outcome for one image: always a row, and a map that is all zero unless the status is ok."""
-
-    map_uint8: npt.NDArray[np.uint8]
-    """(map_size, map_size) uint8, peak 255."""
-    row: MapRow
-    """What the shard's table says of the image."""
-    message: str
-    """What went wrong, empty when nothing did."""
+__all__ = ["make_map", "saliency_map"]
 
 
 def saliency_map(
@@ -96,22 +74,8 @@ def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_mode
         return _failed(record, config, "out-of-memory", repr(error), height=height, width=width)
     except Exception:  # One bad image must not cost the others theirs; the traceback goes to the run log.
         return _failed(record, config, "error", traceback.format_exc(), height=height, width=width)
-    row = _row(record, height=height, width=width, peak=peak, proposals=count, status=STATUS_OK)
+    row = row_of(record, height=height, width=width, peak=peak, proposals=count, status=STATUS_OK)
     return MadeMap(map_uint8=map_uint8, row=row, message="")
-
-
-def _row(record: ImageRecord, *, height: int, width: int, peak: float, proposals: int, status: str) -> MapRow:
-    return MapRow(
-        image_id=record.image_id,
-        path=record.path,
-        wnid=record.wnid,
-        label=record.label,
-        height=height,
-        width=width,
-        peak=peak,
-        proposals=proposals,
-        status=status,
-    )
 
 
 def _failed(
@@ -119,6 +83,6 @@ def _failed(
 ) -> MadeMap:
     return MadeMap(
         map_uint8=np.zeros((config.map_size, config.map_size), dtype=np.uint8),
-        row=_row(record, height=height, width=width, peak=0.0, proposals=0, status=status),
+        row=row_of(record, height=height, width=width, peak=0.0, proposals=0, status=status),
         message=message,
     )

@@ -38,7 +38,7 @@ from pseudo_maps._shard_layout import (
     sync_folder,
     temporary_path,
 )
-from pseudo_maps._shard_read import ShardFile, open_hdf5, read_head, read_places, scale_map
+from pseudo_maps._shard_read import ShardFile, open_hdf5, read_head, read_places, scale_map, uint8_map
 from pseudo_maps._shard_write import write_shard_file
 from pseudo_maps.map_index import MapIndex
 
@@ -50,6 +50,7 @@ __all__ = [
     "ShardError",
     "ShardReader",
     "ShardWriter",
+    "compress_map",
     "make_provenance",
     "parse_shard_name",
     "quantise_map",
@@ -159,6 +160,20 @@ class ShardWriter:
             Index outside the shard or given before, image id given before, another shape or dtype, or a map
             and a row that contradict each other.
         """
+        self._take(row_index, map_hw_uint8, row, chunk=None)
+
+    def write_chunk(self, row_index: int, chunk: bytes, row: MapRow) -> None:
+        """As ``write``, for a map that another process has compressed with ``compress_map``.
+
+        Raises
+        ------
+        ShardError
+            As ``write``, or the chunk is damaged or not a map of this shard's size.
+        """
+        map_hw_uint8 = uint8_map(chunk, map_shape=self._map_shape, path=self._path, row=row_index)
+        self._take(row_index, map_hw_uint8, row, chunk=chunk)
+
+    def _take(self, row_index: int, map_hw_uint8: npt.NDArray[np.uint8], row: MapRow, *, chunk: bytes | None) -> None:
         where = f"{self._path}: row {row_index}"
         if not self._open:
             raise ShardError(f"{where}: the writer is finished")
@@ -176,7 +191,7 @@ class ShardWriter:
         first = self._row_of_id.setdefault(row.image_id, row_index)
         if first != row_index:
             raise ShardError(f"{where}: image id {row.image_id!r} is row {first} already, expected unique ids")
-        self._chunks[row_index] = append_checksum(zlib.compress(map_hw_uint8.tobytes(), GZIP_LEVEL))
+        self._chunks[row_index] = compress_map(map_hw_uint8) if chunk is None else chunk
         self._rows[row_index] = row
 
     def commit(self) -> None:
@@ -353,6 +368,11 @@ class ShardReader:
         """
         peak = float(self._stored_table["peak"][row]) if 0 <= row < len(self) else 0.0
         return scale_map(self.read_uint8(row), peak=peak, map_scale=map_scale)
+
+
+def compress_map(map_hw_uint8: npt.NDArray[np.uint8]) -> bytes:
+    """A (H, W) uint8 map as the chunk that a shard stores: zlib's bytes, then their Fletcher-32."""
+    return append_checksum(zlib.compress(map_hw_uint8.tobytes(), GZIP_LEVEL))
 
 
 def file_sha256(path: Path) -> str:

@@ -18,6 +18,7 @@ from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.map_config import DEFAULT_PRESET, METHODS, MapConfig
 from pseudo_maps.proposals import PRESETS
 from pseudo_maps.selective_search import SELECTIVE_SEARCH_MODES
+from pseudo_maps.supervision import ImageLimits
 from pseudo_maps.weighting import WEIGHTINGS
 from tests.integration.prep_command import prep, propose, subprocess_run
 
@@ -63,7 +64,10 @@ OPTIONS = {
         "--max-pixels": (178_956_970, "integer from 1"),
         "--shard-size": (None, "integer from 1"),
         "--jobs": (1, "integer"),
-        "--backend": ("loky", ("loky", "sequential")),
+        "--backend": ("loky", ("loky", "sequential", "dask", "ray", "spark")),
+        "--scheduler": (None, "text"),
+        "--image-timeout": (300.0, "number above 0"),
+        "--image-memory": (4096, "integer from 1"),
         "--task-index": (None, "integer"),
         "--task-count": (None, "integer"),
         "--limit": (None, "integer from 1"),
@@ -105,6 +109,8 @@ def described(parameter: click.Parameter) -> tuple[object, object]:
         takes = "file" if kind.file_okay else "folder"
     elif isinstance(kind, click.IntRange):
         takes = f"integer from {kind.min}" if kind.max is None else f"integer {kind.min}-{kind.max}"
+    elif isinstance(kind, click.FloatRange) and kind.max is None:
+        takes = f"number {'above' if kind.min_open else 'from'} {kind.min}"
     elif isinstance(kind, click.FloatRange):
         takes = f"number from {kind.min} {'below' if kind.max_open else 'to'} {kind.max}"
     else:
@@ -156,6 +162,7 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
     assert defaults["map_size"] == config.map_size
     # The configuration's default suits every method, the command's is the best for its own default method.
     assert (defaults["weighting"], config.weighting) == ("objectness", "uniform")
+    assert ImageLimits(time_s=defaults["image_timeout"], memory_mb=defaults["image_memory"]) == ImageLimits()
     assert defaults["by_name"] == config.by_name
     assert defaults["method"] == config.method
     assert defaults["preset"] == DEFAULT_PRESET

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -6,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_maps.engines import BACKENDS, run_tasks
+from pseudo_maps.engines import need_engine, run_tasks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LOCAL = ("loky", "sequential")
+"""Engines that need neither a cluster nor a further package."""
 
 
 def square(number: int) -> int:
@@ -27,14 +30,14 @@ def collect(function, tasks, *, jobs: int = 1, backend: str = "sequential") -> l
     return list(run_tasks(function, tasks, jobs=jobs, backend=backend))
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", LOCAL)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_task_gives_one_result(backend: str, jobs: int) -> None:
     found = collect(square, range(7), jobs=jobs, backend=backend)
     assert sorted(found) == [0, 1, 4, 9, 16, 25, 36]
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", LOCAL)
 def test_no_tasks_give_no_results(backend: str) -> None:
     assert collect(square, [], backend=backend) == []
 
@@ -76,11 +79,38 @@ def test_leaving_early_is_silent() -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"expected one of loky, sequential.*found 'threads'"):
+    with pytest.raises(ValueError, match=r"expected one of loky, sequential, dask, ray, spark, found 'threads'"):
         collect(square, [1], backend="threads")
 
 
-def test_a_worker_that_dies_ends_the_call_instead_of_hanging_it() -> None:
+@pytest.mark.parametrize("backend", ["dask", "ray", "spark"])
+def test_a_missing_package_is_named_with_what_to_install(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pseudo_maps.engines.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=rf"--backend {backend} needs the package .*: pip install '"):
+        need_engine(backend)
+    need_engine("loky")
+
+
+def die_once(folder_and_number: tuple[Path, int]) -> int:
+    """Kills its process the first time that a task is called."""
+    folder, number = folder_and_number
+    try:
+        (folder / str(number)).touch(exist_ok=False)
+    except FileExistsError:
+        return number
+    os.kill(os.getpid(), signal.SIGKILL)
+    return -1
+
+
+def test_tasks_whose_workers_died_are_done_by_new_workers(tmp_path: Path) -> None:
+    events = []
+    tasks = [(tmp_path, number) for number in range(3)]
+    results = run_tasks(die_once, tasks, jobs=2, backend="loky", on_event=lambda **event: events.append(event))
+    assert sorted(results) == [0, 1, 2]
+    assert 1 <= len(events) <= 3 and {event["event"] for event in events} == {"lost-worker"}
+
+
+def test_workers_that_always_die_end_the_call_instead_of_repeating_it_for_ever() -> None:
     # RuntimeError is what the command line turns into one line and exit 1.
-    with pytest.raises(RuntimeError, match="terminated"):
-        collect(end_the_process, [1, 2], jobs=2, backend="loky")
+    with pytest.raises(RuntimeError, match="died 2 times without finishing anything"):
+        list(run_tasks(end_the_process, [1, 2], jobs=2, backend="loky", max_losses=2))

@@ -11,7 +11,8 @@ from PIL import Image
 import pseudo_maps.map_making as map_making
 from pseudo_maps.images import decode_image
 from pseudo_maps.map_config import MapConfig
-from pseudo_maps.map_making import FAILURES, make_map, saliency_map
+from pseudo_maps.map_making import make_map, saliency_map
+from pseudo_maps.outcomes import FAILURES
 from pseudo_maps.proposals import PRESETS, propose
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.selective_search import SelectiveSearchConfig, selective_search_boxes

@@ -1,0 +1,53 @@
+"""A process for the images in which some images are fatal: the first part of the file's name says how.
+
+Good images get a map of their own without any proposals, so that the process starts in a tenth of a second.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pseudo_maps.outcomes import MadeMap, row_of
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.serving import serve
+
+SLOW_S = 0.02
+
+
+def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | None) -> MadeMap:
+    name = Path(record.path).name
+    fault = name.split("-")[0]
+    once = Path(root, f"{name}.done")
+    if fault == "segfault":
+        ctypes.string_at(0)
+    elif fault == "exit":
+        os._exit(7)
+    elif fault == "hang":
+        time.sleep(3600)
+    elif fault == "hog":
+        kept = []
+        while True:
+            kept.append(np.ones(1 << 22))
+    elif fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "once" and not once.exists():
+        once.touch()
+        os.abort()
+    elif fault == "noise":
+        os.write(1, b"what a library prints\n")
+    elif fault == "slow":
+        time.sleep(SLOW_S)
+    size = config["map_size"]
+    seed = sum(name.encode())
+    map_uint8 = np.random.default_rng(seed).integers(0, 256, size=(size, size), dtype=np.uint8)
+    map_uint8[0, 0] = 255
+    row = row_of(record, height=4, width=5, peak=0.1 + seed / 7, proposals=seed, status="ok")
+    return MadeMap(map_uint8=map_uint8, row=row, message="")
+
+
+if __name__ == "__main__":
+    serve(make, read_configuration=dict)
