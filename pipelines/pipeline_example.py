@@ -7,7 +7,7 @@ import click
 
 from pipelines.pipeline_file import EVALUATION, PROPOSALS, TRAINING
 from pipelines.pipeline_options import OptionKeys
-from pipelines.prep_cli import LAYOUT_NAMES
+from pipelines.prep_options import LAYOUT_NAMES
 
 __all__ = ["example_file"]
 
