@@ -29,8 +29,11 @@ DOCUMENTS = {
 }
 MODULES = {"pipelines.prep_cli": "wsol-prep", "pipelines.train_cli": "wsol-train", "pipelines.eval_cli": "wsol-eval"}
 """What torchrun is given in place of a program."""
-FOREIGN_OPTIONS = ("--no-deps", "--array", "--gres", "--requeue", "--nproc-per-node", "--check")
-"""Options of pip, SLURM, torchrun and sha256sum that the texts speak of."""
+FOREIGN_OPTIONS = (
+    *("--no-deps", "--array", "--gres", "--requeue", "--nproc-per-node", "--check"),
+    *("--host", "--tls-ca-file", "--tls-cert", "--tls-key"),
+)
+"""Options of pip, SLURM, torchrun, sha256sum and dask that the texts speak of."""
 RUN_AS_THEY_STAND = ("README.md", "docs/training.md")
 """Documents whose Python needs no more than ``world`` makes."""
 
