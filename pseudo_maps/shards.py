@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._fletcher32 import append_checksum
+from pseudo_maps._fletcher32 import CHECKSUM_BYTES, append_checksum, fletcher32
 from pseudo_maps._shard_layout import (
     GZIP_LEVEL,
     SCHEMA_VERSION,
@@ -38,7 +38,7 @@ from pseudo_maps._shard_layout import (
     sync_folder,
     temporary_path,
 )
-from pseudo_maps._shard_read import ShardFile, open_hdf5, read_head, read_places, scale_map, uint8_map
+from pseudo_maps._shard_read import ShardFile, open_hdf5, read_head, read_places, scale_map
 from pseudo_maps._shard_write import write_shard_file
 from pseudo_maps.map_index import MapIndex
 
@@ -160,20 +160,38 @@ class ShardWriter:
             Index outside the shard or given before, image id given before, another shape or dtype, or a map
             and a row that contradict each other.
         """
-        self._take(row_index, map_hw_uint8, row, chunk=None)
+        where = f"{self._path}: row {row_index}"
+        if map_hw_uint8.dtype != np.uint8 or map_hw_uint8.shape != self._map_shape:
+            raise ShardError(
+                f"{where}: map is {map_hw_uint8.shape} {map_hw_uint8.dtype}, expected {self._map_shape} uint8"
+            )
+        problem = row_problem(map_hw_uint8, row)
+        if problem is not None:
+            raise ShardError(f"{where} ({row.image_id}): {problem}")
+        self._check(row_index, row)
+        self._chunks[row_index] = compress_map(map_hw_uint8)
+        self._rows[row_index] = row
 
     def write_chunk(self, row_index: int, chunk: bytes, row: MapRow) -> None:
         """As ``write``, for a map that another process has compressed with ``compress_map``.
 
+        That process is trusted to have looked at the map (``row_problem``): here it is only checked that the chunk
+        is whole, since decompressing every map again would take longer than all the rest.
+
         Raises
         ------
         ShardError
-            As ``write``, or the chunk is damaged or not a map of this shard's size.
+            As ``write``, or the chunk is damaged.
         """
-        map_hw_uint8 = uint8_map(chunk, map_shape=self._map_shape, path=self._path, row=row_index)
-        self._take(row_index, map_hw_uint8, row, chunk=chunk)
+        self._check(row_index, row)
+        body, stated = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+        if fletcher32(body).to_bytes(CHECKSUM_BYTES, "little") != stated:
+            raise ShardError(f"{self._path}: row {row_index} ({row.image_id}): the compressed map is damaged")
+        self._chunks[row_index] = chunk
+        self._rows[row_index] = row
 
-    def _take(self, row_index: int, map_hw_uint8: npt.NDArray[np.uint8], row: MapRow, *, chunk: bytes | None) -> None:
+    def _check(self, row_index: int, row: MapRow) -> None:
+        """Whether a row can be taken: where it goes and what the table will hold of it."""
         where = f"{self._path}: row {row_index}"
         if not self._open:
             raise ShardError(f"{where}: the writer is finished")
@@ -181,18 +199,12 @@ class ShardWriter:
             raise ShardError(f"{where}: expected 0 <= row < {len(self._rows)}")
         if self._rows[row_index] is not None:
             raise ShardError(f"{where}: written before, expected once")
-        if map_hw_uint8.dtype != np.uint8 or map_hw_uint8.shape != self._map_shape:
-            raise ShardError(
-                f"{where}: map is {map_hw_uint8.shape} {map_hw_uint8.dtype}, expected {self._map_shape} uint8"
-            )
-        problem = field_problem(row) or row_problem(map_hw_uint8, row)
+        problem = field_problem(row)
         if problem is not None:
             raise ShardError(f"{where} ({row.image_id}): {problem}")
         first = self._row_of_id.setdefault(row.image_id, row_index)
         if first != row_index:
             raise ShardError(f"{where}: image id {row.image_id!r} is row {first} already, expected unique ids")
-        self._chunks[row_index] = compress_map(map_hw_uint8) if chunk is None else chunk
-        self._rows[row_index] = row
 
     def commit(self) -> None:
         """Make the file, its checksum file and their names durable; afterwards the shard is complete.
