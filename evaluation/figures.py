@@ -1,4 +1,4 @@
-"""Turns curves, histograms and error counts of several results into charts, as SVG text or PNG bytes.
+"""Turns curves, histograms, error counts and training histories into charts, as SVG text or PNG bytes.
 
 Legend: L threshold levels, N intervals of a histogram. Accuracies come as fractions and are drawn as percentages.
 
@@ -22,6 +22,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from evaluation.metrics_schema import ERROR_KINDS
 
@@ -32,10 +33,12 @@ __all__ = [
     "ChartTheme",
     "ErrorCounts",
     "FileFormat",
+    "HistoryLine",
     "OverlapHistogram",
     "SeedDots",
     "accuracy_chart",
     "error_chart",
+    "history_chart",
     "overlap_chart",
     "seed_chart",
 ]
@@ -154,6 +157,18 @@ class SeedDots:
     """Drawn grey."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLine:
+    """A number of a training run after every epoch."""
+
+    name: str
+    """What the legend calls it."""
+    epochs_n: Sequence[float]
+    """(N,) epochs, rising."""
+    values_n: Sequence[float]
+    """(N,) values; NaN leaves a gap."""
+
+
 def accuracy_chart(
     curves: Sequence[AccuracyCurve], *, title: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
 ) -> bytes:
@@ -216,6 +231,43 @@ def overlap_chart(
         axes.set_xlabel("IoU of the box; right of the line it counts")
         axes.set_ylabel("images (%)")
         _line_legend(figure, [(histogram.name, histogram.is_baseline) for histogram in histograms], theme=theme)
+        return _encoded(figure, file_format=file_format)
+
+
+def history_chart(
+    lines: Sequence[HistoryLine],
+    *,
+    title: str,
+    values: str,
+    theme: ChartTheme = LIGHT,
+    file_format: FileFormat = "svg",
+) -> bytes:
+    """Numbers of one or several training runs by epoch; ``values`` names them at the vertical axis.
+
+    Raises
+    ------
+    ValueError
+        There is no line, or one has other than N >= 1 epochs and N values.
+    """
+    _need(lines, "line")
+    with _drawing():
+        figure, axes = _figure(theme=theme, title=title, legend_lines=len(lines))
+        for line, style in zip(lines, _styles([False] * len(lines), theme=theme), strict=True):
+            epochs_n = np.asarray(line.epochs_n, dtype=np.float64)
+            values_n = np.asarray(line.values_n, dtype=np.float64)
+            if epochs_n.ndim != 1 or not len(epochs_n) or epochs_n.shape != values_n.shape:
+                raise ValueError(
+                    f"{line.name}: expected as many values as epochs, at least 1, "
+                    f"found {values_n.shape} and {epochs_n.shape}"
+                )
+            # Without the marks a run of one epoch would be invisible.
+            axes.plot(epochs_n, values_n, marker="o", markersize=3, **style)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(values)
+        _line_legend(figure, [(line.name, False) for line in lines], theme=theme)
         return _encoded(figure, file_format=file_format)
 
 

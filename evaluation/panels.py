@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from evaluation.boxes import FRAME_PX
 from evaluation.overlays import Picture, draw_boxes, overlay_heat
 
-__all__ = ["GROUND_TRUTH_RGB", "PREDICTED_RGB", "PanelPrediction", "PanelRow", "localization_panels"]
+__all__ = ["GROUND_TRUTH_RGB", "PREDICTED_RGB", "PanelPrediction", "PanelRow", "localization_panels", "panel_cell"]
 
 GROUND_TRUTH_RGB = (0, 200, 64)
 """Ground truth is green with a dark rim: the rims tell the two kinds of boxes apart where the colours cannot."""
@@ -106,6 +106,28 @@ def localization_panels(
         captions = [row.caption, *(prediction.caption for prediction in row.predictions)]
         strips.append(_text_strip(captions, font=font, cell_px=cell_px))
     return np.vstack(strips)
+
+
+def panel_cell(row: int, column: int, *, cell_px: int = FRAME_PX) -> tuple[int, int, int, int]:
+    """Where a cell lies in the picture of ``localization_panels``.
+
+    Parameters
+    ----------
+    row
+        Number of the image, from 0.
+    column
+        0 is the image with its ground truth, then the predictions.
+    cell_px
+        Side of a cell, as the picture was made with.
+
+    Returns
+    -------
+    tuple of int
+        ``x0, y0, x1, y1`` in pixels of the picture, the last two exclusive.
+    """
+    left = _GAP_PX + column * (cell_px + _GAP_PX)
+    top = _LINE_PX + row * (cell_px + _LINE_PX)
+    return left, top, left + cell_px, top + cell_px
 
 
 def _cells(row: PanelRow, *, number: int, scale: float, cell_px: int) -> list[Picture]:

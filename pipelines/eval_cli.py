@@ -274,12 +274,27 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 @click.option(
     "--out", default="report.html", type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write."
 )
+@click.option("--title", help="What the page is called.  [default: the names of the runs]")
+@click.option(
+    "--introduction",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Plain text above all figures: paragraphs between empty lines, headings as lines that begin with '# '.",
+)
+@click.option(
+    "--training",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of wsol-train whose losses and accuracies are drawn, several allowed.",
+)
 @common_options
-def report(runs: tuple[Path, ...], out: Path) -> None:
+def report(
+    runs: tuple[Path, ...], out: Path, title: str | None, introduction: Path | None, training: tuple[Path, ...]
+) -> None:
     """Compare finished evaluations side by side in one self-contained HTML page."""
     from pipelines.eval_report import write_report
 
-    write_report(runs, out)
+    text = "" if introduction is None else introduction.read_text(encoding="utf-8")
+    write_report(runs, out, title=title, introduction=text, training=training)
     click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
 
 

@@ -1,18 +1,16 @@
 """Turns the metrics of one or several evaluated runs into one self-contained HTML page that compares them."""
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from evaluation.figures import DARK, LIGHT
 from evaluation.metrics_schema import ERROR_KINDS, ClassScore, Rate, Result
 from evaluation.result_figures import FIGURE_TITLES, NamedResult, result_figure
 from evaluation.tables import percent, protocols_in_order, reasons
 from pipelines.html_pages import data_uri, write_page
+from pipelines.report_pictures import picture_sections
 from pipelines.run_comparison import (
     VIEWS_RULE,
     LoadedRun,
@@ -23,6 +21,7 @@ from pipelines.run_comparison import (
     paired_counts,
     same_images,
 )
+from pipelines.training_curves import read_history, training_charts
 
 __all__ = ["write_report"]
 
@@ -67,9 +66,6 @@ class _Chart:
     alt: str
 
 
-_JPEG_QUALITY = 85
-"""Pillow's scale; box edges of two pixels stay sharp."""
-
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("gt_known_loc", "GT-known\nLoc"),
     ("over_baseline", "over\nbaseline"),
@@ -85,7 +81,14 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
 """Figures of the summary table and their headings, broken where they may break."""
 
 
-def write_report(runs: Sequence[Path], out: Path) -> None:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str | None = None,
+    introduction: str = "",
+    training: Sequence[Path] = (),
+) -> None:
     """Write a page that compares runs: tables, curves, errors, classes, pictures, configuration.
 
     The page needs no script, no network and no second file. The same runs give the same bytes. Where runs were
@@ -99,16 +102,37 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         beside it are used where they are.
     out
         HTML file to write; its folder is made when it is missing.
+    title
+        What the page is called; by default the names of the runs.
+    introduction
+        Plain text that stands above all figures. Paragraphs are separated by empty lines; one that is a single line
+        beginning with ``# `` is a heading.
+    training
+        Folders of wsol-train, whose losses and accuracies by epoch are drawn.
 
     Raises
     ------
     MetricsError, PredictionsError
         A file of a run is missing, damaged or of another schema.
     ValueError
-        No run is given, or a file in ``panels`` is no PNG.
+        No run is given, a picture in ``panels`` does not read, or a training run has no finished epoch.
     """
     loaded = load_runs(runs)
-    write_page(out, template=_TEMPLATE, context=_page(loaded))
+    histories = [read_history(folder) for folder in training]
+    context = {
+        **_page(loaded),
+        "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",
+        "introduction": _paragraphs(introduction),
+        "training": [
+            _Chart(
+                light=data_uri(chart.light, kind="svg+xml"),
+                dark=data_uri(chart.dark, kind="svg+xml"),
+                alt=chart.alt,
+            )
+            for chart in (training_charts(histories) if histories else ())
+        ],
+    }
+    write_page(out, template=_TEMPLATE, context=context)
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
@@ -117,21 +141,27 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     groups = [_group(runs, protocol=protocol, comparable=comparable) for protocol in protocols]
     used = [key for key, _ in _COLUMNS if any(key in row["cells"] for group in groups for row in group["rows"])]
     return {
-        "title": ", ".join(run.label for run in runs),
         "runs": [_run_summary(run) for run in runs],
         "warnings": comparison_warnings(runs),
         "comparable": comparable,
         "columns": [(key, heading) for key, heading in _COLUMNS if key in used],
         "groups": groups,
+        "marks_best": any(cell.is_best for group in groups for row in group["rows"] for cell in row["cells"].values()),
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
         "classes": [table for run in runs for table in _class_tables(run)],
-        "panels": _panels(runs),
+        "panels": picture_sections(runs),
         "settings": [
             ("Configuration", _setting_rows([run.metrics.config for run in runs])),
             ("Versions", _setting_rows([run.metrics.versions for run in runs])),
         ],
     }
+
+
+def _paragraphs(text: str) -> list[tuple[bool, str]]:
+    """Paragraphs in order, and whether each is a heading."""
+    paragraphs = [" ".join(part.split()) for part in text.replace("\r\n", "\n").split("\n\n")]
+    return [(part.startswith("# "), part.removeprefix("# ")) for part in paragraphs if part]
 
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:
@@ -150,13 +180,13 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool, boxes_alone: bool = False) -> list[_Row]:
+def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> list[_Row]:
     """Results in the order of the runs, then the baselines, equal ones of several comparable runs as one.
 
-    With ``boxes_alone`` baselines are equal that differ by the classes that the runs predict.
+    Where the classes that the runs predict give one baseline several Top-1 and Top-5 Loc, the row has neither.
     """
     rows: list[_Row] = []
-    baselines: dict[Any, _Row] = {}
+    baselines: dict[Any, list[tuple[LoadedRun, Result]]] = {}
     for run in runs:
         for result, is_baseline in all_results(run):
             if result.protocol != protocol:
@@ -166,16 +196,22 @@ def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool, boxes_alone
                 continue
             # Equal figures on other images would be a coincidence, not the same baseline.
             owner = "" if comparable else run.label
-            classified = () if boxes_alone else (result.top1_loc, result.top5_loc)
-            key = (result.localizer, owner, result.gt_known_loc, result.max_box_acc_v2, result.threshold, classified)
-            before = baselines[key].runs if key in baselines else ()
-            baselines[key] = _Row(runs=(*before, run), result=result, is_baseline=True)
-    return [*rows, *baselines.values()]
+            key = (result.localizer, owner, result.gt_known_loc, result.max_box_acc_v2, result.threshold)
+            baselines.setdefault(key, []).append((run, result))
+    return [*rows, *(_shared_row(same) for same in baselines.values())]
+
+
+def _shared_row(same: Sequence[tuple[LoadedRun, Result]]) -> _Row:
+    """One row of results that have the same boxes, of which some may know predicted classes."""
+    classified = {(result.top1_loc, result.top5_loc): result for _, result in same if result.top1_loc is not None}
+    result = next(iter(classified.values()), same[0][1])
+    if len(classified) > 1:
+        result = replace(result, top1_loc=None, top5_loc=None, errors=None)
+    return _Row(runs=tuple(run for run, _ in same), result=result, is_baseline=True)
 
 
 def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
     rows = _rows(runs, protocol=protocol, comparable=comparable)
-    box_rows = _rows(runs, protocol=protocol, comparable=comparable, boxes_alone=True)
     figures = [_figures(row, rows) for row in rows]
     best = {}
     ours = [cells for row, cells in zip(rows, figures, strict=True) if not row.is_baseline]
@@ -214,8 +250,8 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         "rules": _rules(rows),
         "v2_names": sorted({row.result.max_box_acc_v2_name for row in rows} - {""}),
         "charts": [
-            *_charts("accuracy", box_rows, protocol=protocol),
-            *_charts("overlaps", box_rows, protocol=protocol),
+            *_charts("accuracy", rows, protocol=protocol),
+            *_charts("overlaps", rows, protocol=protocol),
             *_charts("errors", rows, protocol=protocol),
         ],
     }
@@ -324,30 +360,6 @@ def _class_rows(scores: list[ClassScore]) -> list[tuple[str, ...]]:
         )
         for score in scores
     ]
-
-
-def _panels(runs: list[LoadedRun]) -> list[dict[str, Any]]:
-    """Pictures by name, so that those of several runs with the same name stand together."""
-    names = sorted({name for run in runs for name in run.panels})
-    return [
-        {
-            "name": name.replace("_", " ").replace("-", " "),
-            "pictures": [
-                {"run": run.label, "uri": data_uri(_as_jpeg(run.panels[name]), kind="jpeg")}
-                for run in runs
-                if name in run.panels
-            ],
-        }
-        for name in names
-    ]
-
-
-def _as_jpeg(png: bytes) -> bytes:
-    """A picture as JPEG: photographs take a tenth of the bytes, and a page of several runs stays below 2 MB."""
-    encoded = io.BytesIO()
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        picture.convert("RGB").save(encoded, format="JPEG", quality=_JPEG_QUALITY)
-    return encoded.getvalue()
 
 
 def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:

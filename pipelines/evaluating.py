@@ -19,7 +19,7 @@ from pipelines.evaluation_panels import PANELS_FILE, draw_panels, panel_indexes
 from pipelines.evaluation_results import EvaluationPlan, ResultFolder
 from pipelines.evaluation_set import EvaluationImage, EvaluationSet
 from pipelines.image_scoring import ImageMaps, ScoringTask, score_images
-from pipelines.map_sources import MAP_LOCALIZER, MapSource
+from pipelines.map_sources import MapSource
 from pipelines.score_map_shards import SHARD_ROWS
 from pipelines.worker_pool import end_with_parent, map_in_order
 from pseudo_maps.images import decode_image
@@ -113,7 +113,7 @@ def evaluate_maps(
     described = {**source.config(), "unused_maps": len(unused)}
     if masks is not None:
         described["masks"] = {"sha256": _masks_digest(choices.evaluation_set, masks)}
-    plan = _plan(choices, kind="maps", localizers=(MAP_LOCALIZER,), source=described, stamp=source.stamp())
+    plan = _plan(choices, kind="maps", localizers=(source.localizer,), source=described, stamp=source.stamp())
     task = _task(choices, plan.localizers)
     function = functools.partial(_score_stored, source=source, task=task)
 
@@ -269,7 +269,7 @@ def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Pa
         path = _mask_path(image, masks)
         mask_hw = np.ascontiguousarray(decode_image(path).rgb_hwc[..., 0])
         try:
-            precision.add(source.maps_of(image).whole.get(MAP_LOCALIZER), mask_hw)
+            precision.add(source.maps_of(image).whole.get(source.localizer), mask_hw)
             baseline.add(gaussian_hw, mask_hw)
         except ValueError as error:
             raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error

@@ -1,6 +1,7 @@
 """Turns a few evenly spread images of an evaluation into a picture: ground truth, baseline, and every localizer's box.
 
-The images are spread over the data set and never chosen by how well they went.
+The images are spread over the data set and never chosen by how well they went. A file beside the picture says what
+stands where, so that a report can put the same image of several evaluations side by side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from evaluation.panels import PanelPrediction, PanelRow, localization_panels
 from evaluation.wsoleval import normalise_score_map
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
+from pipelines.panel_grids import PanelGrid, PanelGridRow, write_grid
 from pipelines.preview import save_png
 from pseudo_maps.images import ImageDecodeError, decode_image
 
@@ -44,7 +46,7 @@ def draw_panels(
     protocol: str,
     levels: Mapping[Pair, int],
 ) -> None:
-    """Write the picture; images that cannot be read are left out.
+    """Write the picture, and what stands where in it beside it; images that cannot be read are left out.
 
     Parameters
     ----------
@@ -66,6 +68,7 @@ def draw_panels(
         Threshold level of each localizer and protocol.
     """
     rows = []
+    described = []
     for scores in scored:
         image = images[scores.index]
         if is_skipped(scores.status) or (_BASELINE, protocol) not in scores.iou:
@@ -99,6 +102,10 @@ def draw_panels(
                 caption=f"{image.record.wnid} {image.record.image_id}".strip(),
             )
         )
+        captions = tuple(prediction.caption for prediction in predictions)
+        described.append(PanelGridRow(caption=rows[-1].caption, captions=captions))
     if rows:
-        headings = [f"{localizer} under {protocol}" for localizer in (_BASELINE, *localizers)]
+        shown_localizers = (_BASELINE, *localizers)
+        headings = [f"{localizer} under {protocol}" for localizer in shown_localizers]
         save_png(path, localization_panels(rows, columns=headings))
+        write_grid(path, PanelGrid(protocol=protocol, baselines=1, localizers=shown_localizers, rows=tuple(described)))

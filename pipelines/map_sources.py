@@ -1,6 +1,7 @@
 """Turns a folder of shards or of .npy files into one score map an image, or the reason why there is none."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +17,17 @@ from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 __all__ = ["MAP_LOCALIZER", "MapSource", "NpyMaps", "ShardMaps", "open_map_source"]
 
 MAP_LOCALIZER = "pseudo-map"
-"""Name of the localizer that is a folder of maps."""
+"""Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
+
+_LOCALIZER_NAME = re.compile(r"[a-z]+([-*][a-z]+)*")
+"""What a name in a shard may look like to stand in columns and tables, such as ``cam*saliency``."""
 
 
 class MapSource(Protocol):
     """Where ``wsol-eval maps`` finds its maps."""
+
+    localizer: str
+    """What results call them."""
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The map of one image, or why there is none."""
@@ -57,6 +64,7 @@ class ShardMaps:
 
     def __init__(self, folder: Path, *, split: str) -> None:
         self._index = MapIndex(folder, split)
+        self.localizer = _localizer_of(self._index.provenance["configuration"])
         shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
         sums = [path.with_name(f"{path.name}.sha256") for path in shards]
         self._sha256, self._stamp = None, None
@@ -81,7 +89,7 @@ class ShardMaps:
         if status != STATUS_OK:
             return ImageMaps(failure=f"{MAP_NOT_USABLE}{status}")
         try:
-            return ImageMaps(whole={MAP_LOCALIZER: self._index.read_uint8(image_id)})
+            return ImageMaps(whole={self.localizer: self._index.read_uint8(image_id)})
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
 
@@ -101,6 +109,8 @@ class ShardMaps:
 
 class NpyMaps:
     """One ``.npy`` file an image, in any subfolder, named by the image's id, path or file name."""
+
+    localizer = MAP_LOCALIZER
 
     def __init__(self, folder: Path) -> None:
         files = sorted(folder.rglob("*.npy"))
@@ -170,6 +180,13 @@ class NpyMaps:
         names = (record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)
         placed = [self._by_place[name] for name in dict.fromkeys(names) if name in self._by_place]
         return placed or [file for name in dict.fromkeys(names) for file in self._by_name.get(name, [])]
+
+
+def _localizer_of(configuration: Any) -> str:
+    """The network's localizer whose maps ``wsol-eval run --save-maps`` stored, else the name of all other maps."""
+    stored = configuration.get("score_maps") if isinstance(configuration, dict) else None
+    name = stored.get("localizer") if isinstance(stored, dict) else None
+    return name if isinstance(name, str) and _LOCALIZER_NAME.fullmatch(name) else MAP_LOCALIZER
 
 
 def _files_digest(files: Iterable[Path], *, folder: Path) -> str:

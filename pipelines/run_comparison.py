@@ -10,6 +10,7 @@ from evaluation.image_scores import is_skipped
 from evaluation.metrics_schema import ERROR_KINDS, METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 from evaluation.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.tables import image_account
+from pipelines.panel_grids import PanelGrid, read_grid
 
 __all__ = [
     "PANELS_FOLDER",
@@ -32,6 +33,8 @@ VIEWS_RULE = "views"
 
 _RIGHT = ERROR_KINDS[0]
 """The verdict of an image whose box, and class where there are class scores, is right."""
+_NAMED_BASELINES = 2
+"""Baselines that a warning names: they differ together."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -57,6 +60,8 @@ class LoadedRun:
     """Image by image, where the folder has ``predictions.csv``."""
     panels: Mapping[str, bytes]
     """By name without ending the pictures of ``panels/*.png``, in order of name."""
+    grids: Mapping[str, PanelGrid]
+    """By the same names what stands where in a picture, where a file beside it says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +134,7 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
     PredictionsError
         ``predictions.csv`` is damaged or has an image twice.
     ValueError
-        A file in ``panels`` is no PNG.
+        A file in ``panels`` is no PNG, or the description of one does not fit it.
     """
     metrics_path = path / METRICS_FILE if path.is_dir() else path
     metrics = read_metrics(metrics_path)
@@ -148,7 +153,15 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
                 f"{predictions}: expected {metrics.counts.asked} images as in {METRICS_FILE}, "
                 f"found {len(verdicts.status)}; the two files are of different runs: evaluate again"
             )
-    return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, panels=_read_panels(folder / PANELS_FOLDER))
+    panels = _read_panels(folder / PANELS_FOLDER)
+    grids = {name: read_grid(folder / PANELS_FOLDER / f"{name}.png") for name in panels}
+    return LoadedRun(
+        label=label,
+        metrics=metrics,
+        verdicts=verdicts,
+        panels=panels,
+        grids={name: grid for name, grid in grids.items() if grid is not None},
+    )
 
 
 def all_results(run: LoadedRun) -> list[tuple[Result, bool]]:
@@ -170,14 +183,15 @@ def comparison_warnings(runs: Sequence[LoadedRun]) -> list[str]:
 
     Every run is held against the first: other images, other denominators, other ground truth (a baseline, which
     never looks at an image, gives other figures), other rules under the same protocol name, no protocol in
-    common. When the images could not be compared because ``predictions.csv`` is missing, that is said too.
+    common. What several runs differ by in the same way is said once for all of them. When the images could not be
+    compared because ``predictions.csv`` is missing, that is said too.
     """
-    warnings = []
     first = runs[0]
+    differing: dict[str, list[str]] = {}
     for other in runs[1:]:
-        names = f"“{first.label}” and “{other.label}”"
-        warnings += [f"{names}: {difference}" for difference in _image_differences(first, other)]
-        warnings += [f"{names}: {difference}" for difference in _rule_differences(first, other)]
+        for difference in (*_image_differences(first, other), *_rule_differences(first, other)):
+            differing.setdefault(difference, []).append(f"“{other.label}”")
+    warnings = [f"“{first.label}” and {', '.join(labels)}: {difference}" for difference, labels in differing.items()]
     unchecked = [run.label for run in runs if run.verdicts is None]
     if len(runs) > 1 and unchecked:
         listed = ", ".join(f"“{label}”" for label in unchecked)
@@ -244,13 +258,21 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         moved = len((_scored(first) ^ _scored(other)) & shared)
         if moved:
             differences.append(f"{moved} images are scored in one run and skipped in the other.")
-    for result, base in _shared_baselines(first, other):
-        if result.gt_known_loc.rate != base.gt_known_loc.rate:
-            differences.append(
-                f"the baseline {result.localizer} under {result.protocol}, which never looks at an image, gives "
-                "different figures: ground truth or images differ."
-            )
-    return differences
+    if differences:
+        # On other images the baselines differ as well: no news.
+        return differences
+    changed = [
+        f"{result.localizer} under {result.protocol}"
+        for result, base in _shared_baselines(first, other)
+        if result.gt_known_loc.rate != base.gt_known_loc.rate
+    ]
+    if changed:
+        named = ", ".join(changed[:_NAMED_BASELINES]) + (", ..." if len(changed) > _NAMED_BASELINES else "")
+        return [
+            f"the baseline {named}, which never looks at an image, gives different figures: ground truth or images "
+            "differ."
+        ]
+    return []
 
 
 def _shared_baselines(first: LoadedRun, other: LoadedRun) -> list[tuple[Result, Result]]:

@@ -14,10 +14,12 @@ from evaluation.figures import (
     LIGHT,
     AccuracyCurve,
     ErrorCounts,
+    HistoryLine,
     OverlapHistogram,
     SeedDots,
     accuracy_chart,
     error_chart,
+    history_chart,
     overlap_chart,
     seed_chart,
 )
@@ -28,6 +30,7 @@ from evaluation.panels import (
     PanelPrediction,
     PanelRow,
     localization_panels,
+    panel_cell,
 )
 
 GAP_PX, LINE_PX = 8, 22
@@ -58,10 +61,13 @@ def chart(kind: str, name: str, **options) -> bytes:
         return accuracy_chart([curve(name)], title="A chart", **options)
     if kind == "overlap":
         return overlap_chart([histogram(name)], title="A chart", **options)
+    if kind == "history":
+        line = HistoryLine(name=name, epochs_n=[1, 2, 3], values_n=[2.0, 1.5, 1.25])
+        return history_chart([line], title="A chart", values="loss", **options)
     return error_chart([ErrorCounts(name=name, counts={"correct": 3, "part": 1})], title="A chart", **options)
 
 
-KINDS = ("accuracy", "overlap", "error")
+KINDS = ("accuracy", "overlap", "error", "history")
 
 
 # --- charts
@@ -175,6 +181,21 @@ def test_a_histogram_shows_shares_not_numbers() -> None:
     overlap_chart([histogram(counts=(0, 0))], title="t")
 
 
+def test_a_history_is_drawn_where_its_numbers_are_and_has_gaps() -> None:
+    lines = [
+        HistoryLine(name="a", epochs_n=[1, 2, 3, 4, 5], values_n=[4, 3, float("nan"), 2, 1]),
+        HistoryLine(name="b", epochs_n=[1, 2, 3, 4, 5], values_n=[-1, -1, -1, -1, -1]),
+    ]
+    svg = history_chart(lines, title="A chart", values="loss").decode()
+    (level,) = {round(y, 1) for _, y in polyline(svg.encode(), LIGHT.series[1])}
+    points = polyline(svg.encode(), LIGHT.series[0])
+    assert len(points) == 4, "not the epoch without a number"
+    # Heights above the line at -1 are as 5 : 4 : 3 : 2; y grows downwards.
+    heights = level - points[:, 1]
+    np.testing.assert_allclose(heights / heights[-1], [2.5, 2, 1.5, 1], rtol=0.01)
+    assert "epoch" in texts(svg.encode()) and "loss" in texts(svg.encode())
+
+
 def test_error_bars_are_labelled_with_their_share() -> None:
     counts = {"correct": 70, "part": 25, "no box": 5}
     shown = texts(error_chart([ErrorCounts(name="a", counts=counts)], title="t"))
@@ -191,6 +212,11 @@ def test_error_bars_are_labelled_with_their_share() -> None:
         (
             lambda: accuracy_chart([AccuracyCurve(name="gap", thresholds_l=[0, 1], accuracy_l=[1])], title="t"),
             r"gap: expected as many accuracies as thresholds, at least 1, found \(1,\) and \(2,\)",
+        ),
+        (lambda: history_chart([], title="t", values="loss"), "at least one line"),
+        (
+            lambda: history_chart([HistoryLine(name="gap", epochs_n=[1, 2], values_n=[1])], title="t", values="loss"),
+            r"gap: expected as many values as epochs, at least 1, found \(1,\) and \(2,\)",
         ),
         (
             lambda: overlap_chart([OverlapHistogram(name="gap", edges=[0, 1], counts_n=[1, 2])], title="t"),
@@ -251,6 +277,7 @@ def row(*predictions: PanelPrediction, **changes) -> PanelRow:
 
 def cell(picture: np.ndarray, *, row: int, column: int, side: int = 224) -> np.ndarray:
     top, left = LINE_PX + row * (side + LINE_PX), GAP_PX + column * (side + GAP_PX)
+    assert panel_cell(row, column, cell_px=side) == (left, top, left + side, top + side)
     return picture[top : top + side, left : left + side]
 
 

@@ -225,7 +225,7 @@ def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path
         again = evaluated(tmp_path / folder, "maps", out / "maps" / folder, "--data", data, *sweeps)
         for protocol in ("wsoleval-v1", "wsoleval-v2"):
             wanted, found = (
-                result_of(metrics, name, protocol) for metrics, name in ((of_network, localizer), (again, "pseudo-map"))
+                result_of(metrics, name, protocol) for metrics, name in ((of_network, localizer), (again, localizer))
             )
             for figure in ("gt_known_loc", "max_box_acc", "max_box_acc_v2", "curve", "iou_histogram", "threshold"):
                 assert found[figure] == wanted[figure], (localizer, protocol, figure)

@@ -96,7 +96,14 @@ OPTIONS = {
         "--class-names": (None, "file"),
         **COMMON,
     },
-    "report": {"runs": ("required", "file"), "--out": ("report.html", "file"), **COMMON},
+    "report": {
+        "runs": ("required", "file"),
+        "--out": ("report.html", "file"),
+        "--title": (None, "text"),
+        "--introduction": (None, "file"),
+        "--training": ("several", "folder"),
+        **COMMON,
+    },
 }
 """Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
 

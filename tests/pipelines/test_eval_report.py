@@ -142,11 +142,21 @@ def test_views_and_a_single_ground_truth_box_are_said_of_each_run(tmp_path: Path
 
 
 def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:
-    _, page, _ = two
+    text, page, _ = two
+    assert "Underlined: the highest figure" in text
     best = [element["text"] for element in page.all("span") if element["attrs"].get("class") == "best"]
     assert best.count("70.00") == 3, "GT-known under both protocols and MaxBoxAcc .5"
     assert "54.00" not in best, "the baseline"
     assert "85.00" not in best, "Top-5 Class of both runs"
+
+
+def test_where_nothing_is_marked_no_mark_is_explained(tmp_path: Path) -> None:
+    contents = [plain(name) for name in "ab"]
+    for content in contents:
+        content["results"] = [made for made in content["results"] if made["localizer"] == "cam"]
+    text, page = report(tmp_path, *(make_run(tmp_path / content["name"], content) for content in contents))
+    assert not [element for element in page.all("span") if element["attrs"].get("class") == "best"]
+    assert "Underlined" not in text and "These runs cannot" not in text
 
 
 def test_reasons_are_given_for_images_that_failed_or_were_skipped(two: tuple[str, Page, list[Path]]) -> None:
@@ -272,7 +282,7 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     text, page = report(tmp_path, run)
     assert not page.all("script") and "<script" not in text
     assert "&lt;script&gt;" in text
-    assert page.all("title")[0]["text"] == f"Localization: {HOSTILE}"
+    assert page.all("title")[0]["text"] == f"Localization results: {HOSTILE}"
     assert any(element["text"] == "<script>" for element in page.all("th"))
     assert page.all("html")[0]["attrs"] == {"lang": "en"}
 
@@ -348,17 +358,18 @@ def test_without_a_scored_image_there_is_still_a_page(tmp_path: Path) -> None:
     assert "No run has a result." in text
 
 
-def test_baselines_that_differ_by_predicted_class_stand_apart_but_are_drawn_once(tmp_path: Path) -> None:
-    contents = [plain(name) for name in "ab"]
-    for content, right in zip(contents, (70, 80), strict=True):
+def test_a_baseline_stands_once_and_without_figures_that_depend_on_the_run(tmp_path: Path) -> None:
+    contents = [plain(name) for name in "abc"]
+    for content, right in zip(contents, (70, 80, None), strict=True):
         content["results"] = []
-        content["baselines"] = [result("centred-gaussian", "wsoleval-v1", correct=108) | {"top1_loc": rate(right)}]
+        content["baselines"] = [result("centred-gaussian", "wsoleval-v1", correct=108)]
         content["baselines"][0] |= {"iou_histogram": None, "errors": None}
-    text, page = report(tmp_path, *(make_run(tmp_path / content["name"], content) for content in contents))
-    assert [row[0] for row in summary_rows(text)] == [
-        "wsoleval-v1",
-        "centred-gaussian baseline, a",
-        "centred-gaussian baseline, b",
-    ]
+        content["baselines"][0] |= {"top1_loc": None if right is None else rate(right)}
+    runs = {content["name"]: make_run(tmp_path / content["name"], content) for content in contents}
+    text, page = report(tmp_path, *runs.values())
+    assert [row[0] for row in summary_rows(text)] == ["wsoleval-v1", "centred-gaussian baseline"]
+    assert "35.00" not in text and "40.00" not in text
     (chart,) = [image["attrs"]["alt"] for image in page.all("img")]
     assert chart.count("centred-gaussian") == 1
+    text, _ = report(tmp_path, runs["c"], runs["b"])
+    assert "40.00" in summary_rows(text)[1][3], "the only one that knows classes"

@@ -41,6 +41,29 @@ def records(images: list[EvaluationImage]) -> list[ImageRecord]:
     return [image.record for image in images]
 
 
+# --- what the results are called
+
+
+@pytest.mark.parametrize(
+    ("configuration", "name"),
+    [
+        ({"score_maps": {"localizer": "cam*saliency"}}, "cam*saliency"),
+        ({"score_maps": {"localizer": "grad-cam"}}, "grad-cam"),
+        ({"score_maps": {"localizer": "cam under\n<b>"}}, MAP_LOCALIZER),
+        ({"score_maps": {"localizer": 3}}, MAP_LOCALIZER),
+        ({"score_maps": "cam"}, MAP_LOCALIZER),
+        ({"map_size": 224}, MAP_LOCALIZER),
+    ],
+)
+def test_stored_score_maps_keep_the_name_of_their_localizer(
+    tmp_path: Path, configuration: dict[str, object], name: str
+) -> None:
+    ids, _ = make_folder(tmp_path, configuration=configuration)
+    source = ShardMaps(tmp_path, split="val")
+    assert source.localizer == name
+    assert list(source.maps_of(image_of(ids[0])).whole) == [name]
+
+
 # --- which source
 
 

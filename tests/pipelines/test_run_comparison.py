@@ -34,6 +34,24 @@ def test_other_images_are_said_on_top_and_nothing_is_best(tmp_path: Path) -> Non
     assert baselines == ["centred-gaussian baseline, a", "centred-gaussian baseline, b"] * 2
 
 
+def test_what_several_runs_differ_by_is_said_once(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", plain("a"))]
+    runs += [make_run(tmp_path / name, plain(name, correct=150), prefix="other") for name in "bcd"]
+    (warning,) = warnings_of(*runs)
+    assert warning.startswith("“a” and “b”, “c”, “d”: different image sets: ")
+
+
+def test_baselines_are_no_news_on_other_images(tmp_path: Path) -> None:
+    made = metrics("b")
+    for baseline in made["baselines"]:
+        baseline["gt_known_loc"] = rate(109)
+    first = make_run(tmp_path / "a")
+    (warning,) = warnings_of(first, make_run(tmp_path / "b", made, prefix="other"))
+    assert "different image sets" in warning
+    (warning,) = warnings_of(first, make_run(tmp_path / "c", made))
+    assert "centred-gaussian under cam, centred-gaussian under wsoleval-v1, which never looks" in warning
+
+
 def test_other_denominators_are_said_without_predictions(tmp_path: Path) -> None:
     counts = {"asked": IMAGES + 9, "scored": IMAGES, "failed": {}, "skipped": {"no boxes": 9}, "notes": {}}
     runs = [make_run(tmp_path / "a", right=None), make_run(tmp_path / "b", metrics("b", counts=counts), right=None)]
