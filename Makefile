@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
 
-.PHONY: demo test lint install help
+.PHONY: demo test viewers lint install help
 
 help:
 	@echo "make demo   install into $(VENV) and run the main job on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
+	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
 	@echo "make lint   ruff and mypy"
 
 install: $(STAMP)
@@ -35,6 +36,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+viewers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[viewers]'
+	$(BIN)/python -m pytest tests/viewers $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

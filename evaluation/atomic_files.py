@@ -36,7 +36,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        The file cannot be written; one that existed is as it was.
+        The file, which is named, cannot be written; one that existed is as it was.
     """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        # A full disk shows when writing, and that error names no file; other errors name the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from error

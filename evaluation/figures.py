@@ -33,9 +33,11 @@ __all__ = [
     "ErrorCounts",
     "FileFormat",
     "OverlapHistogram",
+    "SeedDots",
     "accuracy_chart",
     "error_chart",
     "overlap_chart",
+    "seed_chart",
 ]
 
 FileFormat: TypeAlias = Literal["svg", "png"]
@@ -140,6 +142,18 @@ class ErrorCounts:
     """Images by word; a word that is missing counts 0."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedDots:
+    """One figure of a method in every seed."""
+
+    name: str
+    """Text above the dots."""
+    values_n: Sequence[float]
+    """(n,) fractions, 0 to 1, at least one."""
+    is_baseline: bool = False
+    """Drawn grey."""
+
+
 def accuracy_chart(
     curves: Sequence[AccuracyCurve], *, title: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
 ) -> bytes:
@@ -232,6 +246,48 @@ def error_chart(
         axes.set_xlabel("images (%)")
         handles = [Patch(facecolor=theme.errors[kind]) for kind in ERROR_KINDS]
         _legend(figure, handles, list(ERROR_KINDS), theme=theme, columns=3)
+        return _encoded(figure, file_format=file_format)
+
+
+def seed_chart(
+    rows: Sequence[SeedDots], *, title: str, axis: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
+) -> bytes:
+    """One line of dots a method, a dot a seed, with a stroke and a number at their mean.
+
+    Parameters
+    ----------
+    rows
+        Methods, from above.
+    title, axis
+        What is shown, and what the axis of percentages is called.
+    theme, file_format
+        As in the other charts.
+
+    Raises
+    ------
+    ValueError
+        There is no row, or one has no value.
+    """
+    _need(rows, "row")
+    with _drawing():
+        figure, axes = _figure(theme=theme, title=title, legend_lines=0, plot_inches=0.85 + 0.42 * len(rows))
+        colours = [style["color"] for style in _styles([row.is_baseline for row in rows], theme=theme)]
+        for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+            _need(row.values_n, f"value of {row.name}")
+            percent_n = 100 * np.asarray(row.values_n, dtype=np.float64)
+            mean = float(percent_n.mean())
+            axes.plot(percent_n, np.full(len(percent_n), place), "o", markersize=5, color=colour, alpha=0.6)
+            axes.plot([mean, mean], [place - 0.18, place + 0.18], color=colour, linewidth=2.2)
+            # The name stands at the left edge, whatever the numbers are.
+            axes.text(0.0, place - 0.3, _shortened(row.name), color=theme.ink, transform=axes.get_yaxis_transform())
+            axes.text(
+                1.0, place - 0.3, f"{mean:.2f}", color=theme.ink, ha="right", transform=axes.get_yaxis_transform()
+            )
+        axes.set_ylim(len(rows) - 0.5, -0.9)
+        axes.set_yticks([])
+        axes.margins(x=0.05)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(axis)
         return _encoded(figure, file_format=file_format)
 
 

@@ -16,7 +16,7 @@ from pipelines.command_line import (
     common_options,
     ending_on_sigterm,
 )
-from pipelines.prep_cli import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option
 
 if TYPE_CHECKING:
     from pipelines.evaluating import EvaluationChoices

@@ -1,20 +1,18 @@
 """Turns the metrics of one or several evaluated runs into one self-contained HTML page that compares them."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
-from evaluation.atomic_files import write_atomically
 from evaluation.figures import DARK, LIGHT
 from evaluation.metrics_schema import ERROR_KINDS, ClassScore, Rate, Result
 from evaluation.result_figures import FIGURE_TITLES, NamedResult, result_figure
 from evaluation.tables import percent, protocols_in_order, reasons
+from pipelines.html_pages import data_uri, write_page
 from pipelines.run_comparison import (
     VIEWS_RULE,
     LoadedRun,
@@ -110,18 +108,7 @@ def write_report(runs: Sequence[Path], out: Path) -> None:
         No run is given, or a file in ``panels`` is no PNG.
     """
     loaded = load_runs(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template(_TEMPLATE).render(_page(loaded))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A class may be named after a file name that is no UTF-8.
-    write_atomically(out, page.encode("utf-8", errors="replace"))
+    write_page(out, template=_TEMPLATE, context=_page(loaded))
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
@@ -278,7 +265,7 @@ def _charts(kind: str, rows: list[_Row], *, protocol: str) -> list[_Chart]:
     """The figure in both themes, or none where no row has what it shows."""
     results = [NamedResult(name=row.name, result=row.result, is_baseline=row.is_baseline) for row in rows]
     pictures = [result_figure(kind, results, protocol=protocol, theme=theme) for theme in (LIGHT, DARK)]
-    light, dark = (None if picture is None else _data_uri(picture, kind="svg+xml") for picture in pictures)
+    light, dark = (None if picture is None else data_uri(picture, kind="svg+xml") for picture in pictures)
     if light is None or dark is None:
         return []
     return [_Chart(light=light, dark=dark, alt=f"{FIGURE_TITLES[kind]}, {protocol}{_in_words(kind, rows)}.")]
@@ -296,10 +283,6 @@ def _in_words(kind: str, rows: list[_Row]) -> str:
         if row.result.curve is not None
     ]
     return f". {'; '.join(best)}"
-
-
-def _data_uri(content: bytes, *, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _difference(pair: PairedCounts) -> str:
@@ -350,7 +333,7 @@ def _panels(runs: list[LoadedRun]) -> list[dict[str, Any]]:
         {
             "name": name.replace("_", " ").replace("-", " "),
             "pictures": [
-                {"run": run.label, "uri": _data_uri(_as_jpeg(run.panels[name]), kind="jpeg")}
+                {"run": run.label, "uri": data_uri(_as_jpeg(run.panels[name]), kind="jpeg")}
                 for run in runs
                 if name in run.panels
             ],

@@ -16,17 +16,17 @@ from pipelines.command_line import (
     ending_on_sigterm,
     opencv_clash,
 )
+from pipelines.inspection_commands import preview, verify
+from pipelines.prep_options import SPLIT_NAMES, data_option, layout_option
 
 if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, Summary
     from pseudo_maps.map_config import MapConfig
 
-__all__ = ["main"]
+__all__ = ["data_option", "layout_option", "main"]
 
 # The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
 # every typing error would cost; a test compares them with the definitions.
-SPLIT_NAMES = ("train", "val", "test")
-LAYOUT_NAMES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
 METHOD_NAMES = ("geodesic", "selective-search")
 MODE_NAMES = ("fast", "quality", "single")
 PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
@@ -39,16 +39,6 @@ GEODESIC_OPTIONS = {
     "boundary_model": "--boundary-model",
     "weighting": "--weighting",
 }
-
-data_option = click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata.",
-)
-layout_option = click.option(
-    "--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="Layout of the data set."
-)
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -262,95 +252,8 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
     click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--split", "splits", type=click.Choice(SPLIT_NAMES), multiple=True, help="Only these splits.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Root of the data set: also check that every image has its row.",
-)
-@layout_option
-@click.option("--repair", is_flag=True, help="Remove bad shards and leftovers so that a rerun makes them again.")
-@common_options
-def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
-    """Read every shard in FOLDER whole and list what is wrong: damage, gaps, strangers.
-
-    Exit 1 when there is anything.
-    """
-    from pseudo_maps.manifest import found_splits
-    from pseudo_maps.verify import REPAIRABLE_KINDS, repair_folder, verify_folder
-
-    chosen = splits or tuple(found_splits(folder))
-    expected = None
-    if data is not None:
-        from pipelines.datasets import open_dataset
-
-        datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
-        expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
-    with Progress(label="verify", unit="shard") as progress:
-        problems = verify_folder(folder, splits=chosen or None, expected_ids=expected, progress=progress.reach)
-    for problem in problems:
-        click.echo(f"{problem.kind}: {problem.path}: {problem.message}")
-    if repair and problems:
-        for path in repair_folder(problems):
-            click.echo(f"removed {path}")
-    if problems:
-        bad = any(problem.kind in REPAIRABLE_KINDS for problem in problems)
-        raise RuntimeError(
-            f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {folder}"
-            + ("; --repair removes what is bad, then run wsol-prep proposals again" if bad and not repair else "")
-        )
-    click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
-
-
-@main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@data_option
-@layout_option
-@click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Picture to write (.png).")
-@click.option("--ids", "ids", multiple=True, help="Image ids to show; may be given several times.")
-@click.option("--worst", is_flag=True, help="Show failed images and the lowest peaks first.")
-@click.option("--count", type=click.IntRange(min=1), default=12, help="How many images.")
-@click.option("--columns", type=click.IntRange(min=1), default=2, help="Images beside each other.")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.5,
-    help="The box surrounds the largest area above this fraction of the peak.",
-)
-@common_options
-def preview(
-    folder: Path,
-    data: Path,
-    layout: str,
-    split: str,
-    out: Path,
-    ids: tuple[str, ...],
-    worst: bool,
-    count: int,
-    columns: int,
-    threshold: float,
-) -> None:
-    """Draw a contact sheet of the maps in FOLDER: image, map, overlay, box (ground truth in green)."""
-    from pipelines.preview import contact_sheet
-
-    if ids and worst:
-        raise click.UsageError("--ids and --worst exclude each other")
-    shown = contact_sheet(
-        folder,
-        data=data,
-        layout=layout,
-        split=split,
-        out=out,
-        image_ids=ids,
-        worst_first=worst,
-        count=count,
-        columns=columns,
-        threshold=threshold,
-    )
-    click.echo(f"{shown} images on {out}")
+main.add_command(verify)
+main.add_command(preview)
 
 
 if __name__ == "__main__":

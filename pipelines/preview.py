@@ -1,35 +1,49 @@
 """Turns a folder of maps and its data set into a contact sheet: image, map, overlay and box side by side."""
 
+import heapq
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from evaluation.overlays import Picture, draw_boxes, heat_colours, overlay_heat, png_bytes
-from evaluation.wsoleval import boxes_at_thresholds
-from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
-from pseudo_maps.images import ImageDecodeError, decode_image
-from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow
+from evaluation.atomic_files import write_atomically
+from evaluation.overlays import Picture, jpeg_bytes, png_bytes
+from pipelines.map_pictures import MapGallery, MapPictures
+from pseudo_maps.shards import STATUS_OK
 
-__all__ = ["contact_sheet", "draw_boxes", "overlay_heat", "save_png"]
+__all__ = ["PICTURE_SUFFIXES", "contact_sheet", "save_picture", "save_png"]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Ends of file names that say in which format a picture is written."""
 
 CELL_PX = 224
 GAP_PX = 6
 CAPTION_PX = 20
 _BACKGROUND = 255
+_MISSING = 200
 _TEXT = (40, 40, 40)
-_PREDICTED = (255, 64, 32)
-_GROUND_TRUTH = (0, 200, 64)
+_STATUS_PX = 200
+"""Width in pixels that a status fills at most, in a cell of ``CELL_PX``."""
 
 
 def save_png(path: Path, image_rgb: Picture) -> None:
     """Write a (H, W, 3) uint8 RGB picture as PNG, making the folder when it is missing."""
-    content = png_bytes(image_rgb)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    _write(path, png_bytes(image_rgb))
+
+
+def save_picture(path: Path, image_rgb: Picture) -> None:
+    """Write a (H, W, 3) uint8 RGB picture in the format that the file name's end says.
+
+    Raises
+    ------
+    ValueError
+        The name ends in none of ``PICTURE_SUFFIXES``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {suffix!r}")
+    _write(path, png_bytes(image_rgb) if suffix == ".png" else jpeg_bytes(image_rgb))
 
 
 def contact_sheet(
@@ -54,9 +68,10 @@ def contact_sheet(
     data
         Data root of the images; boxes, where it has any, are drawn in green.
     out
-        PNG file to write.
+        Picture to write, in the format that its name's end says (``PICTURE_SUFFIXES``).
     image_ids
-        Images to show; by default ``count`` of them spread evenly over the split.
+        Images to show, several in one word with commas between them if need be; by default ``count`` of them
+        spread evenly over the split.
     worst_first
         Show failed images and then the lowest peaks.
     threshold
@@ -71,70 +86,63 @@ def contact_sheet(
     ------
     DatasetError
         An id that the data set or the maps do not have.
+    ValueError
+        ``out`` ends in another suffix.
     """
-    dataset = open_dataset(data, split=split, layout=layout)
-    index = MapIndex(folder, split, allow_incomplete=True)
-    by_id = {record.image_id: record for record in dataset.records if record.image_id in index}
-    if not by_id:
-        raise DatasetError(f"no image of split {split} in {data} has a map in {folder}")
-    for image_id in image_ids:
-        if image_id not in by_id:
-            raise DatasetError(
-                f"{image_id!r} has no map in {folder} or no image in {data}; "
-                f"expected an id such as {next(iter(by_id))!r}"
-            )
-    chosen = list(image_ids) or _choose(list(by_id), index, worst_first=worst_first, count=count)
-    boxes = load_boxes(dataset, image_ids=chosen)
-    cells = []
-    for image_id in chosen:
-        truth = np.zeros((0, 4))
-        row = index.row(image_id)
-        if image_id in boxes and row.status == STATUS_OK:
-            truth = scale_boxes(
-                boxes[image_id], width=CELL_PX, height=CELL_PX, file_width=row.width, file_height=row.height
-            )
-        cells.append(_cell(by_id[image_id], row, index, root=dataset.root, truth=truth, threshold=threshold))
-    save_png(out, _grid(cells, columns=min(columns, len(cells))))
+    gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
+    chosen = gallery.wanted(image_ids) or _choose(gallery, worst_first=worst_first, count=count)
+    boxes = gallery.boxes(chosen)
+    cells = [
+        _cell(gallery.pictures(image_id, truth=boxes.get(image_id), square=True, longest_px=CELL_PX))
+        for image_id in chosen
+    ]
+    save_picture(out, _grid(cells, columns=min(columns, len(cells))))
     return len(cells)
 
 
-def _choose(ids: list[str], index: MapIndex, *, worst_first: bool, count: int) -> list[str]:
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def _choose(gallery: MapGallery, *, worst_first: bool, count: int) -> list[str]:
+    ids, index = gallery.ids, gallery.index
     if worst_first:
-        order = sorted(ids, key=lambda image_id: (index.status(image_id) == STATUS_OK, index.peak(image_id), image_id))
-        return order[:count]
+        return heapq.nsmallest(
+            count, ids, key=lambda image_id: (index.status(image_id) == STATUS_OK, index.peak(image_id), image_id)
+        )
     places = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
     return [ids[place] for place in places]
 
 
-def _cell(
-    record: ImageRecord,
-    row: MapRow,
-    index: MapIndex,
-    *,
-    root: Path,
-    truth: npt.NDArray[np.float64],
-    threshold: float,
-) -> Picture:
-    """One row of pictures (image, map, overlay, boxes) with a caption."""
-    size = (CELL_PX, CELL_PX)
-    try:
-        image = decode_image(root / record.path, enough_px=CELL_PX).rgb_hwc
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    except (ImageDecodeError, OSError):
-        # The caption tells the status; a grey picture stands for the image that cannot be shown.
-        image = np.full((CELL_PX, CELL_PX, 3), 200, dtype=np.uint8)
-    stored = index.read_uint8(record.image_id)
-    map_hw = np.asarray(cv2.resize(stored, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-    boxed = draw_boxes(image, truth, colour=_GROUND_TRUTH)
-    if row.status == STATUS_OK:
-        boxed = draw_boxes(boxed, boxes_at_thresholds(map_hw, [threshold]), colour=_PREDICTED)
-    pictures = [image, heat_colours(map_hw), overlay_heat(image, map_hw), boxed]
+def _cell(shown: MapPictures) -> Picture:
+    """One row of pictures (image, map, overlay, boxes) with a caption; grey stands for what there is not."""
+    grey = np.full((CELL_PX, CELL_PX, 3), _MISSING, dtype=np.uint8)
+    heat = _with_text(grey, shown.row.status) if shown.heat is None else shown.heat
+    pictures = [
+        grey if shown.image is None else shown.image,
+        heat,
+        grey if shown.overlay is None else shown.overlay,
+        grey if shown.boxed is None else shown.boxed,
+    ]
     gap = np.full((CELL_PX, GAP_PX, 3), _BACKGROUND, dtype=np.uint8)
     strip = np.hstack([part for picture in pictures for part in (picture, gap)])
     caption = np.full((CAPTION_PX, strip.shape[1], 3), _BACKGROUND, dtype=np.uint8)
-    text = f"{record.image_id}  {row.status}  {row.proposals} proposals  peak {row.peak:.2f}"
+    row = shown.row
+    text = f"{row.image_id}  {row.status}  {row.proposals} proposals  peak {row.peak:.2f}"
     cv2.putText(caption, text, (2, CAPTION_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _TEXT, 1, cv2.LINE_AA)
     return np.vstack([strip, caption])
+
+
+def _with_text(picture: Picture, text: str) -> Picture:
+    """A copy with a word in its middle, as large as fits."""
+    drawn = picture.copy()
+    (width_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 2)
+    scale = min(1.0, _STATUS_PX / max(width_px, 1))
+    (width_px, height_px), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
+    place = ((picture.shape[1] - width_px) // 2, (picture.shape[0] + height_px) // 2)
+    cv2.putText(drawn, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _TEXT, 2, cv2.LINE_AA)
+    return drawn
 
 
 def _grid(cells: list[Picture], *, columns: int) -> Picture:

@@ -17,9 +17,10 @@ from pipelines.command_line import (
     SingleCommand,
     common_options,
 )
-from pipelines.prep_cli import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option
 
 if TYPE_CHECKING:
+    from pipelines.datasets import Dataset
     from training.config import TrainConfig
 
 __all__ = ["main"]
@@ -136,7 +137,7 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
         maps = maps if config.loss.use_map else None
         if finished is not None:
-            _check_finished(finished, config, out=out, maps=maps, perceptual_weights=options["perceptual_weights"])
+            _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
             if processes.is_main:
                 click.echo(f"{out}: this run is finished; use another --out for another one")
             return
@@ -173,18 +174,32 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
 
 
 def _check_finished(
-    finished: Mapping[str, Any], config: TrainConfig, *, out: Path, maps: Path | None, perceptual_weights: str
+    finished: Mapping[str, Any],
+    config: TrainConfig,
+    train: Dataset,
+    *,
+    out: Path,
+    maps: Path | None,
+    options: Mapping[str, Any],
 ) -> None:
-    """ValueError when a finished run was asked for with other settings than it was made with."""
-    from pipelines.training_setup import identify_inputs
+    """ValueError when a finished run was asked for with other settings or images than it was made with."""
+    from pipelines.training_setup import choose_records, identify_inputs
     from pseudo_maps.shards import MapIndex
     from training.config import configuration_differences
+    from training.image_loading import TrainingImages
 
     index = None if maps is None else MapIndex(maps, "train")
-    asked = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
+    asked = identify_inputs(config, index=index, perceptual_weights=options["perceptual_weights"])
     differences = configuration_differences(finished.get("configuration", {}), asked.as_json())
     if differences:
         raise ValueError(f"{out}: holds a finished run of other settings ({'; '.join(differences)}); use another --out")
+    records, _ = choose_records(train, index=index, on_missing=options["on_missing"], limit=options["limit"])
+    images = TrainingImages(records, root=train.root, crop=config.crop, seed=config.seed)
+    if finished.get("images_sha256") not in (None, images.sha256()):
+        raise ValueError(
+            f"{out}: holds a finished run of other training images than these {len(records)} (--data, --limit and "
+            "--on-missing choose them); use another --out"
+        )
 
 
 def _configuration(options: Mapping[str, Any], *, classes: int) -> TrainConfig:

@@ -9,10 +9,11 @@ import click
 from tqdm import tqdm
 
 from pipelines.datasets import Dataset
+from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from training.augmentation import EVALUATION_CROP
 from training.config import TrainConfig, TrainRunConfig
-from training.image_loading import OnMissing, TrainingImages, check_maps
+from training.image_loading import MapReport, OnMissing, TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.model import LocalizationModel
 from training.processes import Processes
@@ -20,7 +21,7 @@ from training.progress import Progress
 from training.trainer import Trainer
 from training.weights import initialise_from_imagenet, load_perceptual_network
 
-__all__ = ["TerminalProgress", "build_trainer", "identify_inputs"]
+__all__ = ["TerminalProgress", "build_trainer", "choose_records", "identify_inputs"]
 
 OPEN_SHARDS = 256
 """Shards that a loader worker keeps open: shuffled images come from all of them."""
@@ -92,11 +93,9 @@ def build_trainer(
             f"{train.root}: the {len(train.class_wnids)} classes in train are not the {len(val.class_wnids)} in val"
         )
     progress = TerminalProgress() if processes.is_main else Progress()
-    records = list(train.records[:limit])
-    index = None
-    if maps is not None:
-        index = MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
-        records, report = check_maps(records, index, on_missing=on_missing)
+    index = None if maps is None else MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
+    records, report = choose_records(train, index=index, on_missing=on_missing, limit=limit)
+    if report is not None:
         progress.say(f"maps: {report.describe()}")
     config = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
     perceptual = None
@@ -127,6 +126,20 @@ def build_trainer(
         initialise=initialise if config.init == "imagenet" else None,
         progress=progress,
     )
+
+
+def choose_records(
+    train: Dataset, *, index: MapIndex | None, on_missing: OnMissing, limit: int | None
+) -> tuple[list[ImageRecord], MapReport | None]:
+    """The images that are learnt from, and what was found of their maps.
+
+    Raises
+    ------
+    MapsMissingError
+        Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
+    """
+    records = list(train.records[:limit])
+    return (records, None) if index is None else check_maps(records, index, on_missing=on_missing)
 
 
 def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:

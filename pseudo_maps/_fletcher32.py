@@ -11,10 +11,14 @@ CHECKSUM_BYTES = 4
 _MODULUS = 65535
 """Both halves are ones' complement sums of 16-bit words."""
 
-_BLOCK_WORDS = 65536
-"""Words summed at once: weight * word stays below 2^16 * 2^16, so 2^16 of them stay below 2^48 in int64."""
+_BLOCK_WORDS = 4096
+"""Words summed at once, so few that OpenBLAS multiplies in the calling thread (it splits from 9,216 numbers on).
 
-_WEIGHTS: npt.NDArray[np.int64] = np.arange(_BLOCK_WORDS, 0, -1, dtype=np.int64)
+Weight * word stays below 2^12 * 2^16 and the sum of them below 2^40: float64 adds them exactly in any order.
+"""
+
+_WEIGHTS_KW: npt.NDArray[np.float64] = np.stack([np.ones(_BLOCK_WORDS), np.arange(_BLOCK_WORDS, 0, -1)])
+"""(2, ``_BLOCK_WORDS``): how often a word counts in the first and in the second sum of a block."""
 
 
 def fletcher32(data: bytes | memoryview) -> int:
@@ -35,7 +39,7 @@ def fletcher32(data: bytes | memoryview) -> int:
     Notes
     -----
     The words are summed in little-endian order, which numpy reads without a copy, and the two sums are turned
-    round at the end: 256 * word swaps the bytes of a word modulo 65535. 8 KB take about 10 microseconds.
+    round at the end: 256 * word swaps the bytes of a word modulo 65535. 6 KB take about 5 microseconds.
     """
     view = memoryview(data)
     even = len(view) & ~1
@@ -43,11 +47,11 @@ def fletcher32(data: bytes | memoryview) -> int:
     first = second = 0
     nonzero = False
     for start in range(0, len(words), _BLOCK_WORDS):
-        block = words[start : start + _BLOCK_WORDS].astype(np.int64)
-        block_sum = int(block.sum())
-        nonzero = nonzero or block_sum > 0
-        second += len(block) * first + int(np.dot(block, _WEIGHTS[-len(block) :]))
-        first += block_sum
+        block = words[start : start + _BLOCK_WORDS].astype(np.float64)
+        block_first, block_second = (_WEIGHTS_KW[:, -len(block) :] @ block).tolist()
+        nonzero = nonzero or block_first > 0
+        second += len(block) * first + int(block_second)
+        first += int(block_first)
     if len(view) > even:
         first += view[even]
         second += first

@@ -85,7 +85,7 @@ class IdTable:
             # Numpy drops zero bytes at the end, so such a text would equal the id without them.
             return -1
         wanted = np.uint64(hash_id(encoded))
-        slot = int(np.searchsorted(self._hashes, wanted))
+        slot = int(self._hashes.searchsorted(wanted))
         while slot < len(self._hashes) and self._hashes[slot] == wanted:
             position = int(self._order[slot])
             if self._ids[position] == encoded:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pseudo_maps._fletcher32 import CHECKSUM_BYTES, fletcher32
+from pseudo_maps._inflate import InflateError, inflate
 from pseudo_maps._shard_layout import (
     FULL_SCALE,
     MAPS_PATH,
@@ -65,14 +65,17 @@ class ChunkPlaces:
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open a shard for reading and turn what HDF5 says of damaged files into ShardError.
 
-    Locks are tried and done without where the file system has none (NFS, Lustre).
+    Locks are tried and done without where the file system has none (NFS, Lustre). What the system says (no such file,
+    no permission, too many open files) stays the OSError with its errno: the shard may be good.
     """
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
-    except (FileNotFoundError, PermissionError, ShardError):
+    except ShardError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ShardError(
             f"{path}: HDF5 cannot read it ({error}); remove it with its .sha256 and make it again"
         ) from error
@@ -165,9 +168,8 @@ def uint8_map(chunk: bytes, *, map_shape: tuple[int, int], path: Path, row: int)
         )
     height, width = map_shape
     try:
-        # One allocation of the right size: 50 microseconds less than an object that grows its output.
-        pixels = zlib.decompress(body, bufsize=height * width)
-    except zlib.error as error:
+        pixels = inflate(body, size_bytes=height * width)
+    except InflateError as error:
         raise ShardError(f"{path}: row {row}: not a compressed map ({error}); make the shard again") from error
     if len(pixels) != height * width:
         raise ShardError(

@@ -54,7 +54,7 @@ def run_on_dask(
         No scheduler answers, there is no worker for too long, or workers die again and again.
     """
     try:
-        client = distributed.Client(scheduler, timeout=connect_limit_s, set_as_default=False)
+        client = distributed.Client(scheduler, timeout=connect_limit_s)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no dask scheduler answers at {scheduler} ({error})") from error
     with client:

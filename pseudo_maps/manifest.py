@@ -237,10 +237,7 @@ def _create(path: Path, text: str) -> bool:
     """Give ``text`` the name ``path``; False when the name is taken."""
     temporary = temporary_path(path)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(temporary, text, mode="w", named=path)
         try:
             # Unlike a rename, a link never replaces what another task has put there meanwhile.
             os.link(temporary, path)
@@ -258,13 +255,21 @@ def _create(path: Path, text: str) -> bool:
 
 def _create_exclusively(path: Path, text: str) -> bool:
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(path, text, mode="x", named=path)
     except FileExistsError:
         return False
     return True
+
+
+def _write_synced(path: Path, text: str, *, mode: str, named: Path) -> None:
+    try:
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # A full disk shows when writing, and that error names no file; opening names the hidden one.
+        raise OSError(error.errno, error.strerror, str(named)) from error
 
 
 def _read_when_complete(folder: Path, split: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""A folder of shards to the list of everything that is wrong in it, and that list to files to remove.
+"""A folder of shards to the list of everything that is wrong in it.
 
 Every byte of every shard is read: the file's SHA-256 first, because HDF5's own checksums cover the maps and
 the table only, and a damaged file is not to be handed to HDF5 at all.
@@ -6,20 +6,20 @@ the table only, and a damaged file is not to be handed to HDF5 at all.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from pseudo_maps._shard_layout import (
     PROVENANCE_KEYS,
+    SCHEMA_VERSION,
     ShardError,
     checksum_path,
     differences,
     field_problem,
-    host_name,
     list_shards,
     parse_shard_name,
-    parse_temporary_name,
     row_problem,
     shard_name,
 )
@@ -32,16 +32,19 @@ from pseudo_maps.manifest import (
     read_manifest,
 )
 from pseudo_maps.shards import ShardReader, file_sha256
-from pseudo_maps.stale_files import is_running
+from pseudo_maps.stale_files import is_abandoned, parse_partial_name
 
-__all__ = ["REPAIRABLE_KINDS", "Problem", "repair_folder", "verify_folder"]
+__all__ = ["FileState", "Problem", "file_state", "verify_folder"]
 
-REPAIRABLE_KINDS = frozenset(
-    {"checksum", "unreadable", "map", "table", "rows", "ids", "configuration", "stray", "temporary"}
-)
-"""Kinds of problem whose file ``repair_folder`` removes."""
+FileState: TypeAlias = tuple[int, int, int, int]
+"""Device, inode, bytes and time of the last change in ns: what tells a file from its successor."""
+
+_NAMED_AT_MOST = 5
+"""Images that a message names."""
 
 _CHECKSUM_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^\n]+)\n")
+
+_MAKE_AGAIN = "run wsol-prep proposals again to make it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +54,30 @@ class Problem:
     path: Path
     """The file concerned, which need not exist; the folder where no file is."""
     kind: str
-    """``checksum`` (SHA-256 differs, is missing or cannot be read), ``unreadable`` (schema, layout, HDF5),
+    """``checksum`` (SHA-256 differs, or its file is missing or no such file), ``unreadable`` (schema, layout, HDF5),
     ``map`` (a chunk's checksum, or a map that contradicts its row), ``table``, ``rows`` (number of rows),
     ``ids``, ``configuration``, ``missing`` (shard), ``stray`` (file of no shard of the manifest),
-    ``temporary`` (left by a killed task) or ``manifest``."""
+    ``temporary`` (left by a killed task), ``closed`` (the system does not let it be read), ``data`` (other images than
+    the data set's) or ``manifest``."""
     message: str
     """What was found, what was expected, and what to do."""
+    split: str = ""
+    """Split concerned, empty for the folder."""
+    judged: FileState | None = None
+    """State of the file when it was judged bad, where a rerun makes it again (or does without it) once it is gone;
+    None where removing it is no cure, or where nothing tells whether the file is what is wrong."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind}: {self.message}"
+
+
+def file_state(path: Path) -> FileState | None:
+    """State of a file (of what a link leads to), None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def verify_folder(
@@ -90,12 +108,16 @@ def verify_folder(
     Raises
     ------
     OSError
-        The folder is missing, or a file in it cannot be read at all.
+        The folder is missing or cannot be listed.
 
     Notes
     -----
-    Temporary files of a process that is still running on this machine are no problem. Those of other machines
-    are reported, because nothing tells whether their task still runs.
+    Temporary files that may still be in use are no problem, and neither is the journal of a shard that is not there:
+    the next run goes on from it. Files of other names are not looked at.
+
+    A shard that is damaged by its own checksum is judged by that alone. One that contradicts the manifest, or that
+    lost its checksum file, is judged bad only when another shard of the split is in order: otherwise the manifest may
+    be the one that is wrong, or all checksum files stayed behind when the folder was copied.
     """
     root = Path(folder)
     expected = expected_ids or {}
@@ -119,34 +141,6 @@ def verify_folder(
     return problems
 
 
-def repair_folder(problems: Iterable[Problem]) -> list[Path]:
-    """Remove what a rerun has to make again, with its checksum file, and temporary files of killed tasks.
-
-    Only files that have a shard's name, a shard's checksum's name or a temporary name are removed; manifests
-    and other files never. Not to be called while tasks write into the folder.
-
-    Returns
-    -------
-    list of Path
-        The files removed, each once.
-    """
-    removed: list[Path] = []
-    for problem in problems:
-        if problem.kind not in REPAIRABLE_KINDS:
-            continue
-        targets = [problem.path]
-        if _is_shard(problem.path.name):
-            # The checksum goes last: a shard is never without one, should this be interrupted.
-            targets.append(checksum_path(problem.path))
-        elif not _is_checksum(problem.path.name) and parse_temporary_name(problem.path.name) is None:
-            continue
-        for target in targets:
-            if target.is_file() or target.is_symlink():
-                target.unlink()
-                removed.append(target)
-    return removed
-
-
 class _SplitChecker:
     """Collects the problems of one split."""
 
@@ -155,60 +149,107 @@ class _SplitChecker:
         self._split = split
         self._expected_ids = expected_ids
         self._problems: list[Problem] = []
+        self._doubted: list[Problem] = []
+        self._in_order = 0
+        self._state: FileState | None = None
         self._ids: dict[int, list[str]] = {}
         self._row_of_id: dict[str, tuple[Path, int]] = {}
-        self._manifest: Manifest | None = None
-        path = manifest_path(folder, split)
+        self._manifest_path = manifest_path(folder, split)
+        self._manifest = self._read_manifest()
+        self._data_agree = (
+            expected_ids is not None
+            and self._manifest is not None
+            and self._manifest.images == len(expected_ids)
+            and self._manifest.ids_sha256 == ids_digest(expected_ids)
+        )
+
+    def _read_manifest(self) -> Manifest | None:
+        path = self._manifest_path
         try:
-            self._manifest = read_manifest(folder, split)
+            manifest = read_manifest(self._folder, self._split)
         except FileNotFoundError:
+            self._add(path, "manifest", f"is missing, so nothing tells which shards belong here; {_MAKE_AGAIN}")
+        except ManifestError as error:
+            message = str(error).removeprefix(f"{path}: ").partition(";")[0]
+            cure = "remove it when no task is running and run wsol-prep proposals again with the settings of the shards"
+            self._add(path, "manifest", f"{message}; {cure}, which makes it anew")
+        except OSError as error:
+            self._add(path, "closed", f"cannot be read ({error.strerror}), so nothing tells which shards belong here")
+        else:
+            if manifest.schema_version == SCHEMA_VERSION:
+                return manifest
             self._add(
                 path,
                 "manifest",
-                "is missing, so nothing tells which shards belong here; run again to make it",
+                f"states schema version {manifest.schema_version}, expected {SCHEMA_VERSION}; verify with the package "
+                f"version {manifest.package_version} that made the folder",
             )
-        except ManifestError as error:
-            self._add(path, "manifest", str(error))
-        if self._manifest is not None and expected_ids is not None:
-            self._compare_data(self._manifest, path, expected_ids)
+        return None
 
-    def _add(self, path: Path, kind: str, message: str) -> None:
-        self._problems.append(Problem(path=path, kind=kind, message=message))
+    def _add(self, path: Path, kind: str, message: str, *, bad: bool = False) -> None:
+        """Note a problem; ``bad``: the file as it was when its check began is what is wrong."""
+        state = self._state if bad else None
+        self._problems.append(Problem(path=path, kind=kind, message=message, split=self._split, judged=state))
 
-    def _compare_data(self, manifest: Manifest, path: Path, expected_ids: Sequence[str]) -> None:
-        if manifest.images != len(expected_ids):
-            self._add(path, "manifest", f"states {manifest.images} images, the data have {len(expected_ids)}")
-        elif manifest.ids_sha256 != ids_digest(expected_ids):
-            self._add(path, "manifest", "states another digest of the image ids than the data give, in their order")
+    def _doubt(self, path: Path, kind: str, message: str) -> None:
+        """Note a problem of a file that is bad if another shard shows that the manifest is right."""
+        self._add(path, kind, message, bad=True)
+        self._doubted.append(self._problems[-1])
 
     def check_shard(self, path: Path, *, index: int, count: int) -> None:
         """Check one shard against its checksum, itself and the manifest."""
         manifest = self._manifest
+        self._state = file_state(path)
+        before = len(self._problems)
         if manifest is not None and count != manifest.shards:
-            self._add(path, "stray", f"is numbered of {count}, the manifest states {manifest.shards} shards")
-            return
-        problem = _checksum_problem(path)
-        if problem is not None:
-            self._add(path, "checksum", problem)
+            self._doubt(path, "stray", f"is numbered of {count}, the manifest states {manifest.shards} shards")
             return
         try:
+            self._compare_checksum(path)
+            if len(self._problems) > before:
+                return
             with ShardReader(path) as reader:
                 ids = self._check_content(reader, path)
         except ShardError as error:
-            self._add(path, "unreadable", str(error))
+            self._add(path, "unreadable", str(error).removeprefix(f"{path}: "), bad=manifest is not None)
+            return
+        except FileNotFoundError:
+            self._add(path, "missing", f"the shard is gone, or a link that leads nowhere; {_MAKE_AGAIN}")
+            return
+        except OSError as error:
+            self._add(path, "closed", f"cannot be read ({error.strerror}), so nothing tells whether it is whole")
             return
         if manifest is None:
+            self._in_order += len(self._problems) == before
             return
         if len(ids) != manifest.shard_rows(index):
-            self._add(path, "rows", f"has {len(ids)} rows, expected {manifest.shard_rows(index)} by the manifest")
+            message = f"has {len(ids)} rows, expected {manifest.shard_rows(index)} by the manifest"
+            self._doubt(path, "rows", message)
             return
         start = index * manifest.shard_size
-        if self._expected_ids is not None and len(self._expected_ids) == manifest.images:
+        if self._data_agree and self._expected_ids is not None:
             for row, (found, wanted) in enumerate(zip(ids, self._expected_ids[start : start + len(ids)], strict=True)):
                 if found != wanted:
-                    self._add(path, "ids", f"row {row} is the image {found!r}, the data have {wanted!r} there")
+                    self._doubt(path, "ids", f"row {row} is the image {found!r}, the data have {wanted!r} there")
                     return
-        self._ids[index] = ids
+        if len(self._problems) == before:
+            self._in_order += 1
+            self._ids[index] = ids
+
+    def _compare_checksum(self, path: Path) -> None:
+        line_path = checksum_path(path)
+        try:
+            line = _CHECKSUM_LINE.fullmatch(line_path.read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            self._doubt(path, "checksum", f"{line_path.name} is missing, so nothing tells whether the shard is whole")
+            return
+        if line is None or line["name"] != path.name:
+            self._doubt(path, "checksum", f"{line_path.name} is no line of sha256sum for {path.name}")
+            return
+        digest = file_sha256(path)
+        if digest != line["digest"]:
+            message = f"SHA-256 is {digest}, expected {line['digest']}; the file is damaged, make the shard again"
+            self._add(path, "checksum", message, bad=True)
 
     def _check_content(self, reader: ShardReader, path: Path) -> list[str]:
         """Every row and map of a shard; its image ids."""
@@ -216,7 +257,7 @@ class _SplitChecker:
             stated = {key: getattr(self._manifest, key) for key in PROVENANCE_KEYS}
             lines = differences({key: reader.provenance.get(key) for key in stated}, stated)
             if lines:
-                self._add(path, "configuration", "differs from the manifest: " + "; ".join(lines))
+                self._doubt(path, "configuration", "differs from the manifest: " + "; ".join(lines))
         table: list[str] = []
         maps: list[str] = []
         for row_index, (number, row) in enumerate(zip(reader.table["row"].tolist(), reader.rows, strict=True)):
@@ -239,40 +280,87 @@ class _SplitChecker:
         for kind, lines in (("table", table), ("map", maps)):
             if lines:
                 more = f" (and {len(lines) - 1} rows more)" if len(lines) > 1 else ""
-                self._add(path, kind, lines[0] + more)
+                self._add(path, kind, lines[0] + more, bad=True)
         return [row.image_id for row in reader.rows]
 
     def finish(self, shards: Mapping[tuple[int, int], Path]) -> list[Problem]:
         """Check what concerns all shards together and return every problem of the split."""
+        self._settle_doubts()
+        manifest = self._manifest
         counts = sorted({count for _, count in shards})
-        if self._manifest is not None:
-            counts = [self._manifest.shards]
+        if manifest is not None:
+            counts = [manifest.shards]
         elif len(counts) > 1:
             self._add(
                 self._folder,
                 "manifest",
-                f"shards of {self._split} are numbered of {counts}, expected one run's",
+                f"shards of {self._split} are numbered of {counts}, expected one run's; move those of the other away",
             )
         if len(counts) == 1:
             for index in range(counts[0]):
                 if (index, counts[0]) not in shards:
                     path = self._folder / shard_name(self._split, index, counts[0])
-                    self._add(path, "missing", "the shard is missing; run again to make it")
-        manifest = self._manifest
-        if manifest is not None and len(self._ids) == manifest.shards:
+                    self._add(path, "missing", f"the shard{self._images_of(index)} is missing; {_MAKE_AGAIN}")
+        if self._expected_ids is not None and not self._data_agree and (shards or manifest is not None):
+            complete = not any(problem.kind == "missing" for problem in self._problems)
+            self._compare_data(self._expected_ids, complete=complete)
+        elif manifest is not None and len(self._ids) == manifest.shards:
             digest = ids_digest(image_id for index in sorted(self._ids) for image_id in self._ids[index])
             if digest != manifest.ids_sha256:
                 self._add(
-                    manifest_path(self._folder, self._split),
+                    self._manifest_path,
                     "manifest",
                     f"states the digest {manifest.ids_sha256} of all image ids, the shards give {digest}; "
-                    "compare with the data to see which shard is wrong",
+                    "compare with the data (--data) to see which shard is wrong",
                 )
         return self._problems
 
+    def _settle_doubts(self) -> None:
+        """Without one shard that is in order, nothing tells whether the shards in doubt are what is wrong."""
+        if not self._doubted or self._in_order:
+            return
+        for problem in self._doubted:
+            place = next(place for place, found in enumerate(self._problems) if found is problem)
+            self._problems[place] = replace(problem, judged=None)
+        self._add(
+            self._manifest_path if self._manifest is not None else self._folder,
+            "manifest",
+            f"no shard of {self._split} is in order, so nothing tells whether the shards listed are wrong or what they "
+            "are compared with (the manifest, the checksum files); put back what belongs there, or remove the manifest "
+            "or the shards, whichever are wrong, and run wsol-prep proposals again",
+        )
 
-def _is_shard(name: str) -> bool:
-    return _split_of_shard(name) is not None
+    def _images_of(self, index: int) -> str:
+        if self._manifest is None or self._expected_ids is None or not self._data_agree:
+            return ""
+        start = index * self._manifest.shard_size
+        ids = self._expected_ids[start : start + self._manifest.shard_rows(index)]
+        return f" of {len(ids)} images, {ids[0]!r} to {ids[-1]!r},"
+
+    def _compare_data(self, expected_ids: Sequence[str], *, complete: bool) -> None:
+        """Say how the images of the shards differ from those of the data, naming some."""
+        wanted = set(expected_ids)
+        lacking = [image_id for image_id in expected_ids if image_id not in self._row_of_id]
+        foreign = [image_id for image_id in self._row_of_id if image_id not in wanted]
+        stated = "is missing" if self._manifest is None else f"states {self._manifest.images} images"
+        parts = [f"{stated}, the data have {len(expected_ids)}, the shards that can be read {len(self._row_of_id)}"]
+        if lacking:
+            parts.append(f"{len(lacking)} of the data are in no shard: {_some(lacking)}")
+        if foreign:
+            parts.append(f"{len(foreign)} of the shards are not in the data: {_some(foreign)}")
+        if not lacking and not foreign:
+            parts.append("they are the same in another order")
+        cure = "" if complete else "; make the missing shards first"
+        if complete and lacking and not foreign and list(self._row_of_id) == list(expected_ids[: len(self._row_of_id)]):
+            cure = "; as --limit leaves them: make the others into another folder"
+        elif complete:
+            cure = "; make maps of these data into another folder, or verify with the data they were made of"
+        self._add(self._manifest_path, "data", "; ".join(parts) + cure)
+
+
+def _some(ids: Sequence[str]) -> str:
+    named = ", ".join(repr(image_id) for image_id in ids[:_NAMED_AT_MOST])
+    return named + (", ..." if len(ids) > _NAMED_AT_MOST else "")
 
 
 def _split_of_shard(name: str) -> str | None:
@@ -282,40 +370,24 @@ def _split_of_shard(name: str) -> str | None:
         return None
 
 
-def _is_checksum(name: str) -> bool:
-    return name.endswith(".sha256") and _is_shard(name.removesuffix(".sha256"))
-
-
-def _checksum_problem(path: Path) -> str | None:
-    """What the shard's SHA-256 tells against it, or None."""
-    line_path = checksum_path(path)
-    try:
-        line = _CHECKSUM_LINE.fullmatch(line_path.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
-        return f"{line_path.name} is missing, so nothing tells whether the shard is whole; make the shard again"
-    if line is None or line["name"] != path.name:
-        return f"{line_path.name} is no line of sha256sum for {path.name}; make the shard again"
-    digest = file_sha256(path)
-    if digest != line["digest"]:
-        return f"SHA-256 is {digest}, expected {line['digest']}; the file is damaged, make the shard again"
-    return None
-
-
 def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
-    """Checksum files without a shard, and temporary files that no process of this machine is writing."""
+    """Checksum files without a shard, and temporary files and journals that are of no use any more."""
     present = set(names)
     problems = []
     for name in names:
-        temporary = parse_temporary_name(name)
-        if temporary is not None:
-            target, host, process = temporary
+        path = folder / name
+        partial = parse_partial_name(name)
+        shard = name.removesuffix(".sha256")
+        if partial is not None:
+            target = partial.target
             own = target == f"{split}.manifest.json" or _split_of_shard(target.removesuffix(".sha256")) == split
-            if own and (host != host_name() or not is_running(process)):
-                message = f"left by process {process} on {host}; remove it unless that still runs"
-                problems.append(Problem(path=folder / name, kind="temporary", message=message))
-        elif _is_checksum(name):
-            shard = name.removesuffix(".sha256")
-            if _split_of_shard(shard) == split and shard not in present:
-                message = "is the checksum of a shard that is not there"
-                problems.append(Problem(path=folder / name, kind="stray", message=message))
+            useful = partial.is_journal and target not in present
+            if own and not useful and is_abandoned(path):
+                message = f"was left by process {partial.process} on {partial.host} and is of no use"
+                problems.append(
+                    Problem(path=path, kind="temporary", message=message, split=split, judged=file_state(path))
+                )
+        elif shard != name and _split_of_shard(shard) == split and shard not in present:
+            message = "is the checksum of a shard that is not there"
+            problems.append(Problem(path=path, kind="stray", message=message, split=split, judged=file_state(path)))
     return problems

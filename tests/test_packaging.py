@@ -110,7 +110,14 @@ def test_the_licence_is_mit(setup: configparser.ConfigParser) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
-    ("target", "command"), [("test", "pytest"), ("demo", "wsol-pipeline demo"), ("lint", "ruff"), ("help", "make demo")]
+    ("target", "command"),
+    [
+        ("test", "pytest"),
+        ("viewers", "pytest tests/viewers"),
+        ("demo", "wsol-pipeline demo"),
+        ("lint", "ruff"),
+        ("help", "make demo"),
+    ],
 )
 def test_the_make_targets_parse(tmp_path: Path, target: str, command: str) -> None:
     done = subprocess.run(
@@ -142,6 +149,6 @@ def test_continuous_integration_runs_what_the_readme_says() -> None:
     script = REPOSITORY / ".ci" / "run"
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash" and script.stat().st_mode & 0o111
-    assert "make test" in lines and "make lint" in lines
+    assert {"make test", "make lint", "make viewers"} <= set(lines)
     assert any(line.startswith("set -euo pipefail") for line in lines)
     assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""

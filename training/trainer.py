@@ -197,7 +197,7 @@ class Trainer:
         if self._is_main:
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
-                | {"configuration": self._config.as_json()}
+                | {"configuration": self._config.as_json(), "images_sha256": self._images_sha256}
             )
         return summary
 

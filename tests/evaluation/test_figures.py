@@ -1,3 +1,4 @@
+import re
 import xml.sax.saxutils
 from io import BytesIO
 
@@ -14,9 +15,11 @@ from evaluation.figures import (
     AccuracyCurve,
     ErrorCounts,
     OverlapHistogram,
+    SeedDots,
     accuracy_chart,
     error_chart,
     overlap_chart,
+    seed_chart,
 )
 from evaluation.overlays import draw_boxes, heat_colours, overlay_heat, png_bytes
 from evaluation.panels import (
@@ -323,3 +326,25 @@ def test_captions_in_other_scripts_are_drawn() -> None:
 def test_what_is_no_panel_is_named(rows, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         localization_panels(rows, columns=["ours"])
+
+
+# --- dots of seeds
+
+
+def test_dots_of_seeds_name_every_row_with_its_mean() -> None:
+    rows = [
+        SeedDots(name="GAP (cam)", values_n=(0.5, 0.53)),
+        SeedDots(name=HOSTILE, values_n=(0.25,), is_baseline=True),
+    ]
+    svg = seed_chart(rows, title="A chart", axis="GT-known Loc (%)")
+    assert {"A chart", "GT-known Loc (%)", "GAP (cam)", "51.50", "25.00"} <= set(texts(svg))
+    assert svg == seed_chart(rows, title="A chart", axis="GT-known Loc (%)")
+    assert LIGHT.series[0].encode() in svg and LIGHT.baseline.encode() in svg
+    dots = re.findall(rb"<use [^>]*fill-opacity: 0.6", svg)
+    assert len(dots) == 3
+
+
+@pytest.mark.parametrize(("rows", "what"), [([], "row"), ([SeedDots(name="a", values_n=())], "value of a")])
+def test_dots_without_anything_are_refused(rows: list[SeedDots], what: str) -> None:
+    with pytest.raises(ValueError, match=f"expected at least one {what}, found none"):
+        seed_chart(rows, title="A chart", axis="%")

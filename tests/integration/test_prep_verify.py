@@ -1,5 +1,6 @@
 """``wsol-prep verify`` finds what is wrong, and ``--repair`` makes room for the same bytes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,13 @@ def test_verify_lists_everything_that_is_wrong(maps: Path) -> None:
     damage(maps / "val-00000-of-00004.h5")
     (maps / "val-00003-of-00004.h5").unlink()
     (maps / "val-00002-of-00004.h5.sha256").unlink()
-    (maps / ".val-00003-of-00004.h5.some-host.17.tmp").write_bytes(b"half")
+    left = maps / ".val-00003-of-00004.h5.some-host.17.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
     result = prep("verify", maps)
     assert result.exit_code == 1
-    kinds = sorted(line.split(":")[0] for line in result.output.splitlines() if str(maps) in line)
-    assert [kind for kind in kinds if kind != "wsol-prep"] == ["checksum", "checksum", "missing", "stray", "temporary"]
+    kinds = [line.split(":")[0] for line in result.stdout.splitlines()]
+    assert sorted(kinds) == ["checksum", "checksum", "missing", "next", "stray", "temporary"]
     assert "5 problems" in result.output
 
 
@@ -61,6 +64,8 @@ def test_verify_of_a_limited_run_against_all_data_tells(data: Path, tmp_path: Pa
     assert prep("verify", tmp_path / "m").exit_code == 0
     result = prep("verify", tmp_path / "m", "--data", data)
     assert result.exit_code == 1 and "states 4 images, the data have 10" in result.output
+    assert "6 of the data are in no shard: 'synthetic_val_" in result.output and "--limit" in result.output
+    assert "next:" not in result.output, "running again would make none of them"
 
 
 def test_verify_of_an_empty_folder_or_absent_split_fails(tmp_path: Path, made: Path) -> None:

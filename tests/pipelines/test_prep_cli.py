@@ -9,7 +9,10 @@ import pytest
 
 import pipelines.prep_cli as prep_cli
 from pipelines.datasets import LAYOUTS, SPLITS
+from pipelines.inspection_commands import SUFFIX_NAMES
 from pipelines.prep_cli import main
+from pipelines.prep_options import LAYOUT_NAMES, SPLIT_NAMES
+from pipelines.preview import PICTURE_SUFFIXES
 from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps import __version__
 from pseudo_maps.detectors import DETECTORS
@@ -89,12 +92,15 @@ OPTIONS = {
         "--data": ("required", "folder"),
         "--layout": ("auto", LAYOUT_CHOICES),
         "--split": ("val", SPLIT_CHOICES),
-        "--out": ("required", "file"),
+        "--out": (None, "file"),
+        "--html": (None, "file"),
         "--ids": ("several", "text"),
-        "--worst": (False, "flag"),
+        "--ids-file": (None, "file"),
+        "--worst": (None, "integer from 0"),
         "--count": (12, "integer from 1"),
         "--columns": (2, "integer from 1"),
         "--threshold": (0.5, "number from 0 below 1"),
+        "--seed": (0, "integer from 0"),
         **COMMON,
     },
 }
@@ -140,8 +146,9 @@ def test_the_commands_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("names", "definition"),
     [
-        (prep_cli.SPLIT_NAMES, SPLITS),
-        (prep_cli.LAYOUT_NAMES, LAYOUTS),
+        (SPLIT_NAMES, SPLITS),
+        (LAYOUT_NAMES, LAYOUTS),
+        (SUFFIX_NAMES, PICTURE_SUFFIXES),
         (prep_cli.METHOD_NAMES, METHODS),
         (prep_cli.MODE_NAMES, SELECTIVE_SEARCH_MODES),
         (prep_cli.PRESET_NAMES, PRESETS),
@@ -149,7 +156,7 @@ def test_the_commands_are_frozen() -> None:
         (prep_cli.WEIGHTING_NAMES, WEIGHTINGS),
         (prep_cli.BACKEND_NAMES, BACKENDS),
     ],
-    ids=["splits", "layouts", "methods", "modes", "presets", "detectors", "weightings", "backends"],
+    ids=["splits", "layouts", "suffixes", "methods", "modes", "presets", "detectors", "weightings", "backends"],
 )
 def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
     assert names == tuple(definition)
@@ -222,6 +229,11 @@ def test_help_shows_every_default_that_there_is() -> None:
         ["verify", "no such folder"],
         ["preview", ".", "--threshold", "1"],
         ["preview", ".", "--ids", "a", "--worst"],
+        ["preview", ".", "--ids", "a", "--worst", "3"],
+        ["preview", ".", "--worst", "-1"],
+        ["preview", ".", "--seed", "-1"],
+        ["preview", ".", "--ids-file", "no such file"],
+        ["preview", ".", "--ids-file", os.devnull],
     ],
     ids=" ".join,
 )
@@ -230,11 +242,23 @@ def test_bad_usage_is_exit_2_and_writes_nothing(data: Path, tmp_path: Path, word
     if words[:1] == ["proposals"] and len(words) > 1:
         words = ["proposals", "--data", str(data), "--out", str(out), "--split", "val", *words[1:]]
     elif words[:1] == ["preview"]:
-        words = [*words, "--data", str(data), "--out", str(out)]
+        words = [*words, "--data", str(data), "--out", f"{out}.png"]
     result = prep(*words)
     assert result.exit_code == 2, result.output
     assert "Usage: wsol-prep" in result.output and "Traceback" not in result.output
-    assert not out.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a", ".png", "a.png.tif"])
+def test_a_picture_of_another_format_is_bad_usage_that_lists_the_formats(data: Path, tmp_path: Path, name: str) -> None:
+    result = prep("preview", tmp_path, "--data", data, "--out", tmp_path / name)
+    assert result.exit_code == 2 and "ends in none of .png, .jpg, .jpeg" in plain(result.output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preview_of_nothing_is_bad_usage(data: Path, tmp_path: Path) -> None:
+    result = prep("preview", tmp_path, "--data", data)
+    assert result.exit_code == 2 and "--out for a contact sheet, --html for a page" in plain(result.output)
 
 
 def test_a_file_in_place_of_the_output_folder_is_bad_usage(data: Path, tmp_path: Path) -> None:

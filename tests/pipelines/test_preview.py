@@ -8,19 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from evaluation.overlays import draw_boxes, heat_colours, overlay_heat
 from evaluation.wsoleval import boxes_at_thresholds
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pipelines.prep_cli import main
-from pipelines.preview import (
-    CAPTION_PX,
-    CELL_PX,
-    GAP_PX,
-    contact_sheet,
-    draw_boxes,
-    heat_colours,
-    overlay_heat,
-    save_png,
-)
+from pipelines.preview import CAPTION_PX, CELL_PX, GAP_PX, contact_sheet, save_picture, save_png
 from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps.images import decode_image
 from pseudo_maps.shards import MapIndex
@@ -133,17 +125,27 @@ def test_captions_are_written(data: Path, maps: Path, tmp_path: Path) -> None:
     assert caption.shape[0] == CAPTION_PX and (caption < 128).any()
 
 
-@pytest.mark.parametrize(("number", "what"), [(3, "no image"), (4, "missing")])
-def test_a_failed_image_has_a_grey_picture_an_empty_map_and_no_red_box(
-    data: Path, maps: Path, tmp_path: Path, number: int, what: str
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_failed_image_has_its_status_in_place_of_the_map_and_no_box(
+    data: Path, maps: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "a.png"
     result = prep("preview", maps, "--data", data, "--out", out, "--ids", image_id(number))
-    assert (result.exit_code, result.output) == (0, f"1 images on {out}\n"), what
-    image, heat, _, boxed = cells(read_png(out), 0, columns=1)
-    assert np.unique(image).tolist() == [200]
-    assert len(np.unique(heat.reshape(-1, 3), axis=0)) == 1
-    assert colour_share(boxed, RED) == 0
+    assert (result.exit_code, result.output) == (0, f"1 images on {out}\n")
+    image, heat, overlay, boxed = cells(read_png(out), 0, columns=1)
+    for picture in (image, overlay, boxed):
+        assert np.unique(picture).tolist() == [200]
+    rows, columns = np.nonzero((heat < 100).any(axis=2))
+    assert 100 < len(rows) < 0.2 * heat.shape[0] * heat.shape[1], "letters"
+    assert abs(rows.mean() - CELL_PX / 2) < 20 and abs(columns.mean() - CELL_PX / 2) < 20
+
+
+def test_statuses_are_written_out(data: Path, maps: Path, tmp_path: Path) -> None:
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=[image_id(3), image_id(4)])
+    written = [cells(read_png(tmp_path / "a.png"), place, columns=2)[1] for place in (0, 1)]
+    widths = [np.ptp(np.nonzero((picture < 100).any(axis=(0, 2)))[0]) for picture in written]
+    assert widths[0] > 1.3 * widths[1], "decode-error is a longer word than missing"
+    assert all(width <= 200 for width in widths)
 
 
 def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: Path, tmp_path: Path) -> None:
@@ -156,6 +158,41 @@ def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: P
         result = prep("preview", maps, "--data", data, "--out", tmp_path / "worst.png", "--worst", "--count", count)
         assert result.exit_code == 0
         assert (tmp_path / "worst.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
+        result = prep("preview", maps, "--data", data, "--out", tmp_path / "number.png", "--worst", count)
+        assert result.output == f"{count} images on {tmp_path / 'number.png'}\n"
+        assert (tmp_path / "number.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
+
+
+def test_ids_come_one_by_one_with_commas_and_from_a_file(data: Path, maps: Path, tmp_path: Path) -> None:
+    one, two, three = (image_id(number) for number in (5, 1, 2))
+    listed = tmp_path / "ids.txt"
+    listed.write_text(f"{one}\n{two}\n{three}\n")
+    sheets = []
+    for words in (
+        ["--ids", one, "--ids", two, "--ids", three],
+        ["--ids", f"{one},{two}, {three}"],
+        ["--ids-file", listed],
+        ["--ids", f"{one},{two}", "--ids-file", listed],
+    ):
+        result = prep("preview", maps, "--data", data, "--out", tmp_path / "a.png", *words)
+        assert result.output == f"3 images on {tmp_path / 'a.png'}\n"
+        sheets.append((tmp_path / "a.png").read_bytes())
+    assert len(set(sheets)) == 1
+
+
+def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "cats, dogs"
+    root.mkdir(parents=True)
+    for name in ("a,b.png", "c.png"):
+        noise = np.random.default_rng(len(name)).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / name)
+    words = ["--data", tmp_path / "data", "--split", "val"]
+    assert prep("proposals", *words, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
+    out = tmp_path / "a.png"
+    result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,b.png")
+    assert result.output == f"1 images on {out}\n"
+    result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,c.png")
+    assert result.exit_code == 1 and "'cats' has no map" in result.output
 
 
 def test_without_a_choice_the_images_are_spread_over_the_split(data: Path, maps: Path, tmp_path: Path) -> None:
@@ -242,3 +279,16 @@ def test_a_saved_picture_reads_back_with_its_colours(tmp_path: Path) -> None:
     picture = np.random.default_rng(2).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
     save_png(tmp_path / "a" / "b.png", picture)
     np.testing.assert_array_equal(read_png(tmp_path / "a" / "b.png"), picture)
+
+
+@pytest.mark.parametrize(("name", "found"), [("a.png", "PNG"), ("a.PNG", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
+def test_the_suffix_decides_the_format(tmp_path: Path, name: str, found: str) -> None:
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    picture = np.dstack([np.tile(ramp, (32, 1)), np.full((32, 64), 90, np.uint8), np.tile(ramp[::-1], (32, 1))])
+    save_picture(tmp_path / name, picture)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == found
+        difference = np.abs(np.asarray(image).astype(int) - picture)
+    assert difference.mean() < (8 if found == "JPEG" else 1e-9)
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.png, \.jpg, \.jpeg, found '\.gif'"):
+        save_picture(tmp_path / "a.gif", picture)

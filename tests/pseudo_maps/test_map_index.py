@@ -1,7 +1,10 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import zlib
 
 import h5py
 import numpy as np
@@ -10,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pseudo_maps import _id_table
+from pseudo_maps._fletcher32 import append_checksum
 from pseudo_maps._id_table import IdTable, hash_id, hash_ids
-from pseudo_maps._shard_layout import checksum_path
+from pseudo_maps._shard_layout import checksum_path, encode_provenance
+from pseudo_maps._shard_write import write_shard_file
 from pseudo_maps.manifest import manifest_path
-from pseudo_maps.shards import MapIndex, ShardError, ShardReader, shard_name
-from tests.pseudo_maps.shard_making import CONFIGURATION, flip_byte, make_folder, make_shard
+from pseudo_maps.shards import MapIndex, ShardError, ShardReader, make_provenance, shard_name
+from tests.pseudo_maps.shard_making import CONFIGURATION, FULL, flip_byte, make_folder, make_row, make_shard
 
 fork_is_meant = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 """Python 3.12 and later warn of forking beside the threads of a linear algebra library."""
@@ -243,6 +248,36 @@ def test_open_files_are_bounded(folder):
     assert sorted(os.path.basename(link)[:9] for link in open_shards()) == ["val-00000", "val-00010", "val-00011"]
     del index
     assert open_shards() == []
+
+
+@pytest.mark.slow
+def test_a_limit_of_256_open_files_is_respected(folder, monkeypatch):
+    # 300 times a hundredth of a second, or a tenth on a busy disk.
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    chunk = append_checksum(zlib.compress(FULL.tobytes()))
+    for number in range(300):
+        write_shard_file(
+            folder / shard_name("val", number, 300),
+            chunks=[chunk],
+            rows=[make_row(f"val_{number}")],
+            map_shape=FULL.shape,
+            provenance=encode_provenance(make_provenance(CONFIGURATION)),
+            by_name=False,
+        )
+    program = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from pseudo_maps.shards import MapIndex\n"
+        "index = MapIndex(sys.argv[1], 'val')\n"
+        "print(sum(int(index.read_uint8(image_id).min()) for _ in range(2) for image_id in index))\n"
+        "try:\n"
+        "    greedy = MapIndex(sys.argv[1], 'val', max_open_files=300)\n"
+        "    [greedy.read_uint8(image_id) for image_id in greedy]\n"
+        "except OSError as error:\n"
+        "    print(os.strerror(error.errno))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    # The second line shows that the limit was in force.
+    assert (result.stdout, result.stderr) == (f"{2 * 300 * 255}\nToo many open files\n", "")
 
 
 def read_many(index, ids, stored, seed, wrong):

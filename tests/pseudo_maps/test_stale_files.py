@@ -1,23 +1,14 @@
 import os
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pseudo_maps._shard_layout import temporary_path
-from pseudo_maps.stale_files import remove_stale_temporaries
+from pseudo_maps.stale_files import PartialFile, is_abandoned, parse_partial_name, remove_stale_temporaries
 
 HOST = socket.gethostname()
-
-
-@pytest.fixture(scope="module")
-def dead_pid() -> int:
-    """Number of a process that has ended and been waited for."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def touch(folder: Path, name: str) -> Path:
@@ -88,3 +79,45 @@ def test_a_number_that_can_be_no_process_is_no_crash(tmp_path: Path) -> None:
     left = touch(tmp_path, f".val-00000-of-00003.h5.{HOST}.{10**30}.tmp")
     assert remove_stale_temporaries(tmp_path) == [left]
     assert not left.exists()
+
+
+def make_older(path: Path, *, days: float) -> Path:
+    then = time.time() - 86_400 * days
+    os.utime(path, (then, then))
+    return path
+
+
+def test_a_file_older_than_the_process_of_its_number_is_of_another_process(tmp_path: Path) -> None:
+    own = touch(tmp_path, f".val-00000-of-00003.h5.{HOST}.{os.getpid()}.tmp")
+    assert not is_abandoned(own)
+    assert is_abandoned(make_older(own, days=3000)), "this process is younger than that"
+    assert remove_stale_temporaries(tmp_path) == [own]
+
+
+def test_files_of_other_hosts_are_abandoned_when_nobody_wrote_for_an_hour(tmp_path: Path, dead_pid: int) -> None:
+    other = touch(tmp_path, f".val-00000-of-00003.h5.other-host.{dead_pid}.tmp")
+    assert not is_abandoned(other)
+    assert not is_abandoned(make_older(other, days=0.9 / 24))
+    assert is_abandoned(make_older(other, days=1.1 / 24))
+    assert remove_stale_temporaries(tmp_path) == [], "a run leaves those to verify --repair"
+    other.unlink()
+    assert not is_abandoned(other)
+
+
+def test_only_names_of_files_in_the_making_can_be_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"notes\.txt: expected the name of a temporary file"):
+        is_abandoned(touch(tmp_path, "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "process", "is_journal"),
+    [
+        (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12, False),
+        (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12, True),
+    ],
+)
+def test_names_tell_whose_a_file_is(name: str, host: str, process: int, is_journal: bool) -> None:
+    expected = PartialFile(target="val-00000-of-00003.h5", host=host, process=process, is_journal=is_journal)
+    assert parse_partial_name(name) == expected
+    for other in (name[1:], name + ".keep", name.replace(".h5", ".npy")):
+        assert parse_partial_name(other) is None

@@ -1,0 +1,238 @@
+"""Turns the words of ``wsol-pipeline table`` into a plan, its runs and its tables. Imports what it needs late."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pipelines.ablation_rows import ROWS
+from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
+from pipelines.eval_cli import PROTOCOL_NAMES
+from pipelines.eval_cli import run as evaluate_run
+from pipelines.prep_cli import data_option, layout_option
+from pipelines.train_cli import ARCH_NAMES
+from pipelines.train_cli import main as train_program
+
+if TYPE_CHECKING:
+    from pipelines.ablation_plan import Setting, TablePlan, TableRun
+
+__all__ = ["table"]
+
+PAPER_ARCHS = ("alexnet-gap", "googlenet-gap")
+DEFAULT_SEEDS = (0, 1, 2)
+DEFAULT_PROTOCOLS = ("cam", "wsoleval-v1")
+OWN_OF_TRAINING = frozenset(
+    {
+        *("data", "layout", "maps", "out", "arch", "method", "no_map_loss", "no_triplet_loss"),
+        *("seed", "device", "resume", "debug", "version"),
+    }
+)
+"""Options of wsol-train that the table sets itself."""
+OF_EVERY_EVALUATION = ("boxes", "blacklist", "limit", "bootstrap_samples", "jobs")
+"""Options of every command of wsol-eval that the table passes on."""
+OF_NETWORKS = ("precision", "workers")
+"""Options of wsol-eval run that the table passes on."""
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _listed(
+    name: str, parameter: str, convert: Callable[..., Any], *, default: Sequence[object], text: str
+) -> Callable[[_Command], _Command]:
+    """An option of words joined by commas, that may be given several times; gives a tuple with each word once."""
+
+    def separate(context: click.Context, option: click.Parameter, uses: tuple[str, ...]) -> tuple[Any, ...]:
+        words = [word.strip() for use in uses for word in use.split(",") if word.strip()]
+        if not words:
+            raise click.BadParameter("expected at least one, found none", ctx=context, param=option)
+        return tuple(dict.fromkeys(convert(word, option, context) for word in words))
+
+    return click.option(
+        name,
+        parameter,
+        multiple=True,
+        default=(",".join(map(str, default)),),
+        metavar="LIST",
+        callback=separate,
+        help=f"{text}, joined by commas or one at a time.",
+    )
+
+
+def _training_options() -> list[click.Option]:
+    return [
+        option
+        for option in train_program.params
+        if isinstance(option, click.Option) and option.name not in OWN_OF_TRAINING
+    ]
+
+
+def _evaluation_options() -> list[click.Option]:
+    """Options of wsol-eval that wsol-train does not have under the same name."""
+    taken = {option.name for option in _training_options()}
+    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS} - taken
+    return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
+
+
+def _with_derived_options(command: click.Command) -> click.Command:
+    """The options of training and evaluation, between the table's own and those of every command."""
+    common = {"debug", "version"}
+    own = [option for option in command.params if option.name not in common]
+    rest = [option for option in command.params if option.name in common]
+    command.params = [*own, *_training_options(), *_evaluation_options(), *rest]
+    return command
+
+
+@_with_derived_options
+@click.command(context_settings=CONTEXT_SETTINGS)
+@data_option
+@layout_option
+@click.option(
+    "--maps",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the shards: of train, and of val for the row of the pseudo maps.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of all runs (ARCH/ROW/seed-N) and of table.md, table.csv and table.html.",
+)
+@_listed("--archs", "archs", click.Choice(ARCH_NAMES).convert, default=PAPER_ARCHS, text="Architectures")
+@_listed("--rows", "rows", click.Choice(tuple(ROWS)).convert, default=tuple(ROWS), text="Rows of the tables")
+@_listed("--seeds", "seeds", click.IntRange(min=0).convert, default=DEFAULT_SEEDS, text="Seeds of every row")
+@_listed(
+    "--protocol",
+    "protocols",
+    click.Choice(PROTOCOL_NAMES).convert,
+    default=DEFAULT_PROTOCOLS,
+    text="Evaluation protocols, the main table's first",
+)
+@click.option(
+    "--device",
+    default="auto",
+    help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas: one run at a time on each.",
+)
+@click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
+@click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
+@click.option("--only-report", is_flag=True, help="Make the tables of what is finished, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the lines that would be run and stop.")
+@common_options
+def table(device: str, task_index: int | None, task_count: int | None, **options: Any) -> None:
+    """Train and evaluate the rows of the paper's Tables 1 and 2 and put them beside the paper's numbers.
+
+    GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; beside them
+    boxes that never look at the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed
+    on. Given again, the command goes on: finished runs are kept, others go on from their checkpoints.
+    """
+    from pipelines.ablation_plan import planned_runs
+    from pseudo_maps.array_tasks import array_share
+
+    only_report, dry_run = options["only_report"], options["dry_run"]
+    if only_report and dry_run:
+        raise click.UsageError("--only-report and --dry-run exclude each other")
+    try:
+        index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    plan = _plan(options)
+    runs = planned_runs(plan)
+    if only_report:
+        _report(plan, runs, refused={})
+        click.echo(f"{plan.out}: {', '.join(_table_files())}")
+        return
+    _run(plan, runs, share=runs[index::count], device=device, dry_run=dry_run)
+
+
+def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device: str, dry_run: bool) -> None:
+    from pipelines.ablation_plan import PSEUDO_MAP_NAME
+    from pipelines.ablation_runs import make_runs, refusals, show_lines
+    from pipelines.network_evaluation import usable_devices
+
+    try:
+        devices = usable_devices(device)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    refused = refusals(runs)
+    names = {run.name for run in share}
+    todo = [
+        run
+        for run in share
+        if run.name not in refused and (run.name != PSEUDO_MAP_NAME or plan.has_val_maps or run.is_finished)
+    ]
+    failures = {name: reason for name, reason in refused.items() if name in names}
+    if dry_run:
+        show_lines(todo, devices=devices)
+    else:
+        for name, reason in failures.items():
+            click.echo(f"{name}: not run: {reason}", err=True)
+        failures |= make_runs(
+            todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, refused=refused)
+        )
+        _report(plan, runs, refused=refused)
+        click.echo(f"{plan.out}: {', '.join(_table_files())}")
+    if failures:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise RuntimeError(f"{len(failures)} of {len(share)} runs failed: {listed}")
+
+
+def _table_files() -> tuple[str, ...]:
+    from pipelines.ablation_table import TABLE_FILES
+
+    return TABLE_FILES
+
+
+def _report(plan: TablePlan, runs: list[TableRun], *, refused: dict[str, str]) -> None:
+    from pipelines.ablation_results import collect_results
+    from pipelines.ablation_table import write_tables
+
+    write_tables(collect_results(plan, runs, refused=refused), plan.out)
+
+
+def _plan(options: dict[str, Any]) -> TablePlan:
+    from pipelines.ablation_plan import TablePlan
+    from pipelines.datasets import open_dataset
+
+    training, of_run = dict(_settings(_training_options(), options)), dict(_settings(_of_run(), options))
+    return TablePlan(
+        data=options["data"],
+        layout=options["layout"],
+        train=open_dataset(options["data"], split="train", layout=options["layout"]),
+        val=open_dataset(options["data"], split="val", layout=options["layout"]),
+        maps=options["maps"],
+        out=options["out"],
+        archs=options["archs"],
+        # In the paper's order, however they were typed.
+        rows=tuple(row for row in ROWS if row in options["rows"]),
+        seeds=options["seeds"],
+        protocols=options["protocols"],
+        training=training,
+        evaluation={name: of_run[name] for name in OF_EVERY_EVALUATION},
+        network_evaluation={name: of_run[name] for name in OF_NETWORKS},
+    )
+
+
+def _of_run() -> list[click.Option]:
+    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS}
+    return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
+
+
+def _settings(derived: list[click.Option], options: dict[str, Any]) -> Iterator[tuple[str, Setting]]:
+    """Each option with its value, and what is typed for it where it is not the default."""
+    from pipelines.ablation_plan import Setting
+
+    for option in derived:
+        name = str(option.name)
+        value, default = options[name], option.to_info_dict()["default"]
+        words: tuple[str, ...] = ()
+        if value != default:
+            if option.is_flag:
+                words = ((option.opts if value else option.secondary_opts)[0],)
+            else:
+                words = (option.opts[0], str(value))
+        yield name, Setting(option=option.opts[0], value=value, default=default, words=words)

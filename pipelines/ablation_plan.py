@@ -1,0 +1,403 @@
+"""Turns data, maps, architectures, rows and seeds into the runs behind the paper's tables, and says how far each is.
+
+A run is a folder: what ``wsol-train`` wrote, ``evaluation`` with what ``wsol-eval`` wrote, the logs of both, and
+``table-run.json`` with the settings that decide its result.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evaluation.atomic_files import write_atomically
+from evaluation.metrics_schema import METRICS_FILE
+from pipelines.ablation_rows import ROWS
+from pipelines.datasets import Dataset
+from pseudo_maps.manifest import manifest_path
+
+__all__ = [
+    "BASELINE_NAME",
+    "PSEUDO_MAP_NAME",
+    "Setting",
+    "Step",
+    "TablePlan",
+    "TableRun",
+    "planned_runs",
+]
+
+EVALUATION_FOLDER = "evaluation"
+RECORD_FILE = "table-run.json"
+FAILURE_FILE = "failure.txt"
+FINISHED_FILE = "finished.json"
+"""What ``wsol-train`` leaves at its end, and only then."""
+JOURNAL_FOLDER = "journal"
+"""What ``wsol-eval`` removes at its end."""
+BASELINE_NAME = "baseline"
+PSEUDO_MAP_NAME = "pseudo-map"
+
+MAP_SETTINGS = frozenset({"map_loss", "map_weight", "on_missing"})
+"""Options of ``wsol-train`` for rows with the map loss."""
+TRIPLET_SETTINGS = frozenset({"triplet_weight", "triplet_sign", "triplet_margin", "perceptual_weights"})
+"""Options of ``wsol-train`` for rows with the triplet loss."""
+SALIENCY_SETTINGS = frozenset({"area_weight"})
+"""Options of ``wsol-train`` for all rows with a saliency branch."""
+FREE_SETTINGS = frozenset(
+    {"workers", "jobs", "checkpoint_minutes", "keep_last", "log_every", "compile_", "tensorboard"}
+)
+"""Options that do not decide a result, and may change between two calls."""
+
+
+FILE_SETTINGS = frozenset({"perceptual_weights", "blacklist"})
+"""Options that may name a file: its content decides, not its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """An option of ``wsol-train`` or ``wsol-eval run`` with its value."""
+
+    option: str
+    """As it is typed: ``--epochs``."""
+    value: Any
+    """What it is set to, by default or not."""
+    default: Any
+    """What it is when nothing is typed."""
+    words: tuple[str, ...]
+    """What is typed for it; empty for the default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A program that is part of a run."""
+
+    program: str
+    """A key of ``pipelines.steps.PROGRAMS``."""
+    words: tuple[str, ...]
+    """Its options and arguments."""
+    log: Path
+    """File that its output is added to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlan:
+    """What the tables are made of."""
+
+    data: Path
+    """Root of the data set."""
+    layout: str
+    """Its layout, or ``auto``."""
+    train: Dataset
+    """The training images."""
+    val: Dataset
+    """The images that are scored."""
+    maps: Path
+    """Folder of the shards."""
+    out: Path
+    """Folder of all runs and of the tables."""
+    archs: tuple[str, ...]
+    """Architectures."""
+    rows: tuple[str, ...]
+    """Keys of ``ROWS``."""
+    seeds: tuple[int, ...]
+    """Seeds of every row."""
+    protocols: tuple[str, ...]
+    """Protocols; the first is the main table's."""
+    training: Mapping[str, Setting]
+    """Options of ``wsol-train``, by parameter name."""
+    evaluation: Mapping[str, Setting]
+    """Options of ``wsol-eval`` for every evaluation, by parameter name."""
+    network_evaluation: Mapping[str, Setting]
+    """Those of ``wsol-eval run`` alone."""
+
+    @cached_property
+    def train_images(self) -> str:
+        """Number and digest of the training images."""
+        return _images_digest(self.train, limit=self.training["limit"].value)
+
+    @cached_property
+    def val_images(self) -> str:
+        """Number and digest of the images that are scored."""
+        return _images_digest(self.val, limit=self.evaluation["limit"].value)
+
+    @property
+    def has_val_maps(self) -> bool:
+        """Whether there are pseudo maps of the images that are scored."""
+        return manifest_path(self.maps, self.val.split).is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRun:
+    """One folder of results: a trained network, the baselines, or the pseudo maps."""
+
+    name: str
+    """What lines, tables and metrics.json call it."""
+    folder: Path
+    """Where it is made."""
+    arch: str = ""
+    """Architecture; empty where nothing is trained."""
+    row: str = ""
+    """Key of ``ROWS``; empty where nothing is trained."""
+    seed: int | None = None
+    """Seed of the training; None where nothing is trained."""
+    training: Mapping[str, Any]
+    """Settings that decide the training, as JSON values; empty where nothing is trained."""
+    evaluation: Mapping[str, Any]
+    """Settings that decide the evaluation, as JSON values."""
+    training_words: tuple[str, ...]
+    """What is typed after ``wsol-train``, but for the device."""
+    evaluation_words: tuple[str, ...]
+    """What is typed after ``wsol-eval``, but for the device."""
+
+    @property
+    def metrics_file(self) -> Path:
+        """Where its figures stand when it is evaluated."""
+        return self.folder / EVALUATION_FOLDER / METRICS_FILE
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is finished, or there is none."""
+        return not self.row or (self.folder / FINISHED_FILE).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its figures are there and whole."""
+        evaluation = self.folder / EVALUATION_FOLDER
+        return self.is_trained and self.metrics_file.is_file() and not (evaluation / JOURNAL_FOLDER).exists()
+
+    @property
+    def failure(self) -> str | None:
+        """Why its last try failed; None when it did not."""
+        path = self.folder / FAILURE_FILE
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def steps(self, *, device: str) -> list[Step]:
+        """The programs that are still to be run, in order."""
+        steps = []
+        on_device = ("--device", device) if self.row else ()
+        if not self.is_trained:
+            steps.append(Step(program="wsol-train", words=(*self.training_words, *on_device), log=self.log("train")))
+        if not self.is_finished:
+            words = (*self.evaluation_words, *on_device)
+            steps.append(Step(program="wsol-eval", words=words, log=self.log("evaluation")))
+        return steps
+
+    def log(self, name: str) -> Path:
+        """File of the output of a step."""
+        return self.folder / f"{name}.log"
+
+    def refusal(self) -> str | None:
+        """Why the folder cannot be gone on with: it was made with other settings. None when it can.
+
+        Raises
+        ------
+        ValueError
+            The record of the settings cannot be read.
+        """
+        record = self.record()
+        begun = {
+            "training": any(self.folder.glob("checkpoint-*.pt")) or (self.folder / FINISHED_FILE).exists(),
+            "evaluation": (self.folder / EVALUATION_FOLDER).is_dir(),
+        }
+        for part, folder in (("training", self.folder), ("evaluation", self.folder / EVALUATION_FOLDER)):
+            if not begun[part]:
+                continue
+            if record is None:
+                return f"{folder} was not made by wsol-pipeline table; use another --out, or move it away"
+            differences = _differences(record.get(part, {}), getattr(self, part))
+            if differences:
+                return f"{folder} was made with other settings ({'; '.join(differences)}); use another --out"
+        return None
+
+    def record(self) -> dict[str, Any] | None:
+        """The settings that the folder was made with; None where it has none.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged.
+        """
+        path = self.folder / RECORD_FILE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON, found: {error}; move the folder of the run away") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: expected an object, found {type(found).__name__}; move the folder away")
+        return found
+
+    def configuration(self) -> dict[str, Any]:
+        """What ``wsol-train`` stored as the configuration of the finished training.
+
+        Raises
+        ------
+        ValueError
+            The file is missing or damaged.
+        """
+        path = self.folder / FINISHED_FILE
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: expected the configuration of a finished training, found: {error!r}") from error
+        return found
+
+    def write_record(self) -> None:
+        """Leave the settings in the folder, which is made when it is missing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"training": self.training, "evaluation": self.evaluation}, indent=1)
+        write_atomically(self.folder / RECORD_FILE, f"{text}\n".encode())
+
+    def write_failure(self, reason: str | None) -> None:
+        """Leave the reason of a failure in the folder, or take away that of an earlier try."""
+        path = self.folder / FAILURE_FILE
+        if reason is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, f"{reason}\n".encode(errors="replace"))
+
+
+def planned_runs(plan: TablePlan) -> list[TableRun]:
+    """All runs: baselines and pseudo maps first, which take no training, then seed by seed all rows of all networks.
+
+    With the seeds outside, the tables have every row early.
+    """
+    trained = [
+        _trained_run(plan, arch=arch, row=row, seed=seed)
+        for seed in plan.seeds
+        for arch in plan.archs
+        for row in plan.rows
+    ]
+    return [_baseline_run(plan), _pseudo_map_run(plan), *trained]
+
+
+def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun:
+    kind = ROWS[row]
+    folder = plan.out / arch / row / f"seed-{seed}"
+    unused: set[str] = set()
+    unused |= set() if kind.uses_map else MAP_SETTINGS
+    unused |= set() if kind.uses_triplet else TRIPLET_SETTINGS
+    unused |= set() if kind.has_saliency else SALIENCY_SETTINGS
+    settings = {name: setting for name, setting in plan.training.items() if name not in unused}
+    words = [*_data_words(plan), "--out", str(folder), "--arch", arch, *kind.words, "--seed", str(seed)]
+    if kind.uses_map:
+        words += ["--maps", str(plan.maps)]
+    # --resume also starts a run that has no checkpoint yet.
+    words += [*_typed(settings.values()), "--resume"]
+    training: dict[str, Any] = {
+        "arch": arch,
+        "row": list(kind.words),
+        "seed": seed,
+        **_decisive(settings),
+        "train_images": plan.train_images,
+    }
+    if kind.uses_map:
+        training["maps"] = _manifest_digest(plan.maps, plan.train.split)
+    localizers = [word for localizer in kind.localizers for word in ("--localizer", localizer)]
+    name = f"{arch} {row} seed {seed}"
+    scored = {**plan.evaluation, **plan.network_evaluation}
+    return TableRun(
+        name=name,
+        folder=folder,
+        arch=arch,
+        row=row,
+        seed=seed,
+        training=training,
+        evaluation={**_evaluation_record(plan, scored), "localizers": list(kind.localizers)},
+        training_words=tuple(words),
+        evaluation_words=(
+            *("run", str(folder), *_evaluation_words(plan, folder=folder, name=name)),
+            *localizers,
+            *_typed(scored.values()),
+        ),
+    )
+
+
+def _baseline_run(plan: TablePlan) -> TableRun:
+    folder = plan.out / BASELINE_NAME
+    return TableRun(
+        name=BASELINE_NAME,
+        folder=folder,
+        training={},
+        evaluation=_evaluation_record(plan, plan.evaluation),
+        training_words=(),
+        evaluation_words=(
+            *("baseline", *_evaluation_words(plan, folder=folder, name=BASELINE_NAME)),
+            *_typed(plan.evaluation.values()),
+        ),
+    )
+
+
+def _pseudo_map_run(plan: TablePlan) -> TableRun:
+    folder = plan.out / PSEUDO_MAP_NAME
+    return TableRun(
+        name=PSEUDO_MAP_NAME,
+        folder=folder,
+        training={},
+        evaluation={
+            **_evaluation_record(plan, plan.evaluation),
+            "maps": _manifest_digest(plan.maps, plan.val.split),
+        },
+        training_words=(),
+        evaluation_words=(
+            *("maps", str(plan.maps), *_evaluation_words(plan, folder=folder, name=PSEUDO_MAP_NAME)),
+            *_typed(plan.evaluation.values()),
+        ),
+    )
+
+
+def _data_words(plan: TablePlan) -> list[str]:
+    return ["--data", str(plan.data), *(() if plan.layout == "auto" else ("--layout", plan.layout))]
+
+
+def _evaluation_words(plan: TablePlan, *, folder: Path, name: str) -> list[str]:
+    protocols = [word for protocol in plan.protocols for word in ("--protocol", protocol)]
+    return [*_data_words(plan), "--out", str(folder / EVALUATION_FOLDER), "--name", name, *protocols]
+
+
+def _evaluation_record(plan: TablePlan, settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {
+        "protocols": sorted(plan.protocols),
+        **_decisive(settings),
+        "val_images": plan.val_images,
+    }
+
+
+def _typed(settings: Iterable[Setting]) -> list[str]:
+    return [word for setting in settings for word in setting.words]
+
+
+def _decisive(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    values = {}
+    for name, setting in settings.items():
+        value = setting.value
+        if name in FILE_SETTINGS and value is not None and Path(value).is_file():
+            values[setting.option] = f"sha256 {hashlib.sha256(Path(value).read_bytes()).hexdigest()}"
+        elif name not in FREE_SETTINGS:
+            values[setting.option] = value
+    return values
+
+
+def _images_digest(dataset: Dataset, *, limit: int | None) -> str:
+    digest = hashlib.sha256()
+    records = dataset.records[:limit]
+    for record in records:
+        digest.update(f"{record.image_id}\0{record.label}\0".encode(errors="surrogateescape"))
+    return f"{len(records)} images, sha256 {digest.hexdigest()}"
+
+
+def _manifest_digest(maps: Path, split: str) -> str:
+    """Identity of the maps: their manifest holds the configuration and a digest of the images' ids."""
+    path = manifest_path(maps, split)
+    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else "none"
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [*now, *(name for name in there if name not in now)]
+    return [
+        f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+        for name in names
+        if there.get(name) != json.loads(json.dumps(now.get(name)))
+    ]

@@ -1,0 +1,145 @@
+"""``wsol-pipeline run`` as a user runs it: the whole way, again, with changed settings, killed and gone on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.synthetic import make_clsloc_dataset
+from tests.integration.prep_command import REPOSITORY
+
+FILE = """\
+out = "results"
+[data]
+root = "data"
+[proposals]
+map-size = 32
+[training]
+input-size = 64
+epochs = 1
+batch-size = 2
+workers = 0
+device = "cpu"
+no-triplet-loss = true
+[training.small]
+[evaluation]
+protocol = ["cam"]
+jobs = 1
+workers = 0
+bootstrap-samples = 10
+panels = 0
+device = "cpu"
+"""
+RESULTS = ("runs/small/finished.json", "evaluation/small/metrics.json", "evaluation/maps/metrics.json", "report.html")
+
+pytestmark = pytest.mark.slow
+
+
+def start(*words: object) -> "subprocess.Popen[str]":
+    program = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "run", *map(str, words)],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A group of its own, to be killed without this process.
+        start_new_session=True,
+    )
+
+
+def finish(*words: object, code: int = 0) -> str:
+    process = start(*words)
+    text, _ = process.communicate()
+    assert process.returncode == code, text
+    return text
+
+
+def pipeline_file(folder: Path) -> Path:
+    make_clsloc_dataset(folder / "data", classes=2, train_per_class=2, val_per_class=1, size_px=(64, 64))
+    path = folder / "pipeline.toml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    file = pipeline_file(tmp_path_factory.mktemp("pipeline"))
+    return file, finish(file)
+
+
+def results(file: Path) -> dict[str, bytes]:
+    return {name: (file.parent / "results" / name).read_bytes() for name in RESULTS}
+
+
+def test_one_file_leads_from_images_to_a_report(finished: tuple[Path, str]) -> None:
+    file, text = finished
+    metrics = json.loads(results(file)["evaluation/small/metrics.json"])
+    assert metrics["name"] == "small" and metrics["counts"]["scored"] == 2
+    assert {one["localizer"] for one in metrics["results"]} == {"cam", "saliency", "cam*saliency"}
+    assert b"small" in results(file)["report.html"]
+    assert str(file.parent / "results" / "report.html") in text.rpartition("Done")[2]
+    assert [line.split()[0] for line in text.splitlines() if line.startswith("[")] == [f"[{n}/6]" for n in range(1, 7)]
+
+
+def test_finished_stages_are_kept(finished: tuple[Path, str]) -> None:
+    file, _ = finished
+    folder = file.parent / "results"
+
+    def states() -> dict[Path, tuple[int, int]]:
+        # Logs and the report are written each time.
+        made = (path for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts)
+        return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in made if p.name != "report.html"}
+
+    before, bytes_before = states(), results(file)
+    text = finish(file)
+    assert states() == before and results(file) == bytes_before
+    assert text.count("0 images to do") == 2 and "this run is finished" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stage", "named"),
+    [
+        ("map-size = 32", "map-size = 16", "proposals", "map_size"),
+        ("epochs = 1", "epochs = 2", "training", "epochs: 1 there, 2 now"),
+        ("device", "limit = 3\ndevice", "training", "other training images than these 3"),
+        ('["cam"]', '["ts-cam"]', "evaluation", "differs in protocols"),
+    ],
+)
+def test_a_stage_of_other_settings_is_refused_with_what_differs(
+    finished: tuple[Path, str], old: str, new: str, stage: str, named: str
+) -> None:
+    file, _ = finished
+    before = results(file)
+    changed = file.with_name("changed.toml")
+    changed.write_text(FILE.replace(old, new, 1))
+    text = finish(changed, "--only", stage, code=1)
+    assert named in text and "choose another out in the file, or remove" in text and "Traceback" not in text
+    assert results(file) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_pipeline_that_was_stopped_goes_on_to_the_same_network(
+    finished: tuple[Path, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    file = pipeline_file(tmp_path)
+    process = start(file, "--until", "training")
+    while not (tmp_path / "results" / "runs" / "small" / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    if number == signal.SIGKILL:
+        # As a machine that goes down: nothing is left that could end in its own way.
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    text, _ = process.communicate()
+    assert process.returncode == (143 if number == signal.SIGTERM else -number), text
+    finish(file, "--until", "training")
+    name = "runs/small/finished.json"
+    assert (tmp_path / "results" / name).read_bytes() == results(finished[0])[name]

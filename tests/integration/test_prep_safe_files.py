@@ -1,0 +1,201 @@
+"""Full disks, folders that must not be written to, and two runs at once: one clear line, and never half a shard."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.prep_command import PROGRAM, QUICK, REPOSITORY, damage, files, prep, subprocess_run
+
+
+def run_without_rights(*words: object) -> subprocess.CompletedProcess:
+    """``wsol-prep`` as a user whom permissions bind: root is one too, once the right to override them is gone."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, words)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read and write everywhere, and there is no setpriv to take that away")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--", *command]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def errors(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(("wsol-prep: error", "Traceback"))]
+
+
+# --- folders and files that a user has no rights to
+
+
+def test_a_read_only_folder_is_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir(mode=0o555)
+    out = tmp_path / "m"
+    done = run_without_rights("proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--limit", 1)
+    (line,) = errors(done.stderr)
+    assert done.returncode == 1 and "Permission denied: " in line and str(out) in line
+    assert list(out.iterdir()) == []
+
+
+def test_a_read_only_place_for_a_preview_is_one_line(data: Path, made: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir(mode=0o555)
+    out = tmp_path / "p" / "sheet.png"
+    done = run_without_rights("preview", made, "--data", data, "--out", out)
+    (line,) = errors(done.stderr)
+    assert done.returncode == 1 and line.endswith(f"Permission denied: '{out}'") and not out.exists()
+
+
+def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
+    damage(maps / "val-00000-of-00004.h5")
+    (maps / "val-00001-of-00004.h5").chmod(0)
+    maps.chmod(0o555)
+    before = {path.name for path in maps.iterdir()}
+    done = run_without_rights("verify", maps, "--repair")
+    maps.chmod(0o755)
+    assert done.returncode == 1 and len(errors(done.stderr)) == 1
+    assert f"closed: {maps / 'val-00001-of-00004.h5'}: cannot be read (Permission denied)" in done.stdout
+    assert f"left {maps / 'val-00000-of-00004.h5'}: it cannot be removed: Permission denied" in done.stdout
+    assert {path.name for path in maps.iterdir()} == before
+
+
+def test_a_manifest_that_may_not_be_read_condemns_nothing(maps: Path) -> None:
+    (maps / "val.manifest.json").chmod(0)
+    done = run_without_rights("verify", maps, "--repair")
+    assert done.returncode == 1 and len(errors(done.stderr)) == 1
+    assert f"closed: {maps / 'val.manifest.json'}: cannot be read (Permission denied)" in done.stdout
+    assert "removed" not in done.stdout
+
+
+def test_committed_files_are_read_only_and_verify_leaves_them_so(maps: Path) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in maps.glob("val-*")}
+    assert set(modes.values()) == {0o444} and len(modes) == 8
+    assert prep("verify", maps, "--repair").exit_code == 0
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in maps.glob("val-*")} == modes
+
+
+# --- full disks
+
+SMALL_FILES = """
+import resource, signal, sys
+from pipelines.prep_cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+main(sys.argv[2:], prog_name="wsol-prep")
+"""
+"""A disk on which no file can grow beyond a number of bytes: writing fails as on a full one."""
+
+
+def test_a_disk_without_room_for_the_manifest_is_one_line(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    done = subprocess_run(SMALL_FILES, 300, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK)
+    (line,) = errors(done.stderr)
+    assert done.returncode == 1
+    assert line == f"wsol-prep: error: [Errno 27] File too large: '{out / 'val.manifest.json'}'"
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "name"), [("--out", "sheet.png"), ("--out", "sheet.jpg"), ("--html", "page.html")])
+def test_a_preview_on_a_full_disk_is_one_line_and_leaves_the_old_one(
+    data: Path, made: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"old")
+    done = subprocess_run(SMALL_FILES, 2000, "preview", made, "--data", data, option, tmp_path / name)
+    (line,) = errors(done.stderr)
+    assert done.returncode == 1
+    assert line == f"wsol-prep: error: [Errno 27] File too large: '{tmp_path / name}'"
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"old"
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=48k tmpfs "$1" || exit 77
+shift
+cd "$OUT" && "$@" --out "$OUT"; echo "code $?"
+ls -A
+sha256sum --quiet --check val-*.sha256; echo "check $?"
+mount -o remount,size=4m "$OUT" && "$@" --out "$OUT"; echo "code $?"
+cp "$OUT"/val* "$COPY"
+"""
+"""A run on a disk that becomes full, a look at what it left, and the same run again on a larger one."""
+
+
+@pytest.mark.slow
+def test_a_disk_that_becomes_full_costs_no_finished_shard(data: Path, made: Path, tmp_path: Path) -> None:
+    out, copy = tmp_path / "m", tmp_path / "copy"
+    out.mkdir()
+    copy.mkdir()
+    words = ["proposals", "--data", data, "--split", "val", *QUICK, "--shard-size", 3]
+    program = [sys.executable, "-P", "-m", "pipelines.prep_cli", *map(str, words)]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_DISK, "sh", out, *program],
+        env=os.environ | {"OUT": str(out), "COPY": str(copy), "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    if "code" not in done.stdout:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    _, _, after = done.stdout.partition("code 1\n")
+    assert after, done.stdout + done.stderr
+    # A journal, of which the next run makes use, may lie beside a shard that did not fit.
+    names = [name for name in after.partition("check")[0].split() if not name.endswith(".journal")]
+    shards = [name for name in names if name.endswith(".h5")]
+    assert 0 < len(shards) < 4, names
+    assert sorted(names) == sorted(["logs", "val.manifest.json", *shards, *(f"{name}.sha256" for name in shards)])
+    assert "check 0" in after and "code 0" in after
+    (line,) = errors(done.stderr)
+    assert re.fullmatch(rf"wsol-prep: error: {out}/val-0000\d-of-00004\.h5: cannot write .*: No space left .*", line)
+    assert files(copy) == files(made)
+
+
+# --- two runs into the same folder at once
+
+TWO_RUNS = """
+import pathlib, sys, time
+from pipelines.prep_cli import main
+from pseudo_maps.generation import warm_up
+from pseudo_maps.map_config import MapConfig
+warm_up(MapConfig())
+name, map_size, folder, *words = sys.argv[1:]
+for here in sorted(pathlib.Path(folder).iterdir()):
+    (here / name).touch()
+    while len(list(here.glob("run-*"))) < 2:
+        time.sleep(0.0005)
+    more = ["--map-size", map_size] if here.name.startswith("other") else []
+    code = main([*words, "--out", str(here / "m"), *more], prog_name="wsol-prep", standalone_mode=False)
+    (here / name).write_text(f"exit {code or 0}")
+"""
+"""Runs into one folder after the other, each at the same moment as the other process."""
+
+SAME, OTHER = ("same-0", "same-1", "same-2"), ("other-0", "other-1", "other-2")
+"""Folders that both make with the same settings, and with settings of their own."""
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path: Path) -> None:
+    words = ["proposals", "--data", data, "--split", "val", *QUICK, "--shard-size", 1]
+    for name in SAME + OTHER:
+        (tmp_path / "at once" / name).mkdir(parents=True)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RUNS, f"run-{k}", size, tmp_path / "at once", *map(str, words)],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k, size in enumerate(("16", "20"))
+    ]
+    told = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], told
+    lines = errors("".join(told))
+    assert len(lines) == len(OTHER) and all(line.startswith("wsol-prep: error: ") for line in lines)
+    assert "".join(told).count("configuration.map_size: found") == len(OTHER)
+    assert prep(*words, "--out", tmp_path / "alone").exit_code == 0
+    for name in SAME + OTHER:
+        folder = tmp_path / "at once" / name
+        ends = sorted((folder / f"run-{k}").read_text() for k in (0, 1))
+        assert ends == (["exit 0", "exit 0"] if name in SAME else ["exit 0", "exit 1"])
+        result = prep("verify", folder / "m", "--data", data)
+        assert result.exit_code == 0, result.output
+        assert name in OTHER or files(folder / "m") == files(tmp_path / "alone")

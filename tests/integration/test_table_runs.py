@@ -1,0 +1,121 @@
+"""``wsol-pipeline table`` as a user runs it: a run that fails, stopped, gone on with, finished, asked otherwise."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pipelines.pipeline_cli import main
+from pipelines.synthetic import make_clsloc_dataset
+from tests.integration.prep_command import REPOSITORY, propose
+from training.checkpoints import save_checkpoint
+from training.config import TrainConfig
+from training.model import LocalizationModel
+
+# Two epochs of two steps, with a checkpoint after each: there is a moment to stop at.
+TABLE = (
+    "--archs alexnet-gap --rows ours --seeds 0 --protocol cam --input-size 64 --batch-size 4 --epochs 2 --workers 0 "
+    "--checkpoint-minutes 0 --keep-last 1 --device cpu --jobs 1 --bootstrap-samples 10"
+)
+NAME = "alexnet-gap ours seed 0"
+PROGRAM = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_torch_thread: None) -> tuple[object, ...]:
+    """Options that name a data set, its maps and a folder for the table; F is read from ``f.pt``, which is none yet."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(name for name in os.environ if name.startswith("SLURM_"))):
+        monkeypatch.delenv(name, raising=False)
+    data = make_clsloc_dataset(tmp_path / "data", classes=2, train_per_class=4, val_per_class=2, size_px=(64, 80))
+    for split in ("train", "val"):
+        assert propose(data, tmp_path / "maps", split=split).exit_code == 0
+    weights = tmp_path / "f.pt"
+    weights.write_text("no weights")
+    folders = ("--data", data, "--maps", tmp_path / "maps", "--out", tmp_path / "out")
+    return (*folders, "--perceptual-weights", weights, *TABLE.split())
+
+
+def write_network(path: Path) -> None:
+    """A checkpoint of a small network with random weights, to stand for F."""
+    model = LocalizationModel("alexnet-gap", 2, batch_norm=True, decoder=False)
+    save_checkpoint(path, {"model": model.state_dict(), "config": TrainConfig(classes=2).as_json(), "step": 1})
+
+
+def table(*words: object) -> Result:
+    result = CliRunner().invoke(main, ["table", *map(str, words)], prog_name="wsol-pipeline")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def lines_of_logs(out: Path) -> list[str]:
+    """Every line that was run, of all runs."""
+    logs = sorted(out.rglob("*.log"))
+    return [line for log in logs for line in log.read_text().splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.slow
+def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = out / "alexnet-gap" / "ours" / "seed-0"
+
+    # F has no weights: the run fails, and is named with the reason that wsol-train gave.
+    result = table(*inputs)
+    assert result.exit_code == 1
+    reason = (run / "failure.txt").read_text().strip()
+    assert "f.pt" in reason
+    assert f"wsol-pipeline: error: 1 of 3 runs failed: {NAME}: {reason}" in result.output
+    text = (out / "table.md").read_text()
+    assert f"- {NAME}: failed: {reason}" in text and "2 of 3 runs are finished" in text
+
+    # Mended, and stopped by SIGTERM while it trains: that is no failure.
+    write_network(tmp_path / "f.pt")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "table", *map(str, inputs)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not any(run.glob("checkpoint-*.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert "told to stop" in said and "Traceback" not in said
+    assert not (run / "failure.txt").exists() and not (run / "evaluation" / "metrics.json").exists()
+
+    # The same command goes on: what is finished stays.
+    result = table(*inputs)
+    assert result.exit_code == 0, result.output
+    assert "2 of 3 runs are finished; 1 to do on cpu" in result.output
+    assert "at step " in (run / "train.log").read_text(), "not resumed"
+    text = (out / "table.md").read_text()
+    assert "All 3 runs are finished" in text
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert [result["localizer"] for result in metrics["results"]] == ["cam", "saliency", "cam*saliency"]
+    assert f"| Ours (cam) | {100 * metrics['results'][0]['gt_known_loc']['rate']:.2f} |" in text
+    pseudo = json.loads((out / "pseudo-map" / "evaluation" / "metrics.json").read_text())
+    assert f"| pseudo-map (no training) | {100 * pseudo['results'][0]['gt_known_loc']['rate']:.2f} |" in text
+
+    # Given again it runs nothing, and writes the same bytes.
+    before, ran = {path.name: path.read_bytes() for path in out.glob("table.*")}, lines_of_logs(out)
+    result = table(*inputs)
+    assert result.exit_code == 0 and "3 of 3 runs are finished; 0 to do" in result.output
+    assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
+
+    # Asked for with other settings it leaves the run alone, and names what differs.
+    result = table(*inputs, "--epochs", 3)
+    assert result.exit_code == 1
+    refusal = f"{run} was made with other settings (--epochs: 2 there, 3 now); use another --out"
+    assert f"{NAME}: not run: {refusal}" in result.output
+    assert f"- {NAME}: failed: {refusal}" in (out / "table.md").read_text()
+    assert lines_of_logs(out) == ran

@@ -1,0 +1,248 @@
+"""What README and docs tell people to type, run, read and follow: commands, code, pipeline files and links."""
+
+import ast
+import importlib
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.pipeline_file import read_pipeline_file
+from pseudo_maps.shards import shard_name
+from tests.command_words import COMMANDS, refusal, spoken_options
+from tests.integration.eval_command import make_checkpoint
+from tests.pseudo_maps.shard_making import make_shard
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in (
+        *sorted(ROOT.glob("*.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "pseudo_maps").glob("*.md")),
+    )
+}
+MODULES = {"pipelines.prep_cli": "wsol-prep", "pipelines.train_cli": "wsol-train", "pipelines.eval_cli": "wsol-eval"}
+"""What torchrun is given in place of a program."""
+FOREIGN_OPTIONS = ("--no-deps", "--array", "--gres", "--requeue", "--nproc-per-node", "--check")
+"""Options of pip, SLURM, torchrun and sha256sum that the texts speak of."""
+RUN_AS_THEY_STAND = ("README.md", "docs/training.md")
+"""Documents whose Python needs no more than ``world`` makes."""
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Document and text of every fenced block of a language."""
+    for name, path in DOCUMENTS.items():
+        for block in re.findall(rf"(?ms)^```{language}\n(.*?)^```", path.read_text(encoding="utf-8")):
+            yield name, block
+
+
+def shell_commands(text: str) -> Iterator[list[str]]:
+    """Simple commands of a piece of shell: lines joined, comments dropped, cut at pipes and the like."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(re.sub(r"\$\{?\w+\}?", "1", line), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        command: list[str] = []
+        for word in lexer:
+            if set(word) <= set("();<>|&"):
+                yield command
+                command = []
+            else:
+                command.append(word)
+        yield command
+
+
+def problem(command: list[str]) -> str | None:
+    """Why a command cannot be typed as it stands; None also for programs that are not ours."""
+    for number, word in enumerate(command):
+        program = MODULES.get(word, word)
+        if program in COMMANDS:
+            return refusal(program, command[number + 1 :])
+        if word in ("python", "pytest") and command[number + 1 :] and not command[number + 1].startswith("-"):
+            return script_problem(command[number + 1 :])
+        if word == "make":
+            targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
+            unknown = [name for name in command[number + 1 :] if "=" not in name and name not in targets]
+            return f"make has no target {unknown}" if unknown else None
+    return None
+
+
+def script_problem(words: list[str]) -> str | None:
+    path = ROOT / words[0]
+    if not path.exists():
+        return f"{words[0]} does not exist"
+    source = path.read_text(encoding="utf-8")
+    unknown = [word for word in words[1:] if word.startswith("--") and f'"{word}"' not in source]
+    return f"{words[0]} has no {unknown}" if unknown else None
+
+
+SHELL = [(name, command) for name, block in blocks("sh") for command in shell_commands(block) if command]
+INLINE = [
+    (name, re.sub(r"\s+", " ", code))
+    for name, path in DOCUMENTS.items()
+    for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8")))
+]
+PYTHON = list(blocks("python"))
+TOML = list(blocks("toml"))
+
+
+# --- commands
+
+
+@pytest.mark.parametrize(("name", "command"), SHELL, ids=[f"{name}: {' '.join(words)[:60]}" for name, words in SHELL])
+def test_shell_blocks_can_be_typed(name: str, command: list[str]) -> None:
+    assert problem(command) is None
+
+
+def test_commands_inside_sentences_are_pieces_of_commands() -> None:
+    wrong = []
+    for name, code in INLINE:
+        words = code.split()
+        if words[0] in COMMANDS:
+            wrong.append((name, code, refusal(words[0], shlex.split(code)[1:], whole=False)))
+        elif words[0] in ("python", "pytest", "make"):
+            wrong.append((name, code, problem(shlex.split(code))))
+    assert [one for one in wrong if one[2]] == [] and len(wrong) > 20
+
+
+def test_options_inside_sentences_exist() -> None:
+    known = {*spoken_options(), *FOREIGN_OPTIONS}
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        known.update(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
+    # A changelog also speaks of what was and what is not there yet.
+    texts = [(name, code) for name, code in INLINE if name != "CHANGELOG.md"]
+    spoken = [(name, option) for name, code in texts for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", code)]
+    assert [one for one in spoken if one[1] not in known] == [] and len(spoken) > 50
+
+
+@pytest.mark.parametrize(
+    ("line", "accepted"),
+    [
+        ("wsol-prep verify maps --data ILSVRC", True),
+        ("srun --ntasks=1 torchrun -m pipelines.train_cli --data D --out O --epochs 3", True),
+        ("for seed in 0 1; do wsol-train --data D --out runs/$seed --seed $seed; done", True),
+        ("wsol-prep proposals --data D --split val --out maps | tee log.txt", True),
+        ("make VENV=x demo", True),
+        ("ls -l", True),
+        ("wsol-prep verify maps --dta ILSVRC", False),
+        ("wsol-prep verify", False),
+        ("wsol-prep proposals --data D --split vall --out maps", False),
+        ("wsol-prep proposals --data D --split val --out maps surplus", False),
+        ("wsol-train --data D --out O --epochs many", False),
+        ("torchrun -m pipelines.train_cli --data D", False),
+        ("wsol-eval", False),
+        ("wsol-eval score maps --data D", False),
+        ("make cake", False),
+        ("python benchmarks/nothing.py", False),
+        ("python benchmarks/sweep.py --no-such-option", False),
+    ],
+)
+def test_the_check_tells_right_from_wrong(line: str, accepted: bool) -> None:
+    assert (not any(map(problem, shell_commands(line)))) == accepted
+
+
+# --- pipeline files
+
+
+@pytest.mark.parametrize(("name", "block"), TOML, ids=[name for name, _ in TOML])
+def test_pipeline_files_are_taken(name: str, block: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_text(block, encoding="utf-8")
+    assert read_pipeline_file(path).runs
+
+
+# --- Python
+
+
+@pytest.mark.parametrize(("name", "block"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_python_blocks_import_what_exists(name: str, block: str) -> None:
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("pseudo_maps", "training"):
+            module = importlib.import_module(node.module or "")
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_names_of_code_inside_sentences_exist() -> None:
+    pattern = r"(?:pseudo_maps|training|evaluation|pipelines)(?:\.[A-Za-z_]\w*)+"
+    named = {(name, code) for name, code in INLINE if re.fullmatch(pattern, code) and not code.endswith(".md")}
+    for name, code in named:
+        assert resolves(code.split(".")), f"{name}: {code}"
+    assert len(named) > 15
+
+
+def resolves(parts: list[str]) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    for length in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part, None)
+        return found is not None
+    return False
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the Python of README and docs reads: a photograph, maps, a run."""
+    folder = tmp_path_factory.mktemp("world")
+    pixels = np.random.default_rng(0).integers(0, 256, size=(60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.jpg")
+    (folder / "maps").mkdir()
+    make_shard(folder / "maps" / shard_name("val", 0, 1), ["ILSVRC2012_val_00000293"])
+    (folder / "runs" / "alexnet").mkdir(parents=True)
+    make_checkpoint(folder / "runs" / "alexnet" / "checkpoint-00040036.pt", classes=2)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [one for one in PYTHON if one[0] in RUN_AS_THEY_STAND],
+    ids=lambda value: value.partition("\n")[0],
+)
+def test_python_blocks_run(name: str, block: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    (world / "block.py").write_text(block, encoding="utf-8")
+    runpy.run_path(str(world / "block.py"))
+
+
+# --- links
+
+
+def anchors(path: Path) -> set[str]:
+    """Names that GitHub gives to the headings of a document."""
+    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+    titles = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    path = DOCUMENTS[name]
+    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        found = path.parent / file if file else path
+        assert found.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(found), f"{name}: {target}"
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop().resolve()
+        if path in reached or path.suffix != ".md":
+            continue
+        reached.add(path)
+        targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+        waiting += [path.parent / target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= {path.name for path in reached}
