@@ -90,3 +90,14 @@ def test_equal_settings_are_equal_whatever_the_object() -> None:
 def test_settings_that_mean_nothing_are_refused(setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MapConfig(**setting)
+
+
+@pytest.mark.parametrize("change", [{}, *CHANGES, {"weighting": "objectness"}], ids=str)
+def test_the_stored_configuration_gives_the_configuration_back(change: dict) -> None:
+    config = MapConfig(**change)
+    assert MapConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+
+
+def test_a_stored_configuration_of_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method: expected one of geodesic, selective-search, found 'magic'"):
+        MapConfig.from_json({**MapConfig().as_json(), "method": "magic"})

@@ -14,6 +14,7 @@ from pseudo_maps.shards import (
     ShardError,
     ShardReader,
     make_provenance,
+    quantise_map,
 )
 from tests.pseudo_maps.shard_making import (
     CONFIGURATION,
@@ -233,3 +234,25 @@ def test_empty_shards_are_refused(path, changes):
 
 
 # Damage
+
+
+def test_maps_that_another_process_compressed_give_the_same_bytes(tmp_path):
+    for name in ("maps.h5", "chunks.h5"):
+        with writer_of(tmp_path / name, rows=2) as writer:
+            for number in range(2):
+                map_uint8, peak = quantise_map(make_map(number))
+                row = make_row(str(number), peak=peak)
+                if name == "maps.h5":
+                    writer.write(number, map_uint8, row)
+                else:
+                    writer.write_chunk(number, shards_module.compress_map(map_uint8), row)
+            writer.commit()
+    assert (tmp_path / "maps.h5").read_bytes() == (tmp_path / "chunks.h5").read_bytes()
+
+
+@pytest.mark.parametrize("position", [0, 5, -1])
+def test_a_compressed_map_that_was_damaged_on_the_way_is_refused(path, position):
+    chunk = bytearray(shards_module.compress_map(quantise_map(make_map(1))[0]))
+    chunk[position] ^= 0x08
+    with writer_of(path) as writer, pytest.raises(ShardError, match=r"row 0 .*damaged"):
+        writer.write_chunk(0, bytes(chunk), make_row("a"))
