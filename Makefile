@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(STATE)
 .PHONY: demo test lint install help
 
 help:
-	@echo "make demo   install into $(VENV) and run the main job on generated images"
+	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
 	@echo "make lint   ruff and mypy"
 
