@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed-$(STATE)
 .PHONY: demo test viewers lint install help
 
 help:
-	@echo "make demo   install into $(VENV) and run the main job on generated images"
+	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
 	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
 	@echo "make lint   ruff and mypy"

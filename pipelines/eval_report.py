@@ -196,7 +196,8 @@ def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> list[_Ro
                 continue
             # Equal figures on other images would be a coincidence, not the same baseline.
             owner = "" if comparable else run.label
-            key = (result.localizer, owner, result.gt_known_loc, result.max_box_acc_v2, result.threshold)
+            v2 = None if result.max_box_acc_v2 is None else result.max_box_acc_v2.rate
+            key = (result.localizer, owner, result.gt_known_loc.rate, v2, result.threshold)
             baselines.setdefault(key, []).append((run, result))
     return [*rows, *(_shared_row(same) for same in baselines.values())]
 
