@@ -47,7 +47,7 @@ class DemoPlan:
     """Passes over the training images."""
     batch_size: int = 16
     """Images of a step; at most as many as there are to learn from."""
-    map_weight: float = 8.0
+    map_weight: float = 64.0
     """Factor of the map loss."""
     seed: int = 0
     """Decides weights, order and windows of both networks."""
