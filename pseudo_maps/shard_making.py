@@ -104,22 +104,18 @@ def _make_shard(task: ShardTask) -> ShardReport:
     )
     journal = ShardJournal(task.path, digest=shard_digest(task.records, provenance=provenance))
     with writer, journal, closing(_outcomes(task, journal)) as outcomes:
-        made = []
         for image in outcomes:
-            made.append(image)
-            progress.add(failed=image.row.status != STATUS_OK)
-        # Row by row, also where an image had to be tried again last: where HDF5 puts a map depends on when it comes.
-        for image in sorted(made, key=lambda one: one.index):
             writer.write_chunk(image.index, image.chunk, image.row)
             counts[image.row.status] += 1
             if image.message:
-                failures.append((task.records[image.index].image_id, image.row.status, image.message))
+                failures.append((image.index, (image.row.status, image.message)))
+            progress.add(failed=image.row.status != STATUS_OK)
         writer.commit()
         journal.remove_all()
     return ShardReport(
         name=task.path.name,
         counts=counts,
-        failures=tuple(failures),
+        failures=tuple((task.records[index].image_id, *why) for index, why in sorted(failures)),
         size_bytes=task.path.stat().st_size,
     )
 
