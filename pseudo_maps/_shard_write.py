@@ -79,13 +79,16 @@ def write_shard_file(
         file.attrs["provenance"] = np.bytes_(provenance)
         palette = _write_palette(file)
         _write_maps(file, chunks=chunks, map_shape=map_shape, palette=palette)
-        file.create_dataset(
+        table = file.create_dataset(
             TABLE_PATH,
             data=encode_table(rows),
             chunks=(len(rows),),
             fletcher32=True,
             track_times=False,
         )
+        # Where a chunk stands in the file is settled when it leaves the cache: at the latest when its dataset is
+        # closed, which waits for whoever else holds the object, such as dask's profiler sampling the frames.
+        table.flush()
         if by_name:
             _write_by_name(file, rows=rows, map_shape=map_shape, palette=palette)
         file.flush()

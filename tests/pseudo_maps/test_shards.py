@@ -1,6 +1,7 @@
 import os
 import stat
 import subprocess
+import sys
 import time
 
 import h5py
@@ -96,6 +97,23 @@ def test_bytes_depend_on_the_content_only(tmp_path):
     assert first.read_bytes() == second.read_bytes()
     sums = [target.with_name(target.name + ".sha256").read_bytes() for target in (first, second)]
     assert sums[0] == sums[1]
+
+
+def test_bytes_do_not_depend_on_who_else_holds_the_objects(tmp_path):
+    """A profiler that keeps frames, as dask's does while it samples, keeps the datasets in them open."""
+    ids = [f"i{number}" for number in range(40)]
+    first, second = tmp_path / "val-00000-of-00001.h5", tmp_path / "held" / "val-00000-of-00001.h5"
+    second.parent.mkdir()
+    make_shard(first, ids, by_name=True)
+    held = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, value: held.append((frame, value)))
+    try:
+        make_shard(second, ids, by_name=True)
+    finally:
+        sys.setprofile(before)
+    assert any(frame.f_code.co_name == "create_dataset" for frame, _ in held)
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_commit_leaves_a_read_only_shard_and_its_checksum(path):
