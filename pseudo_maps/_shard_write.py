@@ -4,11 +4,13 @@ Nothing here depends on the clock: every dataset is made without times, so equal
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 from h5py import h5a, h5d, h5g, h5p, h5r, h5s, h5t
 
 from pseudo_maps._shard_layout import (
@@ -103,13 +105,13 @@ def _write_palette(file: h5py.File) -> h5py.Dataset:
     """A grey ramp: the brightness on the screen is the stored value."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     palette = file.create_dataset("palette", data=ramp, track_times=False)
-    _set_strings(palette.id, PALETTE_ATTRIBUTES)
+    _set(palette.id, _texts(PALETTE_ATTRIBUTES))
     return palette
 
 
 def _write_maps(file: h5py.File, *, chunks: Sequence[bytes], map_shape: tuple[int, int], palette: h5py.Dataset) -> None:
     group = file.create_group("saliency")
-    _set_strings(group.id, {"NX_class": b"NXdata", "signal": b"maps"})
+    _set(group.id, _texts({"NX_class": b"NXdata", "signal": b"maps"}))
     group.attrs["axes"] = np.array([b"row", b"y", b"x"])
     maps = group.create_dataset(
         "maps",
@@ -121,11 +123,8 @@ def _write_maps(file: h5py.File, *, chunks: Sequence[bytes], map_shape: tuple[in
         fletcher32=True,
         track_times=False,
     )
-    _set_image_attributes(maps.id, palette=palette.id)
-    _set_strings(
-        maps.id,
-        {"interpretation": b"image", "long_name": b"pseudo saliency map, 255 at the peak of each image"},
-    )
+    axes = {"interpretation": b"image", "long_name": b"pseudo saliency map, 255 at the peak of each image"}
+    _set(maps.id, [*_texts(IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts(axes)])
     for row_index, chunk in enumerate(chunks):
         maps.id.write_direct_chunk((row_index, 0, 0), chunk)
     # Plain numbers beside the maps. Attached as dimension scales they would empty the group in ViTables, and
@@ -142,6 +141,7 @@ def _write_by_name(
     map_space = h5s.create_simple(map_shape)
     by_name = h5g.create(file.id, BY_NAME_GROUP.encode())
     groups: dict[str, h5g.GroupID] = {}
+    attributes = [*_texts(IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts({"interpretation": b"image"})]
     for row_index, group, link in by_name_links(rows):
         if group not in groups:
             groups[group] = h5g.create(by_name, group.encode())
@@ -151,22 +151,34 @@ def _write_by_name(
         # '.' is this file under whatever name it has, so the links survive renaming and copying.
         properties.set_virtual(map_space, b".", MAPS_PATH.encode(), stack_space)
         dataset = h5d.create(groups[group], link.encode(), h5t.STD_U8LE, map_space, dcpl=properties)
-        _set_image_attributes(dataset, palette=palette.id)
-        _set_strings(dataset, {"interpretation": b"image"})
+        _set(dataset, attributes)
 
 
-def _set_image_attributes(dataset: h5d.DatasetID, *, palette: h5d.DatasetID) -> None:
-    _set_strings(dataset, IMAGE_ATTRIBUTES)
+class _Attribute(NamedTuple):
+    """A scalar attribute with its HDF5 types, which take longer to make than the attribute itself."""
+
+    name: bytes
+    stored_type: h5t.TypeID
+    memory_type: h5t.TypeID
+    value: npt.NDArray[Any]
+
+
+def _texts(values: Mapping[str, bytes]) -> list[_Attribute]:
+    """Attributes as fixed-length strings: with variable-length ones HDFView shows a table, no picture."""
+    arrays = {name: np.array(text) for name, text in values.items()}
+    kinds = {name: h5t.py_create(array.dtype) for name, array in arrays.items()}
+    return [_Attribute(name.encode(), kinds[name], kinds[name], array) for name, array in arrays.items()]
+
+
+def _palette_reference(palette: h5d.DatasetID) -> _Attribute:
     reference = np.empty((), dtype=h5py.ref_dtype)
     reference[()] = h5r.create(palette, b".", h5r.OBJECT)
-    attribute = h5a.create(dataset, b"PALETTE", h5t.STD_REF_OBJ, h5s.create(h5s.SCALAR))
-    attribute.write(reference)
+    return _Attribute(b"PALETTE", h5t.STD_REF_OBJ, h5t.py_create(reference.dtype), reference)
 
 
-def _set_strings(target: h5g.GroupID | h5d.DatasetID, values: Mapping[str, bytes]) -> None:
-    """Attributes as fixed-length strings: with variable-length ones HDFView shows a table, no picture."""
+def _set(target: h5g.GroupID | h5d.DatasetID, attributes: Iterable[_Attribute]) -> None:
     scalar = h5s.create(h5s.SCALAR)
-    for name, text in values.items():
-        value = np.array(text)
-        attribute = h5a.create(target, name.encode(), h5t.py_create(value.dtype), scalar)
-        attribute.write(value)
+    for attribute in attributes:
+        h5a.create(target, attribute.name, attribute.stored_type, scalar).write(
+            attribute.value, mtype=attribute.memory_type
+        )

@@ -18,11 +18,10 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from pseudo_maps._shard_layout import row_problem
-from pseudo_maps.frames import FrameBuffer, encode_frame
+from pseudo_maps.frames import FrameBuffer, encode_frame, header_of
 from pseudo_maps.outcomes import MadeMap
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import compress_map
@@ -66,7 +65,7 @@ def serve(make: Callable[..., MadeMap], *, read_configuration: Callable[[Mapping
             made = make(ImageRecord(**header["record"]), **settings)
             problem = row_problem(made.map_uint8, made.row)
             assert problem is None, problem
-            head = {"made": header["make"], "row": asdict(made.row), "message": made.message}
+            head = {"made": header["make"], "row": header_of(made.row), "message": made.message}
             _send(results, encode_frame(head, compress_map(made.map_uint8)))
 
 

@@ -13,14 +13,14 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pseudo_maps._shard_layout import STATUS_OK, MapRow, canonical_json, host_name
-from pseudo_maps.frames import encode_frame, intact_frames
+from pseudo_maps.frames import encode_frame, header_of, intact_frames
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.stale_files import is_running
 from pseudo_maps.supervision import ImageDeath, MadeImage
@@ -119,9 +119,12 @@ class ShardJournal:
         OSError
             The disk is full or the folder not writable.
         """
-        fields = asdict(event)
-        chunk = fields.pop("chunk", b"")
-        frame = encode_frame({"made" if isinstance(event, MadeImage) else "death": fields}, chunk)
+        fields = header_of(event)
+        if isinstance(event, MadeImage):
+            chunk = fields.pop("chunk")
+            frame = encode_frame({"made": fields | {"row": header_of(event.row)}}, chunk)
+        else:
+            frame = encode_frame({"death": fields})
         try:
             if self._file is None:
                 self._file = FileIO(self._path, "xb")

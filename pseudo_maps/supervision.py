@@ -15,11 +15,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from pseudo_maps.frames import FrameBuffer, encode_frame
+from pseudo_maps.frames import FrameBuffer, encode_frame, header_of
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapRow
 
@@ -194,7 +194,7 @@ class MapChild:
 
     def request(self, index: int, record: ImageRecord) -> None:
         """Ask for the map of an image. A few requests fit into the pipe, so this never waits."""
-        self._send({"make": index, "record": asdict(record)})
+        self._send({"make": index, "record": header_of(record)})
 
     def _send(self, header: Mapping[str, Any]) -> None:
         # A child that is dead says so on the other pipe.
