@@ -70,20 +70,21 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
         return
     # spawn: a forked copy of a process that has used CUDA or threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(function,)) as pool:
-        waiting: deque[Future[_Result]] = deque()
-        try:
-            for piece in work:
-                waiting.append(pool.submit(_call, piece))
-                if len(waiting) > jobs * _WAITING_PER_WORKER:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(function,))
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for piece in work:
+            waiting.append(pool.submit(_call, piece))
+            if len(waiting) > jobs * _WAITING_PER_WORKER:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise RuntimeError("a worker process died: killed, or out of memory") from error
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a worker process died: killed, or out of memory") from error
+    finally:
+        # Not future.cancel(): up to Python 3.11.2 a pool may then wait for ever for what it never handed out
+        # (https://github.com/python/cpython/issues/94440).
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
