@@ -2,6 +2,8 @@
 
 Unset: every test marked ``real_data`` is skipped, with the reason. Set to a folder that is not there: the run
 stops, so that a typing error cannot pass for a run with real data.
+
+Every test, and every program that one starts, computes with one thread unless OMP_NUM_THREADS says otherwise.
 """
 
 import os
@@ -10,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before anything imports NumPy or PyTorch: the tests share the cores, and threads that wait for each other take them away.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 VARIABLE = "WSOL_REAL_DATA"
 REASON = f"needs real images: set {VARIABLE} to a folder with ilsvrc10, woof_dev, coco_dev, ilsvrc_val_meta"
