@@ -1,28 +1,34 @@
 """Turns content into a file that appears whole or not at all."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["TEMPORARY_SUFFIX", "replacing", "write_atomically"]
 
-TEMPORARY_SUFFIX = r"\.[0-9]+\.tmp"
-"""Pattern of what a killed process leaves behind, after a dot and the file's name."""
+TEMPORARY_SUFFIX = r"(\.[^/]+)?\.[0-9]+\.tmp"
+"""Pattern of what a killed process leaves behind, after a dot and the file's name: host and process id.
+
+The host may be missing, as it did in the first files of this package.
+"""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to, which takes its place at the end unless an error comes first.
 
-    The name holds the process id, so that two processes do not write to the same one.
+    The name holds host and process id, so that no two processes write to the same one, also on two nodes of a
+    cluster that share the folder.
 
     Raises
     ------
     OSError
         The file cannot take the place of ``path``, a folder for instance.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    host = socket.gethostname().replace("/", "_") or "localhost"
+    temporary = path.with_name(f".{path.name}.{host}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -4,6 +4,7 @@ Every step is a process of its own: what it uses is free when it ends, one that 
 line that is shown is the line that can be typed.
 """
 
+import os
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,7 @@ PROGRAMS: Mapping[str, str] = {
 
 _SIGNAL_EXIT = 128
 """A shell's exit code of a program ended by signal n is 128 + n."""
+_STARTER = "pipelines.step_program"
 
 
 class StepFailed(RuntimeError):
@@ -48,7 +50,8 @@ class StepRunner:
     """Runs programs, one after the other or from several threads side by side.
 
     Used as a context manager in the main thread. SIGTERM is passed on to every program that runs, so that each ends
-    in its own way (training saves a checkpoint), and then ends this one with 143. Ctrl-C reaches them by itself.
+    in its own way (training saves a checkpoint), and then ends this one with 143. Ctrl-C reaches them by itself. When
+    this one is killed they get SIGTERM too: each holds a pipe that the kernel closes with this process.
 
     Parameters
     ----------
@@ -63,6 +66,7 @@ class StepRunner:
         self._told_to_stop = False
 
     def __enter__(self) -> Self:
+        self._lifeline, self._held_end = os.pipe()
         self._handler_before = signal.signal(signal.SIGTERM, self._pass_on)
         return self
 
@@ -76,6 +80,8 @@ class StepRunner:
             process.terminate()
         for process in left:
             process.wait()
+        os.close(self._lifeline)
+        os.close(self._held_end)
         signal.signal(signal.SIGTERM, self._handler_before)
 
     def run(self, program: str, words: Sequence[object], *, log: Path | None = None) -> None:
@@ -96,7 +102,7 @@ class StepRunner:
             With 143, after SIGTERM.
         """
         # -P: a folder called "training" where the user stands must not become our package.
-        command = [sys.executable, "-P", "-m", PROGRAMS[program], *map(str, words)]
+        command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, words)]
         if self._debug:
             command.append("--debug")
         if log is None:
@@ -116,7 +122,9 @@ class StepRunner:
         with self._lock:
             if self._told_to_stop:
                 sys.exit(EXIT_TERMINATED)
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(self._lifeline,)
+            )
             self._running.add(process)
             return process
 

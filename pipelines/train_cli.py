@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,27 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
     from training.progress import StoppedBySignal
 
     try:
-        _train(data, layout, maps, out, options)
+        with _alone_in(out):
+            _train(data, layout, maps, out, options)
     except StoppedBySignal as stopped:
         # One line, not one of each process.
         if os.environ.get("RANK", "0") == "0":
             click.echo(f"wsol-train: stopped by {stopped} with a checkpoint in {out}; --resume goes on", err=True)
         sys.exit(EXIT_INTERRUPTED if str(stopped) == "SIGINT" else EXIT_TERMINATED)
+
+
+@contextlib.contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep a second run out of the folder, before anything in it is looked at."""
+    from training.checkpoints import CheckpointFolder
+    from training.run_lock import alone_in
+
+    # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
+    if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():
+        yield
+        return
+    with alone_in(out, say=lambda line: click.echo(f"wsol-train: {line}", err=True)):
+        yield
 
 
 def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[str, Any]) -> None:

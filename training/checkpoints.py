@@ -41,8 +41,9 @@ CHECKPOINT_VERSION = 1
 _PLAIN_TYPES = (bool, int, float, str, type(None), Tensor, torch.nn.Parameter)
 """Compared exactly: a numpy.float64 is a float, and weights_only does not read it."""
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
-_TEMPORARY_GLOB = ".checkpoint-*.pt.*.tmp"
 _FINISHED_NAME = "finished.json"
+_TEMPORARY_GLOBS = (".checkpoint-*.pt.*.tmp", f".{_FINISHED_NAME}.*.tmp", ".metrics.jsonl*.tmp")
+"""What killed processes leave: of this module's files, and of the run's log."""
 
 
 class CheckpointError(ValueError):
@@ -155,7 +156,7 @@ class CheckpointFolder:
 
     Notes
     -----
-    One process writes (rank 0 of several); any number may read at the same time.
+    One process writes (rank 0 of several; ``run_lock`` keeps other runs out); any number may read at the same time.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], *, keep_last: int = 3) -> None:
@@ -218,8 +219,9 @@ class CheckpointFolder:
         earlier = [other for other in self.steps() if other < step]
         for other in later + earlier[: max(0, len(earlier) - (self._keep_last - 1))]:
             self.path(other).unlink(missing_ok=True)
-        for leftover in self._run_dir.glob(_TEMPORARY_GLOB):
-            leftover.unlink(missing_ok=True)
+        for pattern in _TEMPORARY_GLOBS:
+            for leftover in self._run_dir.glob(pattern):
+                leftover.unlink(missing_ok=True)
         return target
 
     def latest(self) -> FoundCheckpoint | None:

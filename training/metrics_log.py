@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+
+from training.checkpoints import write_atomically
 
 __all__ = ["MetricsLog"]
 
@@ -63,9 +64,7 @@ class MetricsLog:
             except (ValueError, KeyError):
                 # The last line of a process that was killed while writing it.
                 continue
-        temporary = self._path.with_name(f".{FILE_NAME}.tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_atomically(self._path, "".join(line + "\n" for line in kept).encode())
 
     def write(self, event: str, *, step: int, **numbers: Any) -> None:
         """Append an event of a step; numbers also go to TensorBoard as ``event/name``.

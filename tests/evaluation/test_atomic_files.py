@@ -1,4 +1,6 @@
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,22 @@ def test_a_folder_in_the_way_is_named_and_nothing_stays_beside(tmp_path: Path) -
     with pytest.raises(OSError, match="taken"):
         write_atomically(tmp_path / "taken", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_processes_with_the_same_id_on_two_hosts_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    with replacing(path) as here:
+        here.write_bytes(b"here")
+        assert here.name == f".a.txt.{socket.gethostname()}.{os.getpid()}.tmp"
+        monkeypatch.setattr(socket, "gethostname", lambda: "node/7.cluster")
+        write_atomically(path, b"there")
+        assert path.read_bytes() == b"there" and here.read_bytes() == b"here"
+    assert path.read_bytes() == b"here" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("rest", "left_behind"),
+    [(".node7.12.tmp", True), (".node-7.a.org.12.tmp", True), (".12.tmp", True), (".tmp", False), (".node7.12", False)],
+)
+def test_what_a_killed_process_leaves_is_known_by_its_name(rest: str, left_behind: bool) -> None:
+    assert bool(re.fullmatch(r"\.a\.txt" + TEMPORARY_SUFFIX, f".a.txt{rest}")) == left_behind

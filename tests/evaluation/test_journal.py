@@ -193,7 +193,8 @@ def test_results_without_or_with_a_damaged_configuration_are_refused(tmp_path: P
 def test_temporary_files_of_killed_processes_do_not_count(tmp_path: Path) -> None:
     journal = journal_in(tmp_path)
     journal.append(random_images(2))
-    (tmp_path / ".000000005.npz.123.tmp").write_bytes(b"half")
+    for name in (".000000005.npz.123.tmp", ".000000005.npz.node7.123.tmp", ".config.json.node7.123.tmp"):
+        (tmp_path / name).write_bytes(b"half")
     assert journal.done() == {0, 1} and len(list(journal)) == 2
     journal.remove()
     assert not tmp_path.exists()

@@ -16,6 +16,7 @@ from pipelines.train_cli import main
 from tests.integration.prep_command import REPOSITORY
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.checkpoints import CheckpointFolder
+from training.run_lock import alone_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
 
@@ -103,3 +104,16 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tm
         again = CliRunner().invoke(main, words)
     assert again.exit_code == 143, again.output
     assert any(re.search(rf"resumed from .* at step {saved}$", text) for text in taken_over)
+
+
+def test_a_folder_in_which_another_run_is_at_work_is_refused_once(colours: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with alone_in(out, say=pytest.fail):
+        (before,) = out.iterdir()
+        process = start("--data", colours, "--out", out, *WORDS, "--epochs", "1")
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode != 0
+        lines = [line for line in text.splitlines() if "is training in this folder" in line]
+        assert len(lines) == 1, text
+        assert lines[0].startswith(f"wsol-train: error: {out}: process {os.getpid()} on host ")
+        assert list(out.iterdir()) == [before]

@@ -1,10 +1,12 @@
 """``wsol-train`` as a user runs it: killed, stopped, on a full disk, diverging, finished; and going on after that."""
 
+import errno
 import os
 import random
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from pipelines.train_cli import main
 from tests.integration.prep_command import REPOSITORY, prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.checkpoints import CheckpointFolder
+from training.run_lock import LOCK_FILE, alone_in
 
 SHORT = "--device cpu --input-size 64 --batch-size 4 --epochs 2 --workers 0 --log-every 1 --lr 0.001 --warmup-epochs 1"
 GAP = (*SHORT.split(), "--method", "gap")
@@ -133,15 +136,80 @@ def test_a_stopped_run_says_so_and_goes_on(
     assert_equal_runs(out, whole)
 
 
+# --- two at once
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
+    colours: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    words = ("--data", colours, "--out", out, *GAP, *OFTEN, "--workers", "1")
+    process = start(*words)
+    wait_for_step(out, 1, process)
+    # While it is refused the first one stands still, so that it is sure to be at work.
+    os.kill(process.pid, signal.SIGSTOP)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr("training.run_lock.WAIT_S", 0.0)
+    for more in ((), ("--resume",)):
+        second = train(*words, *more)
+        assert (second.exit_code, second.output) == (
+            1,
+            f"wsol-train: error: {out}: process {process.pid} on host {socket.gethostname()} is training in this "
+            f"folder; wait for its end, stop it (kill {process.pid} on {socket.gethostname()}: it saves a checkpoint), "
+            "or use another --out\n",
+        )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    os.kill(process.pid, signal.SIGCONT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert_equal_runs(out, whole)
+    assert LOCK_FILE not in {path.name for path in out.iterdir()}
+
+
+def test_without_locks_a_run_warns_in_one_line_and_trains(
+    colours: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    result = train("--data", colours, "--out", tmp_path / "run", *GAP, *OFTEN)
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.output.splitlines() if "warning" in line]
+    assert line.startswith(f"wsol-train: warning: {tmp_path / 'run'}: its file system knows no locks")
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_alone_gives_its_folder_free_before_its_workers_end(
+    colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start("--data", colours, "--out", out, *GAP, "--epochs", "1000", "--workers", "2")
+    wait_for_step(out, 1, process)
+    workers = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    assert len(workers) >= 2 and all(Path(f"/proc/{worker}").exists() for worker in workers)
+    with alone_in(out, say=pytest.fail, wait_s=0):
+        pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 def test_a_finished_run_is_left_alone(colours: Path, whole: Path) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in whole.iterdir()}
+    # The folder's own time too: nothing is written beside, and a read-only folder will do.
+    before = {path.name: path.stat().st_mtime_ns for path in (whole, *whole.iterdir())}
     for words in ((), ("--resume",)):
         result = train("--data", colours, "--out", whole, *GAP, *words)
         assert (result.exit_code, result.output) == (
             0,
             f"{whole}: this run is finished; use another --out for another one\n",
         )
-    assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in (whole, *whole.iterdir())} == before
 
 
 def test_a_finished_run_of_other_settings_is_not_called_finished(colours: Path, whole: Path) -> None:

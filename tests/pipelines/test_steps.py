@@ -66,7 +66,7 @@ with steps.StepRunner() as runner:
 @pytest.fixture
 def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return tmp_path
 
 
@@ -89,6 +89,21 @@ def test_sigterm_reaches_every_program_and_ends_with_143(sleeper: Path) -> None:
     assert parent.returncode == 143, said
     assert [mark.read_text() for mark in marks] == ["ended"] * 3
     assert "told to stop" in said
+
+
+def test_programs_end_in_their_own_way_when_the_parent_is_killed(sleeper: Path) -> None:
+    """SIGKILL lets the parent tell nobody; programs of its threads are no exception."""
+    marks = [sleeper / name for name in ("first", "second", "third")]
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(sleeper), *map(str, marks)])
+    while not all(mark.exists() and mark.read_text() for mark in marks):
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    give_up_s = time.monotonic() + 30
+    while [mark.read_text() for mark in marks] != ["ended"] * 3:
+        assert time.monotonic() < give_up_s, [mark.read_text() for mark in marks]
+        time.sleep(0.01)
 
 
 def test_what_still_runs_is_ended_when_another_step_fails(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,11 +251,12 @@ def test_the_newest_checkpoints_stay(tmp_path: Path) -> None:
 
 def test_other_files_are_left_alone_and_leftovers_of_a_killed_writer_removed(tmp_path: Path) -> None:
     others = ["best.pt", "checkpoint-1.pt", "checkpoint-00000001.pt.bak", ".checkpoint-notes", "log.jsonl"]
-    for name in [*others, ".checkpoint-00000003.pt.host.77.tmp"]:
+    leftovers = [f".{name}.host.77.tmp" for name in ("checkpoint-00000003.pt", "finished.json", "metrics.jsonl")]
+    for name in [*others, *leftovers]:
         (tmp_path / name).write_text("x")
     folder = CheckpointFolder(tmp_path, keep_last=1)
     folder.latest()
-    assert ".checkpoint-00000003.pt.host.77.tmp" in names(tmp_path)
+    assert set(leftovers) < set(names(tmp_path))
     folder.save(3, state())
     folder.save(4, state())
     assert names(tmp_path) == sorted([*others, "checkpoint-00000004.pt"])
