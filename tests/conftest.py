@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports NumPy or PyTorch: the tests share the cores, and threads that wait for each other take them away.
+# Before anything imports NumPy or PyTorch: tests share the cores, and threads waiting for each other take them away.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 VARIABLE = "WSOL_REAL_DATA"
