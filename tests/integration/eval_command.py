@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from pipelines.eval_cli import main
+from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY
 
 RESULTS = ("metrics.json", "predictions.csv")
@@ -23,10 +24,7 @@ SIDE_PX = 64
 
 
 def evaluate(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-eval")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-eval")
 
 
 def evaluated(out: Path, *words: object) -> dict[str, Any]:

@@ -10,14 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipelines.train_cli import main
+from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY, prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.checkpoints import CheckpointFolder
@@ -29,15 +28,7 @@ GAP = (*SHORT.split(), "--method", "gap")
 OFTEN = ("--checkpoint-minutes", "0", "--keep-last", "1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone_with_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-            patch.delenv(name, raising=False)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +46,7 @@ def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-train")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-train")
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -1,18 +1,18 @@
 """The contract of ``wsol-pipeline table``: options, defaults, what is passed on, and what bad usage does."""
 
-import os
 import re
 from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import pipelines.ablation_cli as ablation_cli
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.pipeline_cli import main
 from pipelines.synthetic import make_clsloc_dataset
 from pipelines.train_cli import main as train_program
+from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import COMMON, described
 from tests.pipelines.test_train_cli import OPTIONS as TRAINING
 
@@ -41,12 +41,6 @@ OF_EVALUATION = {
 OPTIONS = {**TRAINING, **OWN, **OF_EVALUATION, **COMMON}
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("table") / "data"
@@ -54,10 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(*words: object) -> Result:
-    result = CliRunner().invoke(main, ["table", *map(str, words)], prog_name="wsol-pipeline")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, "table", *words, prog_name="wsol-pipeline")
 
 
 def lines(data: Path, out: Path, *words: object) -> list[str]:
