@@ -13,7 +13,7 @@ from pipelines.ablation_rows import ROWS
 from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
 from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
-from pipelines.prep_cli import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option
 from pipelines.train_cli import ARCH_NAMES
 from pipelines.train_cli import main as train_program
 
@@ -71,11 +71,16 @@ def _training_options() -> list[click.Option]:
     ]
 
 
-def _evaluation_options() -> list[click.Option]:
-    """Options of wsol-eval that wsol-train does not have under the same name."""
-    taken = {option.name for option in _training_options()}
-    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS} - taken
+def _options_of_run() -> list[click.Option]:
+    """Options of wsol-eval run that the table passes on."""
+    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS}
     return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
+
+
+def _evaluation_options() -> list[click.Option]:
+    """Those that wsol-train does not have under the same name."""
+    taken = {option.name for option in _training_options()}
+    return [option for option in _options_of_run() if option.name not in taken]
 
 
 def _with_derived_options(command: click.Command) -> click.Command:
@@ -198,7 +203,7 @@ def _plan(options: dict[str, Any]) -> TablePlan:
     from pipelines.ablation_plan import TablePlan
     from pipelines.datasets import open_dataset
 
-    training, of_run = dict(_settings(_training_options(), options)), dict(_settings(_of_run(), options))
+    training, of_run = dict(_settings(_training_options(), options)), dict(_settings(_options_of_run(), options))
     return TablePlan(
         data=options["data"],
         layout=options["layout"],
@@ -215,11 +220,6 @@ def _plan(options: dict[str, Any]) -> TablePlan:
         evaluation={name: of_run[name] for name in OF_EVERY_EVALUATION},
         network_evaluation={name: of_run[name] for name in OF_NETWORKS},
     )
-
-
-def _of_run() -> list[click.Option]:
-    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS}
-    return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
 
 
 def _settings(derived: list[click.Option], options: dict[str, Any]) -> Iterator[tuple[str, Setting]]:

@@ -16,6 +16,7 @@ from pipelines.image_scoring import BASELINES
 __all__ = [
     "CLASS_METRICS",
     "PAPER_PROTOCOL",
+    "THRESHOLD_METRIC",
     "Figure",
     "SeedValues",
     "TableResults",
@@ -27,7 +28,8 @@ PAPER_PROTOCOL = "cam"
 CLASS_METRICS = ("top1_class", "top5_class")
 """Metrics that need neither localizer nor protocol."""
 _PAPER_METRICS = ("gt_known_loc", "top1_loc", "top1_class")
-_WITHOUT_DIFFERENCE = "threshold"
+THRESHOLD_METRIC = "threshold"
+"""Metric that is a fraction of a map's range; a difference of two says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +250,7 @@ def _values(result: Result) -> dict[str, float]:
     rates |= {f"max_box_acc_{iou}": rate for iou, rate in (result.max_box_acc or {}).items()}
     rates["max_box_acc_v2"] = result.max_box_acc_v2
     found = {name: 100 * rate.rate for name, rate in rates.items() if rate is not None and rate.rate is not None}
-    return found if result.threshold is None else {**found, _WITHOUT_DIFFERENCE: result.threshold}
+    return found if result.threshold is None else {**found, THRESHOLD_METRIC: result.threshold}
 
 
 def _class_values(metrics: Metrics) -> dict[str, float]:
@@ -263,7 +265,7 @@ def _reference(
 ) -> Mapping[int | None, float]:
     """What the reference row has where ``key`` has its own; nothing for the reference row itself."""
     arch, row, localizer, protocol, metric = key
-    if not arch or row == REFERENCE_ROW or metric == _WITHOUT_DIFFERENCE:
+    if not arch or row == REFERENCE_ROW or metric == THRESHOLD_METRIC:
         return {}
     return measured.get(
         (arch, REFERENCE_ROW, ROWS[REFERENCE_ROW].localizers[0] if localizer else "", protocol, metric), {}

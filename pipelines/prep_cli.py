@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, Summary
     from pseudo_maps.map_config import MapConfig
 
-__all__ = ["data_option", "layout_option", "main"]
+__all__ = ["main"]
 
 # The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
 # every typing error would cost; a test compares them with the definitions.
@@ -194,11 +194,11 @@ def proposals(
 def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
     """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
     import dataclasses
-    import hashlib
 
     from pseudo_maps.map_config import MapConfig
     from pseudo_maps.proposals import PRESETS, ProposalConfig
     from pseudo_maps.selective_search import SelectiveSearchConfig
+    from pseudo_maps.shards import file_sha256
 
     context = click.get_current_context()
     method = settings["method"]
@@ -211,7 +211,7 @@ def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapCon
         needs_model = settings["boundaries"] == "structured-forest"
         if needs_model != (boundary_model is not None):
             raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
-        digest = "" if boundary_model is None else hashlib.sha256(boundary_model.read_bytes()).hexdigest()
+        digest = "" if boundary_model is None else file_sha256(boundary_model)
         proposals = dataclasses.replace(
             PRESETS[settings["preset"]],
             boundaries=settings["boundaries"],

@@ -51,6 +51,7 @@ __all__ = [
     "ShardReader",
     "ShardWriter",
     "compress_map",
+    "file_sha256",
     "make_provenance",
     "parse_shard_name",
     "quantise_map",
