@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.metrics_schema import Metrics, MetricsError, Result, read_metrics
+from evaluation.metrics_schema import Metrics, Result, read_metrics
 from pipelines.ablation_plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.ablation_rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.image_scoring import BASELINES
@@ -139,18 +139,19 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
     records: dict[str, Mapping[str, Any]] = {}
     unfinished: dict[str, str] = {}
     for run in runs:
-        reason = _why_unfinished(plan, run, refused=refused)
-        if reason is None:
-            try:
+        try:
+            reason = _why_unfinished(plan, run, refused=refused)
+            if reason is None:
                 metrics = read_metrics(run.metrics_file)
-                if run.row:
-                    configurations[run.name] = run.configuration()
-                    records[run.name] = (run.record() or {}).get("training", {})
-                finished[run.name] = metrics
-            except (MetricsError, ValueError) as error:
-                reason = f"failed: {error}"
+                configuration, record = (run.configuration(), run.record()) if run.row else ({}, None)
+        except ValueError as error:
+            reason = f"failed: {error}"
         if reason is not None:
             unfinished[run.name] = reason
+            continue
+        finished[run.name] = metrics
+        if run.row:
+            configurations[run.name], records[run.name] = configuration, (record or {}).get("training", {})
     by_name = {run.name: run for run in runs}
     return TableResults(
         plan=plan,
