@@ -236,7 +236,9 @@ def test_a_damaged_record_of_the_settings_fails_its_run_alone(plan: TablePlan, r
     assert results.unfinished.keys() == set(names)
     for name in names:
         assert re.match(r"failed: .*table-run\.json: expected JSON", results.unfinished[name])
-    assert results.configurations.keys() == results.records.keys() == results.finished.keys() - {"baseline", "pseudo-map"}
+    assert (
+        results.configurations.keys() == results.records.keys() == results.finished.keys() - {"baseline", "pseudo-map"}
+    )
     assert "failed" in written(results)["table.md"]
 
 
