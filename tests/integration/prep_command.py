@@ -7,9 +7,8 @@ from pathlib import Path
 from click.testing import Result
 
 from pipelines.prep_cli import main
-from tests.command_calls import invoke
+from tests.command_calls import REPOSITORY, invoke
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"
 VAL = "Data/CLS-LOC/val"
 QUICK = ("--working-size", "48", "--map-size", "32")

@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pytest
 from click.testing import Result
 
 from pipelines.train_cli import main
-from tests.command_calls import invoke
-from tests.integration.prep_command import REPOSITORY, prep
+from tests.command_calls import invoke, start_python
+from tests.integration.prep_command import prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.checkpoints import CheckpointFolder
 from training.run_lock import LOCK_FILE, alone_in
@@ -50,16 +49,7 @@ def train(*words: object) -> Result:
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.train_cli", *map(str, words)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A group of its own, to be signalled without this process.
-        start_new_session=True,
-    )
+    return start_python("-m", "pipelines.train_cli", *words)
 
 
 def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
