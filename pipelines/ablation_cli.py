@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ from pipelines.ablation_rows import ROWS
 from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
 from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
-from pipelines.prep_options import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option, task_count_option, task_index_option, task_share
 from pipelines.train_cli import ARCH_NAMES
 from pipelines.train_cli import main as train_program
 
@@ -123,8 +122,8 @@ def _with_derived_options(command: click.Command) -> click.Command:
     default="auto",
     help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas: one run at a time on each.",
 )
-@click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
-@click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
+@task_index_option
+@task_count_option
 @click.option("--only-report", is_flag=True, help="Make the tables of what is finished, and run nothing.")
 @click.option("--dry-run", is_flag=True, help="Print the lines that would be run and stop.")
 @common_options
@@ -136,15 +135,11 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
     on. Given again, the command goes on: finished runs are kept, others go on from their checkpoints.
     """
     from pipelines.ablation_plan import planned_runs
-    from pseudo_maps.array_tasks import array_share
 
     only_report, dry_run = options["only_report"], options["dry_run"]
     if only_report and dry_run:
         raise click.UsageError("--only-report and --dry-run exclude each other")
-    try:
-        index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    index, count = task_share(task_index=task_index, task_count=task_count)
     plan = _plan(options)
     runs = planned_runs(plan)
     if only_report:

@@ -145,6 +145,15 @@ def test_array_tasks_share_the_runs(data: Path, tmp_path: Path, monkeypatch: pyt
     assert lines(data, tmp_path / "out", "--seeds", "0") == parts[1]
 
 
+def test_an_array_that_slurm_tells_wrong_is_no_bad_usage(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "one")
+    result = table("--data", data, "--maps", data, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 1 and "SLURM_ARRAY_TASK_" in result.output
+    assert result.output.startswith("wsol-pipeline: error: ") and result.output.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
