@@ -34,8 +34,7 @@ RANDOM = "random"
 """Name that stands for random weights, for trying things out."""
 
 _PERCEPTUAL_OPTION = "--perceptual-weights"
-_INIT_OPTION = "--init"
-"""Options of ``wsol-train`` that error messages name."""
+"""Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
 
 _RESNET50_WEIGHTS = "ResNet50_Weights.IMAGENET1K_V2"
 _INIT_WEIGHTS = {
@@ -116,7 +115,7 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     """
     if weights == RANDOM:
         return PerceptualNetwork(_random_trunk(seed=seed))
-    loaded, where = _load(weights, published=_RESNET50_WEIGHTS, option=_PERCEPTUAL_OPTION)
+    loaded, where = _load(weights, published=_RESNET50_WEIGHTS, path_option=_PERCEPTUAL_OPTION)
     state = _state_dict(loaded, where=where)
     if any(key.startswith(_OUR_PREFIX) for key in state):
         return PerceptualNetwork(_trunk_of_our_checkpoint(loaded, state, where=where))
@@ -161,7 +160,7 @@ def initialise_from_imagenet(encoder: Encoder, arch: str, *, weights: str = IMAG
     if arch not in _INIT_WEIGHTS:
         raise ValueError(f"architecture {arch!r}, expected one of {', '.join(_INIT_WEIGHTS)}")
     published = _INIT_WEIGHTS[arch]
-    loaded, where = _load(weights, published=published, option=_INIT_OPTION)
+    loaded, where = _load(weights, published=published, path_option=None)
     layers = encoder.imported_layers()
     network = f"a torchvision {published.partition('_')[0]}"
     _import_layers(encoder, layers, _state_dict(loaded, where=where), where=where, network=network)
@@ -202,13 +201,14 @@ def _trunk_without_values(arch: str, *, batch_norm: bool) -> Encoder:
     return trunk.to_empty(device="cpu")
 
 
-def _load(weights: str, *, published: str, option: str) -> tuple[Any, str]:
-    """What a file holds, and how messages call it."""
+def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any, str]:
+    """What a file holds, and how messages call it; ``path_option``: the option that takes the path of a file."""
     if weights == IMAGENET:
-        return _download(published, option=option), published
+        return _download(published, path_option=path_option), published
     path = Path(weights)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected {option} {IMAGENET} or the path of a weights file")
+        option = f"{path_option} " if path_option else ""
+        raise WeightsError(f"{path}: no such file; expected {option}{IMAGENET} or the path of a weights file")
     try:
         _check_zip(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -234,7 +234,7 @@ def _check_zip(path: Path) -> None:
             raise ValueError(f"record {damaged} has a wrong checksum")
 
 
-def _download(published: str, *, option: str) -> Any:
+def _download(published: str, *, path_option: str | None) -> Any:
     # torchvision takes a second to import and nothing else here needs it.
     from torchvision.models import get_weight  # type: ignore[import-untyped]
 
@@ -258,8 +258,8 @@ def _download(published: str, *, option: str) -> Any:
         size = "" if size_mb is None else f" ({size_mb:.0f} MB)"
         raise WeightsError(
             f"cannot download the ImageNet weights {published} ({_first_line(error)}). Where there is no network, "
-            f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}, "
-            f"or pass its path: {option} PATH"
+            f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}"
+            + (f", or pass its path: {path_option} PATH" if path_option else "")
         ) from error
 
 
