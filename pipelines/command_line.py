@@ -1,6 +1,7 @@
 """Turns exceptions, versions and progress into what every command of the project shows on the terminal."""
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ __all__ = [
     "CommandGroup",
     "Progress",
     "SingleCommand",
+    "bar_width",
     "common_options",
     "ending_on_sigterm",
     "opencv_clash",
@@ -33,6 +35,9 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True,
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+DEFAULT_COLUMNS = 80
+DEFAULT_ROWS = 24
+"""Size of a terminal that does not state its own."""
 LOG_INTERVAL_S = 30.0
 """Seconds between two progress lines when the output is not a terminal."""
 
@@ -133,6 +138,19 @@ def ending_on_sigterm(*, goes_on: bool = True) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def bar_width() -> dict[str, Any]:
+    """Arguments that tell tqdm how wide its bar is: as the terminal, whenever it changes.
+
+    A terminal made by a program (``docker run -t``, ``script``) may state a width of 0, at which tqdm shows nothing.
+    """
+    try:
+        stated = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        # No terminal, or no file at all, as in a notebook.
+        stated = 0
+    return {"dynamic_ncols": True} if stated else {"ncols": DEFAULT_COLUMNS, "nrows": DEFAULT_ROWS}
+
+
 class Progress:
     """A bar with images/s and remaining time on a terminal, a line now and then in a file."""
 
@@ -142,7 +160,7 @@ class Progress:
         self._notes: dict[str, int] = {}
         self._start = self._last_line = time.monotonic()
         # disable=None: no bar where stderr is not a terminal.
-        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(total=total, desc=label, unit=f" {unit}", disable=None, **bar_width())
 
     def __enter__(self) -> Self:
         return self

@@ -39,7 +39,11 @@ STEP_MILESTONES = (1 / 3, 2 / 3)
 @click.command(cls=SingleCommand, context_settings=CONTEXT_SETTINGS)
 @data_option
 @layout_option
-@click.option("--maps", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of the shards.")
+@click.option(
+    "--maps",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the shards; without the map loss they only say which images are left out.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
 @click.option("--arch", type=click.Choice(ARCH_NAMES), default="alexnet-gap", help="Encoder and classifier.")
 @click.option(
@@ -151,7 +155,6 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
         config = _configuration({**options, "precision": precision}, classes=len(datasets["train"].class_wnids))
         if config.loss.use_map and maps is None:
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
-        maps = maps if config.loss.use_map else None
         if finished is not None:
             _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
             if processes.is_main:

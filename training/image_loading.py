@@ -16,13 +16,14 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pseudo_maps.images import DecodedImage, decode_image
+from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import STATUS_OK, MapIndex
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.augmentation import CropConfig, draw_window, sample_image, sample_map
 from training.processes import heed_parent_alone
 from training.sampling import EpochSampler, SampleKey, counter_generator
@@ -34,10 +35,12 @@ __all__ = [
     "MapsMissingError",
     "OnMissing",
     "TrainingImages",
+    "UnreadableImageError",
     "build_loader",
     "check_maps",
     "decode_at_least",
     "keep_batch",
+    "require_whole",
     "start_worker",
     "to_device",
 ]
@@ -53,6 +56,10 @@ _ASSUMED_ASPECT = 1.5
 The decoder is told a longest side, and the sides are known only after decoding. A longer image that turns out too
 small is decoded again.
 """
+
+
+class UnreadableImageError(ValueError):
+    """A training image, or its saliency map, that cannot be read; names the file and says how to go on."""
 
 
 class MapsMissingError(ValueError):
@@ -126,9 +133,16 @@ def check_maps(
     without = len(records) - len(kept)
     report = MapReport(ok=len(kept), missing=without - failed.total(), failed=dict(failed), examples=tuple(examples))
     if without and (on_missing == "refuse" or not kept):
-        advice = "make them with wsol-prep proposals, or skip these images" if kept else "check --maps and the split"
-        raise MapsMissingError(f"{report.describe()}; {advice}")
+        raise MapsMissingError(f"{report.describe()}; {_advice(report)}")
     return kept, report
+
+
+def _advice(report: MapReport) -> str:
+    if not report.ok:
+        return "check --maps and the split"
+    ways = ["wsol-prep proposals makes those that are missing"] if report.missing else []
+    ways += ["wsol-prep proposals --retry-failed tries those again that failed"] if report.failed else []
+    return f"{', '.join(ways)}; --on-missing skip leaves these images out"
 
 
 class Batch(NamedTuple):
@@ -142,6 +156,8 @@ class Batch(NamedTuple):
     """(B,) int64 class indices."""
     positions_b: Tensor
     """(B,) int64 positions in the records."""
+    unreadable: dict[int, Exception]
+    """Position and error of each image that was asked for and cannot be read; it is not among the B."""
 
 
 class DeviceBatch(NamedTuple):
@@ -210,6 +226,10 @@ class TrainingImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    def path(self, position: int) -> str:
+        """File of an image."""
+        return os.path.join(self._root, os.fsdecode(self._paths[position]))
+
     def sha256(self) -> str:
         """Digest of all paths and labels in their order: what a resumed run has to find again."""
         digest = hashlib.sha256(self._labels.tobytes())
@@ -222,36 +242,71 @@ class TrainingImages(Dataset[Batch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
-        """Batch of the images at ``keys``, in their order.
+        """Batch of the images at ``keys``, in their order, less those that cannot be read.
 
-        Raises
-        ------
-        ImageDecodeError, OSError
-            An image cannot be read; the message names its file.
-        ShardError
-            A saliency map is damaged; the message names its shard and row.
+        Notes
+        -----
+        What cannot be read is returned, not raised: torch wraps an error of a worker in the worker's whole traceback.
+        The errors are ImageDecodeError and OSError, whose messages name the image's file, and ShardError, whose message
+        names a shard.
         """
         size = self._crop.input_size
         images_bhwc = torch.empty((len(keys), size, size, 3), dtype=torch.uint8)
         maps_bhw = None if self._index is None else torch.empty((len(keys), size, size), dtype=torch.uint8)
-        positions_b = torch.tensor([key.position for key in keys], dtype=torch.int64)
+        read: list[int] = []
+        unreadable: dict[int, Exception] = {}
         into_images = images_bhwc.numpy()
         into_maps = None if maps_bhw is None else maps_bhw.numpy()
-        for row, key in enumerate(keys):
-            path = os.path.join(self._root, os.fsdecode(self._paths[key.position]))
-            decoded = decode_at_least(path, short_side_px=self._crop.short_side_px)
+        for key in keys:
+            row = len(read)
+            try:
+                decoded = decode_at_least(self.path(key.position), short_side_px=self._crop.short_side_px)
+                map_hw = None if into_maps is None else self._read_map(key.position)
+            except (ImageDecodeError, OSError, ShardError) as error:
+                unreadable[key.position] = error
+                continue
             generator = counter_generator(seed=self._seed, epoch=key.epoch, position=key.position)
             window = draw_window(generator, (decoded.file_height, decoded.file_width), self._crop)
             into_images[row] = sample_image(decoded.rgb_hwc, window, size)
-            if into_maps is not None and self._index is not None and self._ids is not None:
-                map_hw = self._index.read_uint8(self._ids[key.position].decode())
+            if into_maps is not None and map_hw is not None:
                 into_maps[row] = sample_map(map_hw, window, size)
+            read.append(key.position)
+        positions_b = torch.tensor(read, dtype=torch.int64)
         return Batch(
-            images_bchw=images_bhwc.permute(0, 3, 1, 2),
-            maps_bhw=maps_bhw,
+            images_bchw=images_bhwc[: len(read)].permute(0, 3, 1, 2),
+            maps_bhw=None if maps_bhw is None else maps_bhw[: len(read)],
             labels_b=torch.from_numpy(self._labels)[positions_b],
             positions_b=positions_b,
+            unreadable=unreadable,
         )
+
+    def _read_map(self, position: int) -> npt.NDArray[np.uint8]:
+        assert self._index is not None and self._ids is not None
+        try:
+            return self._index.read_uint8(self._ids[position].decode())
+        except OSError as error:
+            # Told apart from an image's own, which calls for other remedies.
+            raise ShardError(str(error)) from error
+
+
+def require_whole(batch: Batch) -> Batch:
+    """The batch itself.
+
+    Raises
+    ------
+    UnreadableImageError
+        An image or a map of it cannot be read. Training without it would be another training, so it is left out by
+        choice only, before the first step.
+    """
+    for error in batch.unreadable.values():
+        advice = (
+            "Find all damaged maps with wsol-prep verify and make them again (--repair), then go on with --resume"
+            if isinstance(error, ShardError)
+            else "Mend the file and go on with --resume, or start in another --out without it: remove the file, or let "
+            "wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
+        )
+        raise UnreadableImageError(f"{error}. {advice}") from error
+    return batch
 
 
 def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> DecodedImage:
@@ -346,7 +401,8 @@ def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:
         Pixels divided by 255 in float32; the memory format stays channels-last.
     """
     images, maps, labels_b, positions_b = (
-        None if part is None else part.to(device, non_blocking=True) for part in batch
+        None if part is None else part.to(device, non_blocking=True)
+        for part in (batch.images_bchw, batch.maps_bhw, batch.labels_b, batch.positions_b)
     )
     assert images is not None and labels_b is not None and positions_b is not None
     return DeviceBatch(

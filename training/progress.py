@@ -19,6 +19,12 @@ class Progress:
     def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
         """A step of ``images`` images is done; numbers come now and then."""
 
+    def start_validation(self, *, batches: int) -> None:
+        """A validation of ``batches`` batches begins."""
+
+    def validate_batch(self) -> None:
+        """A batch of the validation is about to be looked at."""
+
     def say(self, text: str) -> None:
         """A line for the user."""
 

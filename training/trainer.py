@@ -7,7 +7,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -15,13 +15,12 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from training.checkpoints import CheckpointError, CheckpointFolder
 from training.config import TrainConfig, TrainRunConfig, configuration_differences
 from training.health import HealthMonitor, TrainingDiverged
 from training.hide_and_seek import hide_and_seek
-from training.image_loading import Batch, DeviceBatch, TrainingImages, build_loader, to_device
+from training.image_loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
 from training.losses import LossTerms, TripletFeatures, combine_losses, foreground_background
 from training.metrics_log import MetricsLog
 from training.model import LocalizationModel, ModelOutput
@@ -31,12 +30,14 @@ from training.progress import Progress, StoppedBySignal, TrainingSummary
 from training.sample_panel import SHOWN_IMAGES, sample_panel
 from training.sampling import EpochSampler
 from training.schedules import build_optimiser, learning_rate, set_learning_rate
+from training.validation import Validation
 
 __all__ = ["Trainer"]
 
 SIGNAL_CHECK_STEPS = 10
 """Steps between two questions to all processes whether one was told to stop: asking waits for the GPU."""
-TOP_K = 5
+NAMED_UNREADABLE = 3
+"""Validation images that cannot be read of which the warning tells."""
 
 
 class Trainer:
@@ -56,6 +57,8 @@ class Trainer:
         The frozen network F, when the triplet loss is on.
     class_weights_k
         (K,) weights of the classes, when they are balanced.
+    class_names
+        Names of the K classes for the checkpoints; empty: none are stored.
     initialise
         Called with the new model before it goes to the device: loads weights.
     progress
@@ -78,6 +81,7 @@ class Trainer:
         val_images: TrainingImages | None,
         perceptual: PerceptualNetwork | None = None,
         class_weights_k: Tensor | None = None,
+        class_names: Sequence[str] = (),
         initialise: Callable[[LocalizationModel], None] | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -115,6 +119,7 @@ class Trainer:
             self._network = DistributedDataParallel(self._network, device_ids=ids)
         self._optimiser = build_optimiser(self.model, config=config.optimiser)
         self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)
+        self._class_names = list(class_names)
         self._health = HealthMonitor(classes=config.classes)
         self._sampler = EpochSampler(
             len(train_images),
@@ -124,7 +129,16 @@ class Trainer:
             world_size=processes.world_size,
         )
         self._loader = build_loader(train_images, self._sampler, workers=run.workers)
-        self._val_loader = None if val_images is None else self._validation_loader(val_images)
+        self._validation = None
+        if val_images is not None:
+            self._validation = Validation(
+                val_images,
+                batch_size=max(1, config.batch_size // processes.world_size),
+                workers=run.workers,
+                processes=processes,
+                precision=config.precision,
+            )
+        self._told_unreadable: tuple[str, ...] = ()
         self._steps_per_epoch = self._sampler.batches_per_epoch // config.accumulation
         if self._steps_per_epoch < 1:
             raise ValueError(f"{len(train_images)} images do not fill one batch of {config.batch_size}")
@@ -136,18 +150,6 @@ class Trainer:
         self._epoch_open = False
         self._images_sha256 = train_images.sha256()
         self._told_to_stop = ""
-
-    def _validation_loader(self, images: TrainingImages) -> "DataLoader[Batch]":
-        sampler = EpochSampler(
-            len(images),
-            max(1, self._config.batch_size // self._processes.world_size),
-            seed=0,
-            rank=self._processes.rank,
-            world_size=self._processes.world_size,
-            shuffle=False,
-            drop_last=False,
-        )
-        return build_loader(images, sampler, workers=min(self._run.workers, 1))
 
     # ---- the run
 
@@ -167,6 +169,8 @@ class Trainer:
             SIGTERM or SIGINT came; a checkpoint was saved.
         TrainingDiverged
             The run cannot recover; the message says what to change.
+        UnreadableImageError
+            A training image or its map cannot be read.
         """
         if self._processes.is_main:
             self._out.mkdir(parents=True, exist_ok=True)
@@ -184,8 +188,8 @@ class Trainer:
                 self._stop_if_told()
                 if self._step < (epoch + 1) * self._steps_per_epoch:
                     self._train_epoch(epoch, log)
-                if self._val_loader is not None:
-                    self._accuracy = self._validate(log)
+                if self._validation is not None:
+                    self._accuracy = self._validate(self._validation, log)
                 self._end_epoch(epoch, log)
         summary = TrainingSummary(
             epochs=self._config.epochs,
@@ -216,7 +220,7 @@ class Trainer:
         last_save = time.monotonic()
         started, started_step = time.monotonic(), self._step
         for _ in range(done, self._steps_per_epoch):
-            self.train_step([next(batches) for _ in range(config.accumulation)])
+            self.train_step([require_whole(next(batches)) for _ in range(config.accumulation)])
             numbers = None
             if self._step % self._run.log_every == 0 or self._step % self._steps_per_epoch == 0:
                 numbers = self._collect_numbers()
@@ -326,31 +330,29 @@ class Trainer:
         self._sums, self._summed_steps = {}, 0
         return {name: value / count for name, value in zip(names, means, strict=True)}
 
-    @torch.no_grad()
-    def _validate(self, log: MetricsLog | None) -> dict[str, float]:
-        """Top-1 and top-5 accuracy over all validation images, each counted once; a panel of the first ones."""
-        assert self._val_loader is not None
-        self.model.eval()
-        counts = torch.zeros(3, dtype=torch.float64, device=self._processes.device)
-        for number, cpu_batch in enumerate(start_batches(self._val_loader)):
+    def _validate(self, validation: Validation, log: MetricsLog | None) -> dict[str, float]:
+        """Accuracy over the validation images; a panel of the first ones."""
+
+        def before_batch() -> None:
             if self._processes.world_size == 1:
                 # Several processes may have different numbers of batches, so they answer after the validation.
                 self._stop_if_told()
-            batch = to_device(cpu_batch, self._processes.device)
-            if number == 0 and log is not None and self._run.tensorboard:
-                shown = batch.images01_bchw[:SHOWN_IMAGES]
-                log.picture("val", sample_panel(self.model, shown, batch.labels_b[:SHOWN_IMAGES]), step=self._step)
-            with torch.autocast(
-                batch.images01_bchw.device.type, dtype=torch.bfloat16, enabled=self._config.precision == "bf16"
-            ):
-                scores = self.model(batch.images01_bchw, with_saliency=False).scores
-            best = scores.topk(min(TOP_K, scores.shape[1]), dim=1).indices
-            hits = best == batch.labels_b[:, None]
-            counts[0] += hits[:, 0].sum()
-            counts[1] += hits.any(dim=1).sum()
-            counts[2] += len(hits)
-        top1, top5, images = self._processes.add_up(counts).tolist()
-        return {"top1": top1 / images, "top5": top5 / images, "images": images}
+            self._progress.validate_batch()
+
+        def draw(batch: DeviceBatch) -> None:
+            assert log is not None
+            shown = batch.images01_bchw[:SHOWN_IMAGES]
+            log.picture("val", sample_panel(self.model, shown, batch.labels_b[:SHOWN_IMAGES]), step=self._step)
+
+        self._progress.start_validation(batches=len(validation))
+        look = draw if log is not None and self._run.tensorboard else None
+        found = validation.measure(self.model, before_batch=before_batch, look=look)
+        if found.unreadable and found.unreadable != self._told_unreadable:
+            self._told_unreadable = found.unreadable
+            named = "; ".join(found.unreadable[:NAMED_UNREADABLE])
+            more = "; ..." if len(found.unreadable) > NAMED_UNREADABLE else ""
+            self._progress.say(f"warning: validation images that cannot be read count as wrong: {named}{more}")
+        return found.accuracy
 
     def _end_epoch(self, epoch: int, log: MetricsLog | None) -> None:
         steps = max(self._epoch_sums.pop("steps", 1.0), 1.0)
@@ -364,6 +366,8 @@ class Trainer:
             if self._accuracy:
                 log.write("val", step=self._step, epoch=epoch + 1, **self._accuracy)
                 text += f", val top-1 {100 * self._accuracy['top1']:.2f} %, top-5 {100 * self._accuracy['top5']:.2f} %"
+                if self._accuracy.get("unreadable"):
+                    text += f" ({self._accuracy['unreadable']} of {self._accuracy['images']:.0f} images unreadable)"
             self._progress.say(text)
         self._epoch_open = False
         self.save()
@@ -389,6 +393,7 @@ class Trainer:
                     "accuracy": dict(self._accuracy),
                     "epoch_open": self._epoch_open,
                     "images_sha256": self._images_sha256,
+                    "class_names": self._class_names,
                 },
             )
         self._processes.wait()

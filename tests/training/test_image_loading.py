@@ -1,9 +1,9 @@
 """Batches of ``training.image_loading``: aligned, the same whatever the workers, and clear about bad files."""
 
 import functools
+import shutil
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from pseudo_maps.images import ImageDecodeError
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
 from training import image_loading
 from training.augmentation import EVALUATION_CROP, CropConfig
-from training.image_loading import Batch, MapsMissingError, TrainingImages, build_loader, check_maps, to_device
+from training.image_loading import (
+    Batch,
+    MapsMissingError,
+    TrainingImages,
+    UnreadableImageError,
+    build_loader,
+    check_maps,
+    require_whole,
+    to_device,
+)
 from training.sampling import EpochSampler, SampleKey
 
 COUNT = 10
@@ -78,8 +86,9 @@ def batches(dataset: TrainingImages, *, workers: int, epochs: int = 1, **options
 def assert_same(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other) > 0
     for left, right in zip(one, other, strict=True):
-        for mine, theirs in zip(left, right, strict=True):
-            assert mine is not None and theirs is not None
+        assert left.unreadable == right.unreadable == {}
+        for mine, theirs in zip(left[:4], right[:4], strict=True):
+            assert isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor)
             assert torch.equal(mine, theirs)
 
 
@@ -158,7 +167,7 @@ def test_evaluation_sees_whole_images_in_order(data: Any) -> None:
 def test_to_device_divides_by_255_and_keeps_channels_last() -> None:
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 4, 4, 3).permute(0, 3, 1, 2)
     maps = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 3)
-    moved = to_device(Batch(images, maps, torch.tensor([3]), torch.tensor([7])), torch.device("cpu"))
+    moved = to_device(Batch(images, maps, torch.tensor([3]), torch.tensor([7]), {}), torch.device("cpu"))
     assert moved.images01_bchw.is_contiguous(memory_format=torch.channels_last)
     assert moved.images01_bchw.dtype == torch.float32
     torch.testing.assert_close(moved.images01_bchw.double() * 255, images.double())
@@ -222,21 +231,48 @@ def test_large_jpegs_are_decoded_smaller_as_far_as_no_window_is_enlarged(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_is_named(data: Any, tmp_path: Path, workers: int) -> None:
-    (tmp_path / "broken.JPEG").write_bytes(b"\xff\xd8 not a picture")
-    records = [ImageRecord(image_id="b", path="broken.JPEG", label=0)]
-    dataset = TrainingImages(records, root=tmp_path, crop=CROP, seed=0)
-    loader = build_loader(dataset, EpochSampler(1, 1, seed=0), workers=workers, pin_memory=False)
-    with pytest.raises(ImageDecodeError, match="broken\\.JPEG") as caught:
-        list(loader)
-    # The error's frames hold the workers; freed by the garbage collector instead, they are waited for, five seconds.
-    traceback.clear_frames(caught.tb)
+def test_what_cannot_be_read_is_named_in_one_line_and_the_rest_is_there(
+    data: Any, tmp_path: Path, workers: int
+) -> None:
+    root, records, index = data
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / records[1].path).write_bytes(b"\xff\xd8 not a picture")
+    (tmp_path / records[2].path).unlink()
+    dataset = TrainingImages(records[:4], root=tmp_path, crop=CROP, seed=3, index=index)
+    sampler = EpochSampler(4, 2, seed=0, shuffle=False)
+    first, second = build_loader(dataset, sampler, workers=workers, pin_memory=False)
+    for batch, kept, lost in ((first, 0, 1), (second, 3, 2)):
+        whole = dataset_of(data).__getitems__([SampleKey(0, kept)])
+        assert_same([batch._replace(unreadable={})], [whole])
+        assert list(batch.unreadable) == [lost]
+        with pytest.raises(UnreadableImageError) as caught:
+            require_whole(batch)
+        message = str(caught.value)
+        assert str(tmp_path / records[lost].path) in message and "\n" not in message
+        assert "--resume" in message and "--on-missing skip" in message
+    assert require_whole(whole) is whole
 
 
-def test_a_missing_image_is_named(data: Any, tmp_path: Path) -> None:
+def test_a_batch_of_which_nothing_can_be_read_is_empty(tmp_path: Path) -> None:
     dataset = TrainingImages([ImageRecord(image_id="g", path="gone.png", label=0)], root=tmp_path, crop=CROP, seed=0)
-    with pytest.raises(FileNotFoundError, match="gone\\.png"):
-        dataset[SampleKey(0, 0)]
+    batch = dataset[SampleKey(0, 0)]
+    assert batch.images_bchw.shape == (0, 3, 32, 32) and batch.labels_b.shape == (0,)
+    assert isinstance(batch.unreadable[0], FileNotFoundError)
+
+
+def test_a_damaged_map_is_told_from_a_damaged_image(data: Any, tmp_path: Path) -> None:
+    root, records, _ = data
+    index = write_maps(tmp_path / "maps", {record.image_id: STATUS_OK for record in records})
+    shard = tmp_path / "maps" / shard_name("train", 0, 2)
+    shard.chmod(0o644)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 4)
+    shard.write_bytes(content)
+    dataset = TrainingImages(records, root=root, crop=CROP, seed=3, index=index)
+    batch = dataset.__getitems__([SampleKey(0, position) for position in range(COUNT // 2)])
+    assert batch.unreadable
+    with pytest.raises(UnreadableImageError, match=rf"{shard.name}.*wsol-prep verify.*--resume"):
+        require_whole(batch)
 
 
 def test_images_without_labels_and_no_images_are_refused(tmp_path: Path) -> None:
@@ -270,8 +306,12 @@ def test_images_without_maps_are_refused_or_skipped(data: Any, tmp_path: Path) -
     assert report.describe() == message
     with pytest.raises(MapsMissingError) as caught:
         check_maps(records, index)
-    assert str(caught.value).startswith(message)
-    assert "wsol-prep" in str(caught.value)
+    assert str(caught.value) == (
+        f"{message}; wsol-prep proposals makes those that are missing, wsol-prep proposals --retry-failed tries those "
+        "again that failed; --on-missing skip leaves these images out"
+    )
+    with pytest.raises(MapsMissingError, match=r"\); wsol-prep proposals makes those that are missing; --on-missing"):
+        check_maps([records[0], records[9]], index)
 
 
 def test_skipping_every_image_is_refused(data: Any, tmp_path: Path) -> None:

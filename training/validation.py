@@ -1,0 +1,118 @@
+"""Turns a network and validation images into top-1 and top-5 accuracy, counted over all processes.
+
+Shapes: B images of a batch, N validation images.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from training.config import Precision
+from training.image_loading import DeviceBatch, TrainingImages, build_loader, to_device
+from training.model import LocalizationModel
+from training.processes import Processes, start_batches
+from training.sampling import EpochSampler
+
+__all__ = ["Validation", "ValidationResult"]
+
+TOP_K = 5
+
+
+class ValidationResult(NamedTuple):
+    """What a validation found, the same in every process."""
+
+    accuracy: dict[str, float]
+    """``top1`` and ``top5`` in 0..1; ``images``: N; ``unreadable``: how many of them cannot be read."""
+    unreadable: tuple[str, ...]
+    """What is wrong with each image that cannot be read; its file alone where another process found it."""
+
+
+class Validation:
+    """Validation images, shared among the processes, in batches.
+
+    Parameters
+    ----------
+    images
+        All N images.
+    batch_size
+        B of one process.
+    workers
+        Processes that decode, 0 or 1 of them are used: more would wait, awake, between two validations.
+    processes
+        This process among those that train together.
+    precision
+        Of the forward passes.
+    """
+
+    def __init__(
+        self, images: TrainingImages, *, batch_size: int, workers: int, processes: Processes, precision: Precision
+    ) -> None:
+        self._images, self._processes, self._precision = images, processes, precision
+        sampler = EpochSampler(
+            len(images),
+            batch_size,
+            seed=0,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            shuffle=False,
+            drop_last=False,
+        )
+        self._loader = build_loader(images, sampler, workers=min(workers, 1))
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(self._loader)
+
+    @torch.no_grad()
+    def measure(
+        self,
+        model: LocalizationModel,
+        *,
+        before_batch: Callable[[], None],
+        look: Callable[[DeviceBatch], None] | None = None,
+    ) -> ValidationResult:
+        """Top-1 and top-5 accuracy over all images, each counted once.
+
+        Parameters
+        ----------
+        model
+            Put into evaluation mode.
+        before_batch
+            Called before every batch of this process; may raise to end the validation.
+        look
+            Shown the first batch.
+
+        Notes
+        -----
+        An image that cannot be read counts as wrong, as it does for ``wsol-eval``: the accuracy is always of all N.
+        """
+        model.eval()
+        device = self._processes.device
+        hits = torch.zeros(2, dtype=torch.float64, device=device)
+        unreadable_n = torch.zeros(len(self._images), device=device)
+        reasons: dict[int, str] = {}
+        for cpu_batch in start_batches(self._loader):
+            before_batch()
+            for position, error in cpu_batch.unreadable.items():
+                unreadable_n[position] = 1
+                reasons[position] = str(error)
+            if not len(cpu_batch.labels_b):
+                continue
+            batch = to_device(cpu_batch, device)
+            if look is not None:
+                look(batch)
+                look = None
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
+                scores = model(batch.images01_bchw, with_saliency=False).scores
+            best = scores.topk(min(TOP_K, scores.shape[1]), dim=1).indices
+            hits_bk = best == batch.labels_b[:, None]
+            hits[0] += hits_bk[:, 0].sum()
+            hits[1] += hits_bk.any(dim=1).sum()
+        top1, top5 = self._processes.add_up(hits).tolist()
+        positions = self._processes.add_up(unreadable_n).nonzero().flatten().tolist()
+        images = float(len(self._images))
+        return ValidationResult(
+            accuracy={"top1": top1 / images, "top5": top5 / images, "images": images, "unreadable": len(positions)},
+            unreadable=tuple(reasons.get(position) or self._images.path(position) for position in positions),
+        )
