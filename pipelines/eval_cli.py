@@ -224,7 +224,7 @@ def baseline(**options: Any) -> None:
 @click.option(
     "--class-names",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one class name a line, in label order.",
+    help="File with one class name a line, in label order.  [default: the names in the checkpoint]",
 )
 @device_option
 @common_options
@@ -251,7 +251,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 @click.option(
     "--class-names",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one class name a line, stored in the file.",
+    help="File with one class name a line, stored in the file.  [default: the names in the checkpoint]",
 )
 @common_options
 def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
@@ -263,7 +263,8 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
     from training.localizers import load_for_inference
 
     model = load_for_inference(checkpoint)
-    names = None if class_names is None else read_class_names(class_names, classes=model.classes)
+    # An empty tuple: a checkpoint without names.
+    names = (model.class_names or None) if class_names is None else read_class_names(class_names, classes=model.classes)
     write = export_onnx if out.suffix == ".onnx" else export_torch
     write(model, out, classes=labels or None, class_names=names)
     click.echo(f"{out}: {model.arch}, {model.classes} classes, input {model.input_size_px}x{model.input_size_px}")

@@ -60,7 +60,7 @@ def predict_images(
     label
         Class to localize; None: the predicted one.
     class_names
-        File with one name a line.
+        File with one name a line; None: the names in the checkpoint, where it has some.
     device
         Where the network computes.
     say
@@ -82,7 +82,7 @@ def predict_images(
     model = load_for_inference(checkpoint, device=device)
     if label is not None and label >= model.classes:
         raise ValueError(f"class {label}: the network has {model.classes} classes, expected 0 to {model.classes - 1}")
-    names = None if class_names is None else read_class_names(class_names, classes=model.classes)
+    names = model.class_names if class_names is None else read_class_names(class_names, classes=model.classes)
     look = NetworkLocalizer(model, localizers=[localizer])
     entries, failed = [], 0
     pictures = _pictures(images, out=out)
@@ -165,7 +165,7 @@ def _predict(
     localizer: str,
     protocol: str,
     label: int | None,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     picture: Path,
 ) -> dict[str, Any]:
     """What the JSON says of one image; draws its picture."""

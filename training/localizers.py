@@ -64,6 +64,8 @@ class InferenceModel:
     """Steps of the optimiser behind the weights."""
     source: Path
     """The checkpoint file."""
+    class_names: tuple[str, ...] = ()
+    """Names of the K classes, as the training's data set knew them; empty where the checkpoint has none."""
     digest: str = field(init=False)
     """First 12 hexadecimal digits of the SHA-256 of all weights and their names."""
 
@@ -136,6 +138,9 @@ def load_for_inference(
                 config["arch"], config["classes"], batch_norm=config["batch_norm"], decoder=has_decoder
             )
         _check_input_size(config["crop"]["input_size"])
+        class_names = tuple(str(name) for name in state.get("class_names", ()))
+        if class_names and len(class_names) != config["classes"]:
+            raise ValueError(f"{len(class_names)} class names, expected {config['classes']}")
         network.load_state_dict(weights, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         # torch lists every weight that does not fit, a line each; the first two say what is wrong.
@@ -148,7 +153,12 @@ def load_for_inference(
     network.normalisation = Normalisation()
     network.eval().requires_grad_(False)
     return InferenceModel(
-        network=network.to(device), device=torch.device(device), config=config, step=int(state["step"]), source=source
+        network=network.to(device),
+        device=torch.device(device),
+        config=config,
+        step=int(state["step"]),
+        source=source,
+        class_names=class_names,
     )
 
 

@@ -15,7 +15,7 @@ from evaluation.protocols import get_protocol
 from pipelines.predicting import PREDICTIONS_FILE, predict_images, read_class_names
 from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import SIDE_PX, make_checkpoint
-from training.checkpoints import CheckpointError
+from training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from training.evaluation_images import EvaluationPixels
 from training.localizers import NetworkLocalizer, load_for_inference
 
@@ -146,6 +146,20 @@ def test_class_names_are_written_and_said(checkpoint: Path, folder: Path, tmp_pa
     _, said = predict(checkpoint, [folder / "wide.png"], tmp_path / "out", class_names=names)
     classes = entries(tmp_path / "out")["wide.png"]["classes"]
     assert [one["name"] for one in classes] == [f"class {one['label']}" for one in classes]
+    assert f"wide.png: class {classes[0]['label']} (" in said[0]
+
+
+def test_class_names_of_the_checkpoint_are_used_unless_others_are_given(
+    checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    stored = [f"stored {label}" for label in range(CLASSES)]
+    named = tmp_path / "named.pt"
+    save_checkpoint(named, {**load_checkpoint(checkpoint), "class_names": stored})
+    _, said = predict(named, [folder / "wide.png"], tmp_path / "stored")
+    classes = entries(tmp_path / "stored")["wide.png"]["classes"]
+    assert [one["name"] for one in classes] == [stored[one["label"]] for one in classes]
+    assert f"wide.png: {classes[0]['name']} (" in said[0]
+    _, said = predict(named, [folder / "wide.png"], tmp_path / "given", class_names=names_file(tmp_path / "names.txt"))
     assert f"wide.png: class {classes[0]['label']} (" in said[0]
 
 

@@ -85,6 +85,7 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 def test_a_checkpoint_gives_the_network_that_was_saved(folder: Path, images: Tensor) -> None:
     model = load_for_inference(str(folder / "saliency.pt"))
     assert (model.arch, model.classes, model.input_size_px, model.step) == ("alexnet-gap", 3, SIDE_PX, 7)
+    assert model.class_names == ()
     assert model.source == folder / "saliency.pt" and model.config == WITH_DECODER.as_json()
     assert not any(part.training for part in model.network.modules())
     assert not any(weights.requires_grad for weights in model.network.parameters())
