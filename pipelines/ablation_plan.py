@@ -38,7 +38,7 @@ FAILURE_FILE = "failure.txt"
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"
 
-MAP_SETTINGS = frozenset({"map_loss", "map_weight", "on_missing"})
+MAP_SETTINGS = frozenset({"map_loss", "map_weight"})
 """Options of ``wsol-train`` for rows with the map loss."""
 TRIPLET_SETTINGS = frozenset({"triplet_weight", "triplet_sign", "triplet_margin", "perceptual_weights"})
 """Options of ``wsol-train`` for rows with the triplet loss."""
@@ -285,12 +285,16 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
     kind = ROWS[row]
     folder = plan.out / arch / row / f"seed-{seed}"
     unused: set[str] = set()
+    # Where images without a map are skipped, rows without the map loss skip them too: all rows see the same images.
+    # Where they are refused, every image has one, and these rows need not look.
+    needs_maps = kind.uses_map or plan.training["on_missing"].value == "skip"
+    unused |= set() if needs_maps else {"on_missing"}
     unused |= set() if kind.uses_map else MAP_SETTINGS
     unused |= set() if kind.uses_triplet else TRIPLET_SETTINGS
     unused |= set() if kind.has_saliency else SALIENCY_SETTINGS
     settings = {name: setting for name, setting in plan.training.items() if name not in unused}
     words = [*_data_words(plan), "--out", str(folder), "--arch", arch, *kind.words, "--seed", str(seed)]
-    if kind.uses_map:
+    if needs_maps:
         words += ["--maps", str(plan.maps)]
     # --resume also starts a run that has no checkpoint yet.
     words += [*_typed(settings.values()), "--resume"]
@@ -301,7 +305,7 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
         **_decisive(settings),
         "train_images": plan.train_images,
     }
-    if kind.uses_map:
+    if needs_maps:
         training["maps"] = _manifest_digest(plan.maps, plan.train.split)
     localizers = [word for localizer in kind.localizers for word in ("--localizer", localizer)]
     name = run_name(arch=arch, row=row, seed=seed)

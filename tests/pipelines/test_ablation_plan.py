@@ -47,6 +47,17 @@ def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> N
     }
 
 
+def test_rows_without_the_map_loss_skip_the_images_that_the_others_skip(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, rows=ROWS, seeds=(0,))
+    skipping = replace(plan, training={**plan.training, "on_missing": setting("--on-missing", "skip", "refuse")})
+    for row in ROWS:
+        run = runs_by_name(skipping)[f"alexnet-gap {row} seed 0"]
+        assert words_after(run, "--maps") == str(plan.maps) and words_after(run, "--on-missing") == "skip"
+        assert run.training["--on-missing"] == "skip" and "maps" in run.training
+    refusing = runs_by_name(plan)["alexnet-gap gap seed 0"]
+    assert "--on-missing" not in refusing.training and "maps" not in refusing.training
+
+
 def test_each_run_is_scored_with_its_localizers_under_all_protocols(tmp_path: Path) -> None:
     runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,)))
     for row, names in (("gap", ["cam"]), ("has", ["grad-cam", "cam"]), ("ours", ["cam", "saliency", "cam*saliency"])):
