@@ -250,10 +250,10 @@ def test_what_does_not_decide_the_result(configured: Any) -> None:
     assert given["config"].as_json() == {**recipe("paper").as_json(), "classes": 3}
 
 
-def test_maps_are_opened_only_when_they_are_used(configured: Any, tmp_path: Path) -> None:
-    assert configured()["maps"] == tmp_path
-    assert configured("--method", "gap")["maps"] is None
-    assert configured("--no-map-loss")["maps"] is None
+def test_maps_choose_the_images_of_every_method(configured: Any, tmp_path: Path) -> None:
+    """Methods without the map loss leave out the same images."""
+    for words in ((), ("--method", "gap"), ("--no-map-loss",)):
+        assert configured(*words)["maps"] == tmp_path
 
 
 # --- bad usage is exit 2, bad data exit 1, both in one line
@@ -315,8 +315,10 @@ def test_values_that_cannot_work_are_one_line(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     out = tmp_path / "run"
-    small = ("--maps", tmp_path, "--input-size", 64, "--workers", 0)
-    found = train("--data", data, "--out", out, *small, *words.split())
+    small = ("--input-size", 64, "--workers", 0)
+    # The map loss is off where no maps are given.
+    method = () if "--method" in words or "--no-map-loss" in words else ("--no-map-loss",)
+    found = train("--data", data, "--out", out, *small, *method, *words.split())
     assert found.exit_code == 1
     *_, last = found.output.strip().splitlines()
     assert last.startswith("wsol-train: error: ") and named in last
@@ -340,10 +342,11 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_without_maps_names_it(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["saliency", "gap"])
+def test_a_folder_without_maps_names_it(data: Path, tmp_path: Path, method: str) -> None:
     (tmp_path / "maps").mkdir()
     words = ("--maps", tmp_path / "maps", "--perceptual-weights", "random", "--device", "cpu")
-    found = train("--data", data, "--out", tmp_path / "run", *words)
+    found = train("--data", data, "--out", tmp_path / "run", "--method", method, *words)
     assert found.exit_code == 1
     assert str(tmp_path / "maps") in found.output
     assert "Traceback" not in found.output

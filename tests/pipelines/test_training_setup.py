@@ -1,6 +1,10 @@
 """From data sets, maps and names of weights to a trainer: what is found, refused, recorded and shown."""
 
 import hashlib
+import os
+import re
+import sys
+import termios
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from tests.training.training_runs import (
 from training.config import TrainConfig
 from training.image_loading import MapsMissingError
 from training.losses import LossConfig
+from training.sampling import SampleKey
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -120,6 +125,35 @@ def test_images_without_a_map_are_refused_or_skipped(
     built = build(splits, tmp_path, config, maps=maps, on_missing="skip")
     assert len(built.arguments["train_images"]) == 4
     assert "2 of 6 images have no usable map" in capsys.readouterr().err
+    # A method without maps sees the same images, reads no map, and stores nothing about them.
+    with pytest.raises(MapsMissingError, match="--on-missing skip"):
+        build(splits, tmp_path, maps=maps)
+    gap = build(splits, tmp_path, maps=maps, on_missing="skip")
+    assert gap.arguments["train_images"].sha256() == built.arguments["train_images"].sha256()
+    batch = gap.arguments["train_images"][SampleKey(0, 0)]
+    assert batch.maps_bhw is None and not batch.unreadable
+    assert gap.config == SMALL
+
+
+def test_classes_are_stored_by_the_names_that_the_data_set_knows(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    named = [replace(split, class_words=("azure", "lime", "crimson")) for split in splits]
+    assert build((named[0], named[1]), tmp_path).arguments["class_names"] == ("azure", "lime", "crimson")
+
+
+def test_validating_on_training_images_is_said(
+    recorded: None, data: Path, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(splits, tmp_path)
+    assert "warning" not in capsys.readouterr().err
+    flat = data / "train"
+    both = tuple(open_dataset(flat, split=split, layout="imagefolder") for split in ("train", "val"))
+    build((both[0], both[1]), tmp_path, limit=4)
+    said = capsys.readouterr().err.splitlines()
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: 4 of 4 validation images are training images") and str(flat) in warnings[0]
 
 
 def test_weights_count_the_images_that_are_trained_on(
@@ -187,8 +221,6 @@ def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset]
 def test_validation_shows_the_whole_image_at_the_size_that_is_trained(
     recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
-    from training.sampling import SampleKey
-
     images = build(splits, tmp_path).arguments["val_images"]
     one, again = images[SampleKey(0, 0)], images[SampleKey(9, 0)]
     assert one.images_bchw.shape == (1, 3, 64, 64)
@@ -205,6 +237,7 @@ def test_a_run_with_maps_from_shards_and_the_real_perceptual_network(
     (line,) = events(tmp_path, "train")
     assert {"classification", "map", "triplet", "d_pos", "d_neg", "mean_saliency", "total"} < set(line)
     assert line["d_pos"] > 0 and line["d_neg"] > 0
+    assert final_state(tmp_path)["class_names"] == ["blue", "green", "red"]
     stored = final_state(tmp_path)["config"]
     assert stored["perceptual"] == "random"
     assert stored["maps"] == CONFIGURATION
@@ -220,7 +253,35 @@ def test_progress_without_a_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFi
         progress.start_epoch(epoch, batches=2, done=1)
         progress.step(4, {"total": 0.5, "top1": 0.25})
         progress.step(4, None)
+        progress.start_validation(batches=1)
+        progress.validate_batch()
         progress.say(f"epoch {epoch + 1} done")
     found = capsys.readouterr()
     assert found.err.splitlines() == ["epoch 1 done", "epoch 2 done"]
     assert found.out == ""
+
+
+@pytest.mark.parametrize("columns", [0, 100])
+def test_a_terminal_shows_a_bar_of_the_epoch_and_of_the_validation(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that states no width, as a container's may."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (30 if columns else 0, columns))
+    with os.fdopen(slave, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", terminal)
+        progress = TerminalProgress()
+        progress.start_epoch(2, batches=1, done=0)
+        progress.step(4, {"total": 0.5, "top1": 0.25})
+        progress.start_validation(batches=3)
+        progress.validate_batch()
+        progress.say("epoch 3 done")
+        terminal.flush()
+        shown = ""
+        # A terminal gives what was written piece by piece.
+        while not shown.endswith("done\r\n"):
+            shown += os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert re.search(r"epoch 3: 100%[^\r]* 1/1 \[[^\r]*step/s, loss=0\.5, top1=0\.25\]", shown)
+    assert re.search(r"validation: [^\r]* 0/3 \[", shown)
+    assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= (columns or 80)
