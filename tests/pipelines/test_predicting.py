@@ -161,6 +161,9 @@ def test_class_names_of_the_checkpoint_are_used_unless_others_are_given(
     assert f"wide.png: {classes[0]['name']} (" in said[0]
     _, said = predict(named, [folder / "wide.png"], tmp_path / "given", class_names=names_file(tmp_path / "names.txt"))
     assert f"wide.png: class {classes[0]['label']} (" in said[0]
+    save_checkpoint(named, {**load_checkpoint(checkpoint), "class_names": stored[1:]})
+    with pytest.raises(CheckpointError, match=rf"named\.pt: .*{CLASSES - 1} class names, expected {CLASSES}"):
+        predict(named, [folder / "wide.png"], tmp_path / "short")
 
 
 @pytest.mark.parametrize("count", [CLASSES - 1, CLASSES + 1])
