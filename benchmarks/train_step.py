@@ -206,6 +206,7 @@ def synthetic_batch(batch_size: int, *, size: int, device: torch.device) -> Batc
         maps_bhw=maps_bhw.to(device),
         labels_b=torch.randint(CLASSES, (batch_size,), generator=generator).to(device),
         positions_b=torch.arange(batch_size, device=device),
+        unreadable={},
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,11 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> None:
-    words = ("--data", colours, *WORDS, "--epochs", "2")
+    """Also with a validation image that the second process finds to be unreadable."""
+    data = Path(shutil.copytree(colours, tmp_path / "data"))
+    damaged = data / "val" / "green" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    words = ("--data", data, *WORDS, "--epochs", "2")
     process = start(*words, "--out", tmp_path / "two")
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
@@ -64,7 +69,8 @@ def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> Non
     for mine, theirs in zip(two, one, strict=True):
         for name in set(theirs) - {"event", "images_per_s"}:
             assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
-    assert [line["images"] for line in two if line["event"] == "val"] == [5, 5]
+    assert [(line["images"], line["unreadable"]) for line in two if line["event"] == "val"] == [(5, 1), (5, 1)]
+    assert text.count(f"count as wrong: {damaged}") == 1
     # The losses move, or any two runs would agree.
     losses = [line["total"] for line in one if line["event"] == "train"]
     assert max(losses) - min(losses) > 1e-3
