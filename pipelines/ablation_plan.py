@@ -6,7 +6,7 @@ A run is a folder: what ``wsol-train`` wrote, ``evaluation`` with what ``wsol-ev
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +21,12 @@ from pseudo_maps.manifest import manifest_path
 __all__ = [
     "BASELINE_NAME",
     "PSEUDO_MAP_NAME",
+    "RECORD_FILE",
     "Setting",
     "Step",
     "TablePlan",
     "TableRun",
+    "images_digest",
     "planned_runs",
 ]
 
@@ -38,7 +40,7 @@ JOURNAL_FOLDER = "journal"
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"
 
-MAP_SETTINGS = frozenset({"map_loss", "map_weight", "on_missing"})
+MAP_SETTINGS = frozenset({"map_loss", "map_weight"})
 """Options of ``wsol-train`` for rows with the map loss."""
 TRIPLET_SETTINGS = frozenset({"triplet_weight", "triplet_sign", "triplet_margin", "perceptual_weights"})
 """Options of ``wsol-train`` for rows with the triplet loss."""
@@ -114,12 +116,12 @@ class TablePlan:
     @cached_property
     def train_images(self) -> str:
         """Number and digest of the training images."""
-        return _images_digest(self.train, limit=self.training["limit"].value)
+        return images_digest(self.train, limit=self.training["limit"].value)
 
     @cached_property
     def val_images(self) -> str:
         """Number and digest of the images that are scored."""
-        return _images_digest(self.val, limit=self.evaluation["limit"].value)
+        return images_digest(self.val, limit=self.evaluation["limit"].value)
 
     @property
     def has_val_maps(self) -> bool:
@@ -149,6 +151,8 @@ class TableRun:
     """What is typed after ``wsol-train``, but for the device."""
     evaluation_words: tuple[str, ...]
     """What is typed after ``wsol-eval``, but for the device."""
+    protocols: tuple[str, ...]
+    """As they were asked for, the main table's first: the settings of the evaluation hold them sorted."""
 
     @property
     def metrics_file(self) -> Path:
@@ -210,6 +214,22 @@ class TableRun:
                 return f"{folder} was made with other settings ({'; '.join(differences)}); use another --out"
         return None
 
+    def contradictions(self, options: Collection[str]) -> list[str]:
+        """What the record of the settings says otherwise than these options, such as ``--epochs``.
+
+        Raises
+        ------
+        ValueError
+            The record cannot be read.
+        """
+        record = self.record() or {}
+        found: list[str] = []
+        for part, now in (("training", self.training), ("evaluation", self.evaluation)):
+            there = record.get(part, {})
+            of_both = [option for option in options if option in there and option in now]
+            found += _differences({name: there[name] for name in of_both}, {name: now[name] for name in of_both})
+        return list(dict.fromkeys(found))
+
     def record(self) -> dict[str, Any] | None:
         """The settings that the folder was made with; None where it has none.
 
@@ -229,8 +249,8 @@ class TableRun:
             raise ValueError(f"{path}: expected an object, found {type(found).__name__}; move the folder away")
         return found
 
-    def configuration(self) -> dict[str, Any]:
-        """What ``wsol-train`` stored as the configuration of the finished training.
+    def finished_training(self) -> dict[str, Any]:
+        """What ``wsol-train`` left at its end: ``configuration``, the identity of the training images, and more.
 
         Raises
         ------
@@ -239,7 +259,8 @@ class TableRun:
         """
         path = self.folder / FINISHED_FILE
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            dict(found["configuration"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: expected the configuration of a finished training, found: {error!r}") from error
         return found
@@ -247,7 +268,8 @@ class TableRun:
     def write_record(self) -> None:
         """Leave the settings in the folder, which is made when it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"training": self.training, "evaluation": self.evaluation}, indent=1)
+        record = {"training": self.training, "evaluation": self.evaluation, "protocols": self.protocols}
+        text = json.dumps(record, indent=1)
         write_atomically(self.folder / RECORD_FILE, f"{text}\n".encode())
 
     def write_failure(self, reason: str | None) -> None:
@@ -282,18 +304,21 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
     unused |= set() if kind.has_saliency else SALIENCY_SETTINGS
     settings = {name: setting for name, setting in plan.training.items() if name not in unused}
     words = [*_data_words(plan), "--out", str(folder), "--arch", arch, *kind.words, "--seed", str(seed)]
-    if kind.uses_map:
-        words += ["--maps", str(plan.maps)]
+    # Rows without the map loss get the maps too: images that have none are left out of all rows or of none.
+    words += ["--maps", str(plan.maps)]
     # --resume also starts a run that has no checkpoint yet.
     words += [*_typed(settings.values()), "--resume"]
+    skips = plan.training["on_missing"].value == "skip"
+    # Where none may be left out, whether all maps are there decides nothing about a row that does not learn from them.
+    decisive = {name: one for name, one in settings.items() if name != "on_missing" or kind.uses_map or skips}
     training: dict[str, Any] = {
         "arch": arch,
         "row": list(kind.words),
         "seed": seed,
-        **_decisive(settings),
+        **_decisive(decisive),
         "train_images": plan.train_images,
     }
-    if kind.uses_map:
+    if kind.uses_map or skips:
         training["maps"] = _manifest_digest(plan.maps, plan.train.split)
     localizers = [word for localizer in kind.localizers for word in ("--localizer", localizer)]
     name = f"{arch} {row} seed {seed}"
@@ -312,6 +337,7 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
             *localizers,
             *_typed(scored.values()),
         ),
+        protocols=plan.protocols,
     )
 
 
@@ -327,6 +353,7 @@ def _baseline_run(plan: TablePlan) -> TableRun:
             *("baseline", *_evaluation_words(plan, folder=folder, name=BASELINE_NAME)),
             *_typed(plan.evaluation.values()),
         ),
+        protocols=plan.protocols,
     )
 
 
@@ -345,6 +372,7 @@ def _pseudo_map_run(plan: TablePlan) -> TableRun:
             *("maps", str(plan.maps), *_evaluation_words(plan, folder=folder, name=PSEUDO_MAP_NAME)),
             *_typed(plan.evaluation.values()),
         ),
+        protocols=plan.protocols,
     )
 
 
@@ -380,7 +408,8 @@ def _decisive(settings: Mapping[str, Setting]) -> dict[str, Any]:
     return values
 
 
-def _images_digest(dataset: Dataset, *, limit: int | None) -> str:
+def images_digest(dataset: Dataset, *, limit: int | None) -> str:
+    """Number and digest of the first images of a data set, as the record of a run holds it."""
     digest = hashlib.sha256()
     records = dataset.records[:limit]
     for record in records:

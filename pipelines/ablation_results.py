@@ -12,6 +12,7 @@ from evaluation.metrics_schema import Metrics, MetricsError, Result, read_metric
 from pipelines.ablation_plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.ablation_rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.image_scoring import BASELINES
+from pipelines.training_images import other_training_images
 
 __all__ = [
     "CLASS_METRICS",
@@ -95,6 +96,8 @@ class TableResults:
     """By name of a trained run that is finished the configuration that ``wsol-train`` stored."""
     records: Mapping[str, Mapping[str, Any]]
     """By name of a trained run that is finished the options that decided it."""
+    learned_images: tuple[int, ...]
+    """Numbers of images that trained runs learned from, rising; those that say none are left out."""
     warnings: tuple[str, ...]
     """Why runs do not belong side by side."""
 
@@ -135,6 +138,7 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
     finished: dict[str, Metrics] = {}
     configurations: dict[str, Mapping[str, Any]] = {}
     records: dict[str, Mapping[str, Any]] = {}
+    trainings: dict[str, Mapping[str, Any]] = {}
     unfinished: dict[str, str] = {}
     for run in runs:
         reason = _why_unfinished(plan, run, refused=refused)
@@ -142,7 +146,8 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
             try:
                 metrics = read_metrics(run.metrics_file)
                 if run.row:
-                    configurations[run.name] = run.configuration()
+                    trainings[run.name] = run.finished_training()
+                    configurations[run.name] = trainings[run.name]["configuration"]
                     records[run.name] = (run.record() or {}).get("training", {})
                 finished[run.name] = metrics
             except (MetricsError, ValueError) as error:
@@ -157,7 +162,11 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
         finished=finished,
         configurations=configurations,
         records=records,
-        warnings=tuple(_warnings([(by_name[name], metrics) for name, metrics in finished.items()], configurations)),
+        learned_images=tuple(sorted({one["images"] for one in trainings.values() if "images" in one})),
+        warnings=(
+            *_warnings([(by_name[name], metrics) for name, metrics in finished.items()], configurations),
+            *other_training_images(trainings),
+        ),
     )
 
 

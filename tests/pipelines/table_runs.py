@@ -49,6 +49,7 @@ def make_plan(folder: Path, **changes: Any) -> TablePlan:
     data, maps = folder / "shapes", folder / "maps"
     training = {
         "limit": setting("--limit", None),
+        "on_missing": setting("--on-missing", "refuse", "refuse"),
         "recipe_name": setting("--recipe", "default", "default"),
         "epochs": setting("--epochs", 7),
         "map_weight": setting("--map-weight", 2.0, 1.0),

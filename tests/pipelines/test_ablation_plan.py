@@ -38,13 +38,28 @@ def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> N
         for option in ("--maps", "--map-weight", "--triplet-margin", "--area-weight", "--epochs", "--workers")
     }
     assert has == {
-        "--maps": ["no-triplet", "ours"],
+        "--maps": list(ROWS),
         "--map-weight": ["no-triplet", "ours"],
         "--triplet-margin": ["no-map", "ours"],
         "--area-weight": ["no-map", "no-triplet", "ours"],
         "--epochs": list(ROWS),
         "--workers": list(ROWS),
     }
+
+
+def test_images_without_a_map_are_left_out_of_all_rows_or_of_none(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, rows=ROWS, seeds=(0,))
+    assert [row for row in ROWS if "maps" in runs_by_name(plan)[f"alexnet-gap {row} seed 0"].training] == [
+        "no-triplet",
+        "ours",
+    ]
+    skip = {**plan.training, "on_missing": setting("--on-missing", "skip", "refuse")}
+    runs = runs_by_name(replace(plan, training=skip))
+    for row in ROWS:
+        run = runs[f"alexnet-gap {row} seed 0"]
+        assert words_after(run, "--on-missing") == "skip"
+        # Which images are left out depends on the maps, and so does the result.
+        assert run.training["--on-missing"] == "skip" and "maps" in run.training
 
 
 def test_each_run_is_scored_with_its_localizers_under_all_protocols(tmp_path: Path) -> None:

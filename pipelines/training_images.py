@@ -1,0 +1,39 @@
+"""Turns what finished trainings say of their images into sentences about those that learned from other images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["other_training_images"]
+
+
+def other_training_images(finished: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence when not all runs learned from the same images, none when they did.
+
+    Parameters
+    ----------
+    finished
+        By name of a run what ``wsol-train`` left at its end: ``images_sha256``, and the number ``images`` where it is
+        known. Runs without the digest are not compared.
+
+    Examples
+    --------
+    >>> runs = {"gap": {"images": 38, "images_sha256": "a"}, "ours": {"images": 37, "images_sha256": "b"}}
+    >>> other_training_images(runs)[0].partition(":")[0]
+    'Not all runs learned from the same images'
+    >>> other_training_images({"gap": runs["gap"]})
+    []
+    """
+    by_digest: dict[str, list[str]] = {}
+    for name, one in finished.items():
+        if one.get("images_sha256"):
+            by_digest.setdefault(one["images_sha256"], []).append(name)
+    if len(by_digest) < 2:
+        return []
+    groups = []
+    for names in by_digest.values():
+        number = finished[names[0]].get("images")
+        groups.append(", ".join(names) + ("" if number is None else f" ({number} images)"))
+    return [
+        f"Not all runs learned from the same images: {', against '.join(groups)}. --on-missing skip leaves out images "
+        "without a map, --limit all but the first."
+    ]
