@@ -98,7 +98,8 @@ def write_report(
     Parameters
     ----------
     runs
-        Folders (or the ``metrics.json`` inside) that wsol-eval wrote. ``predictions.csv`` and ``panels/*.png``
+        Folders (or the ``metrics.json`` inside) that wsol-eval wrote, or of trained networks with their evaluation in
+        them. ``predictions.csv`` and ``panels/*.png``
         beside it are used where they are.
     out
         HTML file to write; its folder is made when it is missing.
