@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from pipelines.ablation_plan import TableRun
-from pipelines.command_line import EXIT_INTERRUPTED
 from pipelines.steps import StepFailed, StepRunner, command_line
 
 __all__ = ["examine_folders", "make_runs", "show_lines"]
@@ -77,7 +76,8 @@ def make_runs(
     Raises
     ------
     SystemExit
-        With 143, after SIGTERM: the programs that ran have saved what they had.
+        With 143 after SIGTERM, or with the code of a program that was told to stop: those that ran have saved what
+        they had.
     KeyboardInterrupt
         After Ctrl-C.
     """
@@ -122,9 +122,6 @@ def _make(run: TableRun, *, device: str, runner: StepRunner) -> str | None:
         try:
             runner.run(step.program, step.words, log=step.log)
         except StepFailed as error:
-            if error.exit_code == EXIT_INTERRUPTED:
-                # Ctrl-C reached the program; this one is about to get it too.
-                raise KeyboardInterrupt from None
             reason = _reason(step.log, program=step.program) or str(error)
             run.write_failure(reason)
             return reason

@@ -22,6 +22,7 @@ from pipelines.run_comparison import (
     same_images,
 )
 from pipelines.training_curves import read_history, training_charts
+from pipelines.training_images import other_training_images, read_finished
 
 __all__ = ["write_report"]
 
@@ -109,7 +110,8 @@ def write_report(
         Plain text that stands above all figures. Paragraphs are separated by empty lines; one that is a single line
         beginning with ``# `` is a heading.
     training
-        Folders of wsol-train, whose losses and accuracies by epoch are drawn.
+        Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
+        images, the page says so.
 
     Raises
     ------
@@ -119,9 +121,11 @@ def write_report(
         No run is given, a picture in ``panels`` does not read, or a training run has no finished epoch.
     """
     loaded = load_runs(runs)
+    page = _page(loaded)
+    page["warnings"] += other_training_images({folder.resolve().name: read_finished(folder) for folder in training})
     histories = [read_history(folder) for folder in training]
     context = {
-        **_page(loaded),
+        **page,
         "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",
         "introduction": _paragraphs(introduction),
         "training": [

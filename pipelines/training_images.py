@@ -1,9 +1,23 @@
 """Turns what finished trainings say of their images into sentences about those that learned from other images."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["other_training_images"]
+__all__ = ["other_training_images", "read_finished"]
+
+_FINISHED_FILE = "finished.json"
+"""What ``wsol-train`` leaves at its end."""
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """What a finished training says of itself; empty while it is not finished, or when the file is damaged."""
+    try:
+        found = json.loads((folder / _FINISHED_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def other_training_images(finished: Mapping[str, Mapping[str, Any]]) -> list[str]:

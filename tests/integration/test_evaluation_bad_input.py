@@ -306,7 +306,7 @@ def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path
     assert evaluate(*words).exit_code == 0
     before = (out / "metrics.json").read_bytes()
     for other, named in (
-        (("--protocol", "ts-cam"), 'protocols: ["cam"] there, ["ts-cam"] now'),
+        (("--protocol", "ts-cam"), 'protocols: ["cam"] there, ["cam", "ts-cam"] now'),
         (("--seed", 3), "bootstrap.seed: 0 there, 3 now"),
         (("--limit", 2), "data.images: 4 there, 2 now"),
         (("--boxes", "first"), 'boxes: "all" there, "first" now'),
