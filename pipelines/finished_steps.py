@@ -113,8 +113,6 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] != __version__:
             return {}
-        return {
-            str(name): {str(key): str(value) for key, value in step.items()} for name, step in found["steps"].items()
-        }
+        return {name: {key: str(value) for key, value in step.items()} for name, step in found["steps"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

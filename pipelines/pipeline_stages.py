@@ -79,14 +79,9 @@ def pipeline_steps(pipeline: PipelineFile) -> list[Step]:
 
 
 def data_identity(train: "Dataset", val: "Dataset") -> str:
-    """Digest of all that the commands read of a data set but the pixels: names and classes of images, boxes of val.
-
-    Raises
-    ------
-    DatasetError
-        An annotation does not read.
-    """
+    """Digest of all that the commands read of a data set but the pixels: names and classes of images, boxes of val."""
     # Imported here: it takes half a second, which a mistake in the file need not wait for.
+    from pipelines.datasets import DatasetError
     from pipelines.evaluation_set import load_evaluation_set
 
     digest = hashlib.sha256()
@@ -95,7 +90,12 @@ def data_identity(train: "Dataset", val: "Dataset") -> str:
         for record in dataset.records:
             text = f"{record.image_id}\0{record.path}\0{record.label}\0"
             digest.update(text.encode(errors="surrogateescape"))
-    digest.update(str(load_evaluation_set(val, need_boxes=False).config()).encode())
+    try:
+        boxes = str(load_evaluation_set(val, need_boxes=False).config())
+    except DatasetError as error:
+        # Maps and trainings need no boxes, and the evaluation tells of it itself.
+        boxes = str(error)
+    digest.update(boxes.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -228,7 +228,9 @@ def run_steps(steps: Sequence[Step], *, file: Path, out: Path, data: str, debug:
     with StepRunner(debug=debug) as runner:
         for number, step in enumerate(steps, start=1):
             heading = f"[{number}/{len(steps)}] {step.what}"
-            reads = files_state([*step.reads, *named_files(step.words)], further=data)
+            # What it makes is named too, but not read.
+            named = named_files([word for word in step.words if word != str(step.makes)])
+            reads = files_state([*step.reads, *named], further=data)
             is_kept = record.is_finished(step.what, line=step.line, reads=reads, makes=files_state([step.results]))
             if is_kept and _LOOKS_AGAIN not in step.words:
                 click.echo(f"{heading}: finished before, kept")

@@ -316,7 +316,7 @@ def test_the_folder_of_a_network_stands_for_the_evaluation_in_it(tmp_path: Path)
     of_evaluation, _ = report(tmp_path, evaluation)
     assert report(tmp_path, tmp_path / "network")[0] == of_evaluation
     # Its own results come first.
-    make_run(tmp_path / "network", plain("own"))
+    (tmp_path / "network" / "metrics.json").write_text(json.dumps(plain("own")))
     text, _ = report(tmp_path, tmp_path / "network")
     assert "own" in text
 
