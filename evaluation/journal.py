@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from evaluation.atomic_files import TEMPORARY_SUFFIX, replacing, write_atomically
 from evaluation.image_scores import ImageScores, Pair
+from evaluation.json_differences import value_differences
 
 __all__ = ["DamagedResultWarning", "ResultJournal"]
 
@@ -83,7 +84,7 @@ class ResultJournal:
             return
         except ValueError as error:
             raise ValueError(f"{path}: expected JSON, found: {error}; remove {folder} to evaluate anew") from error
-        differing = _differences(found, wanted)
+        differing = value_differences(found, wanted)
         if differing:
             raise ValueError(
                 f"{folder}: holds results of another configuration: {'; '.join(differing)}; give another folder, or "
@@ -196,19 +197,6 @@ def _warn(path: Path, error: BaseException) -> None:
     warnings.warn(
         f"{path}: cannot be read ({error}); the images in it are evaluated again", DamagedResultWarning, stacklevel=3
     )
-
-
-def _differences(found: Any, wanted: Any, *, key: str = "") -> list[str]:
-    """Keys in which two JSON values differ, nested ones with dots, with both values."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        return [
-            line
-            for name in sorted(found.keys() | wanted.keys())
-            for line in _differences(found.get(name), wanted.get(name), key=f"{key}.{name}" if key else name)
-        ]
-    # As text, because 1, 1.0 and True are equal but not the same setting.
-    before, now = json.dumps(found, sort_keys=True), json.dumps(wanted, sort_keys=True)
-    return [] if before == now else [f"{key or 'config'} was {before:.60}, now {now:.60}"]
 
 
 def _pack(images: Sequence[ImageScores]) -> _Arrays:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pipelines.ablation_rows import ROWS
 from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
@@ -124,7 +125,11 @@ def _with_derived_options(command: click.Command) -> click.Command:
 )
 @task_index_option
 @task_count_option
-@click.option("--only-report", is_flag=True, help="Make the tables of what is finished, and run nothing.")
+@click.option(
+    "--only-report",
+    is_flag=True,
+    help="Make the tables of what is finished, and run nothing. Options that are not given are those of the runs.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the lines that would be run and stop.")
 @common_options
 def table(device: str, task_index: int | None, task_count: int | None, **options: Any) -> None:
@@ -132,7 +137,8 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
 
     GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; beside them
     boxes that never look at the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed
-    on. Given again, the command goes on: finished runs are kept, others go on from their checkpoints.
+    on. Given again, the command goes on: finished runs are kept, others go on from their checkpoints. Other settings
+    than those of the runs in --out are refused before anything is run or written.
     """
     from pipelines.ablation_plan import planned_runs
 
@@ -140,41 +146,87 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
     if only_report and dry_run:
         raise click.UsageError("--only-report and --dry-run exclude each other")
     index, count = task_share(task_index=task_index, task_count=task_count)
-    plan = _plan(options)
+    plan = _plan(_as_found(options) if only_report else options)
     runs = planned_runs(plan)
     if only_report:
-        _report(plan, runs, refused={})
+        _check_report(plan, runs)
+        _report(plan, runs, damaged={})
         click.echo(f"{plan.out}: {', '.join(_table_files())}")
         return
     _run(plan, runs, share=runs[index::count], device=device, dry_run=dry_run)
 
 
+def _as_found(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with those of the runs that are there where they were not typed."""
+    from pipelines.ablation_found import find_runs
+
+    found = find_runs(options["out"], archs=ARCH_NAMES, protocols=PROTOCOL_NAMES)
+    if found is None:
+        return options
+    typed = _typed_names()
+    of_runs = {name: getattr(found, name) for name in ("archs", "rows", "seeds", "protocols", "limit")}
+    return {**options, **{name: value for name, value in of_runs.items() if name not in typed}}
+
+
+def _typed_names() -> set[str]:
+    """Parameters of the running command that did not get their defaults."""
+    context = click.get_current_context()
+    unset = {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
+    return {name for name in context.params if context.get_parameter_source(name) not in unset}
+
+
+def _check_report(plan: TablePlan, runs: list[TableRun]) -> None:
+    """ValueError before anything is written when what was typed is not what the runs were made with."""
+    from pipelines.ablation_found import contradictions
+
+    typed = _typed_names()
+    names = {setting.option for settings in _all_settings(plan) for name, setting in settings.items() if name in typed}
+    found = contradictions(plan, runs, options=[*sorted(names), *(["protocols"] if "protocols" in typed else [])])
+    if found:
+        raise ValueError(
+            f"{_first_of(found)}; leave such options away and the report takes those of the runs. The tables are as "
+            "they were"
+        )
+
+
+def _all_settings(plan: TablePlan) -> tuple[Mapping[str, Setting], ...]:
+    return plan.training, plan.evaluation, plan.network_evaluation
+
+
+def _first_of(sentences: Sequence[str]) -> str:
+    more = f"; and so with {len(sentences) - 1} more of the runs" if len(sentences) > 1 else ""
+    return f"{sentences[0]}{more}"
+
+
 def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device: str, dry_run: bool) -> None:
     from pipelines.ablation_plan import PSEUDO_MAP_NAME
-    from pipelines.ablation_runs import make_runs, refusals, show_lines
+    from pipelines.ablation_runs import examine_folders, make_runs, show_lines
     from pipelines.network_evaluation import usable_devices
 
     try:
         devices = usable_devices(device)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    refused = refusals(runs)
+    refused, damaged = examine_folders(runs)
+    if refused:
+        # Of all runs, not of this task's share alone: its tables show all of them.
+        raise ValueError(f"{_first_of(list(refused.values()))}. Nothing was run, and the tables are as they were")
     names = {run.name for run in share}
     todo = [
         run
         for run in share
-        if run.name not in refused and (run.name != PSEUDO_MAP_NAME or plan.has_val_maps or run.is_finished)
+        if run.name not in damaged and (run.name != PSEUDO_MAP_NAME or plan.has_val_maps or run.is_finished)
     ]
-    failures = {name: reason for name, reason in refused.items() if name in names}
+    failures = {name: reason for name, reason in damaged.items() if name in names}
     if dry_run:
         show_lines(todo, devices=devices)
     else:
         for name, reason in failures.items():
             click.echo(f"{name}: not run: {reason}", err=True)
         failures |= make_runs(
-            todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, refused=refused)
+            todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, damaged=damaged)
         )
-        _report(plan, runs, refused=refused)
+        _report(plan, runs, damaged=damaged)
         click.echo(f"{plan.out}: {', '.join(_table_files())}")
     if failures:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
@@ -187,11 +239,11 @@ def _table_files() -> tuple[str, ...]:
     return TABLE_FILES
 
 
-def _report(plan: TablePlan, runs: list[TableRun], *, refused: dict[str, str]) -> None:
+def _report(plan: TablePlan, runs: list[TableRun], *, damaged: dict[str, str]) -> None:
     from pipelines.ablation_results import collect_results
     from pipelines.ablation_table import write_tables
 
-    write_tables(collect_results(plan, runs, refused=refused), plan.out)
+    write_tables(collect_results(plan, runs, refused=damaged), plan.out)
 
 
 def _plan(options: dict[str, Any]) -> TablePlan:

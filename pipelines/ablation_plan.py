@@ -6,7 +6,7 @@ A run is a folder: what ``wsol-train`` wrote, ``evaluation`` with what ``wsol-ev
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,12 @@ from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE
 __all__ = [
     "BASELINE_NAME",
     "PSEUDO_MAP_NAME",
+    "RECORD_FILE",
     "Setting",
     "Step",
     "TablePlan",
     "TableRun",
+    "images_digest",
     "planned_runs",
     "run_name",
 ]
@@ -112,12 +114,12 @@ class TablePlan:
     @cached_property
     def train_images(self) -> str:
         """Number and digest of the training images."""
-        return _images_digest(self.train, limit=self.training["limit"].value)
+        return images_digest(self.train, limit=self.training["limit"].value)
 
     @cached_property
     def val_images(self) -> str:
         """Number and digest of the images that are scored."""
-        return _images_digest(self.val, limit=self.evaluation["limit"].value)
+        return images_digest(self.val, limit=self.evaluation["limit"].value)
 
     @property
     def has_val_maps(self) -> bool:
@@ -147,6 +149,8 @@ class TableRun:
     """What is typed after ``wsol-train``, but for the device."""
     evaluation_words: tuple[str, ...]
     """What is typed after ``wsol-eval``, but for the device."""
+    protocols: tuple[str, ...]
+    """As they were asked for, the main table's first: the settings of the evaluation hold them sorted."""
 
     @property
     def metrics_file(self) -> Path:
@@ -208,6 +212,22 @@ class TableRun:
                 return f"{folder} was made with other settings ({'; '.join(differences)}); use another --out"
         return None
 
+    def contradictions(self, options: Collection[str]) -> list[str]:
+        """What the record of the settings says otherwise than these options, such as ``--epochs``.
+
+        Raises
+        ------
+        ValueError
+            The record cannot be read.
+        """
+        record = self.record() or {}
+        found: list[str] = []
+        for part, now in (("training", self.training), ("evaluation", self.evaluation)):
+            there = record.get(part, {})
+            of_both = [option for option in options if option in there and option in now]
+            found += _differences({name: there[name] for name in of_both}, {name: now[name] for name in of_both})
+        return list(dict.fromkeys(found))
+
     def record(self) -> dict[str, Any] | None:
         """The settings that the folder was made with; None where it has none.
 
@@ -227,8 +247,8 @@ class TableRun:
             raise ValueError(f"{path}: expected an object, found {type(found).__name__}; move the folder away")
         return found
 
-    def configuration(self) -> dict[str, Any]:
-        """What ``wsol-train`` stored as the configuration of the finished training.
+    def finished_training(self) -> dict[str, Any]:
+        """What ``wsol-train`` left at its end: ``configuration``, the identity of the training images, and more.
 
         Raises
         ------
@@ -237,7 +257,8 @@ class TableRun:
         """
         path = self.folder / FINISHED_FILE
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["configuration"]
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            dict(found["configuration"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: expected the configuration of a finished training, found: {error!r}") from error
         return found
@@ -245,7 +266,8 @@ class TableRun:
     def write_record(self) -> None:
         """Leave the settings in the folder, which is made when it is missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"training": self.training, "evaluation": self.evaluation}, indent=1)
+        record = {"training": self.training, "evaluation": self.evaluation, "protocols": self.protocols}
+        text = json.dumps(record, indent=1)
         write_atomically(self.folder / RECORD_FILE, f"{text}\n".encode())
 
     def write_failure(self, reason: str | None) -> None:
@@ -324,6 +346,7 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
             *localizers,
             *_typed(scored.values()),
         ),
+        protocols=plan.protocols,
     )
 
 
@@ -340,6 +363,7 @@ def _untrained_run(plan: TablePlan, *, name: str, command: Sequence[str], record
             *(*command, *_evaluation_words(plan, folder=folder, name=name)),
             *_typed(plan.evaluation.values()),
         ),
+        protocols=plan.protocols,
     )
 
 
@@ -375,7 +399,8 @@ def _decisive(settings: Mapping[str, Setting]) -> dict[str, Any]:
     return values
 
 
-def _images_digest(dataset: Dataset, *, limit: int | None) -> str:
+def images_digest(dataset: Dataset, *, limit: int | None) -> str:
+    """Number and digest of the first images of a data set, as the record of a run holds it."""
     digest = hashlib.sha256()
     records = dataset.records[:limit]
     for record in records:

@@ -12,6 +12,7 @@ from evaluation.metrics_schema import Metrics, Result, read_metrics
 from pipelines.ablation_plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.ablation_rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.image_scoring import BASELINES
+from pipelines.training_images import other_training_images
 
 __all__ = [
     "CLASS_METRICS",
@@ -97,6 +98,8 @@ class TableResults:
     """By name of a trained run that is finished the configuration that ``wsol-train`` stored."""
     records: Mapping[str, Mapping[str, Any]]
     """By name of a trained run that is finished the options that decided it."""
+    learned_images: tuple[int, ...]
+    """Numbers of images that trained runs learned from, rising; those that say none are left out."""
     warnings: tuple[str, ...]
     """Why runs do not belong side by side."""
 
@@ -137,13 +140,15 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
     finished: dict[str, Metrics] = {}
     configurations: dict[str, Mapping[str, Any]] = {}
     records: dict[str, Mapping[str, Any]] = {}
+    trainings: dict[str, Mapping[str, Any]] = {}
     unfinished: dict[str, str] = {}
     for run in runs:
         try:
             reason = _why_unfinished(plan, run, refused=refused)
             if reason is None:
                 metrics = read_metrics(run.metrics_file)
-                configuration, record = (run.configuration(), run.record()) if run.row else ({}, None)
+                training = run.finished_training() if run.row else {}
+                record = run.record() or {}
         except ValueError as error:
             reason = f"failed: {error}"
         if reason is not None:
@@ -151,7 +156,8 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
             continue
         finished[run.name] = metrics
         if run.row:
-            configurations[run.name], records[run.name] = configuration, (record or {}).get("training", {})
+            trainings[run.name], records[run.name] = training, record.get("training", {})
+            configurations[run.name] = training["configuration"]
     by_name = {run.name: run for run in runs}
     return TableResults(
         plan=plan,
@@ -160,7 +166,11 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
         finished=finished,
         configurations=configurations,
         records=records,
-        warnings=tuple(_warnings([(by_name[name], metrics) for name, metrics in finished.items()], configurations)),
+        learned_images=tuple(sorted({one["images"] for one in trainings.values() if "images" in one})),
+        warnings=(
+            *_warnings([(by_name[name], metrics) for name, metrics in finished.items()], configurations),
+            *other_training_images(trainings),
+        ),
     )
 
 

@@ -10,23 +10,32 @@ from pathlib import Path
 import click
 
 from pipelines.ablation_plan import TableRun
-from pipelines.command_line import EXIT_INTERRUPTED
 from pipelines.steps import StepFailed, StepRunner, command_line
 
-__all__ = ["make_runs", "refusals", "show_lines"]
+__all__ = ["examine_folders", "make_runs", "show_lines"]
 
 
-def refusals(runs: Sequence[TableRun]) -> dict[str, str]:
-    """By name of a run why its folder cannot be used: it holds results of other settings."""
-    found = {}
+def examine_folders(runs: Sequence[TableRun]) -> tuple[dict[str, str], dict[str, str]]:
+    """Tell which folders cannot be used, by name of the run with the reason.
+
+    Returns
+    -------
+    refused
+        Runs whose folders hold results of other settings, or of another program.
+    damaged
+        Runs whose record of the settings cannot be read.
+    """
+    refused: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for run in runs:
         try:
             reason = run.refusal()
         except ValueError as error:
-            reason = str(error)
-        if reason is not None:
-            found[run.name] = reason
-    return found
+            damaged[run.name] = str(error)
+        else:
+            if reason is not None:
+                refused[run.name] = reason
+    return refused, damaged
 
 
 def show_lines(runs: Sequence[TableRun], *, devices: Sequence[str]) -> None:
@@ -67,7 +76,8 @@ def make_runs(
     Raises
     ------
     SystemExit
-        With 143, after SIGTERM: the programs that ran have saved what they had.
+        With 143 after SIGTERM, or with the code of a program that was told to stop: those that ran have saved what
+        they had.
     KeyboardInterrupt
         After Ctrl-C.
     """
@@ -112,9 +122,6 @@ def _make(run: TableRun, *, device: str, runner: StepRunner) -> str | None:
         try:
             runner.run(step.program, step.words, log=step.log)
         except StepFailed as error:
-            if error.exit_code == EXIT_INTERRUPTED:
-                # Ctrl-C reached the program; this one is about to get it too.
-                raise KeyboardInterrupt from None
             reason = _reason(step.log, program=step.program) or str(error)
             run.write_failure(reason)
             return reason

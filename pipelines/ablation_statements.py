@@ -25,12 +25,22 @@ _NO_OPTIONS = frozenset({"arch", "row", "seed", "maps", "train_images"})
 def statements(results: TableResults) -> list[tuple[str, str]]:
     """Name and text of everything that the tables must not be read without."""
     plan = results.plan
-    train, val = (text.partition(",")[0] for text in (plan.train_images, plan.val_images))
+    # What the runs say comes before what was asked for: a report may be about runs of another --limit.
+    train = {record["train_images"]: None for record in results.records.values() if "train_images" in record}
+    val = {f"{metrics.counts.asked} images": None for metrics in results.finished.values()}
+    numbers = [
+        " or ".join(dict.fromkeys(text.partition(" ")[0] for text in texts))
+        for texts in (train or [plan.train_images], val or [plan.val_images])
+    ]
+    left_out = ""
+    if results.learned_images and list(map(str, results.learned_images)) != [numbers[0]]:
+        left_out = f" ({' or '.join(map(str, results.learned_images))} learned from)"
     found = [
         (
             "Data",
-            f"{plan.data.resolve().name} ({plan.train.layout}): {train} to train on, {val} of split {plan.val.split} "
-            f"asked for, {len(plan.train.class_wnids)} classes{_scored(results)}",
+            f"{plan.data.resolve().name} ({plan.train.layout}): {numbers[0]} images to train on{left_out}, "
+            f"{numbers[1]} images of split {plan.val.split} asked for, {len(plan.train.class_wnids)} classes"
+            f"{_scored(results)}",
         )
     ]
     if results.configurations:

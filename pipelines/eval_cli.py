@@ -30,6 +30,7 @@ LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
 BOX_NAMES = ("all", "first")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
 DEFAULT_OUT = "evaluation"
+PAGE_SUFFIXES = (".html", ".htm")
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
 
@@ -83,6 +84,13 @@ panels_option = click.option(
 device_option = click.option(
     "--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas."
 )
+
+
+def _checked_page(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
+    """A page that no browser would open by its name is refused before anything is read."""
+    if value.suffix.lower() not in PAGE_SUFFIXES:
+        raise click.BadParameter(f"{value}: expected a name that ends in {' or '.join(PAGE_SUFFIXES)}")
+    return value
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -273,7 +281,11 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--out", default="report.html", type=click.Path(dir_okay=False, path_type=Path), help="HTML file to write."
+    "--out",
+    default="report.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_checked_page,
+    help="HTML file to write.",
 )
 @click.option("--title", help="What the page is called.  [default: the names of the runs]")
 @click.option(
@@ -291,7 +303,10 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 def report(
     runs: tuple[Path, ...], out: Path, title: str | None, introduction: Path | None, training: tuple[Path, ...]
 ) -> None:
-    """Compare finished evaluations side by side in one self-contained HTML page."""
+    """Compare finished evaluations side by side in one self-contained HTML page.
+
+    Each of RUNS is a folder that wsol-eval wrote, or the folder of a trained network that has its evaluation in it.
+    """
     from pipelines.eval_report import write_report
 
     try:

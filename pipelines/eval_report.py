@@ -22,6 +22,7 @@ from pipelines.run_comparison import (
     same_images,
 )
 from pipelines.training_curves import read_history, training_charts
+from pipelines.training_images import other_training_images, read_finished
 
 __all__ = ["write_report"]
 
@@ -98,7 +99,8 @@ def write_report(
     Parameters
     ----------
     runs
-        Folders (or the ``metrics.json`` inside) that wsol-eval wrote. ``predictions.csv`` and ``panels/*.png``
+        Folders (or the ``metrics.json`` inside) that wsol-eval wrote, or of trained networks with their evaluation in
+        them. ``predictions.csv`` and ``panels/*.png``
         beside it are used where they are.
     out
         HTML file to write; its folder is made when it is missing.
@@ -108,7 +110,8 @@ def write_report(
         Plain text that stands above all figures. Paragraphs are separated by empty lines; a line that begins with
         ``# `` is a heading, alone.
     training
-        Folders of wsol-train, whose losses and accuracies by epoch are drawn.
+        Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
+        images, the page says so.
 
     Raises
     ------
@@ -118,9 +121,11 @@ def write_report(
         No run is given, a picture in ``panels`` does not read, or a training run has no finished epoch.
     """
     loaded = load_runs(runs)
+    page = _page(loaded)
+    page["warnings"] += other_training_images({folder.resolve().name: read_finished(folder) for folder in training})
     histories = [read_history(folder) for folder in training]
     context = {
-        **_page(loaded),
+        **page,
         "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",
         "introduction": _paragraphs(introduction),
         "training": [

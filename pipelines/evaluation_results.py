@@ -18,6 +18,7 @@ from typing import Any, Self
 from evaluation.atomic_files import write_atomically
 from evaluation.image_scores import ImageScores, Pair
 from evaluation.journal import ResultJournal
+from evaluation.json_differences import value_differences
 from evaluation.metrics_schema import METRICS_FILE, METRICS_SCHEMA, parse_metrics, read_metrics
 from evaluation.predictions import PREDICTIONS_FILE, write_predictions
 from evaluation.protocols import Protocol, get_protocol
@@ -111,7 +112,7 @@ class ResultFolder:
         Raises
         ------
         ValueError
-            The file is of another evaluation, or is no metrics.json; keys that differ are named.
+            The file is of another evaluation, or is no metrics.json; what differs is named, with both values.
         """
         path = self.folder / METRICS_FILE
         if not path.exists():
@@ -120,13 +121,11 @@ class ResultFolder:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         plan = self._plan
         wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config()}))
-        differing = [key for key in ("kind",) if found.get(key) != wanted[key]]
-        before, now = found.get("config", {}), wanted["config"]
-        differing += [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        # An evaluation of another kind has other settings altogether.
+        differing = value_differences({"kind": found.get("kind")}, {"kind": wanted["kind"]})
+        differing = differing or value_differences(found.get("config", {}), wanted["config"])
         if differing:
-            raise ValueError(
-                f"{path}: results of another evaluation, which differs in {', '.join(differing)}; use another --out"
-            )
+            raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
         whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
         if plan.stamp is not None or not whole:
             return None

@@ -9,12 +9,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.eval_cli import main as wsol_eval
 from pipelines.pipeline_options import OptionKeys, PipelineFileError, suggestion
 from pipelines.prep_cli import main as wsol_prep
 from pipelines.train_cli import main as wsol_train
+
+if TYPE_CHECKING:
+    from pipelines.datasets import Dataset
 
 __all__ = ["EVALUATION", "ONLY_RUN", "PROPOSALS", "TRAINING", "PipelineFile", "check_inputs", "read_pipeline_file"]
 
@@ -136,8 +139,8 @@ def read_pipeline_file(path: Path) -> PipelineFile:
     )
 
 
-def check_inputs(pipeline: PipelineFile) -> None:
-    """Look for what the pipeline reads before hours are spent on what comes first.
+def check_inputs(pipeline: PipelineFile) -> "tuple[Dataset, Dataset]":
+    """Look for what the pipeline reads before hours are spent on what comes first; gives the splits train and val.
 
     Raises
     ------
@@ -156,8 +159,9 @@ def check_inputs(pipeline: PipelineFile) -> None:
                 f"{pipeline.path}: {where} {key}: expected a file, found nothing at {missing}; relative paths start "
                 "at the folder of the pipeline file"
             )
-    for split in ("train", "val"):
-        open_dataset(pipeline.data, split=split, layout=pipeline.layout or "auto")
+    layout = pipeline.layout or "auto"
+    train, val = (open_dataset(pipeline.data, split=split, layout=layout) for split in ("train", "val"))
+    return train, val
 
 
 def _unknown_at_the_top(name: str) -> str:

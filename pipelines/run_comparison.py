@@ -10,6 +10,7 @@ from evaluation.image_scores import is_skipped
 from evaluation.metrics_schema import ERROR_KINDS, METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 from evaluation.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.tables import image_account
+from pipelines.eval_cli import DEFAULT_OUT
 from pipelines.panel_grids import PanelGrid, read_grid
 
 __all__ = [
@@ -123,7 +124,8 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
     Parameters
     ----------
     path
-        Folder that wsol-eval wrote, or the ``metrics.json`` inside.
+        Folder that wsol-eval wrote, or the ``metrics.json`` inside; or the folder of a run of wsol-train, in which
+        ``wsol-eval run`` leaves its results by default.
     taken
         Labels of other runs, which this one must not have.
 
@@ -136,7 +138,7 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
     ValueError
         A file in ``panels`` is no PNG, or the description of one does not fit it.
     """
-    metrics_path = path / METRICS_FILE if path.is_dir() else path
+    metrics_path = _metrics_path(path) if path.is_dir() else path
     metrics = read_metrics(metrics_path)
     folder = metrics_path.parent
     base = metrics.name or folder.resolve().name
@@ -161,6 +163,17 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
         verdicts=verdicts,
         panels=panels,
         grids={name: grid for name, grid in grids.items() if grid is not None},
+    )
+
+
+def _metrics_path(folder: Path) -> Path:
+    """``metrics.json`` of a folder of results, or of the results inside the folder of a training run."""
+    own, inside = folder / METRICS_FILE, folder / DEFAULT_OUT / METRICS_FILE
+    if own.is_file() or inside.is_file():
+        return own if own.is_file() else inside
+    raise MetricsError(
+        f"{own}: not found, nor {inside}; give a folder that wsol-eval wrote, or evaluate the network first: wsol-eval "
+        f"run {folder}"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import click
 
-from pipelines.command_line import EXIT_TERMINATED
+from pipelines.command_line import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 __all__ = ["PROGRAMS", "StepFailed", "StepRunner", "command_line"]
 
@@ -30,6 +30,13 @@ PROGRAMS: Mapping[str, str] = {
 
 _SIGNAL_EXIT = 128
 """A shell's exit code of a program ended by signal n is 128 + n."""
+_STOPPED: Mapping[int, int] = {
+    EXIT_INTERRUPTED: EXIT_INTERRUPTED,
+    EXIT_TERMINATED: EXIT_TERMINATED,
+    -signal.SIGINT: EXIT_INTERRUPTED,
+    -signal.SIGTERM: EXIT_TERMINATED,
+}
+"""Exit codes of programs that were told to stop, which is no failure, and the one to end with then."""
 _STARTER = "pipelines.step_program"
 
 
@@ -99,7 +106,7 @@ class StepRunner:
         StepFailed
             It ended with an error, or was ended.
         SystemExit
-            With 143, after SIGTERM.
+            With 143, after SIGTERM; or with the code of the program, when that alone was told to stop.
         """
         # -P: a folder called "training" where the user stands must not become our package.
         command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, words)]
@@ -115,6 +122,9 @@ class StepRunner:
                 code = self._wait(self._start(command, file.fileno()))
         if self._told_to_stop:
             sys.exit(EXIT_TERMINATED)
+        if code in _STOPPED:
+            click.echo(f"{program} was told to stop; the same command goes on", err=True)
+            sys.exit(_STOPPED[code])
         if code:
             raise _failure(program, code, log=log)
 

@@ -148,7 +148,7 @@ class Trainer:
         self._epoch_sums: dict[str, float] = {}
         self._accuracy: dict[str, float] = {}
         self._epoch_open = False
-        self._images_sha256 = train_images.sha256()
+        self._images, self._images_sha256 = len(train_images), train_images.sha256()
         self._told_to_stop = ""
 
     # ---- the run
@@ -201,7 +201,8 @@ class Trainer:
         if self._is_main:
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
-                | {"configuration": self._config.as_json(), "images_sha256": self._images_sha256}
+                | {"configuration": self._config.as_json()}
+                | {"images": self._images, "images_sha256": self._images_sha256}
             )
         return summary
 

@@ -306,18 +306,18 @@ def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path
     assert evaluate(*words).exit_code == 0
     before = (out / "metrics.json").read_bytes()
     for other, named in (
-        (("--protocol", "ts-cam"), "protocols"),
-        (("--seed", 3), "bootstrap"),
-        (("--limit", 2), "data"),
-        (("--boxes", "first"), "boxes"),
+        (("--protocol", "ts-cam"), 'protocols: ["cam"] there, ["cam", "ts-cam"] now'),
+        (("--seed", 3), "bootstrap.seed: 0 there, 3 now"),
+        (("--limit", 2), "data.images: 4 there, 2 now"),
+        (("--boxes", "first"), 'boxes: "all" there, "first" now'),
     ):
         result = evaluate(*words, *other)
         assert result.exit_code == 1
-        expected = f"wsol-eval: error: {out}/metrics.json: results of another evaluation, which differs in "
+        expected = f"wsol-eval: error: {out}/metrics.json: results of another evaluation ("
         (last,) = (line for line in result.output.splitlines() if line.startswith(expected))
-        assert named in last and last.endswith("; use another --out")
+        assert named in last and last.endswith("); use another --out")
     result = evaluate("baseline", "--data", listed, "--out", out)
-    assert result.exit_code == 1 and "differs in kind" in result.output
+    assert result.exit_code == 1 and '(kind: "maps" there, "baseline" now)' in result.output
     assert (out / "metrics.json").read_bytes() == before
 
 

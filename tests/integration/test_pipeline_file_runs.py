@@ -83,14 +83,29 @@ def test_finished_stages_are_kept(finished: tuple[Path, str]) -> None:
     folder = file.parent / "results"
 
     def states() -> dict[Path, tuple[int, int]]:
-        # Logs and the report are written each time.
-        made = (path for path in folder.rglob("*") if path.is_file() and "logs" not in path.parts)
-        return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in made if p.name != "report.html"}
+        return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
     before, bytes_before = states(), results(file)
     text = finish(file)
-    assert states() == before and results(file) == bytes_before
+    assert states() == before
+    kept, _, made = text.partition("\nDone")
+    assert len(kept.splitlines()) == 6 and all(line.endswith(": finished before, kept") for line in kept.splitlines())
+    assert "report.html" in made
+
+    # Without the record every command is asked, and keeps what it finds.
+    record = folder / "finished-steps.json"
+    content = record.read_bytes()
+    record.unlink()
+    text = finish(file)
+    assert results(file) == bytes_before and "kept" not in text
     assert text.count("0 images to do") == 2 and "this run is finished" in text
+
+    # A file that is gone is made again, and what reads it is asked.
+    assert record.read_bytes() != content, "the report was written again"
+    (folder / "evaluation" / "small" / "predictions.csv").unlink()
+    text = finish(file)
+    assert text.count("finished before, kept") == 4 and "$ wsol-eval run " in text and "$ wsol-eval report" in text
+    assert results(file) == bytes_before
 
 
 @pytest.mark.parametrize(
@@ -99,7 +114,7 @@ def test_finished_stages_are_kept(finished: tuple[Path, str]) -> None:
         ("map-size = 32", "map-size = 16", "proposals", "map_size"),
         ("epochs = 1", "epochs = 2", "training", "epochs: 1 there, 2 now"),
         ("device", "limit = 3\ndevice", "training", "other training images than these 3"),
-        ('["cam"]', '["ts-cam"]', "evaluation", "differs in protocols"),
+        ('["cam"]', '["ts-cam"]', "evaluation", 'protocols: ["cam"] there, ["ts-cam"] now'),
     ],
 )
 def test_a_stage_of_other_settings_is_refused_with_what_differs(
@@ -112,6 +127,8 @@ def test_a_stage_of_other_settings_is_refused_with_what_differs(
     text = finish(changed, "--only", stage, code=1)
     assert named in text and "choose another out in the file, or remove" in text and "Traceback" not in text
     assert results(file) == before
+    # Asked again as it was made, it is finished.
+    assert "$ " not in finish(file, "--only", stage)
 
 
 @pytest.mark.parametrize(

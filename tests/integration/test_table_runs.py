@@ -107,10 +107,10 @@ def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: P
     assert result.exit_code == 0 and "3 of 3 runs are finished; 0 to do" in result.output
     assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
 
-    # Asked for with other settings it leaves the run alone, and names what differs.
+    # Asked for with other settings it runs and writes nothing, and names what differs.
     result = table(*inputs, "--epochs", 3)
     assert result.exit_code == 1
     refusal = f"{run} was made with other settings (--epochs: 2 there, 3 now); use another --out"
-    assert f"{NAME}: not run: {refusal}" in result.output
-    assert f"- {NAME}: failed: {refusal}" in (out / "table.md").read_text()
+    assert result.output == f"wsol-pipeline: error: {refusal}. Nothing was run, and the tables are as they were\n"
+    assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
     assert lines_of_logs(out) == ran

@@ -49,11 +49,11 @@ def make_plan(folder: Path, **changes: Any) -> TablePlan:
     data, maps = folder / "shapes", folder / "maps"
     training = {
         "limit": setting("--limit", None),
+        "on_missing": setting("--on-missing", "refuse", "refuse"),
         "recipe_name": setting("--recipe", "default", "default"),
         "epochs": setting("--epochs", 7),
         "map_weight": setting("--map-weight", 2.0, 1.0),
         "triplet_margin": setting("--triplet-margin", 0.5),
-        "on_missing": setting("--on-missing", "refuse", "refuse"),
         "area_weight": setting("--area-weight", 0.25, 0.0),
         "perceptual_weights": setting("--perceptual-weights", "imagenet", "imagenet"),
         "workers": setting("--workers", 3, 2),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.ablation_plan import TablePlan, TableRun
-from pipelines.ablation_runs import make_runs, refusals, show_lines
+from pipelines.ablation_runs import examine_folders, make_runs, show_lines
 from pipelines.synthetic import make_clsloc_dataset
 from tests.pipelines.table_runs import make_plan, runs_by_name, setting, write_finished
 
@@ -45,14 +45,16 @@ def test_one_that_fails_stops_no_other(plan: TablePlan, capsys: pytest.CaptureFi
     assert "2 of 3 runs are finished; 1 to do on cpu" in capsys.readouterr().out
 
 
-def test_refusals_name_the_runs(plan: TablePlan) -> None:
+def test_folders_of_other_settings_and_damaged_ones_are_told_apart(plan: TablePlan) -> None:
     runs = runs_by_name(plan)
     write_finished(runs["alexnet-gap gap seed 0"], correct=100)
     write_finished(runs["alexnet-gap gap seed 1"], correct=100)
     (runs["alexnet-gap gap seed 1"].folder / "table-run.json").write_text("{")
-    assert refusals(list(runs.values())).keys() == {"alexnet-gap gap seed 1"}
+    refused, damaged = examine_folders(list(runs.values()))
+    assert refused == {} and damaged.keys() == {"alexnet-gap gap seed 1"}
     longer = replace(plan, training={**plan.training, "epochs": setting("--epochs", 9)})
-    assert refusals(list(runs_by_name(longer).values())).keys() == {"alexnet-gap gap seed 0", "alexnet-gap gap seed 1"}
+    refused, damaged = examine_folders(list(runs_by_name(longer).values()))
+    assert refused.keys() == {"alexnet-gap gap seed 0"} and damaged.keys() == {"alexnet-gap gap seed 1"}
 
 
 def test_the_lines_show_what_is_finished_and_what_is_to_do(plan: TablePlan, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_every_localizer_under_every_protocol(plan: TablePlan, runs: dict[str, T
 def test_what_the_tables_must_not_be_read_without(plan: TablePlan, runs: dict[str, TableRun]) -> None:
     for text in (files := written(collect(plan, runs)))["table.md"], Page(files["table.html"]).all("main")[0]["text"]:
         for words in (
-            "10 images to train on, 5 images of split val asked for, 2 classes; scored 200, skipped 5",
+            "10 images to train on, 205 images of split val asked for, 2 classes; scored 200, skipped 5",
             "112 x 112 pixels (the paper: 224)",
             "recipe default: epochs 7, batches of 16, adamw at 0.001",
             "--map-weight 2.0, --triplet-margin 0.5, --area-weight 0.25",
@@ -260,6 +260,24 @@ def test_runs_of_other_settings_are_pointed_at(plan: TablePlan, runs: dict[str, 
     files = written(results)
     assert warning in files["table.md"]
     assert warning in Page(files["table.html"]).all("section")[0]["text"]
+
+
+def test_runs_that_learned_from_other_images_are_named(plan: TablePlan, runs: dict[str, TableRun]) -> None:
+    for name, (run, images) in {name: (run, 9 + (run.row == "gap")) for name, run in runs.items() if run.row}.items():
+        finished = run.folder / "finished.json"
+        content = {**json.loads(finished.read_text()), "images": 10, "images_sha256": "all"}
+        finished.write_text(json.dumps(content))
+        assert collect(plan, {name: run}).warnings == ()
+        finished.write_text(json.dumps({**content, "images": images, "images_sha256": str(images)}))
+    results = collect(plan, runs)
+    (warning,) = results.warnings
+    gap, ours = (", ".join(f"alexnet-gap {row} seed {seed}" for seed in plan.seeds) for row in plan.rows)
+    assert warning.startswith(
+        f"Not all runs learned from the same images: {gap} (10 images), against {ours} (9 images). --on-missing skip"
+    )
+    files = written(results)
+    assert warning in files["table.md"]
+    assert "10 images to train on (9 or 10 learned from), 205 images of split val" in files["table.md"]
 
 
 def test_runs_scored_on_other_images_are_pointed_at(plan: TablePlan, runs: dict[str, TableRun]) -> None:

@@ -267,6 +267,7 @@ def test_first_box_only(tmp_path: Path) -> None:
         ("export FILE", "--out"),
         ("export FILE --out model.pth", "expected a name ending in .onnx (ONNX) or .pt2 (torch.export)"),
         ("report --out page.html", "Missing argument"),
+        ("report FILE --out report.txt", "report.txt: expected a name that ends in .html or .htm"),
     ],
 )
 def test_bad_usage_is_exit_2_and_names_the_option(
@@ -291,7 +292,7 @@ def test_bad_usage_is_exit_2_and_names_the_option(
         ("run EMPTY --data DATA --device cpu", "a folder without checkpoint-<step>.pt"),
         ("predict FILE FILE --out OUT --device cpu", "anything"),
         ("export FILE --out model.onnx", "anything"),
-        ("report EMPTY --out page.html", "metrics.json"),
+        ("report EMPTY --out page.html", "/empty/evaluation/metrics.json; give a folder that wsol-eval wrote"),
     ],
 )
 def test_failed_work_is_exit_1_in_one_line(

@@ -303,10 +303,22 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
         write_report([], tmp_path / "a.html")
 
 
-def test_a_folder_without_metrics_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MetricsError, match=r"metrics\.json: not found"):
+def test_a_folder_without_metrics_is_named_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        MetricsError, match=r"metrics\.json: not found, nor .*/evaluation/metrics\.json; .*wsol-eval run "
+    ):
         write_report([tmp_path], tmp_path / "a.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_a_network_stands_for_the_evaluation_in_it(tmp_path: Path) -> None:
+    evaluation = make_run(tmp_path / "network" / "evaluation", plain("network"))
+    of_evaluation, _ = report(tmp_path, evaluation)
+    assert report(tmp_path, tmp_path / "network")[0] == of_evaluation
+    # Its own results come first.
+    (tmp_path / "network" / "metrics.json").write_text(json.dumps(plain("own")))
+    text, _ = report(tmp_path, tmp_path / "network")
+    assert "own" in text
 
 
 # --- with the evaluator's own writers

@@ -1,6 +1,7 @@
 """The folder of one evaluation: finished, stopped, gone on with, refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -255,7 +256,7 @@ def test_counting_before_all_are_there_names_the_first_that_is_missing(plan: Eva
         ({"protocols": ("cam",)}, "protocols"),
         ({"localizers": ("pseudo-map", "cam")}, "localizers"),
         ({"boxes": "first"}, "boxes"),
-        ({"seed": 1}, r"bootstrap\.seed was 0, now 1"),
+        ({"seed": 1}, r"bootstrap\.seed: 0 there, 1 now"),
         ({"source": {"maps": {"format": "other"}}}, r"maps\.format"),
         ({"kind": "run"}, "kind"),
         ({"stamp": "files of another time"}, "stamp"),
@@ -329,11 +330,11 @@ def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"protocols": ("cam",)}, "protocols"),
-        ({"localizers": ("cam",), "kind": "run"}, "kind, localizers"),
-        ({"bootstrap_samples": 21}, "bootstrap"),
-        ({"source": {}}, "maps"),
-        ({"source": {"maps": {"format": "made"}, "views": "all"}}, "views"),
+        ({"protocols": ("cam",)}, 'protocols: ["cam", "wsoleval-v1"] there, ["cam"] now'),
+        ({"localizers": ("cam",), "kind": "run"}, 'kind: "maps" there, "run" now'),
+        ({"bootstrap_samples": 21}, "bootstrap.samples: 20 there, 21 now"),
+        ({"source": {}}, 'maps: {"format": "made"} there, nothing now'),
+        ({"source": {"maps": {"format": "made"}, "views": "all"}}, 'views: nothing there, "all" now'),
     ],
     ids=str,
 )
@@ -341,7 +342,7 @@ def test_results_of_another_plan_are_refused_and_kept(
     plan: EvaluationPlan, undisturbed: Path, changes: dict[str, object], named: str
 ) -> None:
     before = results_in(undisturbed)
-    with pytest.raises(ValueError, match=rf"which differs in {named}; use another --out"):
+    with pytest.raises(ValueError, match=re.escape(f"another evaluation ({named}); use another --out")):
         finished(undisturbed, replace(plan, **changes))
     assert results_in(undisturbed) == before
 

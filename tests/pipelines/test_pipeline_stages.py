@@ -55,7 +55,8 @@ def test_the_commands_of_a_file_with_two_runs(file: Path, tmp_path: Path) -> Non
         f"wsol-eval run HERE/results/runs/gap {data} --out {results}/gap --protocol cam --flip",
         f"wsol-train {data} --maps HERE/results/maps --out HERE/results/runs/ours --resume --epochs 2",
         f"wsol-eval run HERE/results/runs/ours {data} --out {results}/ours --protocol cam --flip",
-        f"wsol-eval report {results}/gap {results}/ours {results}/maps --out HERE/results/report.html",
+        f"wsol-eval report {results}/gap {results}/ours {results}/maps --out HERE/results/report.html "
+        "--training HERE/results/runs/gap --training HERE/results/runs/ours",
     ]
 
 

@@ -76,6 +76,22 @@ def test_a_killed_program_is_told_apart(sleeper: Path, monkeypatch: pytest.Monke
         runner.run("sleeper", ["die"])
 
 
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("sys.exit(143)", 143), ("sys.exit(130)", 130), ("signal.raise_signal(signal.SIGTERM)", 143)],
+)
+def test_a_program_that_was_told_to_stop_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str, code: int
+) -> None:
+    (tmp_path / "stopped.py").write_text(f"import signal, sys\n{how}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("pipelines.steps.PROGRAMS", {"stopped": "stopped"})
+    with StepRunner() as runner, pytest.raises(SystemExit) as caught:
+        runner.run("stopped", [])
+    assert caught.value.code == code
+    assert capsys.readouterr().err == "stopped was told to stop; the same command goes on\n"
+
+
 def test_sigterm_reaches_every_program_and_ends_with_143(sleeper: Path) -> None:
     marks = [sleeper / name for name in ("first", "second", "third")]
     parent = subprocess.Popen(

@@ -1,0 +1,53 @@
+"""Turns what finished trainings say of their images into sentences about those that learned from other images."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["other_training_images", "read_finished"]
+
+_FINISHED_FILE = "finished.json"
+"""What ``wsol-train`` leaves at its end."""
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """What a finished training says of itself; empty while it is not finished, or when the file is damaged."""
+    try:
+        found = json.loads((folder / _FINISHED_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def other_training_images(finished: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence when not all runs learned from the same images, none when they did.
+
+    Parameters
+    ----------
+    finished
+        By name of a run what ``wsol-train`` left at its end: ``images_sha256``, and the number ``images`` where it is
+        known. Runs without the digest are not compared.
+
+    Examples
+    --------
+    >>> runs = {"gap": {"images": 38, "images_sha256": "a"}, "ours": {"images": 37, "images_sha256": "b"}}
+    >>> other_training_images(runs)[0].partition(":")[0]
+    'Not all runs learned from the same images'
+    >>> other_training_images({"gap": runs["gap"]})
+    []
+    """
+    by_digest: dict[str, list[str]] = {}
+    for name, one in finished.items():
+        if one.get("images_sha256"):
+            by_digest.setdefault(one["images_sha256"], []).append(name)
+    if len(by_digest) < 2:
+        return []
+    groups = []
+    for names in by_digest.values():
+        number = finished[names[0]].get("images")
+        groups.append(", ".join(names) + ("" if number is None else f" ({number} images)"))
+    return [
+        f"Not all runs learned from the same images: {', against '.join(groups)}. --on-missing skip leaves out images "
+        "without a map, --limit all but the first."
+    ]
