@@ -1,5 +1,6 @@
 """Pictures of several runs: side by side where they show the same images, below one another where they do not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,20 @@ def test_training_runs_are_drawn_between_the_tables_and_the_protocols(tmp_path: 
         "Top-1 accuracy while training",
         "Saliency of full while training",
     ]
+
+
+def test_trainings_on_other_images_are_pointed_at(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    folders = [make_log(tmp_path / "runs" / "gap"), make_log(tmp_path / "runs" / "full")]
+
+    def warnings() -> str:
+        write_report(comparable_runs(tmp_path / str(len(list(tmp_path.iterdir())))), out, training=folders)
+        return " ".join(one["text"] for one in Page(out.read_text(encoding="utf-8")).all("section"))
+
+    assert "Not all runs learned" not in warnings()
+    for folder, images in zip(folders, (38, 37), strict=True):
+        (folder / "finished.json").write_text(json.dumps({"images": images, "images_sha256": str(images)}))
+    words = "Not all runs learned from the same images: gap (38 images), against full (37 images)."
+    assert words in warnings()
+    (folders[1] / "finished.json").write_text("{")
+    assert "Not all runs learned" not in warnings()
