@@ -17,9 +17,11 @@ from pipelines.command_line import (
     ending_on_sigterm,
 )
 from pipelines.prep_options import data_option, layout_option
+from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
     from pipelines.evaluating import EvaluationChoices
+    from pipelines.map_sources import MapSource
 
 __all__ = ["main"]
 
@@ -184,11 +186,28 @@ def maps(folder: Path, **options: Any) -> None:
     if unused:
         named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
         click.echo(
-            f"wsol-eval: warning: {len(unused)} maps in {folder} belong to no image of the data set: {named}", err=True
+            f"wsol-eval: warning: {counted(len(unused), 'map')} in {folder} without an image of the data set: {named}",
+            err=True,
         )
+    _warn_of_lacking(source, choices, folder=folder)
     with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
     _echo(metrics, choices)
+
+
+def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: Path) -> None:
+    """Say before the work how many images are going to count as wrong for want of a map."""
+    ids = [image.record.image_id for image in choices.evaluation_set.images]
+    lacking = source.lacking(image.record for image in choices.evaluation_set.images)
+    there = len(ids) - len(lacking)
+    if lacking and there:
+        # As wsol-prep --limit leaves them.
+        advice = f"; --limit {there} scores those that have one" if lacking == ids[there:] else ""
+        click.echo(
+            f"wsol-eval: warning: {folder} has maps of {there} of {counted(len(ids), 'image')}; an image without one "
+            f"counts as wrong{advice}",
+            err=True,
+        )
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -237,7 +256,8 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
         devices = usable_devices(device)
     failed = predict_images(checkpoint, images, device=devices[0], say=click.echo, **options)
     if failed:
-        raise RuntimeError(f"{failed} images have no prediction; {options['out']}/predictions.json says why")
+        without = f"{counted(failed, 'image')} without a prediction"
+        raise RuntimeError(f"{without}; {options['out']}/predictions.json says why")
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -295,7 +315,7 @@ def report(
 
     text = "" if introduction is None else introduction.read_text(encoding="utf-8")
     write_report(runs, out, title=title, introduction=text, training=training)
-    click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    click.echo(f"{out}: {counted(len(runs), 'run')}")
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def test_repair_lists_the_hidden_files_that_it_leaves_and_why(maps: Path) -> Non
     }
     for name in names:
         (maps / name).touch()
-    assert "left" not in prep("verify", maps).output
+    assert "left " not in prep("verify", maps).stdout
     result = prep("verify", maps, "--repair")
     assert result.exit_code == 0 and "complete and undamaged" in result.output
     left = [line for line in result.output.splitlines() if line.startswith("left ")]
