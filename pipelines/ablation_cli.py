@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipelines.ablation_rows import ROWS
-from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
+from pipelines.command_line import CONTEXT_SETTINGS, common_options, ending_on_signals, wants_debug
 from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.prep_cli import data_option, layout_option
@@ -171,9 +171,10 @@ def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device
     else:
         for name, reason in failures.items():
             click.echo(f"{name}: not run: {reason}", err=True)
-        failures |= make_runs(
-            todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, refused=refused)
-        )
+        with ending_on_signals():
+            failures |= make_runs(
+                todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, refused=refused)
+            )
         _report(plan, runs, refused=refused)
         click.echo(f"{plan.out}: {', '.join(_table_files())}")
     if failures:

@@ -14,7 +14,7 @@ from pipelines.command_line import (
     CommandGroup,
     Progress,
     common_options,
-    ending_on_sigterm,
+    ending_on_signals,
 )
 from pipelines.prep_options import data_option, layout_option
 from pseudo_maps.wording import counted
@@ -158,7 +158,7 @@ def run(checkpoint: Path, **options: Any) -> None:
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_network(choices, network, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -190,7 +190,7 @@ def maps(folder: Path, **options: Any) -> None:
             err=True,
         )
     _warn_of_lacking(source, choices, folder=folder)
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
     _echo(metrics, choices)
 
@@ -221,7 +221,7 @@ def baseline(**options: Any) -> None:
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_baselines(choices, advance=progress.advance)
     _echo(metrics, choices)
 
