@@ -232,7 +232,7 @@ def preview(
             columns=columns,
             threshold=threshold,
         )
-        click.echo(f"{shown} images on {out}")
+        click.echo(f"{counted(shown, 'image')} on {out}")
     if html is not None:
         from pipelines.preview_page import write_preview_page
 
@@ -248,7 +248,7 @@ def preview(
             threshold=threshold,
             seed=seed,
         )
-        click.echo(f"{shown} images on {html}")
+        click.echo(f"{counted(shown, 'image')} on {html}")
 
 
 def _lines(path: Path) -> list[str]:
