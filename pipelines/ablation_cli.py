@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from pipelines.ablation_rows import ROWS
-from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
+from pipelines.command_line import CONTEXT_SETTINGS, common_options, ending_on_signals, wants_debug
 from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.prep_options import data_option, layout_option, task_count_option, task_index_option, task_share
@@ -223,9 +223,10 @@ def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device
     else:
         for name, reason in failures.items():
             click.echo(f"{name}: not run: {reason}", err=True)
-        failures |= make_runs(
-            todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, damaged=damaged)
-        )
+        with ending_on_signals():
+            failures |= make_runs(
+                todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, damaged=damaged)
+            )
         _report(plan, runs, damaged=damaged)
         click.echo(f"{plan.out}: {', '.join(_table_files())}")
     if failures:

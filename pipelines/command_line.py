@@ -25,8 +25,9 @@ __all__ = [
     "SingleCommand",
     "bar_width",
     "common_options",
-    "ending_on_sigterm",
+    "ending_on_signals",
     "opencv_clash",
+    "stopped_message",
     "wants_debug",
 ]
 
@@ -68,7 +69,7 @@ class _ClearErrors(click.Command):
             click.echo(f"{ctx.find_root().info_name}: error: {reason}", err=True)
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
-            click.echo(f"\n{ctx.find_root().info_name}: interrupted", err=True)
+            _say_stopped("SIGINT", goes_on=False)
             ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -120,22 +121,42 @@ def opencv_clash() -> str | None:
     )
 
 
-@contextlib.contextmanager
-def ending_on_sigterm(*, goes_on: bool = True) -> Iterator[None]:
-    """Let SIGTERM (SLURM, a shutdown) end the program by way of its clean-up: workers end, exit code 143.
+def stopped_message(signal_name: str, *, goes_on: bool) -> str:
+    """What every program says when a signal has ended it; ``goes_on`` as in ``ending_on_signals``."""
+    context = click.get_current_context(silent=True)
+    program = "" if context is None else f"{context.find_root().info_name}: "
+    return f"{program}stopped by {signal_name}{'; the same command goes on' if goes_on else ''}"
 
-    ``goes_on``: whether what is done so far is kept for the same command, which is said then.
+
+@contextlib.contextmanager
+def ending_on_signals(*, goes_on: bool = True) -> Iterator[None]:
+    """Let SIGTERM (SLURM, a shutdown) end the program as Ctrl-C does, by way of its clean-up, and say so.
+
+    Exit code 143 after SIGTERM, 130 after Ctrl-C.
+
+    Parameters
+    ----------
+    goes_on
+        Whether what is done so far is kept for the same command, which is said then.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        click.echo(f"stopped by SIGTERM{'; the same command goes on' if goes_on else ''}", err=True)
+        _say_stopped("SIGTERM", goes_on=goes_on)
         sys.exit(EXIT_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        _say_stopped("SIGINT", goes_on=goes_on)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _say_stopped(signal_name: str, *, goes_on: bool) -> None:
+    # After the bar, or the ^C that a terminal shows.
+    click.echo(f"\n{stopped_message(signal_name, goes_on=goes_on)}", err=True)
 
 
 def bar_width() -> dict[str, Any]:

@@ -14,12 +14,14 @@ from pipelines.command_line import (
     CommandGroup,
     Progress,
     common_options,
-    ending_on_sigterm,
+    ending_on_signals,
 )
 from pipelines.prep_options import data_option, layout_option
+from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
     from pipelines.evaluating import EvaluationChoices
+    from pipelines.map_sources import MapSource
 
 __all__ = ["main"]
 
@@ -164,7 +166,7 @@ def run(checkpoint: Path, **options: Any) -> None:
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_network(choices, network, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -192,11 +194,28 @@ def maps(folder: Path, **options: Any) -> None:
     if unused:
         named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
         click.echo(
-            f"wsol-eval: warning: {len(unused)} maps in {folder} belong to no image of the data set: {named}", err=True
+            f"wsol-eval: warning: {counted(len(unused), 'map')} in {folder} without an image of the data set: {named}",
+            err=True,
         )
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    _warn_of_lacking(source, choices, folder=folder)
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
     _echo(metrics, choices)
+
+
+def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: Path) -> None:
+    """Say before the work how many images are going to count as wrong for want of a map."""
+    ids = [image.record.image_id for image in choices.evaluation_set.images]
+    lacking = source.lacking(image.record for image in choices.evaluation_set.images)
+    there = len(ids) - len(lacking)
+    if lacking and there:
+        # As wsol-prep --limit leaves them.
+        advice = f"; --limit {there} scores those that have one" if lacking == ids[there:] else ""
+        click.echo(
+            f"wsol-eval: warning: {folder} has maps of {there} of {counted(len(ids), 'image')}; an image without one "
+            f"counts as wrong{advice}",
+            err=True,
+        )
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -210,7 +229,7 @@ def baseline(**options: Any) -> None:
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
-    with ending_on_sigterm(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_baselines(choices, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -245,7 +264,8 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
         devices = usable_devices(device)
     failed = predict_images(checkpoint, images, device=devices[0], say=click.echo, **options)
     if failed:
-        raise RuntimeError(f"{failed} images have no prediction; {options['out']}/predictions.json says why")
+        without = f"{counted(failed, 'image')} without a prediction"
+        raise RuntimeError(f"{without}; {options['out']}/predictions.json says why")
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -314,7 +334,7 @@ def report(
     except UnicodeDecodeError as error:
         raise ValueError(f"{introduction}: expected UTF-8 text: {error}") from None
     write_report(runs, out, title=title, introduction=text, training=training)
-    click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
+    click.echo(f"{out}: {counted(len(runs), 'run')}")
 
 
 @contextlib.contextmanager

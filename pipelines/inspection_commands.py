@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import click
 
 from pipelines.command_line import CONTEXT_SETTINGS, Progress, common_options
 from pipelines.prep_options import SPLIT_NAMES, data_option, layout_option
+from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
     from pseudo_maps.verify import Problem
@@ -18,6 +21,8 @@ __all__ = ["preview", "verify"]
 SUFFIX_NAMES = (".png", ".jpg", ".jpeg")
 LEFTOVERS = ("temporary", "stray")
 """Kinds of problem that are over when the file is gone."""
+SCORE_MAPS = "score_maps"
+"""Key in the configuration of maps that ``wsol-eval run`` stored."""
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -38,6 +43,7 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
     """
     from pseudo_maps.manifest import found_splits
     from pseudo_maps.repair import repair_folder
+    from pseudo_maps.stale_files import partials_of_use
     from pseudo_maps.verify import verify_folder
 
     chosen = splits or tuple(found_splits(folder))
@@ -47,8 +53,16 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
 
         datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
         expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
+    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
     with Progress(label="verify", unit="shard") as progress:
-        problems = verify_folder(folder, splits=chosen or None, expected_ids=expected, progress=progress.reach)
+        problems = verify_folder(
+            folder,
+            splits=chosen or None,
+            expected_ids=expected,
+            progress=progress.reach,
+            on_rows=lambda split, statuses: rows[split].update(statuses),
+        )
+    _echo_limits(folder, expected or {})
     for problem in problems:
         click.echo(f"{problem.kind}: {problem.path}: {problem.message}")
     removed: set[Path] = set()
@@ -59,18 +73,48 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
             click.echo(f"removed {path}")
         for path, reason in done.left:
             click.echo(f"left {path}: {reason}")
+        for path, reason in partials_of_use(folder, chosen):
+            click.echo(f"left {path}: {reason}")
     # A leftover that is gone leaves nothing to do, a shard that is gone has to be made again.
     remaining = [found for found in problems if found.kind not in LEFTOVERS or found.path not in removed]
     if not remaining:
         click.echo(f"{folder}: {', '.join(chosen)} complete and undamaged")
+        for split in chosen:
+            click.echo(_rows_line(split, rows[split]))
         return
     _echo_next(remaining, folder=folder, data=data, layout=layout, expected=expected, removed=removed)
     advice = ""
     if not repair and any(problem.judged is not None for problem in problems):
         advice = "; --repair removes what is bad, then run wsol-prep proposals again"
     elif removed:
-        advice = f"; removed {len(removed)} {'file' if len(removed) == 1 else 'files'}"
-    raise RuntimeError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {folder}{advice}")
+        advice = f"; removed {counted(len(removed), 'file')}"
+    raise RuntimeError(f"{counted(len(problems), 'problem')} in {folder}{advice}")
+
+
+def _echo_limits(folder: Path, expected: Mapping[str, Sequence[str]]) -> None:
+    """Say which splits hold the first images of the data alone."""
+    from pseudo_maps.manifest import ManifestError, read_manifest
+
+    for split, image_ids in expected.items():
+        try:
+            manifest = read_manifest(folder, split)
+        except (OSError, ManifestError):
+            # Verification says so.
+            continue
+        if manifest.images < len(image_ids) and manifest.is_of_first(image_ids):
+            first = "the first image" if manifest.images == 1 else f"the first {manifest.images} images"
+            click.echo(f"note: {split}: {first} of {len(image_ids)}, as --limit {manifest.images} makes them")
+
+
+def _rows_line(split: str, statuses: Mapping[str, int]) -> str:
+    """How many images there are, and how many have no map for which reason."""
+    from pseudo_maps.shards import STATUS_OK
+
+    ok, total = statuses.get(STATUS_OK, 0), sum(statuses.values())
+    parts = [f"{ok} {STATUS_OK}"]
+    parts += [f"{count} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK]
+    advice = "" if ok == total else "; for those that failed mend the files, then proposals --retry-failed"
+    return f"{split}: {counted(total, 'image')}, {', '.join(parts)}{advice}"
 
 
 def _echo_next(
@@ -97,6 +141,11 @@ def _echo_next(
     for split in sorted(wanted - unclear - {""}):
         images = None if expected is None else len(expected[split])
         manifest = read_manifest(folder, split)
+        if SCORE_MAPS in manifest.configuration:
+            click.echo(
+                f"next: for {split} the wsol-eval run with --save-maps that made the maps, which makes them again"
+            )
+            continue
         line, note = rerun_command(manifest, out=folder, data=data, layout=layout, images=images)
         click.echo(f"next: {line}" + (f"  ({note})" if note else ""))
 
@@ -189,7 +238,7 @@ def preview(
             columns=columns,
             threshold=threshold,
         )
-        click.echo(f"{shown} images on {out}")
+        click.echo(f"{counted(shown, 'image')} on {out}")
     if html is not None:
         from pipelines.preview_page import write_preview_page
 
@@ -205,7 +254,7 @@ def preview(
             threshold=threshold,
             seed=seed,
         )
-        click.echo(f"{shown} images on {html}")
+        click.echo(f"{counted(shown, 'image')} on {html}")
 
 
 def _lines(path: Path) -> list[str]:

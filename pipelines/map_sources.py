@@ -35,6 +35,9 @@ class MapSource(Protocol):
     def unused(self, records: Iterable[ImageRecord]) -> list[str]:
         """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
 
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images of ``records`` that no map belongs to, in their order."""
+
     def config(self) -> dict[str, Any]:
         """What decides the maps, for metrics.json."""
 
@@ -97,6 +100,10 @@ class ShardMaps:
         """Image ids of the shards that are not among the records."""
         known = {record.image_id for record in records}
         return [image_id for image_id in self._index if image_id not in known]
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Image ids that are in no shard."""
+        return self._index.missing(record.image_id for record in records)
 
     def config(self) -> dict[str, Any]:
         """Configuration stored in the shards and a digest of their checksum files."""
@@ -165,6 +172,10 @@ class NpyMaps:
                         "image ids, with their folders"
                     )
         return [name for path, name in self._names.items() if path not in taken]
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images that no file is named by."""
+        return [record.image_id for record in records if not self._files_of(record)]
 
     def config(self) -> dict[str, Any]:
         """The number of files."""

@@ -140,7 +140,9 @@ def _shards(folder: Path, split: str) -> list[tuple[int, Path]]:
         raise ShardError(f"{folder}: no shard of the split {split!r}")
     counts = sorted({count for _, count in found})
     if len(counts) > 1:
-        raise ShardError(f"{folder}: shards of {split} are numbered of {counts}; run verify on the folder")
+        raise ShardError(
+            f"{folder}: shards of {split} are numbered of {counts}; wsol-prep verify tells which are wrong"
+        )
     return [(index, path) for (index, _), path in found.items()]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipelines.ablation_cli import table
-from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options, wants_debug
+from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options, ending_on_signals, wants_debug
 
 __all__ = ["main"]
 
@@ -38,7 +38,8 @@ def demo(out: Path, jobs: int) -> None:
     """
     from pipelines.demo import run_demo
 
-    run_demo(out, jobs=jobs, debug=wants_debug())
+    with ending_on_signals():
+        run_demo(out, jobs=jobs, debug=wants_debug())
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -65,7 +66,8 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
         for step in steps:
             click.echo(step.line)
         return
-    run_steps(steps, file=file, out=pipeline.out, data=data_identity(train, val), debug=wants_debug())
+    with ending_on_signals():
+        run_steps(steps, file=file, out=pipeline.out, data=data_identity(train, val), debug=wants_debug())
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)

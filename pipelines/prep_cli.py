@@ -12,7 +12,7 @@ from pipelines.command_line import (
     CommandGroup,
     Progress,
     common_options,
-    ending_on_sigterm,
+    ending_on_signals,
     opencv_clash,
 )
 from pipelines.inspection_commands import preview, verify
@@ -24,6 +24,7 @@ from pipelines.prep_options import (
     task_index_option,
     task_share,
 )
+from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, Summary
@@ -176,8 +177,8 @@ def proposals(
     if dry_run:
         return
     if plan.to_do:
-        warm_up(config, boundary_model=run.boundary_model)
-    with ending_on_sigterm(), Progress(plan.images_to_do, label=split) as progress:
+        warm_up(config, boundary_model=run.boundary_model, on_compile=_say_compiling)
+    with ending_on_signals(), Progress(plan.images_to_do, label=split) as progress:
 
         def on_images(done: int, failed: int) -> None:
             progress.advance(done, failed=failed)
@@ -186,9 +187,13 @@ def proposals(
     _echo_summary(summary, out=out)
     if summary.failed > max_failed:
         raise RuntimeError(
-            f"{summary.failed} images failed, more than --max-failed {max_failed} allows; their maps are zero and "
-            f"their status says why; details in {summary.log_path or out / LOG_FOLDER}"
+            f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed} allows; the map of a "
+            f"failed image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
         )
+
+
+def _say_compiling() -> None:
+    click.echo("wsol-prep: compiling, once for this installation, about half a minute", err=True)
 
 
 def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
@@ -233,8 +238,9 @@ def _echo_plan(plan: Plan, *, config: MapConfig, run_share: tuple[int, int], lay
     manifest = plan.manifest
     share = "" if run_share == (0, 1) else f", task {run_share[0]} of {run_share[1]} has {len(plan.shards)}"
     click.echo(
-        f"{plan.split} ({layout}): {manifest.images} images in {manifest.shards} shards of {manifest.shard_size}"
-        f"{share}; {len(plan.shards) - len(plan.to_do)} shards are finished, {plan.images_to_do} images to do",
+        f"{plan.split} ({layout}): {counted(manifest.images, 'image')}, up to {manifest.shard_size} a shard: "
+        f"{counted(manifest.shards, 'shard')}{share}; {len(plan.shards) - len(plan.to_do)} finished, "
+        f"{counted(plan.images_to_do, 'image')} to do",
         err=True,
     )
     settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
@@ -246,9 +252,11 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
     failures = ", ".join(f"{count} {name}" for name, count in sorted(summary.counts.items()) if name != "ok")
     click.echo(f"maps:     {summary.counts['ok']} ok of {total} in {out}")
     click.echo(f"failed:   {summary.failed}" + (f" ({failures})" if failures else ""))
-    if summary.images_made:
+    if summary.images_made or summary.images_resumed:
         rate = summary.images_made / max(summary.elapsed_s, 1e-9)
-        click.echo(f"this run: {summary.images_made} images in {summary.elapsed_s:.1f} s, {rate:.1f} images/s")
+        resumed = f"; {summary.images_resumed} from earlier or other runs" if summary.images_resumed else ""
+        made = counted(summary.images_made, "image")
+        click.echo(f"this run: {made} in {summary.elapsed_s:.1f} s, {rate:.1f} images/s{resumed}")
     click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
 
 

@@ -33,7 +33,8 @@ def rerun_command(
     data, layout
         Data root, ``DATA`` when it is not known, and its layout.
     images
-        Number of images of the data where it is known: a manifest with fewer was made with ``--limit``.
+        Number of images of the data where it is known: a manifest with fewer was made with ``--limit``. Where it is
+        not, ``--limit`` is always among the words, because it changes nothing when it is the number of all images.
 
     Returns
     -------
@@ -48,7 +49,7 @@ def rerun_command(
         words += ["--layout", layout]
     if manifest.shard_size != default_shard_size(manifest.images):
         words += ["--shard-size", manifest.shard_size]
-    if images is not None and images > manifest.images:
+    if images is None or images > manifest.images:
         words += ["--limit", manifest.images]
     settings = _settings(manifest.configuration)
     notes = []

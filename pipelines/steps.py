@@ -17,7 +17,7 @@ from typing import Self
 
 import click
 
-from pipelines.command_line import EXIT_INTERRUPTED, EXIT_TERMINATED
+from pipelines.command_line import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
 
 __all__ = ["PROGRAMS", "StepFailed", "StepRunner", "command_line"]
 
@@ -154,7 +154,8 @@ class StepRunner:
             self._told_to_stop = True
             for process in self._running:
                 process.terminate()
-        click.echo("told to stop: waiting for what runs to end; the same command goes on", err=True)
+        waiting = ", as soon as what runs has ended" if self._running else ""
+        click.echo(f"{stopped_message('SIGTERM', goes_on=True)}{waiting}", err=True)
         if not self._running:
             sys.exit(EXIT_TERMINATED)
 

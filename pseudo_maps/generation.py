@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pseudo_maps import __version__
+from pseudo_maps._kernels import telling_of_compilation
 from pseudo_maps._shard_layout import PROVENANCE_KEYS, host_name
 from pseudo_maps.engines import run_tasks
 from pseudo_maps.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
@@ -106,6 +108,8 @@ class Summary:
     """Images of this task's shards for each status, earlier runs included."""
     images_made: int = 0
     """Images that this run worked on."""
+    images_resumed: int = 0
+    """Images of the shards to do that were there already: in journals, or in a shard that another run committed."""
     elapsed_s: float = 0.0
     """Seconds that this run worked."""
     size_bytes: int = 0
@@ -181,16 +185,24 @@ def _report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
     return committed_report(path, expected={key: getattr(manifest, key) for key in PROVENANCE_KEYS})
 
 
-def warm_up(config: MapConfig, *, boundary_model: str | None = None) -> float:
+def warm_up(
+    config: MapConfig, *, boundary_model: str | None = None, on_compile: Callable[[], None] | None = None
+) -> float:
     """Compile the kernels into numba's cache, so that workers load them; seconds it took.
 
-    The first call on a machine takes about 20 s, later ones a few tenths of a second. A missing package or an
+    The first call of an installation takes 20 s or more, later ones a few tenths of a second. A missing package or an
     unreadable boundary model shows here, before any worker starts.
+
+    Parameters
+    ----------
+    on_compile
+        Called once, before the first kernel is compiled; not at all when all are in the cache.
     """
     start = time.perf_counter()
     # Not square and not uniform, so that no branch is left out.
     picture = np.random.default_rng(0).integers(0, 256, size=(48, 64, 3), dtype=np.uint8)
-    saliency_map(picture, config=config, boundary_model=boundary_model)
+    with nullcontext() if on_compile is None else telling_of_compilation(on_compile):
+        saliency_map(picture, config=config, boundary_model=boundary_model)
     return time.perf_counter() - start
 
 
@@ -282,7 +294,8 @@ def _take(report: ShardReport, *, summary: Summary, log: "_RunLog") -> None:
     for image_id, status, message in report.failures:
         log.write(event="failed-image", image_id=image_id, status=status, message=message)
     summary.add(report)
-    summary.images_made += sum(report.counts.values())
+    summary.images_made += report.made
+    summary.images_resumed += sum(report.counts.values()) - report.made
 
 
 class _RunLog:

@@ -1,6 +1,7 @@
 """A folder of shards to a lookup from image id to map, small enough for every worker of a data loader."""
 
 import os
+import shlex
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from pseudo_maps._shard_read import (
     scale_map,
 )
 from pseudo_maps.manifest import Manifest, manifest_path, read_manifest
+from pseudo_maps.wording import counted
 
 __all__ = ["MapIndex"]
 
@@ -94,8 +96,8 @@ class MapIndex:
         self._read_tables(manifest)
         if manifest is not None and not allow_incomplete and len(self) != manifest.images:
             raise ShardError(
-                f"{self._folder}: the shards of {split} hold {len(self)} rows, the manifest states "
-                f"{manifest.images}; run verify on the folder"
+                f"{self._folder}: the shards of {split} hold {counted(len(self), 'row')}, the manifest states "
+                f"{manifest.images}; `{_verify_line(self._folder)}` tells which are wrong"
             )
         self._files = _OpenShards(self._paths, limit=max_open_files)
 
@@ -299,7 +301,7 @@ def _complete_shards(folder: Path, split: str, manifest: Manifest | None, *, all
     if manifest is not None and counts != [manifest.shards]:
         raise ShardError(
             f"{folder}: shards of {split} are numbered of {counts}, the manifest states {manifest.shards}; "
-            "run verify on the folder"
+            f"`{_verify_line(folder)}` tells which are wrong"
         )
     if len(counts) > 1:
         raise ShardError(f"{folder}: shards of {split} are numbered of {counts}: expected those of one run only")
@@ -308,7 +310,11 @@ def _complete_shards(folder: Path, split: str, manifest: Manifest | None, *, all
     if missing and not allow_incomplete:
         named = ", ".join(missing[:_NAMED_AT_MOST]) + (", ..." if len(missing) > _NAMED_AT_MOST else "")
         raise ShardError(
-            f"{folder}: {len(missing)} of {count} shards of {split} are missing: {named}; make them, or "
-            "allow an incomplete folder"
+            f"{folder}: {len(missing)} of {counted(count, 'shard')} of {split} missing: {named}; "
+            f"`{_verify_line(folder)} --data DATA` prints the command that makes them"
         )
     return list(found.values())
+
+
+def _verify_line(folder: Path) -> str:
+    return shlex.join(["wsol-prep", "verify", str(folder)])

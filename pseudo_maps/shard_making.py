@@ -18,7 +18,7 @@ from pseudo_maps.manifest import ManifestMismatch
 from pseudo_maps.outcomes import row_of
 from pseudo_maps.progress_files import ShardProgress
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shard_journal import ShardJournal, shard_digest
+from pseudo_maps.shard_journal import JournalState, ShardJournal, shard_digest
 from pseudo_maps.shards import STATUS_OK, ShardReader, ShardWriter, compress_map, make_provenance
 from pseudo_maps.supervision import (
     CHILD_MODULE,
@@ -66,6 +66,8 @@ class ShardReport:
     """Number of images for each status."""
     failures: tuple[tuple[str, str, str], ...] = ()
     """(image id, status, message) of every image without a map."""
+    made: int = 0
+    """Images that this try made; the others were finished before."""
     size_bytes: int = 0
     """Size of the file."""
     error: str = ""
@@ -103,26 +105,28 @@ def _make_shard(task: ShardTask) -> ShardReport:
         by_name=task.configuration["by_name"],
     )
     journal = ShardJournal(task.path, digest=shard_digest(task.records, provenance=provenance))
-    with writer, journal, closing(_outcomes(task, journal)) as outcomes:
-        for image in outcomes:
-            writer.write_chunk(image.index, image.chunk, image.row)
-            counts[image.row.status] += 1
-            if image.message:
-                failures.append((image.index, (image.row.status, image.message)))
-            progress.add(failed=image.row.status != STATUS_OK)
+    with writer, journal:
+        state = journal.read(retry_failed=task.replace)
+        with closing(_outcomes(task, journal, state)) as outcomes:
+            for image in outcomes:
+                writer.write_chunk(image.index, image.chunk, image.row)
+                counts[image.row.status] += 1
+                if image.message:
+                    failures.append((image.index, (image.row.status, image.message)))
+                progress.add(failed=image.row.status != STATUS_OK)
         writer.commit()
         journal.remove_all()
     return ShardReport(
         name=task.path.name,
         counts=counts,
         failures=tuple((task.records[index].image_id, *why) for index, why in sorted(failures)),
+        made=len(task.records) - len(state.finished),
         size_bytes=task.path.stat().st_size,
     )
 
 
-def _outcomes(task: ShardTask, journal: ShardJournal) -> Generator[MadeImage]:
+def _outcomes(task: ShardTask, journal: ShardJournal, state: JournalState) -> Generator[MadeImage]:
     """Every image of the shard once, each in the journal before it is given out."""
-    state = journal.read(retry_failed=task.replace)
     yield from state.finished.values()
     untried = [
         (index, record)

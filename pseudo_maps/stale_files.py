@@ -3,12 +3,21 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pseudo_maps._shard_layout import host_name, parse_temporary_name
+from pseudo_maps._shard_layout import host_name, parse_shard_name, parse_temporary_name
 
-__all__ = ["PartialFile", "is_abandoned", "is_running", "parse_partial_name", "remove_stale_temporaries"]
+__all__ = [
+    "PartialFile",
+    "is_abandoned",
+    "is_made_for",
+    "is_running",
+    "parse_partial_name",
+    "partials_of_use",
+    "remove_stale_temporaries",
+]
 
 QUIET_S = 3600.0
 """A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
@@ -97,6 +106,49 @@ def is_abandoned(path: Path) -> bool:
         return True
     started_s = _start_of_process(partial.process)
     return started_s is not None and written_s + _CLOCK_TOLERANCE_S < started_s
+
+
+def is_made_for(partial: PartialFile, split: str) -> bool:
+    """Whether the file in the making is the manifest, a shard or a checksum of ``split``."""
+    if partial.target == f"{split}.manifest.json":
+        return True
+    try:
+        return parse_shard_name(partial.target.removesuffix(".sha256"))[0] == split
+    except ValueError:
+        return False
+
+
+def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> list[tuple[Path, str]]:
+    """Temporary files and journals that are no problem, by name, each with the reason why it stays.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shards.
+    splits
+        Splits whose files are looked at.
+    """
+    root = Path(folder)
+    names = sorted(os.listdir(root))
+    present = set(names)
+    found = []
+    for name in names:
+        path, partial = root / name, parse_partial_name(name)
+        if partial is None or not any(is_made_for(partial, split) for split in splits):
+            continue
+        if partial.is_journal and partial.target not in present:
+            reason = "the next run takes finished images from it"
+        elif is_abandoned(path):
+            continue
+        elif partial.host == host_name():
+            reason = f"process {partial.process}, which makes {partial.target}, is running"
+        else:
+            reason = (
+                f"{partial.host} may still be making {partial.target}, which nothing tells from here; verify again "
+                f"{QUIET_S / 3600:g} h after its last change"
+            )
+        found.append((path, reason))
+    return found
 
 
 def is_running(process: int) -> bool:

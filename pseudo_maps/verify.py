@@ -6,6 +6,7 @@ the table only, and a damaged file is not to be handed to HDF5 at all.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,8 @@ from pseudo_maps.manifest import (
     read_manifest,
 )
 from pseudo_maps.shards import ShardReader, file_sha256
-from pseudo_maps.stale_files import is_abandoned, parse_partial_name
+from pseudo_maps.stale_files import is_abandoned, is_made_for, parse_partial_name
+from pseudo_maps.wording import counted
 
 __all__ = ["FileState", "Problem", "file_state", "verify_folder"]
 
@@ -86,6 +88,7 @@ def verify_folder(
     splits: Sequence[str] | None = None,
     expected_ids: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_rows: Callable[[str, Mapping[str, int]], None] | None = None,
 ) -> list[Problem]:
     """Read every shard whole and compare it with its checksum, itself, the manifest and the data.
 
@@ -96,9 +99,12 @@ def verify_folder(
     splits
         Splits to look at; all that have a shard or a manifest there, or are in ``expected_ids``, by default.
     expected_ids
-        Image ids of the data by split, in the order in which they were given to the shards.
+        Image ids of the data by split, in the order in which they were given to the shards. A folder whose manifest
+        states the first ones alone, as ``--limit`` takes them, has to have those.
     progress
         Called with (shards done, shards in all) after every shard.
+    on_rows
+        Called with the split and the number of rows by status of every shard that could be read.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def verify_folder(
     done = 0
     problems: list[Problem] = []
     for split in chosen:
-        checker = _SplitChecker(root, split, expected_ids=expected.get(split))
+        checker = _SplitChecker(root, split, expected_ids=expected.get(split), on_rows=on_rows)
         for (index, count), path in shards[split].items():
             checker.check_shard(path, index=index, count=count)
             done += 1
@@ -144,10 +150,17 @@ def verify_folder(
 class _SplitChecker:
     """Collects the problems of one split."""
 
-    def __init__(self, folder: Path, split: str, *, expected_ids: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        *,
+        expected_ids: Sequence[str] | None,
+        on_rows: Callable[[str, Mapping[str, int]], None] | None,
+    ) -> None:
         self._folder = folder
         self._split = split
-        self._expected_ids = expected_ids
+        self._on_rows = on_rows
         self._problems: list[Problem] = []
         self._doubted: list[Problem] = []
         self._in_order = 0
@@ -157,11 +170,12 @@ class _SplitChecker:
         self._manifest_path = manifest_path(folder, split)
         self._manifest = self._read_manifest()
         self._data_agree = (
-            expected_ids is not None
-            and self._manifest is not None
-            and self._manifest.images == len(expected_ids)
-            and self._manifest.ids_sha256 == ids_digest(expected_ids)
+            expected_ids is not None and self._manifest is not None and self._manifest.is_of_first(expected_ids)
         )
+        if expected_ids is not None and self._manifest is not None and self._data_agree:
+            # A folder made with --limit is complete with those.
+            expected_ids = expected_ids[: self._manifest.images]
+        self._expected_ids = expected_ids
 
     def _read_manifest(self) -> Manifest | None:
         path = self._manifest_path
@@ -202,7 +216,8 @@ class _SplitChecker:
         self._state = file_state(path)
         before = len(self._problems)
         if manifest is not None and count != manifest.shards:
-            self._doubt(path, "stray", f"is numbered of {count}, the manifest states {manifest.shards} shards")
+            stated = counted(manifest.shards, "shard")
+            self._doubt(path, "stray", f"is numbered of {count}, the manifest states {stated}")
             return
         try:
             self._compare_checksum(path)
@@ -223,7 +238,7 @@ class _SplitChecker:
             self._in_order += len(self._problems) == before
             return
         if len(ids) != manifest.shard_rows(index):
-            message = f"has {len(ids)} rows, expected {manifest.shard_rows(index)} by the manifest"
+            message = f"has {counted(len(ids), 'row')}, expected {manifest.shard_rows(index)} by the manifest"
             self._doubt(path, "rows", message)
             return
         start = index * manifest.shard_size
@@ -258,6 +273,8 @@ class _SplitChecker:
             lines = differences({key: reader.provenance.get(key) for key in stated}, stated)
             if lines:
                 self._doubt(path, "configuration", "differs from the manifest: " + "; ".join(lines))
+        if self._on_rows is not None:
+            self._on_rows(self._split, Counter(row.status for row in reader.rows))
         table: list[str] = []
         maps: list[str] = []
         for row_index, (number, row) in enumerate(zip(reader.table["row"].tolist(), reader.rows, strict=True)):
@@ -279,7 +296,7 @@ class _SplitChecker:
                 maps.append(f"row {row_index} ({row.image_id}): {contradiction}")
         for kind, lines in (("table", table), ("map", maps)):
             if lines:
-                more = f" (and {len(lines) - 1} rows more)" if len(lines) > 1 else ""
+                more = f" (and {counted(len(lines) - 1, 'row')} more)" if len(lines) > 1 else ""
                 self._add(path, kind, lines[0] + more, bad=True)
         return [row.image_id for row in reader.rows]
 
@@ -335,14 +352,14 @@ class _SplitChecker:
             return ""
         start = index * self._manifest.shard_size
         ids = self._expected_ids[start : start + self._manifest.shard_rows(index)]
-        return f" of {len(ids)} images, {ids[0]!r} to {ids[-1]!r},"
+        return f" of {counted(len(ids), 'image')}, {ids[0]!r} to {ids[-1]!r},"
 
     def _compare_data(self, expected_ids: Sequence[str], *, complete: bool) -> None:
         """Say how the images of the shards differ from those of the data, naming some."""
         wanted = set(expected_ids)
         lacking = [image_id for image_id in expected_ids if image_id not in self._row_of_id]
         foreign = [image_id for image_id in self._row_of_id if image_id not in wanted]
-        stated = "is missing" if self._manifest is None else f"states {self._manifest.images} images"
+        stated = "is missing" if self._manifest is None else f"states {counted(self._manifest.images, 'image')}"
         parts = [f"{stated}, the data have {len(expected_ids)}, the shards that can be read {len(self._row_of_id)}"]
         if lacking:
             parts.append(f"{len(lacking)} of the data are in no shard: {_some(lacking)}")
@@ -352,7 +369,7 @@ class _SplitChecker:
             parts.append("they are the same in another order")
         cure = "" if complete else "; make the missing shards first"
         if complete and lacking and not foreign and list(self._row_of_id) == list(expected_ids[: len(self._row_of_id)]):
-            cure = "; as --limit leaves them: make the others into another folder"
+            cure = f"; they are the first ones: give --limit {len(self._row_of_id)} when the manifest is made again"
         elif complete:
             cure = "; make maps of these data into another folder, or verify with the data they were made of"
         self._add(self._manifest_path, "data", "; ".join(parts) + cure)
@@ -379,10 +396,8 @@ def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
         partial = parse_partial_name(name)
         shard = name.removesuffix(".sha256")
         if partial is not None:
-            target = partial.target
-            own = target == f"{split}.manifest.json" or _split_of_shard(target.removesuffix(".sha256")) == split
-            useful = partial.is_journal and target not in present
-            if own and not useful and is_abandoned(path):
+            useful = partial.is_journal and partial.target not in present
+            if is_made_for(partial, split) and not useful and is_abandoned(path):
                 message = f"was left by process {partial.process} on {partial.host} and is of no use"
                 problems.append(
                     Problem(path=path, kind="temporary", message=message, split=split, judged=file_state(path))

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.integration.eval_command import bump, evaluate, evaluated, make_listed_data, metrics_of, result_of
-from tests.integration.prep_command import damage, propose, val_id
+from tests.integration.prep_command import damage, prep, propose, val_id
 from tests.pseudo_maps.shard_making import flip_byte
 
 BOX = (10.0, 5.0, 29.0, 14.0)
@@ -165,7 +167,7 @@ def test_maps_of_none_of_the_images_are_all_wrong(listed: Path, tmp_path: Path) 
     )
     result = evaluate(*words)
     assert result.exit_code == 0
-    assert f"wsol-eval: warning: 1 maps in {tmp_path / 'maps'} belong to no image of the data set: " in result.output
+    assert f"wsol-eval: warning: 1 map in {tmp_path / 'maps'} without an image of the data set: " in result.output
     metrics = metrics_of(tmp_path / "out")
     assert metrics["counts"]["failed"] == {"no map": 4}
     assert result_of(metrics, "pseudo-map", "wsoleval-v2")["max_box_acc"]["0.5"]["rate"] == 0
@@ -221,6 +223,31 @@ def test_shards_of_fewer_images_leave_the_others_without_map(data: Path, tmp_pat
     assert propose(data, tmp_path / "maps", "--limit", 4).exit_code == 0
     metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
     assert (metrics["counts"]["asked"], metrics["counts"]["failed"]) == (10, {"no map": 6})
+
+
+def test_maps_of_the_first_images_are_told_with_the_limit_that_scores_those(data: Path, tmp_path: Path) -> None:
+    assert propose(data, tmp_path / "maps", "--limit", 4).exit_code == 0
+    words = ("maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
+    told = f"wsol-eval: warning: {tmp_path / 'maps'} has maps of 4 of 10 images; an image without one counts as wrong"
+    assert f"{told}; --limit 4 scores those that have one\n" in evaluate(*words).stderr
+    assert "has maps of" not in evaluate(*words, "--limit", 4).stderr
+
+
+def test_maps_of_some_other_images_are_told_without_a_limit(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    for number in (1, 3):
+        np.save(tmp_path / "maps" / f"{val_id(number)}.npy", bump())
+    done = evaluate("maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
+    assert "has maps of 2 of 10 images; an image without one counts as wrong\n" in done.stderr
+
+
+def test_a_missing_shard_is_told_with_the_command_that_tells_how_to_make_it(data: Path, maps: Path) -> None:
+    (maps / "val-00001-of-00004.h5").unlink()
+    done = evaluate("maps", maps, "--data", data, *QUIET)
+    assert done.exit_code == 1 and "1 of 4 shards of val missing: val-00001-of-00004.h5; " in done.stderr
+    line = re.search("`wsol-prep (verify .*) --data DATA` prints the command that makes them", done.stderr)
+    assert line is not None
+    assert "next: wsol-prep proposals " in prep(*shlex.split(line[1]), "--data", data).stdout
 
 
 @pytest.mark.parametrize(

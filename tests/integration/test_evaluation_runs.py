@@ -335,7 +335,7 @@ def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path
     result = evaluate("predict", network, folder, *words, "--localizer", "cam*saliency")
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert (
-        f"wsol-eval: error: 1 images have no prediction; {tmp_path / 'out'}/predictions.json says why" in result.output
+        f"wsol-eval: error: 1 image without a prediction; {tmp_path / 'out'}/predictions.json says why" in result.output
     )
     content = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert ["error" in entry for entry in content["images"]] == [True, False, False]

@@ -149,7 +149,7 @@ def test_mended_images_are_made_by_retry_failed(
     assert result.exit_code == 1 and states(out) == before
     result = propose(odd_data, out, "--shard-size", "4", "--retry-failed")
     assert result.exit_code == 0, result.output
-    assert "1 shards are finished, 8 images to do" in result.output and "10 ok of 10" in result.output
+    assert "1 finished, 8 images to do" in result.output and "10 ok of 10" in result.output
     assert files(out) == files(odd_maps)
     assert states(out)["val-00002-of-00003.h5"] == before["val-00002-of-00003.h5"]
 

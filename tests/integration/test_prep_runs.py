@@ -9,10 +9,25 @@ import h5py
 import numpy as np
 import pytest
 
-from pseudo_maps.shards import MapIndex
-from tests.integration.prep_command import PROGRAM, QUICK, REPOSITORY, files, prep, propose, states, val_id
+from pipelines.datasets import open_dataset
+from pseudo_maps.manifest import read_manifest
+from pseudo_maps.shard_journal import ShardJournal, shard_digest
+from pseudo_maps.shards import MapIndex, ShardReader, compress_map, make_provenance
+from pseudo_maps.supervision import MadeImage
+from tests.integration.prep_command import (
+    PROGRAM,
+    QUICK,
+    REPOSITORY,
+    files,
+    prep,
+    propose,
+    states,
+    subprocess_run,
+    val_id,
+)
 
 
+@pytest.mark.usefixtures("made")  # the kernels are compiled then, which would be said
 def test_a_run_says_what_it_does_and_what_it_did(data: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
@@ -34,7 +49,7 @@ def test_a_run_says_what_it_does_and_what_it_did(data: Path, tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     first, second, progress = done.stderr.splitlines()
-    assert first == "train (clsloc): 4 images in 1 shards of 16; 0 shards are finished, 4 images to do"
+    assert first == "train (clsloc): 4 images, up to 16 a shard: 1 shard; 0 finished, 4 images to do"
     assert second.startswith("geodesic: boundaries directed-sobel, superpixels 1000") and "maps 32px" in second
     assert progress.startswith("train: 4/4 images")
     out = done.stdout.splitlines()
@@ -47,7 +62,7 @@ def test_running_again_keeps_every_shard(data: Path, maps: Path) -> None:
     before, content = states(maps), files(maps)
     result = propose(data, maps, "--shard-size", "3")
     assert result.exit_code == 0
-    assert "4 shards are finished, 0 images to do" in result.output and "10 ok of 10" in result.output
+    assert "4 finished, 0 images to do" in result.output and "10 ok of 10" in result.output
     assert "this run" not in result.output
     assert states(maps) == before and files(maps) == content
 
@@ -57,7 +72,7 @@ def test_a_lost_shard_comes_back_with_the_same_bytes(data: Path, maps: Path) -> 
     (maps / "val-00002-of-00004.h5").unlink()
     result = propose(data, maps, "--shard-size", "3", "--jobs", "1")
     assert result.exit_code == 0
-    assert "3 shards are finished, 3 images to do" in result.output and "this run: 3 images" in result.output
+    assert "3 finished, 3 images to do" in result.output and "this run: 3 images" in result.output
     assert files(maps) == content
     changed = {name for name, state in states(maps).items() if state != before[name]}
     assert changed == {"val-00002-of-00004.h5", "val-00002-of-00004.h5.sha256"}
@@ -70,7 +85,7 @@ def test_a_lost_shard_comes_back_with_the_same_bytes(data: Path, maps: Path) -> 
         (["--shard-size", "3", "--map-size", "16"], ["configuration.map_size"]),
         (["--shard-size", "3", "--preset", "b2200"], ["levels", "max_iou", "seeds"]),
         (["--shard-size", "3", "--no-by-name"], ["configuration.by_name"]),
-        (["--shard-size", "3", "--limit", "9"], ["images", "ids_sha256"]),
+        (["--shard-size", "3", "--limit", "9"], ["images"]),
         (["--shard-size", "3", "--method", "selective-search"], ["configuration.method"]),
     ],
     ids=lambda value: " ".join(value),
@@ -90,6 +105,39 @@ def test_other_settings_are_refused_naming_what_differs(
     assert states(maps) == before
 
 
+def test_another_number_of_images_leads_and_shows_no_digests(data: Path, maps: Path) -> None:
+    result = propose(data, maps, "--limit", "9", "--map-size", "16")
+    lines = result.stderr.splitlines()
+    begin = next(number for number, line in enumerate(lines) if "was made from other images" in line)
+    assert lines[begin + 1] == "  images: found 10, expected 9"
+    assert "ids_sha256" not in result.stderr and "configuration.map_size: found 32, expected 16" in result.stderr
+
+
+def test_images_taken_from_journals_are_told_apart(data: Path, made: Path, maps: Path) -> None:
+    shard = maps / "val-00001-of-00004.h5"
+    records = open_dataset(data, split="val").records[3:6]
+    provenance = make_provenance(read_manifest(maps, "val").configuration)
+    with ShardReader(shard) as reader, ShardJournal(shard, digest=shard_digest(records, provenance=provenance)) as kept:
+        for row in (0, 2):
+            chunk = compress_map(reader.read_uint8(row))
+            kept.add(MadeImage(index=row, row=reader.rows[row], chunk=chunk, message=""))
+    shard.unlink()
+    result = propose(data, maps, "--shard-size", "3")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"this run: 1 image in .* images/s; 2 from earlier or other runs\n", result.output)
+    assert files(maps) == files(made)
+
+
+@pytest.mark.slow
+def test_compilation_is_announced_once_for_an_installation(data: Path, tmp_path: Path) -> None:
+    words = ("proposals", "--data", data, "--split", "val", *QUICK, "--limit", 1)
+    cold = f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path / 'cache')!r}\n{PROGRAM}"
+    for number, told in enumerate((1, 0)):
+        done = subprocess_run(cold, *words, "--out", tmp_path / f"m{number}", timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("wsol-prep: compiling, once for this installation, about half a minute\n") == told
+
+
 def test_debug_adds_the_traceback(data: Path, maps: Path) -> None:
     result = propose(data, maps, "--shard-size", "4", "--debug")
     assert result.exit_code == 1
@@ -98,12 +146,12 @@ def test_debug_adds_the_traceback(data: Path, maps: Path) -> None:
 
 def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path, maps: Path) -> None:
     result = propose(data, tmp_path / "new", "--dry-run", "--shard-size", "3")
-    assert result.exit_code == 0 and "10 images in 4 shards of 3; 0 shards are finished" in result.output
+    assert result.exit_code == 0 and "10 images, up to 3 a shard: 4 shards; 0 finished" in result.output
     assert not (tmp_path / "new").exists()
     (maps / "val-00000-of-00004.h5").unlink()
     before = states(maps)
     result = propose(data, maps, "--dry-run", "--shard-size", "3")
-    assert result.exit_code == 0 and "3 shards are finished, 3 images to do" in result.output
+    assert result.exit_code == 0 and "3 finished, 3 images to do" in result.output
     assert states(maps) == before and len(list((maps / "logs").iterdir())) == 1
 
 

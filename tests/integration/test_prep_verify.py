@@ -1,6 +1,9 @@
 """``wsol-prep verify`` finds what is wrong, and ``--repair`` makes room for the same bytes."""
 
 import os
+import shlex
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ def test_verify_says_that_all_is_well(maps: Path, data: Path) -> None:
     for words in ([], ["--data", data], ["--split", "val"], ["--repair"]):
         result = prep("verify", maps, *words)
         assert result.exit_code == 0
-        assert f"{maps}: val complete and undamaged\n" in result.output
+        assert f"{maps}: val complete and undamaged\nval: 10 images, 10 ok\n" in result.output
     assert states(maps) == before
 
 
@@ -59,13 +62,68 @@ def test_verify_lists_everything_that_is_wrong(maps: Path) -> None:
     assert "5 problems" in result.output
 
 
-def test_verify_of_a_limited_run_against_all_data_tells(data: Path, tmp_path: Path) -> None:
-    propose(data, tmp_path / "m", "--limit", "4")
-    assert prep("verify", tmp_path / "m").exit_code == 0
-    result = prep("verify", tmp_path / "m", "--data", data)
-    assert result.exit_code == 1 and "states 4 images, the data have 10" in result.output
-    assert "6 of the data are in no shard: 'synthetic_val_" in result.output and "--limit" in result.output
-    assert "next:" not in result.output, "running again would make none of them"
+def test_verify_takes_maps_of_a_limited_run_as_such(data: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "m"
+    propose(data, maps, "--limit", "4", "--shard-size", "2")
+    result = prep("verify", maps, "--data", data)
+    assert result.exit_code == 0 and f"{maps}: val complete and undamaged\n" in result.output
+    assert "note: val: the first 4 images of 10, as --limit 4 makes them\n" in result.output
+    assert "note:" not in prep("verify", maps).output
+
+
+@pytest.mark.parametrize("knows_data", [True, False])
+@pytest.mark.parametrize("spoil", ["damaged", "missing"])
+def test_verify_of_a_limited_run_names_the_command_that_mends_it(
+    data: Path, tmp_path: Path, spoil: str, knows_data: bool
+) -> None:
+    maps = tmp_path / "m"
+    propose(data, maps, "--limit", "4", "--shard-size", "2")
+    whole = files(maps)
+    damage(maps / "val-00001-of-00002.h5")
+    if spoil == "missing":
+        (maps / "val-00001-of-00002.h5").unlink()
+    result = prep("verify", maps, "--repair", *(["--data", data] if knows_data else []))
+    assert result.exit_code == 1, result.output
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("next: "))
+    assert "--limit 4" in line
+    words = [str(data) if word == "DATA" else word for word in shlex.split(line)[2:]]
+    assert prep(*words).exit_code == 0
+    assert files(maps) == whole
+    assert prep("verify", maps, "--data", data).exit_code == 0
+
+
+def test_verify_counts_the_rows_by_status(data: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(data, tmp_path / "data"))
+    for picture in sorted((broken / "Data/CLS-LOC/val").iterdir())[:2]:
+        picture.write_bytes(b"no picture")
+    propose(broken, tmp_path / "m", "--max-failed", "2")
+    result = prep("verify", tmp_path / "m")
+    assert result.exit_code == 0 and "complete and undamaged" in result.output
+    assert "val: 10 images, 8 ok, 2 decode-error; for those that failed mend the files" in result.output
+
+
+def test_repair_lists_the_hidden_files_that_it_leaves_and_why(maps: Path) -> None:
+    shard, host = "val-00003-of-00004.h5", socket.gethostname()
+    names = {
+        f".{shard}.some-host.17.tmp": "some-host may still be making",
+        f".{shard}.{host}.{os.getpid()}.tmp": f"process {os.getpid()}, which makes {shard}, is running",
+        ".train-00000-of-00001.h5.some-host.17.tmp": None,
+    }
+    for name in names:
+        (maps / name).touch()
+    assert "left " not in prep("verify", maps).stdout
+    result = prep("verify", maps, "--repair")
+    assert result.exit_code == 0 and "complete and undamaged" in result.output
+    left = [line for line in result.output.splitlines() if line.startswith("left ")]
+    wanted = {f"left {maps / name}: {reason}" for name, reason in names.items() if reason}
+    assert len(left) == 2 and all(any(line.startswith(start) for start in wanted) for line in left)
+    assert "verify again 1 h after its last change" in result.output
+    (maps / shard).unlink()
+    (maps / f"{shard}.sha256").unlink()
+    journal = maps / f".{shard}.some-host.17.0123abcd.journal"
+    journal.touch()
+    result = prep("verify", maps, "--repair")
+    assert f"left {journal}: the next run takes finished images from it\n" in result.output
 
 
 def test_a_manifest_that_cannot_be_read_does_not_hide_the_count_of_problems(maps: Path) -> None:

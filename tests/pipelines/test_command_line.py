@@ -1,5 +1,8 @@
 import io
 import re
+import signal
+import subprocess
+import sys
 from importlib import metadata
 
 import click
@@ -79,7 +82,7 @@ def test_debug_of_one_call_is_not_remembered_by_the_next() -> None:
 
 def test_an_interrupt_is_exit_130() -> None:
     result = run("fail", "interrupt")
-    assert (result.exit_code, result.output) == (130, "\nwsol-test: interrupted\n")
+    assert (result.exit_code, result.output) == (130, "\nwsol-test: stopped by SIGINT\n")
 
 
 @pytest.mark.parametrize(("how", "code"), [("exit", 5), ("abort", 1), ("usage", 2), ("pipe", 1)])
@@ -115,6 +118,39 @@ def test_version_is_the_package_s(words: list[str]) -> None:
 
 def test_success_is_exit_0() -> None:
     assert (run("fail", "not").exit_code, run("fail", "not").output) == (0, "done 3\n")
+
+
+# --- signals
+
+
+STOPPED = """
+import os, signal, sys
+import click
+from pipelines.command_line import CommandGroup, ending_on_signals
+@click.group(cls=CommandGroup)
+def main(): pass
+@main.command()
+@click.argument("number", type=int)
+@click.option("--keeps-nothing", is_flag=True)
+def work(number, keeps_nothing):
+    with ending_on_signals(goes_on=not keeps_nothing):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            print("cleaned up")
+main(prog_name="wsol-test")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("words", [[], ["--keeps-nothing"]], ids=["keeps", "keeps-nothing"])
+def test_both_signals_clean_up_and_say_the_same(number: signal.Signals, code: int, words: list[str]) -> None:
+    command = [sys.executable, "-c", STOPPED, "work", str(int(number)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    goes_on = "" if words else "; the same command goes on"
+    assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
+    assert done.stderr == f"\nwsol-test: stopped by {number.name}{goes_on}\n"
 
 
 # --- several OpenCV packages over each other

@@ -209,7 +209,7 @@ def test_told_to_stop_while_training_it_goes_on_to_the_same_report(finished: tup
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
     assert process.returncode == 143, output
-    assert "told to stop" in output and "Done" not in output
+    assert "wsol-pipeline: stopped by SIGTERM; the same command goes on" in output and "Done" not in output
     assert not (out / "runs/full-method/finished.json").exists()
     code, output = demo(out)
     assert code == 0 and "resumed from " in output

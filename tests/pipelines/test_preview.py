@@ -100,7 +100,7 @@ def test_a_failed_image_has_its_status_in_place_of_the_map_and_no_box(
 ) -> None:
     out = tmp_path / "a.png"
     result = prep("preview", maps, "--data", data, "--out", out, "--ids", val_id(number))
-    assert (result.exit_code, result.output) == (0, f"1 images on {out}\n")
+    assert (result.exit_code, result.output) == (0, f"1 image on {out}\n")
     image, heat, overlay, boxed = cells(read_png(out), 0, columns=1)
     for picture in (image, overlay, boxed):
         assert np.unique(picture).tolist() == [200]
@@ -159,7 +159,7 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
     assert prep("proposals", *words, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
     out = tmp_path / "a.png"
     result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,b.png")
-    assert result.output == f"1 images on {out}\n"
+    assert result.output == f"1 image on {out}\n"
     result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,c.png")
     assert result.exit_code == 1 and "'cats' has no map" in result.output
 

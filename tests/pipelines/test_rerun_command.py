@@ -54,7 +54,16 @@ def manifest(**changes: object) -> Manifest:
 
 def test_data_that_are_not_known_are_named_so() -> None:
     line, _ = rerun_command(manifest(), out=Path("maps"))
-    assert line.startswith("wsol-prep proposals --data DATA --split val --out maps")
+    assert line.startswith("wsol-prep proposals --data DATA --split val --out maps --limit 3")
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", "2"]], ids=["all", "limited"])
+def test_the_command_for_unknown_data_suits_all_images_and_some(data: Path, tmp_path: Path, limit: list[str]) -> None:
+    out = tmp_path / "m"
+    assert prep("proposals", "--data", data, "--split", "val", "--out", out, *SMALL, *limit).exit_code == 0
+    line, _ = rerun_command(read_manifest(out, "val"), out=out)
+    result = prep(*(str(data) if word == "DATA" else word for word in shlex.split(line)[1:]))
+    assert result.exit_code == 0 and "0 images to do" in result.output
 
 
 @pytest.mark.parametrize(
@@ -69,7 +78,7 @@ def test_data_that_are_not_known_are_named_so() -> None:
 )
 def test_settings_that_no_option_says_are_left_to_the_reader(configuration: dict) -> None:
     line, note = rerun_command(manifest(configuration=configuration), out=Path("maps"))
-    assert line.endswith("--out maps") and note == "add the options of the first run"
+    assert line.endswith("--out maps --limit 3") and note == "add the options of the first run"
 
 
 def test_maps_of_another_version_of_the_package_need_that_version() -> None:

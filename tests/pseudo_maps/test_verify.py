@@ -202,7 +202,7 @@ def test_further_bad_rows_are_counted(folder, shard):
         file["saliency/maps"][...] = file["saliency/maps"][()] // 2
 
     edit(shard, darken)
-    assert only_problem(folder).message.endswith("(and 1 rows more)")
+    assert only_problem(folder).message.endswith("(and 1 row more)")
 
 
 def test_stray_shards(folder):
@@ -336,11 +336,6 @@ def test_images_too_many_and_missing_are_named(folder):
     assert "1 of the shards are not in the data: 'val_6';" in message
     message = of_data(folder, [f"other_{number}" for number in range(9)])
     assert "9 of the data are in no shard: 'other_0', 'other_1', 'other_2', 'other_3', 'other_4', ...;" in message
-
-
-def test_the_first_images_of_the_data_are_recognised_as_a_limited_run(folder):
-    assert "--limit" in of_data(folder, [f"val_{number}" for number in range(9)])
-    assert "--limit" not in of_data(folder, ["new", *[f"val_{number}" for number in range(7)]])
 
 
 def test_images_in_another_order_are_told(folder):
