@@ -183,13 +183,10 @@ def accuracy_chart(
     with _drawing():
         figure, axes = _figure(theme=theme, title=title, legend_lines=len(curves))
         for curve, style in zip(curves, _styles([curve.is_baseline for curve in curves], theme=theme), strict=True):
-            thresholds_l = np.asarray(curve.thresholds_l, dtype=np.float64)
-            percent_l = 100 * np.asarray(curve.accuracy_l, dtype=np.float64)
-            if thresholds_l.ndim != 1 or not len(thresholds_l) or thresholds_l.shape != percent_l.shape:
-                raise ValueError(
-                    f"{curve.name}: expected as many accuracies as thresholds, at least 1, "
-                    f"found {percent_l.shape} and {thresholds_l.shape}"
-                )
+            thresholds_l, accuracy_l = _points(
+                curve.thresholds_l, curve.accuracy_l, name=curve.name, of_x="thresholds", of_y="accuracies"
+            )
+            percent_l = 100 * accuracy_l
             axes.plot(thresholds_l, percent_l, **style)
             best = int(percent_l.argmax())
             axes.plot(thresholds_l[best], percent_l[best], marker="o", markersize=5, color=style["color"])
@@ -253,13 +250,7 @@ def history_chart(
     with _drawing():
         figure, axes = _figure(theme=theme, title=title, legend_lines=len(lines))
         for line, style in zip(lines, _styles([False] * len(lines), theme=theme), strict=True):
-            epochs_n = np.asarray(line.epochs_n, dtype=np.float64)
-            values_n = np.asarray(line.values_n, dtype=np.float64)
-            if epochs_n.ndim != 1 or not len(epochs_n) or epochs_n.shape != values_n.shape:
-                raise ValueError(
-                    f"{line.name}: expected as many values as epochs, at least 1, "
-                    f"found {values_n.shape} and {epochs_n.shape}"
-                )
+            epochs_n, values_n = _points(line.epochs_n, line.values_n, name=line.name, of_x="epochs", of_y="values")
             # Without the marks a run of one epoch would be invisible.
             axes.plot(epochs_n, values_n, marker="o", markersize=3, **style)
         axes.set_xlim(left=0)
@@ -367,6 +358,16 @@ def _luminance(colour: str) -> float:
 def _need(items: Sequence[object], what: str) -> None:
     if not items:
         raise ValueError(f"expected at least one {what}, found none")
+
+
+def _points(
+    x_n: npt.ArrayLike, y_n: npt.ArrayLike, *, name: str, of_x: str, of_y: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Both coordinates of N >= 1 points, (N,) float64; ``of_x`` and ``of_y`` name them for the ValueError."""
+    x, y = np.asarray(x_n, dtype=np.float64), np.asarray(y_n, dtype=np.float64)
+    if x.ndim != 1 or not len(x) or x.shape != y.shape:
+        raise ValueError(f"{name}: expected as many {of_y} as {of_x}, at least 1, found {y.shape} and {x.shape}")
+    return x, y
 
 
 @contextmanager

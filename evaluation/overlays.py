@@ -10,7 +10,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Picture", "draw_boxes", "heat_colours", "jpeg_bytes", "overlay_heat", "png_bytes"]
+__all__ = [
+    "GROUND_TRUTH_RGB",
+    "PREDICTED_RGB",
+    "Picture",
+    "draw_boxes",
+    "heat_colours",
+    "jpeg_bytes",
+    "overlay_heat",
+    "png_bytes",
+]
+
+GROUND_TRUTH_RGB = (0, 200, 64)
+PREDICTED_RGB = (255, 64, 32)
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""

@@ -15,18 +15,14 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.boxes import FRAME_PX
-from evaluation.overlays import Picture, draw_boxes, overlay_heat
+from evaluation.overlays import GROUND_TRUTH_RGB, PREDICTED_RGB, Picture, draw_boxes, overlay_heat
 
-__all__ = ["GROUND_TRUTH_RGB", "PREDICTED_RGB", "PanelPrediction", "PanelRow", "localization_panels", "panel_cell"]
-
-GROUND_TRUTH_RGB = (0, 200, 64)
-"""Ground truth is green with a dark rim: the rims tell the two kinds of boxes apart where the colours cannot."""
-
-PREDICTED_RGB = (255, 64, 32)
-"""Predicted boxes are red with a white rim."""
+__all__ = ["PanelPrediction", "PanelRow", "localization_panels", "panel_cell"]
 
 _DARK_RGB = (0, 0, 0)
+"""Rim of ground truth: the rims tell the two kinds of boxes apart where the colours cannot."""
 _LIGHT_RGB = (255, 255, 255)
+"""Rim of predicted boxes."""
 _PAPER_RGB = (255, 255, 255)
 _INK_RGB = (32, 32, 32)
 _NO_MAP_GREY = 200

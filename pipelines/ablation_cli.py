@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +13,7 @@ from pipelines.ablation_rows import ROWS
 from pipelines.command_line import CONTEXT_SETTINGS, common_options, wants_debug
 from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
-from pipelines.prep_cli import data_option, layout_option
+from pipelines.prep_options import data_option, layout_option, task_count_option, task_index_option, task_share
 from pipelines.train_cli import ARCH_NAMES
 from pipelines.train_cli import main as train_program
 
@@ -72,11 +71,16 @@ def _training_options() -> list[click.Option]:
     ]
 
 
-def _evaluation_options() -> list[click.Option]:
-    """Options of wsol-eval that wsol-train does not have under the same name."""
-    taken = {option.name for option in _training_options()}
-    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS} - taken
+def _options_of_run() -> list[click.Option]:
+    """Options of wsol-eval run that the table passes on."""
+    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS}
     return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
+
+
+def _evaluation_options() -> list[click.Option]:
+    """Those that wsol-train does not have under the same name."""
+    taken = {option.name for option in _training_options()}
+    return [option for option in _options_of_run() if option.name not in taken]
 
 
 def _with_derived_options(command: click.Command) -> click.Command:
@@ -119,8 +123,8 @@ def _with_derived_options(command: click.Command) -> click.Command:
     default="auto",
     help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas: one run at a time on each.",
 )
-@click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
-@click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
+@task_index_option
+@task_count_option
 @click.option(
     "--only-report",
     is_flag=True,
@@ -137,15 +141,11 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
     than those of the runs in --out are refused before anything is run or written.
     """
     from pipelines.ablation_plan import planned_runs
-    from pseudo_maps.array_tasks import array_share
 
     only_report, dry_run = options["only_report"], options["dry_run"]
     if only_report and dry_run:
         raise click.UsageError("--only-report and --dry-run exclude each other")
-    try:
-        index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    index, count = task_share(task_index=task_index, task_count=task_count)
     plan = _plan(_as_found(options) if only_report else options)
     runs = planned_runs(plan)
     if only_report:
@@ -250,7 +250,7 @@ def _plan(options: dict[str, Any]) -> TablePlan:
     from pipelines.ablation_plan import TablePlan
     from pipelines.datasets import open_dataset
 
-    training, of_run = dict(_settings(_training_options(), options)), dict(_settings(_of_run(), options))
+    training, of_run = dict(_settings(_training_options(), options)), dict(_settings(_options_of_run(), options))
     return TablePlan(
         data=options["data"],
         layout=options["layout"],
@@ -267,11 +267,6 @@ def _plan(options: dict[str, Any]) -> TablePlan:
         evaluation={name: of_run[name] for name in OF_EVERY_EVALUATION},
         network_evaluation={name: of_run[name] for name in OF_NETWORKS},
     )
-
-
-def _of_run() -> list[click.Option]:
-    wanted = {*OF_EVERY_EVALUATION, *OF_NETWORKS}
-    return [option for option in evaluate_run.params if isinstance(option, click.Option) and option.name in wanted]
 
 
 def _settings(derived: list[click.Option], options: dict[str, Any]) -> Iterator[tuple[str, Setting]]:

@@ -6,7 +6,7 @@ A run is a folder: what ``wsol-train`` wrote, ``evaluation`` with what ``wsol-ev
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,10 @@ from evaluation.atomic_files import write_atomically
 from evaluation.metrics_schema import METRICS_FILE
 from pipelines.ablation_rows import ROWS
 from pipelines.datasets import Dataset
+from pipelines.evaluation_results import JOURNAL_FOLDER
 from pseudo_maps.manifest import manifest_path
+from pseudo_maps.shards import file_sha256
+from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE
 
 __all__ = [
     "BASELINE_NAME",
@@ -28,15 +31,12 @@ __all__ = [
     "TableRun",
     "images_digest",
     "planned_runs",
+    "run_name",
 ]
 
 EVALUATION_FOLDER = "evaluation"
 RECORD_FILE = "table-run.json"
 FAILURE_FILE = "failure.txt"
-FINISHED_FILE = "finished.json"
-"""What ``wsol-train`` leaves at its end, and only then."""
-JOURNAL_FOLDER = "journal"
-"""What ``wsol-eval`` removes at its end."""
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"
 
@@ -50,8 +50,6 @@ FREE_SETTINGS = frozenset(
     {"workers", "jobs", "checkpoint_minutes", "keep_last", "log_every", "compile_", "tensorboard"}
 )
 """Options that do not decide a result, and may change between two calls."""
-
-
 FILE_SETTINGS = frozenset({"perceptual_weights", "blacklist"})
 """Options that may name a file: its content decides, not its name."""
 
@@ -201,7 +199,7 @@ class TableRun:
         """
         record = self.record()
         begun = {
-            "training": any(self.folder.glob("checkpoint-*.pt")) or (self.folder / FINISHED_FILE).exists(),
+            "training": any(self.folder.glob(CHECKPOINT_GLOB)) or (self.folder / FINISHED_FILE).exists(),
             "evaluation": (self.folder / EVALUATION_FOLDER).is_dir(),
         }
         for part, folder in (("training", self.folder), ("evaluation", self.folder / EVALUATION_FOLDER)):
@@ -292,7 +290,17 @@ def planned_runs(plan: TablePlan) -> list[TableRun]:
         for arch in plan.archs
         for row in plan.rows
     ]
-    return [_baseline_run(plan), _pseudo_map_run(plan), *trained]
+    maps = {"maps": _manifest_digest(plan.maps, plan.val.split)}
+    return [
+        _untrained_run(plan, name=BASELINE_NAME, command=("baseline",), record={}),
+        _untrained_run(plan, name=PSEUDO_MAP_NAME, command=("maps", str(plan.maps)), record=maps),
+        *trained,
+    ]
+
+
+def run_name(*, arch: str, row: str, seed: int) -> str:
+    """Name of the run of a trained network."""
+    return f"{arch} {row} seed {seed}"
 
 
 def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun:
@@ -321,7 +329,7 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
     if kind.uses_map or skips:
         training["maps"] = _manifest_digest(plan.maps, plan.train.split)
     localizers = [word for localizer in kind.localizers for word in ("--localizer", localizer)]
-    name = f"{arch} {row} seed {seed}"
+    name = run_name(arch=arch, row=row, seed=seed)
     scored = {**plan.evaluation, **plan.network_evaluation}
     return TableRun(
         name=name,
@@ -341,35 +349,17 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
     )
 
 
-def _baseline_run(plan: TablePlan) -> TableRun:
-    folder = plan.out / BASELINE_NAME
+def _untrained_run(plan: TablePlan, *, name: str, command: Sequence[str], record: Mapping[str, Any]) -> TableRun:
+    """What ``wsol-eval`` scores without a network; ``record`` is what decides it beside the options."""
+    folder = plan.out / name
     return TableRun(
-        name=BASELINE_NAME,
+        name=name,
         folder=folder,
         training={},
-        evaluation=_evaluation_record(plan, plan.evaluation),
+        evaluation={**_evaluation_record(plan, plan.evaluation), **record},
         training_words=(),
         evaluation_words=(
-            *("baseline", *_evaluation_words(plan, folder=folder, name=BASELINE_NAME)),
-            *_typed(plan.evaluation.values()),
-        ),
-        protocols=plan.protocols,
-    )
-
-
-def _pseudo_map_run(plan: TablePlan) -> TableRun:
-    folder = plan.out / PSEUDO_MAP_NAME
-    return TableRun(
-        name=PSEUDO_MAP_NAME,
-        folder=folder,
-        training={},
-        evaluation={
-            **_evaluation_record(plan, plan.evaluation),
-            "maps": _manifest_digest(plan.maps, plan.val.split),
-        },
-        training_words=(),
-        evaluation_words=(
-            *("maps", str(plan.maps), *_evaluation_words(plan, folder=folder, name=PSEUDO_MAP_NAME)),
+            *(*command, *_evaluation_words(plan, folder=folder, name=name)),
             *_typed(plan.evaluation.values()),
         ),
         protocols=plan.protocols,
@@ -402,7 +392,7 @@ def _decisive(settings: Mapping[str, Setting]) -> dict[str, Any]:
     for name, setting in settings.items():
         value = setting.value
         if name in FILE_SETTINGS and value is not None and Path(value).is_file():
-            values[setting.option] = f"sha256 {hashlib.sha256(Path(value).read_bytes()).hexdigest()}"
+            values[setting.option] = f"sha256 {file_sha256(Path(value))}"
         elif name not in FREE_SETTINGS:
             values[setting.option] = value
     return values
@@ -420,7 +410,7 @@ def images_digest(dataset: Dataset, *, limit: int | None) -> str:
 def _manifest_digest(maps: Path, split: str) -> str:
     """Identity of the maps: their manifest holds the configuration and a digest of the images' ids."""
     path = manifest_path(maps, split)
-    return f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" if path.is_file() else "none"
+    return f"sha256 {file_sha256(path)}" if path.is_file() else "none"
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

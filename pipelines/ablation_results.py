@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluation.metrics_schema import Metrics, MetricsError, Result, read_metrics
+from evaluation.metrics_schema import Metrics, Result, read_metrics
 from pipelines.ablation_plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.ablation_rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.image_scoring import BASELINES
@@ -17,6 +17,7 @@ from pipelines.training_images import other_training_images
 __all__ = [
     "CLASS_METRICS",
     "PAPER_PROTOCOL",
+    "THRESHOLD_METRIC",
     "Figure",
     "SeedValues",
     "TableResults",
@@ -28,7 +29,8 @@ PAPER_PROTOCOL = "cam"
 CLASS_METRICS = ("top1_class", "top5_class")
 """Metrics that need neither localizer nor protocol."""
 _PAPER_METRICS = ("gt_known_loc", "top1_loc", "top1_class")
-_WITHOUT_DIFFERENCE = "threshold"
+THRESHOLD_METRIC = "threshold"
+"""Metric that is a fraction of a map's range; a difference of two says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,19 +143,20 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun], *, refused: Mappi
     trainings: dict[str, Mapping[str, Any]] = {}
     unfinished: dict[str, str] = {}
     for run in runs:
-        reason = _why_unfinished(plan, run, refused=refused)
-        if reason is None:
-            try:
+        try:
+            reason = _why_unfinished(plan, run, refused=refused)
+            if reason is None:
                 metrics = read_metrics(run.metrics_file)
-                if run.row:
-                    trainings[run.name] = run.finished_training()
-                    configurations[run.name] = trainings[run.name]["configuration"]
-                    records[run.name] = (run.record() or {}).get("training", {})
-                finished[run.name] = metrics
-            except (MetricsError, ValueError) as error:
-                reason = f"failed: {error}"
+                training, record = (run.finished_training(), run.record()) if run.row else ({}, None)
+        except ValueError as error:
+            reason = f"failed: {error}"
         if reason is not None:
             unfinished[run.name] = reason
+            continue
+        finished[run.name] = metrics
+        if run.row:
+            trainings[run.name], records[run.name] = training, (record or {}).get("training", {})
+            configurations[run.name] = training["configuration"]
     by_name = {run.name: run for run in runs}
     return TableResults(
         plan=plan,
@@ -257,7 +260,7 @@ def _values(result: Result) -> dict[str, float]:
     rates |= {f"max_box_acc_{iou}": rate for iou, rate in (result.max_box_acc or {}).items()}
     rates["max_box_acc_v2"] = result.max_box_acc_v2
     found = {name: 100 * rate.rate for name, rate in rates.items() if rate is not None and rate.rate is not None}
-    return found if result.threshold is None else {**found, _WITHOUT_DIFFERENCE: result.threshold}
+    return found if result.threshold is None else {**found, THRESHOLD_METRIC: result.threshold}
 
 
 def _class_values(metrics: Metrics) -> dict[str, float]:
@@ -272,7 +275,7 @@ def _reference(
 ) -> Mapping[int | None, float]:
     """What the reference row has where ``key`` has its own; nothing for the reference row itself."""
     arch, row, localizer, protocol, metric = key
-    if not arch or row == REFERENCE_ROW or metric == _WITHOUT_DIFFERENCE:
+    if not arch or row == REFERENCE_ROW or metric == THRESHOLD_METRIC:
         return {}
     return measured.get(
         (arch, REFERENCE_ROW, ROWS[REFERENCE_ROW].localizers[0] if localizer else "", protocol, metric), {}

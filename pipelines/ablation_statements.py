@@ -1,12 +1,12 @@
 """Turns what the runs of a plan have in common into the sentences that stand above the tables."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipelines.ablation_results import TableResults
 from pipelines.ablation_rows import ROWS
+from pseudo_maps.shards import file_sha256
 
 __all__ = ["PAPER_NOTE", "statements"]
 
@@ -100,7 +100,7 @@ def _weights(results: TableResults, identity: str) -> str:
     if len(identity) != SHA256_CHARACTERS:
         return identity
     path = Path(results.plan.training["perceptual_weights"].value)
-    is_given = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == identity
+    is_given = path.is_file() and file_sha256(path) == identity
     return f"{f'{path.parent.name}/{path.name}, ' if is_given else 'file with '}SHA-256 {identity}"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from evaluation.atomic_files import write_atomically
 from evaluation.figures import DARK, LIGHT, SeedDots, seed_chart
-from pipelines.ablation_plan import TablePlan
-from pipelines.ablation_results import CLASS_METRICS, PAPER_PROTOCOL, Figure, SeedValues, TableResults
+from pipelines.ablation_plan import TablePlan, run_name
+from pipelines.ablation_results import CLASS_METRICS, PAPER_PROTOCOL, THRESHOLD_METRIC, Figure, SeedValues, TableResults
 from pipelines.ablation_rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.ablation_statements import PAPER_NOTE, statements
 from pipelines.html_pages import data_uri, write_page
@@ -114,7 +114,7 @@ def _section(results: TableResults, *, arch: str) -> _Section:
     if REFERENCE_ROW in plan.rows and len(plan.rows) > 1:
         tables.append(_difference_table(results, arch=arch))
     tables.append(_localizer_table(results, arch=arch))
-    names = [f"{arch} {row} seed {seed}" for row in plan.rows for seed in plan.seeds]
+    names = [run_name(arch=arch, row=row, seed=seed) for row in plan.rows for seed in plan.seeds]
     return _Section(
         arch=arch,
         tables=tuple(tables),
@@ -180,22 +180,23 @@ def _difference_table(results: TableResults, *, arch: str) -> _Table:
 def _localizer_table(results: TableResults, *, arch: str) -> _Table:
     plan = results.plan
     metrics = ("gt_known_loc", "top1_loc")
-    lines = []
-    for row in plan.rows:
-        for localizer in ROWS[row].localizers:
-            cells = tuple(
-                _cell(results.figure(arch=arch, row=row, localizer=localizer, protocol=protocol, metric=metric))
-                for protocol in plan.protocols
-                for metric in metrics
-            )
-            lines.append(_Line(name=ROWS[row].title, note=localizer, cells=cells))
-    for row, localizer in results.untrained:
-        cells = tuple(
-            _cell(results.figure(arch="", row=row, localizer=localizer, protocol=protocol, metric=metric))
+
+    def cells(*, of_arch: str, row: str, localizer: str) -> tuple[_Cell, ...]:
+        return tuple(
+            _cell(results.figure(arch=of_arch, row=row, localizer=localizer, protocol=protocol, metric=metric))
             for protocol in plan.protocols
             for metric in metrics
         )
-        lines.append(_Line(name=row, note="no training", cells=cells, is_baseline=True))
+
+    lines = [
+        _Line(name=ROWS[row].title, note=localizer, cells=cells(of_arch=arch, row=row, localizer=localizer))
+        for row in plan.rows
+        for localizer in ROWS[row].localizers
+    ]
+    lines += [
+        _Line(name=row, note="no training", cells=cells(of_arch="", row=row, localizer=localizer), is_baseline=True)
+        for row, localizer in results.untrained
+    ]
     oracles = {figure.protocol for figure in results.figures if figure.is_oracle}
     headings = tuple(
         f"{protocol}{' (oracle)' if protocol in oracles else ''}: {_METRIC_NAMES[metric]}"
@@ -323,7 +324,7 @@ def _csv(results: TableResults) -> str:
             "localizer": figure.localizer,
             "protocol": figure.protocol,
             "metric": figure.metric,
-            "unit": "fraction" if figure.metric == "threshold" else "percent",
+            "unit": "fraction" if figure.metric == THRESHOLD_METRIC else "percent",
             "n": values.n if values else 0,
             "difference_n": difference.n if difference else 0,
             "paper": "" if figure.paper is None else figure.paper,
@@ -346,7 +347,7 @@ def _notes(plan: TablePlan, figure: Figure, unfinished: Mapping[str, str]) -> li
     """Why seeds of a figure are missing."""
     if not figure.arch:
         return []
-    names = {seed: f"{figure.arch} {figure.row} seed {seed}" for seed in plan.seeds}
+    names = {seed: run_name(arch=figure.arch, row=figure.row, seed=seed) for seed in plan.seeds}
     return [f"seed {seed}: {unfinished[name]}" for seed, name in names.items() if name in unfinished]
 
 

@@ -14,6 +14,7 @@ from pipelines.demo_text import BOXES, FULL, GAP, MAPS, introduction, read_figur
 from pipelines.steps import StepRunner, command_line
 from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps import __version__
+from training.run_files import FINISHED_FILE, checkpoint_name
 
 __all__ = ["DemoPlan", "run_demo"]
 
@@ -23,8 +24,6 @@ PROTOCOLS = ("cam", "wsoleval-v1")
 _TITLE = "Demo: the saliency-aware method on generated images"
 _IMAGES_S = 7
 """Wall time of drawing the images."""
-_TRAINED = "finished.json"
-"""There when a training run is finished, and only then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,20 +189,20 @@ def _training_steps(at: _Folders, *, plan: DemoPlan) -> list[_Step]:
     budget += ("--batch-size", plan.batch_size, "--seed", plan.seed)
     # One checkpoint of the larger network takes 300 MB. Images this small are read faster than sent between processes.
     budget += ("--device", "cpu", "--workers", 0, "--keep-last", 1, "--resume")
-    f = at.gap / f"checkpoint-{plan.steps:08d}.pt"
+    f = at.gap / checkpoint_name(plan.steps)
     losses = ("--perceptual-weights", f, "--map-weight", plan.map_weight)
     return [
         _Step(
             what="Train the baseline: classification alone (gap)",
             seconds=40,
-            makes=at.gap / _TRAINED,
+            makes=at.gap / FINISHED_FILE,
             program="wsol-train",
             words=("--data", at.data, "--out", at.gap, "--method", "gap", *budget),
         ),
         _Step(
             what="Train the full method: classification, map loss, and triplet loss with that baseline as F",
             seconds=120,
-            makes=at.full / _TRAINED,
+            makes=at.full / FINISHED_FILE,
             program="wsol-train",
             words=("--data", at.data, "--maps", at.maps, "--out", at.full, "--method", "saliency", *losses, *budget),
         ),

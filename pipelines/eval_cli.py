@@ -308,7 +308,10 @@ def report(
     """
     from pipelines.eval_report import write_report
 
-    text = "" if introduction is None else introduction.read_text(encoding="utf-8")
+    try:
+        text = "" if introduction is None else introduction.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{introduction}: expected UTF-8 text: {error}") from None
     write_report(runs, out, title=title, introduction=text, training=training)
     click.echo(f"{out}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}")
 

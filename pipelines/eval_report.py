@@ -107,8 +107,8 @@ def write_report(
     title
         What the page is called; by default the names of the runs.
     introduction
-        Plain text that stands above all figures. Paragraphs are separated by empty lines; one that is a single line
-        beginning with ``# `` is a heading.
+        Plain text that stands above all figures. Paragraphs are separated by empty lines; a line that begins with
+        ``# `` is a heading, alone.
     training
         Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
         images, the page says so.
@@ -164,9 +164,19 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
 
 
 def _paragraphs(text: str) -> list[tuple[bool, str]]:
-    """Paragraphs in order, and whether each is a heading."""
-    paragraphs = [" ".join(part.split()) for part in text.replace("\r\n", "\n").split("\n\n")]
-    return [(part.startswith("# "), part.removeprefix("# ")) for part in paragraphs if part]
+    """Headings and paragraphs in order, each in one line, and whether it is a heading."""
+    found: list[tuple[bool, str]] = []
+    lines: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        is_heading = line.startswith("# ")
+        if lines and (is_heading or not line.strip()):
+            found.append((False, " ".join(" ".join(lines).split())))
+            lines = []
+        if is_heading:
+            found.append((True, " ".join(line.removeprefix("# ").split())))
+        elif line.strip():
+            lines.append(line)
+    return found
 
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:

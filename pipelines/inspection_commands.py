@@ -84,9 +84,15 @@ def _echo_next(
 ) -> None:
     """Name the command that makes what is missing by now, for every split whose manifest is as it should be."""
     from pipelines.rerun_command import rerun_command
-    from pseudo_maps.manifest import read_manifest
+    from pseudo_maps.manifest import manifest_path, read_manifest
 
-    unclear = {problem.split for problem in problems if problem.kind in ("manifest", "data")}
+    unclear = {
+        problem.split
+        for problem in problems
+        if problem.kind in ("manifest", "data")
+        # Of kind "closed" when the system does not let it be read.
+        or (problem.split and problem.path == manifest_path(folder, problem.split))
+    }
     wanted = {found.split for found in problems if found.kind == "missing" or found.path in removed}
     for split in sorted(wanted - unclear - {""}):
         images = None if expected is None else len(expected[split])

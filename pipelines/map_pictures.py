@@ -8,16 +8,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.overlays import Picture, draw_boxes, heat_colours, overlay_heat
+from evaluation.overlays import (
+    GROUND_TRUTH_RGB,
+    PREDICTED_RGB,
+    Picture,
+    draw_boxes,
+    heat_colours,
+    overlay_heat,
+)
 from evaluation.wsoleval import boxes_at_thresholds
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow
 
-__all__ = ["GROUND_TRUTH_RGB", "PREDICTED_RGB", "MapGallery", "MapPictures"]
-
-PREDICTED_RGB = (255, 64, 32)
-GROUND_TRUTH_RGB = (0, 200, 64)
+__all__ = ["MapGallery", "MapPictures"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,7 +4,6 @@ Shards are read one after the other and forgotten, so 1.28 million images take n
 """
 
 import heapq
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pseudo_maps.manifest import manifest_path, read_manifest
-from pseudo_maps.shards import STATUS_OK, ShardError, ShardReader, parse_shard_name
+from pseudo_maps.shards import STATUS_OK, ShardError, ShardReader, list_shards
 
 __all__ = ["FailedImage", "Histogram", "MapSurvey", "survey_maps"]
 
@@ -136,20 +135,13 @@ def survey_maps(
 
 def _shards(folder: Path, split: str) -> list[tuple[int, Path]]:
     """Number and path of every shard of the split, in order."""
-    found = []
-    for name in os.listdir(folder):
-        try:
-            name_split, index, count = parse_shard_name(name)
-        except ValueError:
-            continue
-        if name_split == split:
-            found.append((count, index, folder / name))
+    found = list_shards(folder, split)
     if not found:
         raise ShardError(f"{folder}: no shard of the split {split!r}")
-    counts = sorted({count for count, _, _ in found})
+    counts = sorted({count for _, count in found})
     if len(counts) > 1:
         raise ShardError(f"{folder}: shards of {split} are numbered of {counts}; run verify on the folder")
-    return [(index, path) for _, index, path in sorted(found)]
+    return [(index, path) for (index, _), path in found.items()]
 
 
 class _Collected:

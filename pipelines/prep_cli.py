@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,20 @@ from pipelines.command_line import (
     opencv_clash,
 )
 from pipelines.inspection_commands import preview, verify
-from pipelines.prep_options import SPLIT_NAMES, data_option, layout_option
+from pipelines.prep_options import (
+    SPLIT_NAMES,
+    data_option,
+    layout_option,
+    task_count_option,
+    task_index_option,
+    task_share,
+)
 
 if TYPE_CHECKING:
     from pseudo_maps.generation import Plan, Summary
     from pseudo_maps.map_config import MapConfig
 
-__all__ = ["data_option", "layout_option", "main"]
+__all__ = ["main"]
 
 # The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
 # every typing error would cost; a test compares them with the definitions.
@@ -102,8 +108,8 @@ def main() -> None:
     default=4096,
     help="Megabytes of the process that does an image, libraries (200) included, above which the image is given up.",
 )
-@click.option("--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]")
-@click.option("--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]")
+@task_index_option
+@task_count_option
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split.")
 @click.option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed.")
 @click.option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images.")
@@ -143,17 +149,11 @@ def proposals(
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
-    from pseudo_maps.array_tasks import array_share
     from pseudo_maps.engines import need_engine
     from pseudo_maps.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
     from pseudo_maps.supervision import ImageLimits
 
-    try:
-        index, count = array_share(task_index=task_index, task_count=task_count, environment=os.environ)
-    except ValueError as error:
-        if task_index is None and task_count is None:
-            raise
-        raise click.UsageError(str(error)) from None
+    index, count = task_share(task_index=task_index, task_count=task_count)
     need_engine(backend)
     dataset = open_dataset(data, split=split, layout=layout)
     records = dataset.records if limit is None else dataset.records[:limit]
@@ -194,11 +194,11 @@ def proposals(
 def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
     """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
     import dataclasses
-    import hashlib
 
     from pseudo_maps.map_config import MapConfig
     from pseudo_maps.proposals import PRESETS, ProposalConfig
     from pseudo_maps.selective_search import SelectiveSearchConfig
+    from pseudo_maps.shards import file_sha256
 
     context = click.get_current_context()
     method = settings["method"]
@@ -211,7 +211,7 @@ def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapCon
         needs_model = settings["boundaries"] == "structured-forest"
         if needs_model != (boundary_model is not None):
             raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
-        digest = "" if boundary_model is None else hashlib.sha256(boundary_model.read_bytes()).hexdigest()
+        digest = "" if boundary_model is None else file_sha256(boundary_model)
         proposals = dataclasses.replace(
             PRESETS[settings["preset"]],
             boundaries=settings["boundaries"],

@@ -17,6 +17,7 @@ from evaluation.wsoleval import normalise_score_map
 from pipelines.evaluation_set import EvaluationImage
 from pipelines.image_scoring import ImageMaps
 from pseudo_maps.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest, manifest_path
+from pseudo_maps.outcomes import row_of
 from pseudo_maps.shards import STATUS_OK, MapRow, ShardWriter, make_provenance, shard_name
 
 __all__ = ["SHARD_ROWS", "ScoreMapShards", "folder_name"]
@@ -136,20 +137,9 @@ class ScoreMapShards:
 
 
 def _stored(image: EvaluationImage, maps: ImageMaps, localizer: str) -> tuple[npt.NDArray[np.uint8], MapRow]:
-    record = image.record
     width, height = maps.file_wh or (0, 0)
     ok = maps.failure is None
     map_hw = normalise_score_map(maps.whole[localizer]) if ok else np.zeros((FRAME_PX, FRAME_PX), dtype=np.uint8)
     peak = 1.0 if map_hw.max() == _FULL_SCALE else 0.0
-    row = MapRow(
-        image_id=record.image_id,
-        path=record.path,
-        wnid=record.wnid,
-        label=record.label,
-        height=height,
-        width=width,
-        peak=peak,
-        proposals=0,
-        status=STATUS_OK if ok else _FAILED_STATUS,
-    )
-    return map_hw, row
+    status = STATUS_OK if ok else _FAILED_STATUS
+    return map_hw, row_of(image.record, height=height, width=width, peak=peak, proposals=0, status=status)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.figures import DARK, LIGHT, ChartTheme, HistoryLine, history_chart
+from training.run_files import METRICS_LOG_FILE
 
 __all__ = ["TrainingChart", "TrainingHistory", "read_history", "training_charts"]
-
-_FILE = "metrics.jsonl"
 
 _SALIENCY_NUMBERS = {
     "map": "map loss",
@@ -52,7 +51,7 @@ def read_history(folder: Path) -> TrainingHistory:
     ValueError
         There is no such log, or no epoch is finished in it.
     """
-    path = folder / _FILE
+    path = folder / METRICS_LOG_FILE
     if not path.is_file():
         raise ValueError(f"{path}: not found; expected the folder of a run of wsol-train")
     values: dict[str, dict[float, float]] = {}

@@ -1,6 +1,5 @@
 """Turns data sets, a folder of maps and names of weights into a trainer that is ready to run."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from tqdm import tqdm
 
 from pipelines.datasets import Dataset
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import MapIndex
+from pseudo_maps.shards import MapIndex, file_sha256
 from training.augmentation import EVALUATION_CROP
 from training.config import TrainConfig, TrainRunConfig
 from training.image_loading import MapReport, OnMissing, TrainingImages, check_maps
@@ -148,6 +147,6 @@ def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_w
         config = replace(config, maps=index.provenance["configuration"])
     if config.loss.use_triplet:
         path = Path(perceptual_weights)
-        known = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else perceptual_weights
+        known = file_sha256(path) if path.is_file() else perceptual_weights
         config = replace(config, perceptual=known)
     return config

@@ -9,7 +9,6 @@ not synced to the disk one by one: a killed process loses none, a power cut lose
 import errno
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,13 +21,12 @@ from typing import Any, Self
 from pseudo_maps._shard_layout import STATUS_OK, MapRow, canonical_json, host_name
 from pseudo_maps.frames import encode_frame, header_of, intact_frames
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.stale_files import is_running
+from pseudo_maps.stale_files import is_running, parse_partial_name
 from pseudo_maps.supervision import ImageDeath, MadeImage
 
 __all__ = ["JournalState", "ShardJournal", "remove_journals_of_finished_shards", "shard_digest"]
 
 _VERSION = 1
-_NAME = re.compile(r"\.(?P<shard>.+\.h5)\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.journal")
 
 
 @dataclass(kw_only=True)
@@ -147,16 +145,16 @@ class ShardJournal:
 
 
 def _journals_of(shard: Path) -> list[Path]:
-    found = ((path, _NAME.fullmatch(path.name)) for path in shard.parent.glob(f".{shard.name}.*.journal"))
-    return sorted(path for path, name in found if name is not None and name["shard"] == shard.name)
+    found = ((path, parse_partial_name(path.name)) for path in shard.parent.glob(f".{shard.name}.*.journal"))
+    return sorted(path for path, name in found if name is not None and name.target == shard.name)
 
 
 def remove_journals_of_finished_shards(folder: Path) -> None:
     """Remove journals that a process left which was killed between committing its shard and removing them."""
     for path in folder.iterdir():
-        name = _NAME.fullmatch(path.name)
-        if name is None or not (folder / name["shard"]).exists():
+        name = parse_partial_name(path.name)
+        if name is None or not name.is_journal or not (folder / name.target).exists():
             continue
-        if name["host"] != host_name() or not is_running(int(name["pid"])):
+        if name.host != host_name() or not is_running(name.process):
             with suppress(FileNotFoundError):
                 path.unlink()

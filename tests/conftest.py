@@ -41,6 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=REASON))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def outside_of_jobs() -> Iterator[None]:
+    """The tests may themselves run in a SLURM array or under torchrun, whose variables our commands obey."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(name for name in os.environ if name.startswith("SLURM_"))):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder that WSOL_REAL_DATA names, to be read only."""

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE, METRICS_LOG_FILE, checkpoint_name
+
 __all__ = [
     "CHECKPOINT_FORMAT",
     "CHECKPOINT_VERSION",
@@ -41,8 +43,7 @@ CHECKPOINT_VERSION = 1
 _PLAIN_TYPES = (bool, int, float, str, type(None), Tensor, torch.nn.Parameter)
 """Compared exactly: a numpy.float64 is a float, and weights_only does not read it."""
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
-_FINISHED_NAME = "finished.json"
-_TEMPORARY_GLOBS = (".checkpoint-*.pt.*.tmp", f".{_FINISHED_NAME}.*.tmp", ".metrics.jsonl*.tmp")
+_TEMPORARY_GLOBS = (f".{CHECKPOINT_GLOB}.*.tmp", f".{FINISHED_FILE}.*.tmp", f".{METRICS_LOG_FILE}*.tmp")
 """What killed processes leave: of this module's files, and of the run's log."""
 
 
@@ -169,7 +170,7 @@ class CheckpointFolder:
         """Path of the checkpoint after ``step`` steps, whether or not it exists; ValueError below 0."""
         if step < 0:
             raise ValueError(f"step is {step}, expected at least 0")
-        return self._run_dir / f"checkpoint-{step:08d}.pt"
+        return self._run_dir / checkpoint_name(step)
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that exist, rising; empty where the folder is missing."""
@@ -214,7 +215,7 @@ class CheckpointFolder:
                     "use another folder"
                 )
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        (self._run_dir / _FINISHED_NAME).unlink(missing_ok=True)
+        (self._run_dir / FINISHED_FILE).unlink(missing_ok=True)
         save_checkpoint(target, state)
         earlier = [other for other in self.steps() if other < step]
         for other in later + earlier[: max(0, len(earlier) - (self._keep_last - 1))]:
@@ -259,12 +260,12 @@ class CheckpointFolder:
             As ``save_checkpoint``.
         """
         text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
-        write_atomically(self._run_dir / _FINISHED_NAME, f"{text}\n".encode())
+        write_atomically(self._run_dir / FINISHED_FILE, f"{text}\n".encode())
 
     def finished(self) -> dict[str, Any] | None:
         """The summary in the completion marker; None when it is not there or not whole."""
         try:
-            summary = json.loads((self._run_dir / _FINISHED_NAME).read_text(encoding="utf-8"))
+            summary = json.loads((self._run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return summary if isinstance(summary, dict) else None

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from training.checkpoints import write_atomically
+from training.run_files import METRICS_LOG_FILE
 
 __all__ = ["MetricsLog"]
 
-FILE_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
@@ -41,7 +41,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, resume_step: int = 0, tensorboard: bool = False) -> None:
-        self._path = folder / FILE_NAME
+        self._path = folder / METRICS_LOG_FILE
         self._keep_until(resume_step)
         self._writer: _Writer | None = None
         if tensorboard:

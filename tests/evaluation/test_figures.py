@@ -23,15 +23,15 @@ from evaluation.figures import (
     overlap_chart,
     seed_chart,
 )
-from evaluation.overlays import draw_boxes, heat_colours, overlay_heat, png_bytes
-from evaluation.panels import (
+from evaluation.overlays import (
     GROUND_TRUTH_RGB,
     PREDICTED_RGB,
-    PanelPrediction,
-    PanelRow,
-    localization_panels,
-    panel_cell,
+    draw_boxes,
+    heat_colours,
+    overlay_heat,
+    png_bytes,
 )
+from evaluation.panels import PanelPrediction, PanelRow, localization_panels, panel_cell
 
 GAP_PX, LINE_PX = 8, 22
 HOSTILE = '_<script>$x_{$ & "quoted" 中\x07'

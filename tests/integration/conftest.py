@@ -1,23 +1,12 @@
 """A small data set and its maps, shared by the tests of ``wsol-prep``."""
 
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.synthetic import make_clsloc_dataset
 from tests.integration.prep_command import propose
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_slurm() -> Iterator[None]:
-    """The tests may themselves run in a SLURM array."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("SLURM_")]:
-            patch.delenv(name)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from pipelines.eval_cli import main
-from tests.integration.prep_command import REPOSITORY
+from tests.command_calls import invoke, start_python
 
 RESULTS = ("metrics.json", "predictions.csv")
 DEADLINE_S = 120.0
@@ -23,10 +22,7 @@ SIDE_PX = 64
 
 
 def evaluate(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-eval")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-eval")
 
 
 def evaluated(out: Path, *words: object) -> dict[str, Any]:
@@ -56,15 +52,8 @@ def results_in(out: Path) -> dict[str, bytes]:
 
 def start(*words: object) -> "subprocess.Popen[str]":
     """Begin a command in a process group of its own, which its workers share."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.eval_cli", *map(str, words)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    program = ("-m", "pipelines.eval_cli")
+    return start_python(*program, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_until(met: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:

@@ -5,25 +5,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.command_calls import start_python
+
 DEADLINE_S = 300.0
 
 
 def start_run(out: Path, *words: object) -> subprocess.Popen:
     """Begin ``faulty_run`` in a process group of its own, which its workers share."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.faulty_run", str(out), *map(str, words)],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    program = ("-m", "tests.integration.faulty_run")
+    return start_python(*program, out, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(run: subprocess.Popen) -> None:

@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipelines.prep_cli import main
+from tests.command_calls import REPOSITORY, invoke
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"
 VAL = "Data/CLS-LOC/val"
 QUICK = ("--working-size", "48", "--map-size", "32")
@@ -16,10 +16,7 @@ QUICK = ("--working-size", "48", "--map-size", "32")
 
 
 def prep(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-prep")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-prep")
 
 
 def propose(data: Path, out: Path, *words: object, split: str = "val") -> Result:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_calls import REPOSITORY
 from tests.integration.fault_runs import (
     DEADLINE_S,
-    REPOSITORY,
     contents,
     finish,
     kill_one_at_random,

@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.synthetic import make_clsloc_dataset
-from tests.integration.prep_command import REPOSITORY
+from tests.command_calls import start_python
 
 FILE = """\
 out = "results"
@@ -42,16 +41,7 @@ pytestmark = pytest.mark.slow
 
 def start(*words: object) -> "subprocess.Popen[str]":
     program = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "run", *map(str, words)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A group of its own, to be killed without this process.
-        start_new_session=True,
-    )
+    return start_python("-c", program, "run", *words)
 
 
 def finish(*words: object, code: int = 0) -> str:

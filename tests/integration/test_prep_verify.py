@@ -68,6 +68,18 @@ def test_verify_of_a_limited_run_against_all_data_tells(data: Path, tmp_path: Pa
     assert "next:" not in result.output, "running again would make none of them"
 
 
+def test_a_manifest_that_cannot_be_read_does_not_hide_the_count_of_problems(maps: Path) -> None:
+    (maps / "val-00000-of-00004.h5").unlink()
+    (maps / "val.manifest.json").unlink()
+    # A folder in its place is refused by the system for every user, as a closed file is for most.
+    (maps / "val.manifest.json").mkdir()
+    result = prep("verify", maps)
+    assert result.exit_code == 1 and "next:" not in result.output
+    kinds = [line.split(":")[0] for line in result.output.splitlines()[-4:]]
+    assert kinds == ["closed", "missing", "stray", "wsol-prep"]
+    assert result.output.splitlines()[-1].startswith(f"wsol-prep: error: 3 problems in {maps}")
+
+
 def test_verify_of_an_empty_folder_or_absent_split_fails(tmp_path: Path, made: Path) -> None:
     result = prep("verify", tmp_path)
     assert result.exit_code == 1 and "no shard and no manifest" in result.output

@@ -1,7 +1,6 @@
 """``wsol-pipeline table`` as a user runs it: a run that fails, stopped, gone on with, finished, asked otherwise."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipelines.pipeline_cli import main
 from pipelines.synthetic import make_clsloc_dataset
+from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY, propose
 from training.checkpoints import save_checkpoint
 from training.config import TrainConfig
@@ -31,8 +31,6 @@ PROGRAM = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipelin
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_torch_thread: None) -> tuple[object, ...]:
     """Options that name a data set, its maps and a folder for the table; F is read from ``f.pt``, which is none yet."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(name for name in os.environ if name.startswith("SLURM_"))):
-        monkeypatch.delenv(name, raising=False)
     data = make_clsloc_dataset(tmp_path / "data", classes=2, train_per_class=4, val_per_class=2, size_px=(64, 80))
     for split in ("train", "val"):
         assert propose(data, tmp_path / "maps", split=split).exit_code == 0
@@ -49,10 +47,7 @@ def write_network(path: Path) -> None:
 
 
 def table(*words: object) -> Result:
-    result = CliRunner().invoke(main, ["table", *map(str, words)], prog_name="wsol-pipeline")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, "table", *words, prog_name="wsol-pipeline")
 
 
 def lines_of_logs(out: Path) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from pipelines.train_cli import main
-from tests.integration.prep_command import REPOSITORY
+from tests.command_calls import REPOSITORY
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.checkpoints import CheckpointFolder
 from training.run_lock import alone_in

@@ -8,17 +8,15 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from pipelines.train_cli import main
-from tests.integration.prep_command import REPOSITORY, prep
+from tests.command_calls import invoke, start_python
+from tests.integration.prep_command import prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.checkpoints import CheckpointFolder
 from training.run_lock import LOCK_FILE, alone_in
@@ -29,15 +27,7 @@ GAP = (*SHORT.split(), "--method", "gap")
 OFTEN = ("--checkpoint-minutes", "0", "--keep-last", "1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone_with_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-            patch.delenv(name, raising=False)
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +45,11 @@ def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-train")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-train")
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.train_cli", *map(str, words)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A group of its own, to be signalled without this process.
-        start_new_session=True,
-    )
+    return start_python("-m", "pipelines.train_cli", *words)
 
 
 def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:

@@ -1,18 +1,18 @@
 """The contract of ``wsol-pipeline table``: options, defaults, what is passed on, and what bad usage does."""
 
-import os
 import re
 from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import pipelines.ablation_cli as ablation_cli
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.pipeline_cli import main
 from pipelines.synthetic import make_clsloc_dataset
 from pipelines.train_cli import main as train_program
+from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import COMMON, described
 from tests.pipelines.test_train_cli import OPTIONS as TRAINING
 
@@ -41,12 +41,6 @@ OF_EVALUATION = {
 OPTIONS = {**TRAINING, **OWN, **OF_EVALUATION, **COMMON}
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("table") / "data"
@@ -54,10 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(*words: object) -> Result:
-    result = CliRunner().invoke(main, ["table", *map(str, words)], prog_name="wsol-pipeline")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, "table", *words, prog_name="wsol-pipeline")
 
 
 def lines(data: Path, out: Path, *words: object) -> list[str]:
@@ -152,6 +143,15 @@ def test_array_tasks_share_the_runs(data: Path, tmp_path: Path, monkeypatch: pyt
     for name, value in (("ID", 1), ("MIN", 0), ("MAX", 2)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
     assert lines(data, tmp_path / "out", "--seeds", "0") == parts[1]
+
+
+def test_an_array_that_slurm_tells_wrong_is_no_bad_usage(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "one")
+    result = table("--data", data, "--maps", data, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 1 and "SLURM_ARRAY_TASK_" in result.output
+    assert result.output.startswith("wsol-pipeline: error: ") and result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,22 @@ def test_a_damaged_run_is_a_failed_run(plan: TablePlan, runs: dict[str, TableRun
     assert re.match(r"failed: .*finished\.json: expected the configuration", unfinished["alexnet-gap ours seed 0"])
 
 
+def test_a_damaged_record_of_the_settings_fails_its_run_alone(plan: TablePlan, runs: dict[str, TableRun]) -> None:
+    # As --only-report reads the folders: nothing has been refused before.
+    names = ("alexnet-gap gap seed 0", "alexnet-gap ours seed 0")
+    for name in names:
+        (runs[name].folder / "table-run.json").write_text("{")
+    (runs[names[1]].folder / "finished.json").unlink()
+    results = collect(plan, runs)
+    assert results.unfinished.keys() == set(names)
+    for name in names:
+        assert re.match(r"failed: .*table-run\.json: expected JSON", results.unfinished[name])
+    assert (
+        results.configurations.keys() == results.records.keys() == results.finished.keys() - {"baseline", "pseudo-map"}
+    )
+    assert "failed" in written(results)["table.md"]
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "budget": ({"epochs": 8}, "epochs: 7 there, 8 now"),
     "loss": ({"loss": {"map_kind": "bce"}}, "loss.map_kind: 'l2' there, 'bce' now"),

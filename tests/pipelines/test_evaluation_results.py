@@ -22,8 +22,8 @@ from pipelines.evaluation_results import FIGURES_FOLDER, EvaluationPlan, ResultF
 from pipelines.evaluation_set import EvaluationImage, load_evaluation_set
 from pipelines.image_scoring import BASELINES, ImageMaps, ScoringTask, score_images
 from pseudo_maps import __version__
+from tests.command_calls import REPOSITORY
 from tests.integration.eval_command import bump, make_listed_data, results_in
-from tests.integration.prep_command import REPOSITORY
 from training.views import Views
 
 NAMES = ("a", "b", "c", "d", "e")

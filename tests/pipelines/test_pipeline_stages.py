@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import pipelines.pipeline_cli as pipeline_cli
 from pipelines.pipeline_cli import main
 from pipelines.pipeline_file import read_pipeline_file
 from pipelines.pipeline_stages import STAGES, pipeline_steps, wanted_steps
 from pipelines.synthetic import make_clsloc_dataset
+from tests.command_calls import invoke
 from tests.command_words import refusal
 
 TWO_RUNS = """\
@@ -38,10 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def pipeline(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-pipeline")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-pipeline")
 
 
 def test_the_commands_of_a_file_with_two_runs(file: Path, tmp_path: Path) -> None:

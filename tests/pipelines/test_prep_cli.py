@@ -26,12 +26,6 @@ from pseudo_maps.weighting import WEIGHTINGS
 from tests.integration.prep_command import prep, propose, subprocess_run
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLS-LOC tree of one train and one val image."""

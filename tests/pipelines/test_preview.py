@@ -5,51 +5,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from evaluation.overlays import draw_boxes, heat_colours, overlay_heat
 from evaluation.wsoleval import boxes_at_thresholds
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
-from pipelines.prep_cli import main
 from pipelines.preview import CAPTION_PX, CELL_PX, GAP_PX, contact_sheet, save_picture, save_png
-from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps.images import decode_image
 from pseudo_maps.shards import MapIndex
+from tests.integration.prep_command import prep, val_id
 
-IMAGES = 6
+IMAGES = 8
 ROW_PX = (CELL_PX + CAPTION_PX, 4 * (CELL_PX + GAP_PX))
 """Height and width of one image's pictures with their caption."""
 GREEN, RED = (0, 200, 64), (255, 64, 32)
-
-
-def prep(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-prep")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def image_id(number: int) -> str:
-    return f"synthetic_val_{number:08d}"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLS-LOC tree of six val images, of which the third is no image and the fourth is missing."""
-    root = tmp_path_factory.mktemp("preview") / "data"
-    make_clsloc_dataset(root, classes=2, train_per_class=1, val_per_class=3, size_px=(64, 96))
-    (root / "Data/CLS-LOC/val" / f"{image_id(3)}.JPEG").write_bytes(b"no image")
-    (root / "Data/CLS-LOC/val" / f"{image_id(4)}.JPEG").unlink()
-    return root
-
-
-@pytest.fixture(scope="module")
-def maps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("preview") / "maps"
-    words = ["--working-size", 64, "--map-size", 64, "--shard-size", 4, "--max-failed", 2]
-    assert prep("proposals", "--data", data, "--split", "val", "--out", out, *words).exit_code == 0
-    return out
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -74,7 +43,7 @@ def colour_share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("count", "columns", "shown", "grid"), [(12, 2, 6, (3, 2)), (5, 3, 5, (2, 3)), (1, 4, 1, (1, 1))]
+    ("count", "columns", "shown", "grid"), [(12, 2, 8, (4, 2)), (5, 3, 5, (2, 3)), (1, 4, 1, (1, 1))]
 )
 def test_the_sheet_has_a_place_for_every_image(
     data: Path, maps: Path, tmp_path: Path, count: int, columns: int, shown: int, grid: tuple[int, int]
@@ -86,7 +55,7 @@ def test_the_sheet_has_a_place_for_every_image(
 
 
 def test_the_pictures_show_image_map_overlay_and_boxes(data: Path, maps: Path, tmp_path: Path) -> None:
-    wanted = [image_id(5), image_id(1)]
+    wanted = [val_id(5), val_id(1)]
     contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=wanted, columns=1)
     sheet = read_png(tmp_path / "a.png")
     dataset, index = open_dataset(data, split="val"), MapIndex(maps, "val")
@@ -112,7 +81,7 @@ def test_the_pictures_show_image_map_overlay_and_boxes(data: Path, maps: Path, t
 def test_different_images_have_different_pictures(data: Path, maps: Path, tmp_path: Path) -> None:
     contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", columns=3)
     sheet = read_png(tmp_path / "a.png")
-    good = [cells(sheet, place, columns=3) for place in (0, 1, 4, 5)]
+    good = [cells(sheet, place, columns=3) for place in (0, 1, 4, 5, 6, 7)]
     for kind in range(4):
         pictures = {cell[kind].tobytes() for cell in good}
         assert len(pictures) == len(good)
@@ -130,7 +99,7 @@ def test_a_failed_image_has_its_status_in_place_of_the_map_and_no_box(
     data: Path, maps: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "a.png"
-    result = prep("preview", maps, "--data", data, "--out", out, "--ids", image_id(number))
+    result = prep("preview", maps, "--data", data, "--out", out, "--ids", val_id(number))
     assert (result.exit_code, result.output) == (0, f"1 images on {out}\n")
     image, heat, overlay, boxed = cells(read_png(out), 0, columns=1)
     for picture in (image, overlay, boxed):
@@ -141,7 +110,7 @@ def test_a_failed_image_has_its_status_in_place_of_the_map_and_no_box(
 
 
 def test_statuses_are_written_out(data: Path, maps: Path, tmp_path: Path) -> None:
-    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=[image_id(3), image_id(4)])
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=[val_id(3), val_id(4)])
     written = [cells(read_png(tmp_path / "a.png"), place, columns=2)[1] for place in (0, 1)]
     widths = [np.ptp(np.nonzero((picture < 100).any(axis=(0, 2)))[0]) for picture in written]
     assert widths[0] > 1.3 * widths[1], "decode-error is a longer word than missing"
@@ -150,10 +119,10 @@ def test_statuses_are_written_out(data: Path, maps: Path, tmp_path: Path) -> Non
 
 def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: Path, tmp_path: Path) -> None:
     index = MapIndex(maps, "val")
-    rows = {number: index.row(image_id(number)) for number in (1, 2, 5, 6)}
+    rows = {number: index.row(val_id(number)) for number in (1, 2, 5, 6, 7, 8)}
     order = [3, 4, *sorted(rows, key=lambda number: rows[number].peak)]
-    for count in (1, 3, 6):
-        expected = [image_id(number) for number in order[:count]]
+    for count in (1, 3, IMAGES):
+        expected = [val_id(number) for number in order[:count]]
         contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=expected)
         result = prep("preview", maps, "--data", data, "--out", tmp_path / "worst.png", "--worst", "--count", count)
         assert result.exit_code == 0
@@ -164,7 +133,7 @@ def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: P
 
 
 def test_ids_come_one_by_one_with_commas_and_from_a_file(data: Path, maps: Path, tmp_path: Path) -> None:
-    one, two, three = (image_id(number) for number in (5, 1, 2))
+    one, two, three = (val_id(number) for number in (5, 1, 2))
     listed = tmp_path / "ids.txt"
     listed.write_text(f"{one}\n{two}\n{three}\n")
     sheets = []
@@ -197,18 +166,18 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
 
 def test_without_a_choice_the_images_are_spread_over_the_split(data: Path, maps: Path, tmp_path: Path) -> None:
     contact_sheet(maps, data=data, split="val", out=tmp_path / "spread.png", count=2)
-    contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=[image_id(1), image_id(IMAGES)])
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=[val_id(1), val_id(IMAGES)])
     assert (tmp_path / "spread.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
 
 
 def test_the_red_box_follows_the_threshold(data: Path, maps: Path, tmp_path: Path) -> None:
     def red_box(threshold: float) -> np.ndarray:
-        words = ["--ids", image_id(1), "--threshold", threshold]
+        words = ["--ids", val_id(1), "--threshold", threshold]
         assert prep("preview", maps, "--data", data, "--out", tmp_path / "a.png", *words).exit_code == 0
         rows, columns = np.nonzero((cells(read_png(tmp_path / "a.png"), 0, columns=1)[3] == RED).all(axis=2))
         return np.array([columns.min(), rows.min(), columns.max(), rows.max()])
 
-    stored = MapIndex(maps, "val").read_uint8(image_id(1))
+    stored = MapIndex(maps, "val").read_uint8(val_id(1))
     enlarged = cv2.resize(stored, (CELL_PX, CELL_PX), interpolation=cv2.INTER_LINEAR)
     for threshold in (0.3, 0.8):
         (expected,) = boxes_at_thresholds(enlarged, [threshold])
@@ -218,8 +187,8 @@ def test_the_red_box_follows_the_threshold(data: Path, maps: Path, tmp_path: Pat
 
 def test_an_unfinished_folder_can_be_looked_at(data: Path, maps: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(maps, tmp_path / "maps"))
-    (copy / "val-00001-of-00002.h5").unlink()
-    assert contact_sheet(copy, data=data, split="val", out=tmp_path / "a.png") == 4
+    (copy / "val-00001-of-00003.h5").unlink()
+    assert contact_sheet(copy, data=data, split="val", out=tmp_path / "a.png") == IMAGES - 3
 
 
 # --- what cannot be drawn

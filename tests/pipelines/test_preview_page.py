@@ -9,36 +9,13 @@ import pytest
 from PIL import Image
 
 from pipelines.preview_page import configuration_in_words, write_preview_page
-from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps.map_config import MapConfig
 from pseudo_maps.selective_search import SelectiveSearchConfig
 from pseudo_maps.shards import MapIndex
-from tests.integration.prep_command import prep, subprocess_run
+from tests.integration.prep_command import prep, subprocess_run, val_id
 from tests.pipelines.report_page import Page
 
 NAMES = ("image", "map", "overlay", "box")
-
-
-def image_id(number: int) -> str:
-    return f"synthetic_val_{number:08d}"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLS-LOC tree of eight val images, of which the third is no image and the fourth is missing."""
-    root = tmp_path_factory.mktemp("page") / "data"
-    make_clsloc_dataset(root, classes=2, train_per_class=1, val_per_class=4, size_px=(64, 96))
-    (root / "Data/CLS-LOC/val" / f"{image_id(3)}.JPEG").write_bytes(b"no image")
-    (root / "Data/CLS-LOC/val" / f"{image_id(4)}.JPEG").unlink()
-    return root
-
-
-@pytest.fixture(scope="module")
-def maps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("page") / "maps"
-    words = ["--working-size", 64, "--map-size", 64, "--shard-size", 3, "--max-failed", 2]
-    assert prep("proposals", "--data", data, "--split", "val", "--out", out, *words).exit_code == 0
-    return out
 
 
 class Groups(Page):
@@ -112,7 +89,7 @@ def test_random_failed_and_worst_images_stand_under_their_headings(data: Path, m
     good = [name for name in index if index.status(name) == "ok"]
     assert list(page.groups) == ["A random sample", "Images without a map", "Lowest peaks"]
     assert len(page.ids("A random sample")) == 4 and set(page.ids("A random sample")) <= set(good)
-    assert page.ids("Images without a map") == [image_id(3), image_id(4)]
+    assert page.ids("Images without a map") == [val_id(3), val_id(4)]
     assert page.ids("Lowest peaks") == sorted(good, key=index.peak)[:2]
     assert all(set(pictures) == set(NAMES) for _, pictures in page.groups["Lowest peaks"])
     assert all(pictures == {} for _, pictures in page.groups["Images without a map"])
@@ -120,15 +97,15 @@ def test_random_failed_and_worst_images_stand_under_their_headings(data: Path, m
 
 def test_chosen_images_stand_in_place_of_the_random_sample(data: Path, maps: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.html"
-    result = prep("preview", maps, "--data", data, "--html", out, "--ids", f"{image_id(5)},{image_id(3)}", "--worst", 1)
+    result = prep("preview", maps, "--data", data, "--html", out, "--ids", f"{val_id(5)},{val_id(3)}", "--worst", 1)
     assert result.output == f"4 images on {out}\n"
     page = Groups(out.read_text(encoding="utf-8"))
-    assert page.ids("Chosen images") == [image_id(5), image_id(3)] and "A random sample" not in page.groups
+    assert page.ids("Chosen images") == [val_id(5), val_id(3)] and "A random sample" not in page.groups
     assert "seed" not in words(page).split("The pictures below")[1]
 
 
 def test_pictures_keep_the_shape_of_the_image(data: Path, maps: Path, tmp_path: Path) -> None:
-    _, page = make_page(data, maps, tmp_path / "a.html", image_ids=[image_id(1), image_id(2)])
+    _, page = make_page(data, maps, tmp_path / "a.html", image_ids=[val_id(1), val_id(2)])
     index = MapIndex(maps, "val")
     for name, pictures in page.groups["Chosen images"]:
         row = index.row(name)
@@ -148,7 +125,7 @@ def test_failed_images_show_their_status(data: Path, maps: Path, tmp_path: Path)
     assert places == ["decode-error", "missing"]
     cells = [element["text"] for element in page.all("th", "td")]
     rows = [cells[start : start + 3] for start in range(0, len(cells), 3)]
-    assert [image_id(3), "decode-error", f"Data/CLS-LOC/val/{image_id(3)}.JPEG"] in rows
+    assert [val_id(3), "decode-error", f"Data/CLS-LOC/val/{val_id(3)}.JPEG"] in rows
     assert ["ok", "6", "75.00 %"] in rows and ["missing", "1", "12.50 %"] in rows
 
 

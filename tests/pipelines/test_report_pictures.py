@@ -68,7 +68,7 @@ def test_other_images_stand_one_below_the_other(tmp_path: Path) -> None:
 
 def test_title_and_introduction_stand_above_everything_as_text(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    words = "# What\n\nOne <b>line</b>\nand another.\n\n\n\n# Why\n\nBecause."
+    words = "# What\nOne <b>line</b>\nand another.\n \n\n# Why\n\nBecause."
     write_report(comparable_runs(tmp_path), out, title="A & B", introduction=words)
     text = out.read_text(encoding="utf-8")
     page = Page(text)

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import pipelines.train_cli as train_cli
 from pipelines.train_cli import main
 from pseudo_maps import __version__
+from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, described, plain
 from tests.training.training_runs import make_colour_folders
 from training.augmentation import CropConfig
@@ -25,22 +26,13 @@ from training.schedules import OptimiserConfig, ScheduleConfig
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colour_folders(tmp_path_factory.mktemp("colours"), train=2, val=1)
 
 
 def train(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words], prog_name="wsol-train")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(main, *words, prog_name="wsol-train")
 
 
 # --- the contract

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.worker_pool import map_in_order, worker_count
-from tests.integration.prep_command import REPOSITORY
+from tests.command_calls import REPOSITORY
 
 DEADLINE_S = 60.0
 

@@ -18,12 +18,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
 
-@pytest.fixture(autouse=True)
-def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_alone_without_torchrun() -> None:
     processes = start_processes("cpu")
     assert processes == ALONE

@@ -1,0 +1,21 @@
+"""Names the files of a training run. Imports no torch, as reports and pipelines look for these files too."""
+
+__all__ = ["CHECKPOINT_GLOB", "FINISHED_FILE", "METRICS_LOG_FILE", "checkpoint_name"]
+
+FINISHED_FILE = "finished.json"
+"""There when a run is finished, and only then: its summary and configuration."""
+METRICS_LOG_FILE = "metrics.jsonl"
+"""One line of JSON for each event of a run."""
+CHECKPOINT_GLOB = "checkpoint-*.pt"
+"""Pattern of all that ``checkpoint_name`` gives."""
+
+
+def checkpoint_name(step: int) -> str:
+    """File name of the checkpoint after ``step`` steps.
+
+    Examples
+    --------
+    >>> checkpoint_name(12)
+    'checkpoint-00000012.pt'
+    """
+    return f"checkpoint-{step:08d}.pt"
