@@ -5,16 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["other_training_images", "read_finished"]
+from training.run_files import FINISHED_FILE
 
-_FINISHED_FILE = "finished.json"
-"""What ``wsol-train`` leaves at its end."""
+__all__ = ["other_training_images", "read_finished"]
 
 
 def read_finished(folder: Path) -> dict[str, Any]:
     """What a finished training says of itself; empty while it is not finished, or when the file is damaged."""
     try:
-        found = json.loads((folder / _FINISHED_FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / FINISHED_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

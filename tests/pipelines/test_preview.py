@@ -13,6 +13,7 @@ from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_box
 from pipelines.preview import CAPTION_PX, CELL_PX, GAP_PX, contact_sheet, save_picture, save_png
 from pseudo_maps.images import decode_image
 from pseudo_maps.shards import MapIndex
+from pseudo_maps.wording import counted
 from tests.integration.prep_command import prep, val_id
 
 IMAGES = 8
@@ -50,7 +51,7 @@ def test_the_sheet_has_a_place_for_every_image(
 ) -> None:
     out = tmp_path / "new folder" / "sheet.png"
     result = prep("preview", maps, "--data", data, "--out", out, "--count", count, "--columns", columns)
-    assert (result.exit_code, result.output) == (0, f"{shown} images on {out}\n")
+    assert (result.exit_code, result.output) == (0, f"{counted(shown, 'image')} on {out}\n")
     assert read_png(out).shape == (grid[0] * ROW_PX[0], grid[1] * ROW_PX[1], 3)
 
 
@@ -128,7 +129,7 @@ def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: P
         assert result.exit_code == 0
         assert (tmp_path / "worst.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
         result = prep("preview", maps, "--data", data, "--out", tmp_path / "number.png", "--worst", count)
-        assert result.output == f"{count} images on {tmp_path / 'number.png'}\n"
+        assert result.output == f"{counted(count, 'image')} on {tmp_path / 'number.png'}\n"
         assert (tmp_path / "number.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
 
 
