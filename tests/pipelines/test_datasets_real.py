@@ -1,27 +1,16 @@
 """Real ILSVRC lists and annotations, read whole and checked against their published counts."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from pipelines.datasets import load_boxes, open_dataset
 from pipelines.datasets.solution_csv import read_solution_csv
 from pseudo_maps.images import decode_image
 
-pytestmark = [
-    pytest.mark.real_data,
-    pytest.mark.skipif("WSOL_REAL_DATA" not in os.environ, reason="WSOL_REAL_DATA does not name the data folder"),
-]
+pytestmark = pytest.mark.real_data
 
 
-@pytest.fixture
-def data():
-    return Path(os.environ["WSOL_REAL_DATA"])
-
-
-def test_ilsvrc10(data):
-    root = data / "ilsvrc10"
+def test_ilsvrc10(real_data):
+    root = real_data / "ilsvrc10"
     val, train = (open_dataset(root, split=split) for split in ("val", "train"))
     assert (val.layout, len(val.records), len(train.records)) == ("clsloc", 500, 4800)
     assert val.class_wnids == train.class_wnids
@@ -33,10 +22,10 @@ def test_ilsvrc10(data):
             assert (image.file_width, image.file_height) == (224, 224)
 
 
-def test_ilsvrc10_xml_equals_csv(data):
-    val = open_dataset(data / "ilsvrc10", split="val")
+def test_ilsvrc10_xml_equals_csv(real_data):
+    val = open_dataset(real_data / "ilsvrc10", split="val")
     boxes = load_boxes(val)
-    rows = read_solution_csv(data / "ilsvrc10" / "LOC_val_solution.csv", split="val")
+    rows = read_solution_csv(real_data / "ilsvrc10" / "LOC_val_solution.csv", split="val")
     assert len(boxes) == 500
     for record in val.records:
         found = boxes[record.image_id]
@@ -45,8 +34,8 @@ def test_ilsvrc10_xml_equals_csv(data):
         assert set(rows[record.image_id].wnids) == {record.wnid}
 
 
-def test_all_of_ilsvrc_val(data):
-    val = open_dataset(data / "ilsvrc_val_meta", split="val")
+def test_all_of_ilsvrc_val(real_data):
+    val = open_dataset(real_data / "ilsvrc_val_meta", split="val")
     assert (val.layout, len(val.records), len(val.class_wnids)) == ("wsoleval", 50_000, 1000)
     counts = [len(annotation.boxes_xyxy) for annotation in load_boxes(val).values()]
     assert (len(counts), sum(counts), sum(count > 1 for count in counts)) == (50_000, 80_477, 11_715)
