@@ -19,7 +19,7 @@ from pipelines.datasets import Dataset
 from pipelines.evaluation_results import JOURNAL_FOLDER
 from pseudo_maps.manifest import manifest_path
 from pseudo_maps.shards import file_sha256
-from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE
+from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
 __all__ = [
     "BASELINE_NAME",
@@ -255,12 +255,13 @@ class TableRun:
         ValueError
             The file is missing or damaged.
         """
-        path = self.folder / FINISHED_FILE
+        expected = f"{self.folder / FINISHED_FILE}: expected the configuration of a finished training"
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            dict(found["configuration"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: expected the configuration of a finished training, found: {error!r}") from error
+            found = read_finished(self.folder)
+        except OSError as error:
+            raise ValueError(f"{expected}: {error}") from error
+        if found is None or not isinstance(found.get("configuration"), dict):
+            raise ValueError(f"{expected}, found none in it")
         return found
 
     def write_record(self) -> None:

@@ -22,7 +22,8 @@ from pipelines.run_comparison import (
     same_images,
 )
 from pipelines.training_curves import read_history, training_charts
-from pipelines.training_images import other_training_images, read_finished
+from pipelines.training_images import other_training_images
+from training.run_files import read_finished
 
 __all__ = ["write_report"]
 
@@ -122,7 +123,9 @@ def write_report(
     """
     loaded = load_runs(runs)
     page = _page(loaded)
-    page["warnings"] += other_training_images({folder.resolve().name: read_finished(folder) for folder in training})
+    page["warnings"] += other_training_images(
+        {folder.resolve().name: read_finished(folder) or {} for folder in training}
+    )
     histories = [read_history(folder) for folder in training]
     context = {
         **page,

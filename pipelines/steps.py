@@ -117,7 +117,7 @@ class StepRunner:
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as file:
-                file.write(f"$ {command_line(program, words)}\n".encode())
+                file.write(f"$ {command_line(program, words)}\n".encode(errors="surrogateescape"))
                 file.flush()
                 code = self._wait(self._start(command, file.fileno()))
         if self._told_to_stop:

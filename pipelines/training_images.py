@@ -1,22 +1,9 @@
 """Turns what finished trainings say of their images into sentences about those that learned from other images."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from training.run_files import FINISHED_FILE
-
-__all__ = ["other_training_images", "read_finished"]
-
-
-def read_finished(folder: Path) -> dict[str, Any]:
-    """What a finished training says of itself; empty while it is not finished, or when the file is damaged."""
-    try:
-        found = json.loads((folder / FINISHED_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+__all__ = ["other_training_images"]
 
 
 def other_training_images(finished: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE, METRICS_LOG_FILE, checkpoint_name
+from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE, METRICS_LOG_FILE, checkpoint_name, read_finished
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -264,11 +264,7 @@ class CheckpointFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """The summary in the completion marker; None when it is not there or not whole."""
-        try:
-            summary = json.loads((self._run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        return summary if isinstance(summary, dict) else None
+        return read_finished(self._run_dir)
 
     def is_finished(self) -> bool:
         """Whether the completion marker is there and whole."""

@@ -24,6 +24,7 @@ from training.grad_cam import grad_cam
 from training.model import LocalizationModel
 from training.normalisation import Normalisation
 from training.views import Views, merge_maps, show
+from training.without_values import without_values
 
 __all__ = [
     "LOCALIZERS",
@@ -132,8 +133,7 @@ def load_for_inference(
             "expected one of method 'saliency', or use the localizers cam and grad-cam"
         )
     try:
-        # Without values first: random weights would take 0.3 s and move the global generator.
-        with torch.device("meta"):
+        with without_values():
             network = LocalizationModel(
                 config["arch"], config["classes"], batch_norm=config["batch_norm"], decoder=has_decoder
             )

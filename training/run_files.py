@@ -1,6 +1,10 @@
 """Names the files of a training run. Imports no torch, as reports and pipelines look for these files too."""
 
-__all__ = ["CHECKPOINT_GLOB", "FINISHED_FILE", "METRICS_LOG_FILE", "checkpoint_name"]
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CHECKPOINT_GLOB", "FINISHED_FILE", "METRICS_LOG_FILE", "checkpoint_name", "read_finished"]
 
 FINISHED_FILE = "finished.json"
 """There when a run is finished, and only then: its summary and configuration."""
@@ -19,3 +23,18 @@ def checkpoint_name(step: int) -> str:
     'checkpoint-00000012.pt'
     """
     return f"checkpoint-{step:08d}.pt"
+
+
+def read_finished(run_dir: Path) -> dict[str, Any] | None:
+    """Summary and configuration of a finished run; None where the file is not there or not whole.
+
+    Raises
+    ------
+    OSError
+        The file is there and cannot be read.
+    """
+    try:
+        found = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -24,6 +24,7 @@ from training.googlenet import GoogLeNetEncoder
 from training.layer_transfer import ConvSource, NormSource, copy_into
 from training.perceptual import PerceptualNetwork
 from training.resnet import Bottleneck, ResNet50Encoder
+from training.without_values import without_values
 
 __all__ = ["IMAGENET", "RANDOM", "LoadReport", "WeightsError", "initialise_from_imagenet", "load_perceptual_network"]
 
@@ -196,7 +197,7 @@ def _random_trunk(*, seed: int) -> ResNet50Encoder:
 
 def _trunk_without_values(arch: str, *, batch_norm: bool) -> Encoder:
     """A trunk whose layers are all about to be loaded; no random numbers are drawn."""
-    with torch.device("meta"):
+    with without_values():
         trunk = build_encoder(arch, batch_norm=batch_norm)
     return trunk.to_empty(device="cpu")
 

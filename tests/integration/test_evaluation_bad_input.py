@@ -20,6 +20,8 @@ BOX = (10.0, 5.0, 29.0, 14.0)
 """A quarter of the 40 x 20 pixels in their middle."""
 NAMES = ("a", "b", "c", "d")
 QUIET = ("--panels", 0)
+SHOWN = ("--panels", 10, "--protocol", "cam")
+"""Spoilt images are drawn too. One protocol: charts take longer than anything else here."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_odd_maps_have_a_defined_result_and_a_note(
     listed: Path, folder: Path, tmp_path: Path, map_hw: np.ndarray, note: str, verdict: str
 ) -> None:
     np.save(folder / "b.npy", map_hw)
-    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, "--panels", 4)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, *SHOWN)
     assert metrics["counts"] == {"asked": 4, "scored": 4, "failed": {}, "skipped": {}, "notes": {note: 1}}
     assert verdicts(tmp_path / "out") == ["correct", verdict, "correct", "correct"]
     assert result_of(metrics, "pseudo-map", "cam")["gt_known_loc"]["rate"] == 0.75
@@ -99,8 +101,10 @@ def test_real_numbers_of_any_type_and_order_are_scored(
 ) -> None:
     for name in NAMES:
         np.save(folder / f"{name}.npy", map_hw)
-    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, *QUIET)
-    for protocol in ("cam", "wsoleval-v1", "ts-cam"):
+    protocols = ("cam", "wsoleval-v1")
+    words = [word for protocol in protocols for word in ("--protocol", protocol)]
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, *QUIET, *words)
+    for protocol in protocols:
         assert result_of(metrics, "pseudo-map", protocol)["gt_known_loc"]["rate"] == 1.0
 
 
@@ -144,7 +148,7 @@ def test_a_file_that_is_no_array_is_named(listed: Path, folder: Path, tmp_path: 
 
 def test_an_image_without_map_is_wrong_and_counted(listed: Path, folder: Path, tmp_path: Path) -> None:
     (folder / "c.npy").unlink()
-    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, "--panels", 4)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", listed, *SHOWN)
     assert metrics["counts"]["failed"] == {"no map": 1} and metrics["counts"]["scored"] == 4
     assert verdicts(tmp_path / "out") == ["correct", "correct", "no box", "correct"]
     for one in metrics["results"]:
@@ -213,7 +217,7 @@ def test_failed_rows_of_shards_are_wrong_with_their_status(data: Path, tmp_path:
     spoilt = Path(shutil.copytree(data, tmp_path / "data"))
     (spoilt / "Data/CLS-LOC/val" / f"{val_id(3)}.JPEG").write_bytes(b"no image")
     propose(spoilt, tmp_path / "maps", "--max-failed", 1)
-    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", spoilt, "--panels", 10)
+    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", spoilt, *SHOWN)
     assert metrics["counts"]["failed"] == {"map not usable: decode-error": 1}
     assert metrics["counts"]["scored"] == 10
     assert verdicts(tmp_path / "out")[2] == "no box"
@@ -279,7 +283,7 @@ def test_images_without_boxes_are_skipped_and_counted(tmp_path: Path) -> None:
     for name in NAMES:
         # Nothing looks at a map that nothing can be compared with.
         np.save(tmp_path / "maps" / f"{name}.npy", bump() if name in "ac" else np.zeros((0, 5)))
-    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, "--panels", 4)
+    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, *SHOWN)
     assert metrics["counts"] == {"asked": 4, "scored": 2, "failed": {}, "skipped": {"no boxes": 2}, "notes": {}}
     assert verdicts(tmp_path / "out") == ["correct", "", "correct", ""]
     assert result_of(metrics, "pseudo-map", "cam")["gt_known_loc"] | {"interval": None, "interval_kind": None} == {
@@ -304,7 +308,7 @@ def test_an_image_that_alone_tells_its_size_and_does_not_decode_is_wrong(folder:
     data = make_listed_data(tmp_path / "data", {name: [BOX] for name in NAMES}, sizes=False)
     (data / "val" / "b.png").write_bytes(b"no image")
     (data / "val" / "d.png").unlink()
-    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, "--panels", 4)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, *SHOWN)
     assert metrics["counts"]["failed"] == {"unreadable image": 2} and metrics["counts"]["scored"] == 4
     assert verdicts(tmp_path / "out") == ["correct", "no box", "correct", "no box"]
     # Its boxes have no frame, so the baselines are wrong too.
@@ -314,7 +318,7 @@ def test_an_image_that_alone_tells_its_size_and_does_not_decode_is_wrong(folder:
 def test_an_image_whose_size_is_known_need_not_decode(folder: Path, tmp_path: Path) -> None:
     data = make_listed_data(tmp_path / "data", {name: [BOX] for name in NAMES})
     (data / "val" / "b.png").unlink()
-    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, "--panels", 4)
+    metrics = evaluated(tmp_path / "out", "maps", folder, "--data", data, *SHOWN)
     assert metrics["counts"] == {"asked": 4, "scored": 4, "failed": {}, "skipped": {}, "notes": {}}
 
 
