@@ -35,7 +35,7 @@ demo: $(STAMP)
 	$(BIN)/wsol-pipeline demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 viewers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[viewers]'

@@ -22,7 +22,9 @@ __all__ = [
 ]
 
 GROUND_TRUTH_RGB = (0, 200, 64)
+"""Green boxes are ground truth, in every picture."""
 PREDICTED_RGB = (255, 64, 32)
+"""Red boxes are predicted."""
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""

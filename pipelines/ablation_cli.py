@@ -223,6 +223,8 @@ def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device
     else:
         for name, reason in failures.items():
             click.echo(f"{name}: not run: {reason}", err=True)
+        if not all(run.is_trained for run in todo):
+            _require_maps(plan)
         with ending_on_signals():
             failures |= make_runs(
                 todo, devices=devices, debug=wants_debug(), finished=lambda: _report(plan, runs, damaged=damaged)
@@ -232,6 +234,20 @@ def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device
     if failures:
         listed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise RuntimeError(f"{len(failures)} of {len(share)} runs failed: {listed}")
+
+
+def _require_maps(plan: TablePlan) -> None:
+    """MapsMissingError now, not after days of training the rows that could do without maps.
+
+    What to do about it (``--on-missing skip``) holds for all rows, and would be refused by those that are trained.
+    """
+    from pipelines.training_setup import choose_records
+    from pseudo_maps.shards import MapIndex
+
+    training = plan.training
+    if any(ROWS[row].uses_map for row in plan.rows):
+        index = MapIndex(plan.maps, plan.train.split)
+        choose_records(plan.train, index=index, on_missing=training["on_missing"].value, limit=training["limit"].value)
 
 
 def _table_files() -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from evaluation.atomic_files import write_atomically
 from evaluation.metrics_schema import METRICS_FILE
 from pipelines.ablation_rows import ROWS
 from pipelines.datasets import Dataset
-from pipelines.evaluation_results import JOURNAL_FOLDER
+from pipelines.evaluation_results import EVALUATION_FOLDER, JOURNAL_FOLDER
 from pseudo_maps.manifest import manifest_path
 from pseudo_maps.shards import file_sha256
 from training.run_files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
@@ -34,7 +34,6 @@ __all__ = [
     "run_name",
 ]
 
-EVALUATION_FOLDER = "evaluation"
 RECORD_FILE = "table-run.json"
 FAILURE_FILE = "failure.txt"
 BASELINE_NAME = "baseline"

@@ -31,7 +31,6 @@ PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", 
 LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
 BOX_NAMES = ("all", "first")
 PRECISION_NAMES = ("auto", "fp32", "bf16")
-DEFAULT_OUT = "evaluation"
 PAGE_SUFFIXES = (".html", ".htm")
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
@@ -141,6 +140,7 @@ def main() -> None:
 def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
     from pipelines.evaluating import NetworkChoices, evaluate_network
+    from pipelines.evaluation_results import EVALUATION_FOLDER
     from pipelines.network_evaluation import usable_devices
     from training.views import Views
 
@@ -151,7 +151,9 @@ def run(checkpoint: Path, **options: Any) -> None:
     default_name = (options["out"] or checkpoint).resolve().name
     if options["out"] is None:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-        options["out"] = folder / (DEFAULT_OUT if checkpoint.is_dir() else f"{DEFAULT_OUT}-{checkpoint.stem}")
+        options["out"] = folder / (
+            EVALUATION_FOLDER if checkpoint.is_dir() else f"{EVALUATION_FOLDER}-{checkpoint.stem}"
+        )
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if devices[0].startswith("cuda") else "fp32"

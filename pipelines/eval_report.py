@@ -22,7 +22,7 @@ from pipelines.run_comparison import (
     same_images,
 )
 from pipelines.training_curves import read_history, training_charts
-from pipelines.training_images import other_training_images
+from pipelines.training_images import distinct_names, other_training_images
 from training.run_files import read_finished
 
 __all__ = ["write_report"]
@@ -101,8 +101,7 @@ def write_report(
     ----------
     runs
         Folders (or the ``metrics.json`` inside) that wsol-eval wrote, or of trained networks with their evaluation in
-        them. ``predictions.csv`` and ``panels/*.png``
-        beside it are used where they are.
+        them. ``predictions.csv`` and ``panels/*.png`` beside it are used where they are.
     out
         HTML file to write; its folder is made when it is missing.
     title
@@ -119,14 +118,13 @@ def write_report(
     MetricsError, PredictionsError
         A file of a run is missing, damaged or of another schema.
     ValueError
-        No run is given, a picture in ``panels`` does not read, or a training run has no finished epoch.
+        No run is given, a picture in ``panels`` does not read, a training run has no finished epoch or is there twice.
     """
     loaded = load_runs(runs)
     page = _page(loaded)
-    page["warnings"] += other_training_images(
-        {folder.resolve().name: read_finished(folder) or {} for folder in training}
-    )
-    histories = [read_history(folder) for folder in training]
+    trained = dict(zip(distinct_names(training), training, strict=True))
+    page["warnings"] += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
+    histories = [read_history(folder, name=name) for name, folder in trained.items()]
     context = {
         **page,
         "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",

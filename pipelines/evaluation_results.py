@@ -32,6 +32,8 @@ __all__ = ["FIGURES_FOLDER", "EvaluationPlan", "ResultFolder"]
 FIGURES_FOLDER = "figures"
 """Folder of the PNG charts inside a folder of results."""
 JOURNAL_FOLDER = "journal"
+EVALUATION_FOLDER = "evaluation"
+"""Folder of the results inside that of a trained network."""
 
 _TEN_CROPS = "ten crops"
 """How the views of ten crops begin in words. Spelled out because what words them imports torch; a test compares."""

@@ -65,14 +65,14 @@ class FinishedSteps:
         return self._steps.get(name) == {"line": line, "reads": reads, "makes": makes}
 
     def begin(self, name: str, *, line: str, is_new: bool) -> None:
-        """Note the line of a step before it runs; results that are there keep the line that they were begun with.
+        """Note the line of a step before it runs; results that are there keep what is known of their beginning.
 
         Raises
         ------
         OSError
             The record cannot be written.
         """
-        if is_new or name not in self._steps:
+        if is_new:
             self._write(name, {"line": line})
 
     def finish(self, name: str, *, line: str, reads: str, makes: str) -> None:

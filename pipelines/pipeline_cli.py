@@ -55,7 +55,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
     that was made with other settings is refused, and the settings that differ are named.
     """
     from pipelines.pipeline_file import check_inputs, read_pipeline_file
-    from pipelines.pipeline_stages import data_identity, pipeline_steps, run_steps, wanted_steps
+    from pipelines.pipeline_stages import DataIdentity, pipeline_steps, run_steps, wanted_steps
 
     if until and only:
         raise click.UsageError("--until and --only exclude each other")
@@ -67,7 +67,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
             click.echo(step.line)
         return
     with ending_on_signals():
-        run_steps(steps, file=file, out=pipeline.out, data=data_identity(train, val), debug=wants_debug())
+        run_steps(steps, file=file, out=pipeline.out, data=DataIdentity(train, val), debug=wants_debug())
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)

@@ -8,6 +8,7 @@ says how far a pipeline is. A record beside them only spares the question where 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from pipelines.steps import StepFailed, StepRunner, command_line
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
 
-__all__ = ["STAGES", "Step", "data_identity", "pipeline_steps", "run_steps", "wanted_steps"]
+__all__ = ["STAGES", "DataIdentity", "Step", "pipeline_steps", "run_steps", "wanted_steps"]
 
 STAGES = ("proposals", "training", "evaluation", "report")
 """Names of the stages; ``--until`` and ``--only`` take them."""
@@ -78,25 +79,44 @@ def pipeline_steps(pipeline: PipelineFile) -> list[Step]:
     return [*steps, _report(pipeline)]
 
 
-def data_identity(train: "Dataset", val: "Dataset") -> str:
-    """Digest of all that the commands read of a data set but the pixels: names and classes of images, boxes of val."""
-    # Imported here: it takes half a second, which a mistake in the file need not wait for.
-    from pipelines.datasets import DatasetError
-    from pipelines.evaluation_set import load_evaluation_set
+class DataIdentity:
+    """Tells by digests whether a data set is still the one that the commands have read; pixels are not looked at.
 
-    digest = hashlib.sha256()
-    for dataset in (train, val):
-        digest.update(f"{dataset.layout}\0{dataset.class_wnids}\0".encode(errors="surrogateescape"))
-        for record in dataset.records:
-            text = f"{record.image_id}\0{record.path}\0{record.label}\0"
-            digest.update(text.encode(errors="surrogateescape"))
-    try:
-        boxes = str(load_evaluation_set(val, need_boxes=False).config())
-    except DatasetError as error:
-        # Maps and trainings need no boxes, and the evaluation tells of it itself.
-        boxes = str(error)
-    digest.update(boxes.encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    Parameters
+    ----------
+    train, val
+        Its splits.
+    """
+
+    def __init__(self, train: "Dataset", val: "Dataset") -> None:
+        self._train, self._val = train, val
+
+    def read_by(self, step: Step) -> str:
+        """Digest of what a step reads of it: names and classes of the images, and for evaluations the boxes of val."""
+        return f"{self._images} {self._boxes}" if step.stage == "evaluation" else self._images
+
+    @cached_property
+    def _images(self) -> str:
+        digest = hashlib.sha256()
+        for dataset in (self._train, self._val):
+            digest.update(f"{dataset.layout}\0{dataset.class_wnids}\0".encode(errors="surrogateescape"))
+            for record in dataset.records:
+                text = f"{record.image_id}\0{record.path}\0{record.label}\0"
+                digest.update(text.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @cached_property
+    def _boxes(self) -> str:
+        # Imported here: it takes half a second, which a mistake in the file need not wait for.
+        from pipelines.datasets import DatasetError
+        from pipelines.evaluation_set import load_evaluation_set
+
+        try:
+            boxes = str(load_evaluation_set(self._val, need_boxes=False).config())
+        except (DatasetError, OSError) as error:
+            # The evaluation tells of it itself.
+            boxes = str(error)
+        return hashlib.sha256(boxes.encode(errors="surrogateescape")).hexdigest()
 
 
 def _proposals(pipeline: PipelineFile, *, split: str) -> Step:
@@ -201,7 +221,7 @@ def wanted_steps(steps: Iterable[Step], *, until: str | None = None, only: str |
     return [step for step in steps if (step.stage == only if only else STAGES.index(step.stage) <= last)]
 
 
-def run_steps(steps: Sequence[Step], *, file: Path, out: Path, data: str, debug: bool = False) -> None:
+def run_steps(steps: Sequence[Step], *, file: Path, out: Path, data: DataIdentity, debug: bool = False) -> None:
     """Run the steps one after the other, in the main thread, and say what is where.
 
     Parameters
@@ -213,7 +233,7 @@ def run_steps(steps: Sequence[Step], *, file: Path, out: Path, data: str, debug:
     out
         Folder of all results, which holds the record of what is finished.
     data
-        What ``data_identity`` says.
+        The data set that the steps read.
     debug
         Give every command ``--debug``.
 
@@ -230,7 +250,7 @@ def run_steps(steps: Sequence[Step], *, file: Path, out: Path, data: str, debug:
             heading = f"[{number}/{len(steps)}] {step.what}"
             # What it makes is named too, but not read.
             named = named_files([word for word in step.words if word != str(step.makes)])
-            reads = files_state([*step.reads, *named], further=data)
+            reads = files_state([*step.reads, *named], further=data.read_by(step))
             is_kept = record.is_finished(step.what, line=step.line, reads=reads, makes=files_state([step.results]))
             if is_kept and _LOOKS_AGAIN not in step.words:
                 click.echo(f"{heading}: finished before, kept")
@@ -257,7 +277,8 @@ def _about_settings(step: Step, *, begun_with: str | None) -> str:
     """What to do about results of other settings, where the step was begun with another line than now."""
     if begun_with == step.line:
         return ""
+    was = "may have been" if begun_with is None else "was"
     return (
-        f". {step.makes} was begun with other words than these: if the message above refuses that, choose another out "
-        "in the file, or remove that folder"
+        f". {step.makes} {was} begun with other words than these: if the message above refuses that, choose another "
+        "out in the file, or remove that folder"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from evaluation.boxes import FRAME_PX
-from evaluation.overlays import draw_boxes, overlay_heat
+from evaluation.overlays import PREDICTED_RGB, draw_boxes, overlay_heat
 from evaluation.protocols import get_protocol
 from evaluation.wsoleval import normalise_score_map
 from pipelines.datasets.folders import IMAGE_SUFFIXES
@@ -28,7 +28,6 @@ __all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
 
 PREDICTIONS_FILE = "predictions.json"
 TOP_CLASSES = 5
-_BOX_RGB = (255, 64, 32)
 
 
 def predict_images(
@@ -188,7 +187,7 @@ def _predict(
         box[2:] = np.maximum(box[:2], box[2:])
     heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
     shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
-    save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=_BOX_RGB))
+    save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=PREDICTED_RGB))
     return {
         "width": width,
         "height": height,

@@ -10,7 +10,7 @@ from evaluation.image_scores import is_skipped
 from evaluation.metrics_schema import ERROR_KINDS, METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 from evaluation.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.tables import image_account
-from pipelines.eval_cli import DEFAULT_OUT
+from pipelines.evaluation_results import EVALUATION_FOLDER
 from pipelines.panel_grids import PanelGrid, read_grid
 
 __all__ = [
@@ -168,7 +168,7 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
 
 def _metrics_path(folder: Path) -> Path:
     """``metrics.json`` of a folder of results, or of the results inside the folder of a training run."""
-    own, inside = folder / METRICS_FILE, folder / DEFAULT_OUT / METRICS_FILE
+    own, inside = folder / METRICS_FILE, folder / EVALUATION_FOLDER / METRICS_FILE
     if own.is_file() or inside.is_file():
         return own if own.is_file() else inside
     raise MetricsError(

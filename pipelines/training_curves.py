@@ -43,8 +43,15 @@ class TrainingChart:
     """What it shows, with the last value of every line."""
 
 
-def read_history(folder: Path) -> TrainingHistory:
+def read_history(folder: Path, *, name: str | None = None) -> TrainingHistory:
     """Read what a run of wsol-train logged after each epoch; it may still be running.
+
+    Parameters
+    ----------
+    folder
+        That of the run.
+    name
+        What the legend calls it; by default the name of the folder.
 
     Raises
     ------
@@ -65,14 +72,14 @@ def read_history(folder: Path) -> TrainingHistory:
             # The last line of a process that was killed while writing it.
             continue
         prefix = "val_" if event["event"] == "val" else ""
-        for name, value in event.items():
+        for key, value in event.items():
             if value is None or isinstance(value, int | float):
                 # null stands for what is not finite.
                 number = math.nan if value is None else float(value)
-                values.setdefault(prefix + name, {})[epoch] = number
+                values.setdefault(prefix + key, {})[epoch] = number
     if "train_classification" not in values:
         raise ValueError(f"{path}: expected at least one finished epoch, found none; train on, then report")
-    return TrainingHistory(name=folder.resolve().name, values=values)
+    return TrainingHistory(name=name or folder.resolve().name, values=values)
 
 
 def training_charts(histories: Sequence[TrainingHistory]) -> list[TrainingChart]:

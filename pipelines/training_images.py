@@ -1,9 +1,35 @@
-"""Turns what finished trainings say of their images into sentences about those that learned from other images."""
+"""Turns folders of trainings into names that tell them apart, and into sentences about those with other images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["other_training_images"]
+__all__ = ["distinct_names", "other_training_images"]
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """As much of the end of each path as it takes to tell the folders apart.
+
+    Raises
+    ------
+    ValueError
+        A folder is there twice.
+
+    Examples
+    --------
+    >>> distinct_names([Path("/table/gap/seed-0"), Path("/table/ours/seed-0")])
+    ['gap/seed-0', 'ours/seed-0']
+    """
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path}: expected every training run once, found it {paths.count(path)} times")
+    names = [path.name for path in paths]
+    length = 1
+    while len(set(names)) < len(names):
+        length += 1
+        names = ["/".join(path.parts[-length:]) for path in paths]
+    return names
 
 
 def other_training_images(finished: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -59,12 +59,18 @@ class TerminalProgress(Progress):
         self._bar.update(1)
 
     def say(self, text: str) -> None:
-        """Print a line, above the bar when there is one."""
-        self._end()
+        """Print a line in place of the bar."""
+        self.close()
         click.echo(text, err=True)
 
+    def close(self) -> None:
+        """Take the bar away, so that a message does not stick to it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
     def _begin(self, label: str, *, total: int, done: int, unit: str) -> None:
-        self._end()
+        self.close()
         # disable=None: no bar where stderr is not a terminal.
         self._bar = tqdm(
             total=total,
@@ -75,11 +81,6 @@ class TerminalProgress(Progress):
             leave=False,
             **bar_width(),
         )
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def build_trainer(

@@ -6,6 +6,7 @@ floats would take between processes and to the device; ``to_device`` makes float
 Shapes: B images of a batch, S side of the network's input in pixels, N records.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -60,6 +61,12 @@ small is decoded again.
 
 class UnreadableImageError(ValueError):
     """A training image, or its saliency map, that cannot be read; names the file and says how to go on."""
+
+
+_OF_ONE_FILE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""System errors that say that a file cannot be read. Others, such as too many open files, say nothing of the file."""
 
 
 class MapsMissingError(ValueError):
@@ -158,6 +165,12 @@ class Batch(NamedTuple):
     """(B,) int64 positions in the records."""
     unreadable: dict[int, Exception]
     """Position and error of each image that was asked for and cannot be read; it is not among the B."""
+
+    def raise_system_error(self) -> None:
+        """OSError where not a file was at fault, but the machine: too many open files, a file server that is gone."""
+        for error in self.unreadable.values():
+            if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
+                raise error
 
 
 class DeviceBatch(NamedTuple):
@@ -285,6 +298,8 @@ class TrainingImages(Dataset[Batch]):
         try:
             return self._index.read_uint8(self._ids[position].decode())
         except OSError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise
             # Told apart from an image's own, which calls for other remedies.
             raise ShardError(str(error)) from error
 
@@ -297,10 +312,14 @@ def require_whole(batch: Batch) -> Batch:
     UnreadableImageError
         An image or a map of it cannot be read. Training without it would be another training, so it is left out by
         choice only, before the first step.
+    OSError
+        As ``Batch.raise_system_error``.
     """
+    batch.raise_system_error()
     for error in batch.unreadable.values():
         advice = (
-            "Find all damaged maps with wsol-prep verify and make them again (--repair), then go on with --resume"
+            "wsol-prep verify MAPS --data DATA --repair removes damaged shards and prints the command that makes them "
+            "again; then go on with --resume"
             if isinstance(error, ShardError)
             else "Mend the file and go on with --resume, or start in another --out without it: remove the file, or let "
             "wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"

@@ -28,6 +28,9 @@ class Progress:
     def say(self, text: str) -> None:
         """A line for the user."""
 
+    def close(self) -> None:
+        """Nothing more follows: the run is over, or has failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:

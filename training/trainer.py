@@ -181,6 +181,7 @@ class Trainer:
         )
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._listening_to_signals())
+            stack.callback(self._progress.close)
             if log is not None:
                 stack.callback(log.close)
             # A run stopped between the last step of an epoch and its end goes on with that end.

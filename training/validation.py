@@ -94,6 +94,7 @@ class Validation:
         reasons: dict[int, str] = {}
         for cpu_batch in start_batches(self._loader):
             before_batch()
+            cpu_batch.raise_system_error()
             for position, error in cpu_batch.unreadable.items():
                 unreadable_n[position] = 1
                 reasons[position] = str(error)

@@ -36,7 +36,7 @@ device = "cpu"
 """
 RESULTS = ("runs/small/finished.json", "evaluation/small/metrics.json", "evaluation/maps/metrics.json", "report.html")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline file")]
+pytestmark = pytest.mark.slow
 
 
 def start(*words: object) -> "subprocess.Popen[str]":

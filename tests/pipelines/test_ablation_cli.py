@@ -8,6 +8,7 @@ import pytest
 from click.testing import Result
 
 import pipelines.ablation_cli as ablation_cli
+from pipelines.datasets import open_dataset
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.pipeline_cli import main
 from pipelines.synthetic import make_clsloc_dataset
@@ -15,6 +16,7 @@ from pipelines.train_cli import main as train_program
 from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import COMMON, described
 from tests.pipelines.test_train_cli import OPTIONS as TRAINING
+from tests.pipelines.test_training_setup import make_maps
 
 OWN = {
     "--data": ("required", "folder"),
@@ -180,3 +182,15 @@ def test_the_report_alone_names_what_is_missing_and_runs_nothing(data: Path, tmp
     assert (result.exit_code, result.output) == (0, f"{out}: table.md, table.csv, table.html\n")
     assert {path.name for path in out.iterdir()} == {"table.md", "table.csv", "table.html"}
     assert "- googlenet-gap has seed 7: missing" in (out / "table.md").read_text()
+
+
+def test_images_without_a_map_end_the_table_before_the_first_training(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ids = [record.image_id for record in open_dataset(data, split="train").records]
+    maps = make_maps(tmp_path / "maps", ids, failed=(ids[1],))
+    words = ("--data", data, "--maps", maps, "--out", out, "--device", "cpu", "--seeds", 0)
+    result = table(*words)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("wsol-pipeline: error: 1 of 3 images have no usable map: ")
+    assert "--on-missing skip leaves these images out" in result.stderr
+    assert not out.exists()

@@ -21,8 +21,6 @@ from pseudo_maps import __version__
 from pseudo_maps.shards import MapIndex
 from tests.pipelines.report_page import Page
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 TINY = {
     "classes": 2,
     "train_per_class": 2,

@@ -37,6 +37,8 @@ def test_results_keep_the_line_that_they_were_begun_with(tmp_path: Path) -> None
     assert record_of(tmp_path).line("first") == "make it"
     record_of(tmp_path).begin("first", line="make it so", is_new=True)
     assert record_of(tmp_path).line("first") == "make it so"
+    record_of(tmp_path).begin("older than the record", line="make it", is_new=False)
+    assert record_of(tmp_path).line("older than the record") is None
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"version": "0", "steps": {}}', '{"steps": {}}'])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from evaluation.panels import PanelPrediction, PanelRow, localization_panels
 from pipelines.eval_report import write_report
@@ -106,3 +107,16 @@ def test_trainings_on_other_images_are_pointed_at(tmp_path: Path) -> None:
     assert words in warnings()
     (folders[1] / "finished.json").write_text("{")
     assert "Not all runs learned" not in warnings()
+
+
+def test_trainings_in_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    folders = [make_log(tmp_path / "table" / row / "seed-0", saliency=True) for row in ("gap", "ours")]
+    for folder in folders:
+        (folder / "finished.json").write_text(json.dumps({"images_sha256": folder.parent.name}))
+    write_report(comparable_runs(tmp_path / "evaluated"), out, training=folders)
+    text = out.read_text(encoding="utf-8")
+    assert "learned from the same images: gap/seed-0, against ours/seed-0." in text
+    assert "Saliency of ours/seed-0 while training" in text
+    with pytest.raises(ValueError, match="gap/seed-0: expected every training run once, found it 2 times"):
+        write_report(comparable_runs(tmp_path / "again"), out, training=[folders[0], folders[0]])

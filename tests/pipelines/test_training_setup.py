@@ -276,12 +276,17 @@ def test_a_terminal_shows_a_bar_of_the_epoch_and_of_the_validation(
         progress.start_validation(batches=3)
         progress.validate_batch()
         progress.say("epoch 3 done")
+        progress.start_epoch(3, batches=1, done=0)
+        progress.close()
+        progress.close()
+        terminal.write("error: all done\n")
         terminal.flush()
         shown = ""
         # A terminal gives what was written piece by piece.
-        while not shown.endswith("done\r\n"):
+        while not shown.endswith("all done\r\n"):
             shown += os.read(master, 1 << 16).decode()
     os.close(master)
     assert re.search(r"epoch 3: 100%[^\r]* 1/1 \[[^\r]*step/s, loss=0\.5, top1=0\.25\]", shown)
     assert re.search(r"validation: [^\r]* 0/3 \[", shown)
+    assert re.search(r"\repoch 3 done\r\n", shown) and shown.endswith("\rerror: all done\r\n"), "bars are gone"
     assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= (columns or 80)

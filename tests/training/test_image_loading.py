@@ -1,6 +1,9 @@
 """Batches of ``training.image_loading``: aligned, the same whatever the workers, and clear about bad files."""
 
+import errno
 import functools
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -271,8 +274,29 @@ def test_a_damaged_map_is_told_from_a_damaged_image(data: Any, tmp_path: Path) -
     dataset = TrainingImages(records, root=root, crop=CROP, seed=3, index=index)
     batch = dataset.__getitems__([SampleKey(0, position) for position in range(COUNT // 2)])
     assert batch.unreadable
-    with pytest.raises(UnreadableImageError, match=rf"{shard.name}.*wsol-prep verify.*--resume"):
+    with pytest.raises(UnreadableImageError, match=rf"{shard.name}.*verify MAPS --data DATA --repair .*--resume"):
         require_whole(batch)
+
+
+def test_what_is_no_file_s_fault_is_raised_as_it_is(data: Any) -> None:
+    root, records, _ = data
+    dataset = TrainingImages(records, root=root, crop=CROP, seed=3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            while True:
+                held.append(os.dup(0))
+        batch = dataset[SampleKey(0, 0)]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    with pytest.raises(OSError, match="Too many open files") as told:
+        require_whole(batch)
+    assert not isinstance(told.value, UnreadableImageError)
 
 
 def test_images_without_labels_and_no_images_are_refused(tmp_path: Path) -> None:
