@@ -120,9 +120,9 @@ def write_report(
     ValueError
         No run is given, a picture in ``panels`` does not read, a training run has no finished epoch or is there twice.
     """
+    trained = dict(zip(distinct_names(training), training, strict=True))
     loaded = load_runs(runs)
     page = _page(loaded)
-    trained = dict(zip(distinct_names(training), training, strict=True))
     page["warnings"] += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
     histories = [read_history(folder, name=name) for name, folder in trained.items()]
     context = {

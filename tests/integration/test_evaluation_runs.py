@@ -308,7 +308,8 @@ def test_images_that_do_not_decode_are_wrong_and_named(network: Path, data: Path
     for row in (table[1], table[3]):
         assert (row["predicted_class"], row["true_rank"], row["cam cam verdict"]) == ("", "-1", "no box")
         assert row["whole-frame cam iou"] != ""
-    again = evaluated(tmp_path / "maps", "maps", tmp_path / "run" / "maps" / "cam", "--data", spoilt, "--panels", 0)
+    words = ("--data", spoilt, "--panels", 0, "--protocol", "cam")
+    again = evaluated(tmp_path / "maps", "maps", tmp_path / "run" / "maps" / "cam", *words)
     assert again["counts"]["failed"] == {"map not usable: no-score-map": 2}
 
 

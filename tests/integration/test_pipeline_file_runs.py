@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -137,11 +138,15 @@ def test_a_stage_of_other_settings_is_refused_with_what_differs(
     ids=["SIGTERM", "SIGKILL", "SIGKILL-alone"],
 )
 def test_a_pipeline_that_was_stopped_goes_on_to_the_same_network(
-    finished: tuple[Path, str], tmp_path: Path, number: signal.Signals, whom: str
+    finished: tuple[Path, str], number: signal.Signals, whom: str
 ) -> None:
-    file = pipeline_file(tmp_path)
+    file, _ = finished
+    name = "runs/small/finished.json"
+    before = results(file)[name]
+    run = (file.parent / "results" / name).parent
+    shutil.rmtree(run)
     process = start(file, "--until", "training")
-    while not (tmp_path / "results" / "runs" / "small" / "metrics.jsonl").exists():
+    while not (run / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     if whom == "all":
@@ -154,5 +159,4 @@ def test_a_pipeline_that_was_stopped_goes_on_to_the_same_network(
     finish(file, "--until", "training")
     text, _ = process.communicate()
     assert code == (143 if number == signal.SIGTERM else -number), text
-    name = "runs/small/finished.json"
-    assert (tmp_path / "results" / name).read_bytes() == results(finished[0])[name]
+    assert results(file)[name] == before

@@ -96,11 +96,12 @@ def test_trainings_on_other_images_are_pointed_at(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     folders = [make_log(tmp_path / "runs" / "gap"), make_log(tmp_path / "runs" / "full")]
 
+    evaluated = comparable_runs(tmp_path / "evaluated")
+
     def warnings() -> str:
-        write_report(comparable_runs(tmp_path / str(len(list(tmp_path.iterdir())))), out, training=folders)
+        write_report(evaluated, out, training=folders)
         return " ".join(one["text"] for one in Page(out.read_text(encoding="utf-8")).all("section"))
 
-    assert "Not all runs learned" not in warnings()
     for folder, images in zip(folders, (38, 37), strict=True):
         (folder / "finished.json").write_text(json.dumps({"images": images, "images_sha256": str(images)}))
     words = "Not all runs learned from the same images: gap (38 images), against full (37 images)."

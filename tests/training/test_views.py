@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.views import View, Views, merge_maps, show
@@ -66,6 +66,7 @@ def test_mean_over_scales_by_hand() -> None:
     torch.testing.assert_close(merged, expected[None, None])
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3), crop_px=st.sampled_from([64, 70]))
 def test_crops_are_laid_where_they_were(seed: int, batch: int, crop_px: int) -> None:
     """With maps as large as the crops nothing is resized, and plain numpy says what the sum is."""
