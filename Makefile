@@ -4,6 +4,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Two more than cores, because many tests wait for programs; a file of tests stays in one process.
+TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 2 )); echo $$(( n < 8 ? n : 8 )))
 
 BIN := $(VENV)/bin
 # One stamp for each state of the dependencies and each place of this folder: a second call installs nothing.
@@ -35,7 +37,7 @@ demo: $(STAMP)
 	$(BIN)/wsol-pipeline demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 viewers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[viewers]'
