@@ -4,8 +4,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Two more than cores, because many tests wait for programs; a file of tests stays in one process.
-TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 2 )); echo $$(( n < 8 ? n : 8 )))
+# One more than cores, because some tests wait for programs; a file of tests stays in one process.
+TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 BIN := $(VENV)/bin
 # One stamp for each state of the dependencies and each place of this folder: a second call installs nothing.
