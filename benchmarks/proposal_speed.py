@@ -115,6 +115,8 @@ def measure(pictures: list[np.ndarray], function: Callable[[np.ndarray], Any]) -
 def main(images: Path, preset: str, boundaries: str, weighting: str, limit: int | None, others: int) -> None:
     prepare_worker_process()
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
+    if not paths:
+        raise click.UsageError(f"--images {images}: expected .jpg, .jpeg or .png files in it, found none")
     config = MapConfig(proposals=dataclasses.replace(PRESETS[preset], boundaries=boundaries), weighting=weighting)
     found = measure_geodesic(paths, config)
     print(f"{len(paths)} images of {images.name}, preset {preset}, {boundaries}, {weighting}, one core, median ms")

@@ -82,6 +82,8 @@ def supervised(records: list[ImageRecord], *, root: Path, config: MapConfig) -> 
 def main(images: Path, limit: int, rounds: int) -> None:
     prepare_worker_process()
     paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:limit]
+    if not paths:
+        raise click.UsageError(f"--images {images}: expected .jpg, .jpeg or .png files in it or below, found none")
     records = [ImageRecord(image_id=path.stem, path=path.relative_to(images).as_posix()) for path in paths]
     config = MapConfig(weighting="objectness")
     bare_loop(records[:3], root=images, config=config)
