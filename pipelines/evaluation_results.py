@@ -27,11 +27,12 @@ from pipelines.evaluation_set import EvaluationImage, EvaluationSet
 from pipelines.image_scoring import BASELINES
 from pseudo_maps import __version__
 
-__all__ = ["FIGURES_FOLDER", "EvaluationPlan", "ResultFolder"]
+__all__ = ["EVALUATION_FOLDER", "FIGURES_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
 
 FIGURES_FOLDER = "figures"
 """Folder of the PNG charts inside a folder of results."""
 JOURNAL_FOLDER = "journal"
+"""Folder inside it of what an unfinished evaluation has scored so far."""
 EVALUATION_FOLDER = "evaluation"
 """Folder of the results inside that of a trained network."""
 
