@@ -24,10 +24,10 @@ from torchvision.datasets.folder import pil_loader
 from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
-from training.augmentation import CropConfig
-from training.image_loading import TrainingImages, build_loader, check_maps, to_device
-from training.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from training.sampling import EpochSampler
+from training.data.augmentation import CropConfig
+from training.data.loading import TrainingImages, build_loader, check_maps, to_device
+from training.data.sampling import EpochSampler
+from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 GOAL = 1.5
 """Ratio that ours is to reach with one worker."""

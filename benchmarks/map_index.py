@@ -25,10 +25,10 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from pseudo_maps import shards
-from pseudo_maps._fletcher32 import append_checksum
-from pseudo_maps._inflate import inflate_library
-from pseudo_maps._shard_layout import encode_provenance
-from pseudo_maps._shard_write import write_shard_file
+from pseudo_maps.shards.fletcher32 import append_checksum
+from pseudo_maps.shards.inflate import inflate_library
+from pseudo_maps.shards.layout import encode_provenance
+from pseudo_maps.shards.writer import write_shard_file
 
 T = TypeVar("T")
 

@@ -19,9 +19,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from pycocotools import mask as coco_mask
 
-from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL
 from pseudo_maps.images import decode_image
-from pseudo_maps.proposals import PRESETS, ProposalConfig, fit_working_size, propose
+from pseudo_maps.proposals import PRESETS, ProposalConfig, propose
+from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.proposals.geodesic_proposals import fit_working_size
 
 SMALLEST_AREA_FRACTION = 0.02
 

@@ -20,15 +20,16 @@ import click
 import numpy as np
 from skimage.segmentation import slic
 
-from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import decode_image
-from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import make_map
-from pseudo_maps.proposals import PRESETS, fit_working_size
+from pseudo_maps.processes import prepare_worker_process
+from pseudo_maps.proposals import PRESETS
+from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.proposals.geodesic_proposals import fit_working_size
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig, selective_search_boxes
+from pseudo_maps.proposals.weighting import WEIGHTINGS
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.selective_search import SelectiveSearchConfig, selective_search_boxes
-from pseudo_maps.weighting import WEIGHTINGS
-from pseudo_maps.worker_process import prepare_worker_process
 
 STAGES = {
     "decode": ("pseudo_maps.map_making", "decode_image"),
@@ -36,7 +37,7 @@ STAGES = {
     "boundaries": ("pseudo_maps.proposals", "detect_boundaries"),
     "superpixels": ("pseudo_maps.proposals", "geodesic_superpixels"),
     "graph": ("pseudo_maps.proposals", "build_region_graph"),
-    "spectral contrast": ("pseudo_maps.boundaries", "spectral_contrast_weights"),
+    "spectral contrast": ("pseudo_maps.proposals.boundaries", "spectral_contrast_weights"),
     "geometry": ("pseudo_maps.proposals", "region_geometry"),
     "seeds": ("pseudo_maps.proposals", "farthest_point_seeds"),
     "geodesics": ("pseudo_maps.proposals", "distances_from_sets"),

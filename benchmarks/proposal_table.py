@@ -22,19 +22,19 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 from proposal_quality import quality
 
-from evaluation.bootstrap import percentile_interval, poisson_weights
-from evaluation.overlaps import best_overlaps
+from evaluation.boxes.overlaps import best_overlaps
+from evaluation.metrics.intervals import percentile_interval, poisson_weights
 from evaluation.protocols import PROTOCOLS
 from pipelines.datasets import load_boxes, open_dataset
-from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import decode_image
-from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import saliency_map
+from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.proposals import PRESETS
-from pseudo_maps.selective_search import SelectiveSearchConfig
+from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
+from pseudo_maps.proposals.weighting import WEIGHTINGS
 from pseudo_maps.shards import quantise_map
-from pseudo_maps.weighting import WEIGHTINGS
-from pseudo_maps.worker_process import prepare_worker_process
 
 PROTOCOL = PROTOCOLS["wsoleval-v1"]
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import skimage
 
-from evaluation.overlays import overlay_heat
-from pseudo_maps.detectors import DETECTORS, DETECTORS_WITH_MODEL, detect_boundaries
+from evaluation.drawing.overlays import overlay_heat
 from pseudo_maps.images import decode_image
-from pseudo_maps.proposals import PRESETS, Proposals, fit_working_size, propose_from_boundaries
-from pseudo_maps.region_graph import build_region_graph
+from pseudo_maps.proposals import PRESETS, Proposals, propose_from_boundaries
+from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL, detect_boundaries
+from pseudo_maps.proposals.geodesic_proposals import fit_working_size
+from pseudo_maps.proposals.region_graph import build_region_graph
 from pseudo_maps.shards import quantise_map
 
 PHOTOGRAPHS = (

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import click
 
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.map_making import make_map
+from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shard_making import ShardTask, make_shard
+from pseudo_maps.runs.child import ImageLimits, end_idle_children
+from pseudo_maps.runs.shard_task import ShardTask, make_shard
 from pseudo_maps.shards import compress_map
-from pseudo_maps.supervision import ImageLimits, end_idle_children
-from pseudo_maps.worker_process import prepare_worker_process
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

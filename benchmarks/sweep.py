@@ -20,16 +20,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.overlaps import Candidates
-from evaluation.wsoleval import (
+from evaluation.boxes.overlaps import Candidates
+from evaluation.boxes.wsoleval import (
     LEVELS,
     WSOLEVAL_THRESHOLDS,
     all_contours,
     largest_contours,
     normalise_score_map,
 )
+from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.shards import STATUS_OK, MapIndex
-from pseudo_maps.worker_process import prepare_worker_process
 
 REPETITIONS = 3
 """Timed calls of each side; the best one counts, because the machine does other work too."""

@@ -37,15 +37,15 @@ from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from training.config import TrainConfig, TrainRunConfig, recipe
-from training.encoders import ARCHITECTURES, MIN_IMAGE_SIDE_PX
-from training.image_loading import Batch, TrainingImages, build_loader, check_maps
-from training.model import LocalizationModel, ModelOutput
-from training.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from training.perceptual import PerceptualNetwork
+from training.data.loading import Batch, TrainingImages, build_loader, check_maps
+from training.data.sampling import EpochSampler
+from training.networks.model import LocalizationModel, ModelOutput
+from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from training.networks.perceptual import PerceptualNetwork
+from training.networks.registry import ARCHITECTURES, MIN_IMAGE_SIDE_PX
+from training.networks.weights import load_perceptual_network
 from training.processes import Processes, start_processes
-from training.sampling import EpochSampler
 from training.trainer import Trainer
-from training.weights import load_perceptual_network
 
 PLAIN, REAL, ON_DEVICE = "(a) PyTorch's defaults", "(b) ours, real data", "(c) ours, data on the device"
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.overlaps import NO_BOX
+from evaluation.boxes.overlaps import NO_BOX
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = [

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.boxes import FRAME_PX
-from evaluation.cam_release import RELEASE_GREY_LEVELS, cam_release_box
-from evaluation.fixed_threshold_boxes import (
+from evaluation.boxes.cam_release import RELEASE_GREY_LEVELS, cam_release_box
+from evaluation.boxes.fixed_thresholds import (
     CAM_FRACTION,
     TS_CAM_FALLBACK_BOX,
     TS_CAM_FRACTION,
@@ -22,9 +21,10 @@ from evaluation.fixed_threshold_boxes import (
     largest_component,
     ts_cam_box,
 )
-from evaluation.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
-from evaluation.overlaps import Candidates, Overlaps, best_overlaps
-from evaluation.wsoleval import (
+from evaluation.boxes.geometry import FRAME_PX
+from evaluation.boxes.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
+from evaluation.boxes.overlaps import Candidates, Overlaps, best_overlaps
+from evaluation.boxes.wsoleval import (
     WSOLEVAL_FALLBACK_BOX,
     all_contours,
     largest_contours,

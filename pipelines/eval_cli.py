@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipelines.command_line import (
+from pipelines.cli.options import data_option, layout_option
+from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
     Progress,
     common_options,
     ending_on_signals,
 )
-from pipelines.prep_options import data_option, layout_option
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
-    from pipelines.evaluating import EvaluationChoices
-    from pipelines.map_sources import MapSource
+    from evaluation.maps import MapSource
+    from pipelines.jobs.choices import EvaluationChoices
 
 __all__ = ["main"]
 
@@ -139,10 +139,11 @@ def main() -> None:
 @common_options
 def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
-    from pipelines.evaluating import NetworkChoices, evaluate_network
-    from pipelines.evaluation_results import EVALUATION_FOLDER
-    from pipelines.network_evaluation import usable_devices
-    from training.views import Views
+    from evaluation.results.folder import EVALUATION_FOLDER
+    from pipelines.jobs.choices import NetworkChoices
+    from pipelines.jobs.evaluating import evaluate_network
+    from pipelines.jobs.network_evaluation import usable_devices
+    from training.inference.views import Views
 
     with _as_usage_error():
         devices = usable_devices(options["device"])
@@ -187,12 +188,12 @@ def run(checkpoint: Path, **options: Any) -> None:
 @common_options
 def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
-    from pipelines.evaluating import evaluate_maps
-    from pipelines.map_sources import open_map_source
+    from evaluation.maps import open_map_source
+    from pipelines.jobs.evaluating import evaluate_maps
 
     choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
     source = open_map_source(folder, split=options["split"])
-    unused = source.unused(choices.evaluation_set.dataset.records)
+    unused = source.unused(choices.evaluation_set.records)
     if unused:
         named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
         click.echo(
@@ -227,7 +228,7 @@ def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: P
 @common_options
 def baseline(**options: Any) -> None:
     """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
-    from pipelines.evaluating import evaluate_baselines
+    from pipelines.jobs.evaluating import evaluate_baselines
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
@@ -259,8 +260,8 @@ def baseline(**options: Any) -> None:
 @common_options
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
     """Classes, box and overlay of any images: files, or folders that are searched for images."""
-    from pipelines.network_evaluation import usable_devices
-    from pipelines.predicting import predict_images
+    from pipelines.jobs.network_evaluation import usable_devices
+    from pipelines.jobs.prediction import predict_images
 
     with _as_usage_error():
         devices = usable_devices(device)
@@ -288,9 +289,9 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
     """Write encoder and classifier alone, with class scores and activation maps as outputs."""
     if out.suffix not in (".onnx", ".pt2"):
         raise click.UsageError(f"--out {out}: expected a name ending in .onnx (ONNX) or .pt2 (torch.export)")
-    from pipelines.predicting import read_class_names
-    from training.export import export_onnx, export_torch
-    from training.localizers import load_for_inference
+    from pipelines.jobs.prediction import read_class_names
+    from training.inference.export import export_onnx, export_torch
+    from training.inference.localizers import load_for_inference
 
     model = load_for_inference(checkpoint)
     # An empty tuple: a checkpoint without names.
@@ -329,7 +330,7 @@ def report(
 
     Each of RUNS is a folder that wsol-eval wrote, or the folder of a trained network that has its evaluation in it.
     """
-    from pipelines.eval_report import write_report
+    from pipelines.reports.evaluation_report import write_report
 
     try:
         text = "" if introduction is None else introduction.read_text(encoding="utf-8")
@@ -349,10 +350,10 @@ def _as_usage_error() -> Iterator[None]:
 
 
 def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
+    from evaluation.workers import worker_count
     from pipelines.datasets import open_dataset
-    from pipelines.evaluating import EvaluationChoices
-    from pipelines.evaluation_set import load_evaluation_set
-    from pipelines.worker_pool import worker_count
+    from pipelines.jobs.choices import EvaluationChoices
+    from pipelines.jobs.evaluation_set import load_evaluation_set
 
     with _as_usage_error():
         jobs = worker_count(options["jobs"])
@@ -383,7 +384,7 @@ def _progress(choices: EvaluationChoices) -> Progress:
 
 
 def _echo(metrics: dict[str, Any], choices: EvaluationChoices) -> None:
-    from evaluation.tables import metrics_table
+    from evaluation.results.tables import metrics_table
 
     click.echo(metrics_table(metrics))
     pixels = metrics["pixels"]

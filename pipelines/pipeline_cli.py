@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from pipelines.ablation_cli import table
-from pipelines.command_line import CONTEXT_SETTINGS, CommandGroup, common_options, ending_on_signals, wants_debug
+from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, common_options, ending_on_signals, wants_debug
+from pipelines.experiments.paper_table.cli import table
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def demo(out: Path, jobs: int) -> None:
 
     No download, no GPU, about four minutes on two cores. The same command goes on where it was stopped.
     """
-    from pipelines.demo import run_demo
+    from pipelines.experiments.demo import run_demo
 
     with ending_on_signals():
         run_demo(out, jobs=jobs, debug=wants_debug())
@@ -54,8 +54,8 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
     What is finished is kept, and a pipeline that was stopped goes on when the same command is given again. A stage
     that was made with other settings is refused, and the settings that differ are named.
     """
-    from pipelines.pipeline_file import check_inputs, read_pipeline_file
-    from pipelines.pipeline_stages import DataIdentity, pipeline_steps, run_steps, wanted_steps
+    from pipelines.experiments.pipeline_file import check_inputs, read_pipeline_file
+    from pipelines.experiments.pipeline_stages import DataIdentity, pipeline_steps, run_steps, wanted_steps
 
     if until and only:
         raise click.UsageError("--until and --only exclude each other")
@@ -75,7 +75,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
 @common_options
 def init(file: Path) -> None:
     """Write an example of a pipeline FILE: every key with its meaning and its default."""
-    from pipelines.pipeline_example import example_file
+    from pipelines.experiments.pipeline_example import example_file
 
     try:
         with file.open("x", encoding="utf-8") as opened:

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command_line import (
-    CONTEXT_SETTINGS,
-    CommandGroup,
-    Progress,
-    common_options,
-    ending_on_signals,
-    opencv_clash,
-)
-from pipelines.inspection_commands import preview, verify
-from pipelines.prep_options import (
+from pipelines.cli.inspection import preview, verify
+from pipelines.cli.options import (
     SPLIT_NAMES,
     data_option,
     layout_option,
@@ -24,11 +16,19 @@ from pipelines.prep_options import (
     task_index_option,
     task_share,
 )
+from pipelines.cli.terminal import (
+    CONTEXT_SETTINGS,
+    CommandGroup,
+    Progress,
+    common_options,
+    ending_on_signals,
+    opencv_clash,
+)
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
-    from pseudo_maps.generation import Plan, Summary
-    from pseudo_maps.map_config import MapConfig
+    from pseudo_maps.config import MapConfig
+    from pseudo_maps.runs.generation import Plan, Summary
 
 __all__ = ["main"]
 
@@ -150,9 +150,9 @@ def proposals(
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
-    from pseudo_maps.engines import need_engine
-    from pseudo_maps.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
-    from pseudo_maps.supervision import ImageLimits
+    from pseudo_maps.runs.child import ImageLimits
+    from pseudo_maps.runs.engines import need_engine
+    from pseudo_maps.runs.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
 
     index, count = task_share(task_index=task_index, task_count=task_count)
     need_engine(backend)
@@ -200,9 +200,9 @@ def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapCon
     """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
     import dataclasses
 
-    from pseudo_maps.map_config import MapConfig
+    from pseudo_maps.config import MapConfig
     from pseudo_maps.proposals import PRESETS, ProposalConfig
-    from pseudo_maps.selective_search import SelectiveSearchConfig
+    from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
     from pseudo_maps.shards import file_sha256
 
     context = click.get_current_context()

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command_line import (
+from pipelines.cli.options import data_option, layout_option
+from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
     SingleCommand,
     common_options,
 )
-from pipelines.prep_options import data_option, layout_option
 
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
@@ -124,8 +124,8 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
     """Keep a second run out of the folder, before anything in it is looked at."""
-    from training.checkpoints import CheckpointFolder
-    from training.run_lock import alone_in
+    from training.run_folder.checkpoints import CheckpointFolder
+    from training.run_folder.lock import alone_in
 
     # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
     if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():
@@ -137,10 +137,10 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[str, Any]) -> None:
     from pipelines.datasets import open_dataset
-    from pipelines.training_setup import build_trainer
-    from training.checkpoints import CheckpointFolder
+    from pipelines.jobs.training import build_trainer
     from training.config import TrainRunConfig
     from training.processes import start_processes
+    from training.run_folder.checkpoints import CheckpointFolder
 
     folder = CheckpointFolder(out)
     finished = folder.finished()
@@ -202,10 +202,10 @@ def _check_finished(
     options: Mapping[str, Any],
 ) -> None:
     """ValueError when a finished run was asked for with other settings or images than it was made with."""
-    from pipelines.training_setup import choose_records, identify_inputs
+    from pipelines.jobs.training import choose_records, identify_inputs
     from pseudo_maps.shards import MapIndex
     from training.config import configuration_differences
-    from training.image_loading import TrainingImages
+    from training.data.loading import TrainingImages
 
     index = None if maps is None else MapIndex(maps, "train")
     asked = identify_inputs(config, index=index, perceptual_weights=options["perceptual_weights"])

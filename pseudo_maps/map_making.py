@@ -6,14 +6,14 @@ import traceback
 import numpy as np
 import numpy.typing as npt
 
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import ImageDecodeError, decode_image
-from pseudo_maps.map_config import MapConfig
-from pseudo_maps.outcomes import MadeMap, row_of
-from pseudo_maps.proposals import ProposalConfig, propose
+from pseudo_maps.proposals.geodesic_proposals import ProposalConfig, propose
+from pseudo_maps.proposals.selective_search import average_boxes, selective_search_boxes
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
-from pseudo_maps.selective_search import average_boxes, selective_search_boxes
 from pseudo_maps.shards import STATUS_OK, quantise_map
+from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 __all__ = ["make_map", "saliency_map"]
 

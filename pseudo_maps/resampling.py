@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps._kernels import Doubles, Floats, Longs, kernel
+from pseudo_maps.kernels import Doubles, Floats, Longs, kernel
 
 __all__ = ["area_average"]
 

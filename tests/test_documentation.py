@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.pipeline_file import read_pipeline_file
+from pipelines.experiments.pipeline_file import read_pipeline_file
 from pseudo_maps.shards import shard_name
 from tests.command_words import COMMANDS, refusal, spoken_options
 from tests.integration.eval_command import make_checkpoint

@@ -81,7 +81,7 @@ def test_every_module_imports(module: str) -> None:
 
 
 def test_the_walk_finds_modules_at_every_depth() -> None:
-    assert {"pseudo_maps.generation", "pipelines.datasets.clsloc", "pipelines.prep_cli"} <= set(all_modules())
+    assert {"pseudo_maps.runs.generation", "pipelines.datasets.clsloc", "pipelines.prep_cli"} <= set(all_modules())
 
 
 def test_every_package_folder_is_installed_and_typed(setup: configparser.ConfigParser) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from training.augmentation import CropConfig
-from training.encoders import ARCHITECTURES
+from training.data.augmentation import CropConfig
 from training.losses import LossConfig
+from training.networks.registry import ARCHITECTURES
 from training.schedules import OptimiserConfig, ScheduleConfig
 
 __all__ = ["METHODS", "RECIPES", "TrainConfig", "TrainRunConfig", "configuration_differences", "recipe"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.model import LocalizationModel
+from training.networks.model import LocalizationModel
 
 __all__ = ["SHOWN_IMAGES", "sample_panel"]
 

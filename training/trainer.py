@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.checkpoints import CheckpointError, CheckpointFolder
 from training.config import TrainConfig, TrainRunConfig, configuration_differences
+from training.data.hide_and_seek import hide_and_seek
+from training.data.loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
+from training.data.sampling import EpochSampler
 from training.health import HealthMonitor, TrainingDiverged
-from training.hide_and_seek import hide_and_seek
-from training.image_loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
 from training.losses import LossTerms, TripletFeatures, combine_losses, foreground_background
-from training.metrics_log import MetricsLog
-from training.model import LocalizationModel, ModelOutput
-from training.perceptual import PerceptualNetwork
+from training.networks.model import LocalizationModel, ModelOutput
+from training.networks.perceptual import PerceptualNetwork
 from training.processes import Processes, start_batches
 from training.progress import Progress, StoppedBySignal, TrainingSummary
+from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
+from training.run_folder.metrics_log import MetricsLog
 from training.sample_panel import SHOWN_IMAGES, sample_panel
-from training.sampling import EpochSampler
 from training.schedules import build_optimiser, learning_rate, set_learning_rate
 from training.validation import Validation
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from training.config import Precision
-from training.image_loading import DeviceBatch, TrainingImages, build_loader, to_device
-from training.model import LocalizationModel
+from training.data.loading import DeviceBatch, TrainingImages, build_loader, to_device
+from training.data.sampling import EpochSampler
+from training.networks.model import LocalizationModel
 from training.processes import Processes, start_batches
-from training.sampling import EpochSampler
 
 __all__ = ["Validation", "ValidationResult"]
 

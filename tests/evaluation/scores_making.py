@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.boxes.overlaps import NO_BOX, Candidates, best_overlaps
 from evaluation.image_scores import (
     BLACKLISTED,
     CONSTANT_MAP,
@@ -16,7 +17,6 @@ from evaluation.image_scores import (
     UNREADABLE_IMAGE,
     ImageScores,
 )
-from evaluation.overlaps import NO_BOX, Candidates, best_overlaps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluation.baselines import centred_square_box
-from evaluation.boxes import box_iou_inclusive
-from evaluation.fixed_threshold_boxes import one_box
-from evaluation.overlaps import NO_BOX, Candidates
+from evaluation.boxes.fixed_thresholds import one_box
+from evaluation.boxes.geometry import box_iou_inclusive
+from evaluation.boxes.overlaps import NO_BOX, Candidates
+from evaluation.metrics.baselines import centred_square_box
 from evaluation.protocols import FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
 from pipelines.datasets.wsoleval import load_wsoleval_boxes, open_wsoleval
 

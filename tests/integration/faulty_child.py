@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudo_maps.outcomes import MadeMap, row_of
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.serving import serve
+from pseudo_maps.runs.serving import serve
+from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 SLOW_S = 0.01
 """Long enough for a kill to find most of these images at work."""

@@ -6,9 +6,9 @@ As ``wsol-prep proposals``, but for what makes a map, so that a try starts in a 
 import sys
 from pathlib import Path
 
-from pseudo_maps.generation import RunConfig, generate_maps, plan_run
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.records import ImageRecord
+from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
 
 IMAGES, SHARD_SIZE = 240, 24
 CONFIG = MapConfig(map_size=16)

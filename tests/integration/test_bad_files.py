@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudo_maps.generation import RunConfig, generate_maps, plan_run
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals import PRESETS
 from pseudo_maps.records import ImageRecord
+from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
 from pseudo_maps.shards import MapIndex
-from pseudo_maps.verify import verify_folder
+from pseudo_maps.shards.verify import verify_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = MapConfig(proposals=dataclasses.replace(PRESETS["b650"], working_size=48), map_size=24)
@@ -122,10 +122,10 @@ def test_the_smallest_limit_on_pixels_is_by_the_header(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import sys
 from pathlib import Path
-from pseudo_maps.generation import RunConfig, generate_maps, plan_run
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
+from pseudo_maps.config import MapConfig
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.selective_search import SelectiveSearchConfig
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 folder = Path(sys.argv[1])
 config = MapConfig(proposals=SelectiveSearchConfig(mode="single", working_size=48), map_size=24)
 records = [ImageRecord(image_id=name, path=name) for name in ("before", "secret", "after")]

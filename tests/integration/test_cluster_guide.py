@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.prep_cli import main
-from pipelines.synthetic import make_clsloc_dataset
-from pseudo_maps.array_tasks import array_share
+from pseudo_maps.runs.array_tasks import array_share
 from tests.integration.prep_command import QUICK, REPOSITORY, files
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.synthetic import make_clsloc_dataset
-from pseudo_maps.verify import verify_folder
+from pipelines.datasets.synthetic import make_clsloc_dataset
+from pseudo_maps.shards.verify import verify_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"

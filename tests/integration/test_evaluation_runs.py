@@ -372,7 +372,7 @@ def test_export_by_command_line(
 
     import torch
 
-    from training.localizers import NetworkLocalizer, load_for_inference
+    from training.inference.localizers import NetworkLocalizer, load_for_inference
 
     seen = NetworkLocalizer(load_for_inference(network), localizers=["cam"])(
         torch.from_numpy(images), torch.tensor([1, 1, 1])

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_maps.generation import RunConfig, Summary, generate_maps, plan_run
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shard_journal import ShardJournal, shard_digest
-from pseudo_maps.shard_making import TRIES
+from pseudo_maps.runs.child import ImageDeath, ImageLimits
+from pseudo_maps.runs.generation import RunConfig, Summary, generate_maps, plan_run
+from pseudo_maps.runs.journal import ShardJournal, shard_digest
+from pseudo_maps.runs.shard_task import TRIES
 from pseudo_maps.shards import MapIndex, make_provenance
-from pseudo_maps.supervision import ImageDeath, ImageLimits
-from pseudo_maps.verify import verify_folder
+from pseudo_maps.shards.verify import verify_folder
 from tests.integration.fault_runs import (
     contents,
     finish,

@@ -24,7 +24,7 @@ from tests.integration.fault_runs import (
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'saliency-aware-wsol[dask]'")
 
-from pseudo_maps.dask_engine import run_on_dask  # after the skip
+from pseudo_maps.runs.dask_engine import run_on_dask  # after the skip
 
 
 class Cluster:

@@ -181,8 +181,8 @@ def test_no_output_folder_can_be_made_below_a_file(data: Path, tmp_path: Path) -
 FULL_DISK = """
 import resource, signal, sys
 from pipelines.prep_cli import main
-from pseudo_maps.generation import warm_up
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.runs.generation import warm_up
+from pseudo_maps.config import MapConfig
 warm_up(MapConfig())  # numba may have to write its cache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipelines.datasets import open_dataset
-from pseudo_maps.manifest import read_manifest
-from pseudo_maps.shard_journal import ShardJournal, shard_digest
+from pseudo_maps.runs.child import MadeImage
+from pseudo_maps.runs.journal import ShardJournal, shard_digest
 from pseudo_maps.shards import MapIndex, ShardReader, compress_map, make_provenance
-from pseudo_maps.supervision import MadeImage
+from pseudo_maps.shards.manifest import read_manifest
 from tests.integration.prep_command import (
     PROGRAM,
     QUICK,

@@ -153,8 +153,8 @@ def test_a_disk_that_becomes_full_costs_no_finished_shard(data: Path, made: Path
 TWO_RUNS = """
 import pathlib, sys, time
 from pipelines.prep_cli import main
-from pseudo_maps.generation import warm_up
-from pseudo_maps.map_config import MapConfig
+from pseudo_maps.runs.generation import warm_up
+from pseudo_maps.config import MapConfig
 warm_up(MapConfig())
 name, map_size, folder, *words = sys.argv[1:]
 for here in sorted(pathlib.Path(folder).iterdir()):

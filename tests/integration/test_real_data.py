@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from pipelines.datasets import Dataset, open_dataset
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import decode_image
-from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import saliency_map
 from pseudo_maps.shards import MapIndex, quantise_map
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.pipeline_cli import main
-from pipelines.synthetic import make_clsloc_dataset
 from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY, propose
-from training.checkpoints import save_checkpoint
 from training.config import TrainConfig
-from training.model import LocalizationModel
+from training.networks.model import LocalizationModel
+from training.run_folder.checkpoints import save_checkpoint
 
 # Two epochs of two steps, with a checkpoint after each: there is a moment to stop at.
 TABLE = (

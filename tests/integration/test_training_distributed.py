@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from pipelines.train_cli import main
 from tests.command_calls import REPOSITORY
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
-from training.checkpoints import CheckpointFolder
-from training.run_lock import alone_in
+from training.run_folder.checkpoints import CheckpointFolder
+from training.run_folder.lock import alone_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
 
@@ -104,9 +104,9 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tm
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.training_setup.TerminalProgress.start_epoch", lambda self, epoch, **_: stop("resumed"))
-        patch.setattr("pipelines.training_setup.TerminalProgress.step", lambda self, images, numbers: None)
-        patch.setattr("pipelines.training_setup.TerminalProgress.say", lambda self, text: taken_over.append(text))
+        patch.setattr("pipelines.jobs.training.TerminalProgress.start_epoch", lambda self, epoch, **_: stop("resumed"))
+        patch.setattr("pipelines.jobs.training.TerminalProgress.step", lambda self, images, numbers: None)
+        patch.setattr("pipelines.jobs.training.TerminalProgress.say", lambda self, text: taken_over.append(text))
         again = CliRunner().invoke(main, words)
     assert again.exit_code == 143, again.output
     assert any(re.search(rf"resumed from .* at step {saved}$", text) for text in taken_over)

@@ -18,8 +18,8 @@ from pipelines.train_cli import main
 from tests.command_calls import invoke, start_python
 from tests.integration.prep_command import prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
-from training.checkpoints import CheckpointFolder
-from training.run_lock import LOCK_FILE, alone_in
+from training.run_folder.checkpoints import CheckpointFolder
+from training.run_folder.lock import LOCK_FILE, alone_in
 
 SHORT = "--device cpu --input-size 64 --batch-size 4 --epochs 2 --workers 0 --log-every 1 --lr 0.001 --warmup-epochs 1"
 GAP = (*SHORT.split(), "--method", "gap")
@@ -128,7 +128,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(
     # While it is refused the first one stands still, so that it is sure to be at work.
     os.kill(process.pid, signal.SIGSTOP)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr("training.run_lock.WAIT_S", 0.0)
+    monkeypatch.setattr("training.run_folder.lock.WAIT_S", 0.0)
     for more in ((), ("--resume",)):
         second = train(*words, *more)
         assert (second.exit_code, second.output) == (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.overlays import png_bytes
-from pipelines.eval_report import write_report
+from evaluation.drawing.overlays import png_bytes
+from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics
 
 VOID = {"meta", "img", "source", "br"}

@@ -5,9 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.ablation_plan import BASELINE_NAME, PSEUDO_MAP_NAME, Setting, TablePlan, TableRun, planned_runs
-from pipelines.ablation_rows import ROWS
 from pipelines.datasets import Dataset
+from pipelines.experiments.paper_table.plan import (
+    BASELINE_NAME,
+    PSEUDO_MAP_NAME,
+    Setting,
+    TablePlan,
+    TableRun,
+    planned_runs,
+)
+from pipelines.experiments.paper_table.rows import ROWS
 from pseudo_maps.records import ImageRecord
 from tests.evaluation import example_metrics
 

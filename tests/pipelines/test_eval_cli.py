@@ -8,16 +8,16 @@ import click
 import pytest
 
 import pipelines.eval_cli as eval_cli
+from evaluation.images import BOX_CHOICES
 from evaluation.protocols import PROTOCOLS
 from pipelines.datasets import SPLITS
 from pipelines.eval_cli import main
-from pipelines.evaluation_set import BOX_CHOICES
 from pseudo_maps import __version__
 from tests.integration.eval_command import evaluate, evaluated, make_listed_data, result_of
 from tests.integration.prep_command import subprocess_run
 from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, SPLIT_CHOICES, described, plain
 from training.config import Precision
-from training.localizers import LOCALIZERS
+from training.inference.localizers import LOCALIZERS
 
 BOX = (4.0, 2.0, 35.0, 17.0)
 

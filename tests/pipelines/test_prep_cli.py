@@ -8,21 +8,21 @@ import click
 import pytest
 
 import pipelines.prep_cli as prep_cli
+from evaluation.drawing.overlays import PICTURE_SUFFIXES
+from pipelines.cli.inspection import SUFFIX_NAMES
+from pipelines.cli.options import LAYOUT_NAMES, SPLIT_NAMES
 from pipelines.datasets import LAYOUTS, SPLITS
-from pipelines.inspection_commands import SUFFIX_NAMES
+from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.prep_cli import main
-from pipelines.prep_options import LAYOUT_NAMES, SPLIT_NAMES
-from pipelines.preview import PICTURE_SUFFIXES
-from pipelines.synthetic import make_clsloc_dataset
 from pseudo_maps import __version__
-from pseudo_maps.detectors import DETECTORS
-from pseudo_maps.engines import BACKENDS
+from pseudo_maps.config import DEFAULT_PRESET, METHODS, MapConfig
 from pseudo_maps.images import MAX_PIXELS
-from pseudo_maps.map_config import DEFAULT_PRESET, METHODS, MapConfig
 from pseudo_maps.proposals import PRESETS
-from pseudo_maps.selective_search import SELECTIVE_SEARCH_MODES
-from pseudo_maps.supervision import ImageLimits
-from pseudo_maps.weighting import WEIGHTINGS
+from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.proposals.selective_search import SELECTIVE_SEARCH_MODES
+from pseudo_maps.proposals.weighting import WEIGHTINGS
+from pseudo_maps.runs.child import ImageLimits
+from pseudo_maps.runs.engines import BACKENDS
 from tests.integration.prep_command import prep, propose, subprocess_run
 
 

@@ -17,10 +17,10 @@ from pseudo_maps import __version__
 from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, described, plain
 from tests.training.training_runs import make_colour_folders
-from training.augmentation import CropConfig
 from training.config import METHODS, RECIPES, TrainConfig, TrainRunConfig, recipe
-from training.encoders import ARCHITECTURES
+from training.data.augmentation import CropConfig
 from training.losses import LossConfig
+from training.networks.registry import ARCHITECTURES
 from training.schedules import OptimiserConfig, ScheduleConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -170,7 +170,7 @@ def configured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
         caught.update(arguments, train=train_split, val=val_split)
         raise Built
 
-    monkeypatch.setattr("pipelines.training_setup.build_trainer", catch)
+    monkeypatch.setattr("pipelines.jobs.training.build_trainer", catch)
 
     def call(*words: object) -> dict[str, Any]:
         with pytest.raises(Built):

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pseudo_maps._shard_layout import checksum_path
-from pseudo_maps.manifest import Manifest, agree_on_manifest, ids_digest
 from pseudo_maps.shards import (
     STATUS_OK,
     MapRow,
@@ -16,6 +14,8 @@ from pseudo_maps.shards import (
     quantise_map,
     shard_name,
 )
+from pseudo_maps.shards.layout import checksum_path
+from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest
 
 MAP_SIZE = 12
 FULL = np.full((MAP_SIZE, MAP_SIZE), 255, dtype=np.uint8)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 MODULE = """
-from pseudo_maps._kernels import kernel, telling_of_compilation
+from pseudo_maps.kernels import kernel, telling_of_compilation
 
 @kernel
 def double(value):

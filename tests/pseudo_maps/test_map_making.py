@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 import pseudo_maps.map_making as map_making
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import decode_image
-from pseudo_maps.map_config import MapConfig
 from pseudo_maps.map_making import make_map, saliency_map
-from pseudo_maps.outcomes import FAILURES
 from pseudo_maps.proposals import PRESETS, propose
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig, selective_search_boxes
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.selective_search import SelectiveSearchConfig, selective_search_boxes
 from pseudo_maps.shards import quantise_map
+from pseudo_maps.shards.outcomes import FAILURES
 
 SMALL = MapConfig(proposals=dataclasses.replace(PRESETS["b650"], working_size=64), map_size=32)
 SEARCH = MapConfig(proposals=SelectiveSearchConfig(mode="single", working_size=64), map_size=32)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from training.augmentation import CropConfig
 from training.config import METHODS, RECIPES, TrainConfig, configuration_differences, recipe
-from training.encoders import ARCHITECTURES
+from training.data.augmentation import CropConfig
 from training.losses import LossConfig
+from training.networks.registry import ARCHITECTURES
 from training.schedules import OptimiserConfig, ScheduleConfig
 
 NO_SALIENCY = LossConfig(use_map=False, use_triplet=False)

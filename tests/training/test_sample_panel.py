@@ -1,6 +1,6 @@
 import torch
 
-from training.model import LocalizationModel
+from training.networks.model import LocalizationModel
 from training.sample_panel import sample_panel
 
 

@@ -22,10 +22,10 @@ from tests.training.training_runs import (
     records,
     timeless,
 )
-from training.checkpoints import CheckpointFolder
-from training.image_loading import DeviceBatch, TrainingImages, UnreadableImageError
-from training.model import LocalizationModel, ModelOutput
-from training.sampling import permutation
+from training.data.loading import DeviceBatch, TrainingImages, UnreadableImageError
+from training.data.sampling import permutation
+from training.networks.model import LocalizationModel, ModelOutput
+from training.run_folder.checkpoints import CheckpointFolder
 from training.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pseudo_maps.records import ImageRecord
-from training.augmentation import CropConfig
-from training.checkpoints import load_checkpoint
 from training.config import TrainConfig, TrainRunConfig
-from training.image_loading import TrainingImages
+from training.data.augmentation import CropConfig
+from training.data.loading import TrainingImages
 from training.losses import LossConfig
 from training.processes import Processes
 from training.progress import Progress
+from training.run_folder.checkpoints import load_checkpoint
 from training.schedules import OptimiserConfig
 from training.trainer import Trainer
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from pseudo_maps._shard_layout import STRING_FIELDS, TABLE_FIELDS
+from pseudo_maps.shards.layout import STRING_FIELDS, TABLE_FIELDS
 
 tables = pytest.importorskip("tables", reason="needs the extra 'viewers'")
 pytestmark = [

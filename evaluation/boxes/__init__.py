@@ -1,0 +1,1 @@
+"""Score maps to boxes, and boxes against ground truth."""

@@ -1,0 +1,123 @@
+"""Turns the candidate boxes of a map and the ground truth of an image into the best overlap at every threshold level.
+
+Legend: N candidate boxes, L threshold levels, B ground-truth boxes of one image, I images.
+Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame, both corners inside the box.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.boxes.geometry import checked_boxes
+from pseudo_maps.kernels import Doubles, Longs, kernel
+
+__all__ = ["NO_BOX", "Candidates", "Overlaps", "best_overlaps"]
+
+NO_BOX = (-1.0, -1.0, -1.0, -1.0)
+"""Stands where a map gives no box at all; its overlap is 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Every box that a protocol takes from one map, with the threshold levels at which it stands."""
+
+    boxes_n4: npt.NDArray[np.float64]
+    """(N, 4) ``x0, y0, x1, y1`` in the protocol's frame. N may be 0."""
+    first_level_n: npt.NDArray[np.int64]
+    """(N,) the lowest level of each box, ``0 <= first <= last < L``."""
+    last_level_n: npt.NDArray[np.int64]
+    """(N,) the highest level of each box, itself included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlaps:
+    """What the boxes of I images are worth at each of L threshold levels."""
+
+    iou_il: npt.NDArray[np.float64]
+    """(I, L) best intersection over union of any candidate of the level with any ground-truth box; 0 without box."""
+    boxes_il4: npt.NDArray[np.float64]
+    """(I, L, 4) the candidate that reaches it, the first of equals; ``NO_BOX`` where the level has none."""
+
+
+def best_overlaps(
+    candidates: Sequence[Candidates],
+    ground_truth_b4: Sequence[npt.ArrayLike],
+    *,
+    levels: int,
+) -> Overlaps:
+    """Best overlap of each image at each threshold level.
+
+    Parameters
+    ----------
+    candidates
+        For each of I images the boxes of its map; or a single entry, which then serves all images (a predictor
+        that never looks at the image).
+    ground_truth_b4
+        For each image its boxes (B, 4), at least one, ``x0 <= x1`` and ``y0 <= y1``.
+    levels
+        L, how many threshold levels the protocol has.
+
+    Raises
+    ------
+    ValueError
+        The two lists do not match, an image has no ground truth, or a box or a level is out of order.
+    """
+    images = len(ground_truth_b4)
+    if len(candidates) not in (1, images):
+        raise ValueError(f"expected candidates of 1 or {images} images, found {len(candidates)}")
+    truths = [
+        checked_boxes(boxes, name=f"ground truth of image {index}") for index, boxes in enumerate(ground_truth_b4)
+    ]
+    empty = [index for index, boxes in enumerate(truths) if not len(boxes)]
+    if empty:
+        raise ValueError(f"image {empty[0]} has no ground-truth box: count it as skipped instead")
+    for index, candidate in enumerate(candidates):
+        checked_boxes(candidate.boxes_n4, name=f"candidates of image {index}")
+        first_n, last_n = candidate.first_level_n, candidate.last_level_n
+        if not ((first_n >= 0) & (first_n <= last_n) & (last_n < levels)).all():
+            raise ValueError(f"candidates of image {index}: a level lies outside 0..{levels - 1} or out of order")
+    iou_il = np.zeros((images, levels), dtype=np.float64)
+    boxes_il4 = np.empty((images, levels, 4), dtype=np.float64)
+    boxes_il4[:] = NO_BOX
+    for index, truth_b4 in enumerate(truths):
+        candidate = candidates[index if len(candidates) > 1 else 0]
+        _best_at_levels(
+            candidate.boxes_n4,
+            candidate.first_level_n,
+            candidate.last_level_n,
+            truth_b4,
+            iou_il[index],
+            boxes_il4[index],
+        )
+    return Overlaps(iou_il=iou_il, boxes_il4=boxes_il4)
+
+
+@kernel
+def _best_at_levels(
+    boxes_n4: Doubles,
+    first_level_n: Longs,
+    last_level_n: Longs,
+    truth_b4: Doubles,
+    iou_l: Doubles,
+    boxes_l4: Doubles,
+) -> None:
+    best_l = np.full(iou_l.shape[0], -1.0)
+    for n in range(boxes_n4.shape[0]):
+        x0, y0, x1, y1 = boxes_n4[n, 0], boxes_n4[n, 1], boxes_n4[n, 2], boxes_n4[n, 3]
+        area = (x1 - x0 + 1) * (y1 - y0 + 1)
+        best = 0.0
+        for b in range(truth_b4.shape[0]):
+            width = min(x1, truth_b4[b, 2]) - max(x0, truth_b4[b, 0]) + 1
+            height = min(y1, truth_b4[b, 3]) - max(y0, truth_b4[b, 1]) + 1
+            if width <= 0 or height <= 0:
+                continue
+            truth_area = (truth_b4[b, 2] - truth_b4[b, 0] + 1) * (truth_b4[b, 3] - truth_b4[b, 1] + 1)
+            shared = width * height
+            best = max(best, shared / (area + truth_area - shared))
+        for level in range(first_level_n[n], last_level_n[n] + 1):
+            if best > best_l[level]:
+                best_l[level] = best
+                iou_l[level] = best
+                boxes_l4[level, 0], boxes_l4[level, 1], boxes_l4[level, 2], boxes_l4[level, 3] = x0, y0, x1, y1

@@ -1,0 +1,230 @@
+"""Turns a score map into boxes at every threshold under the protocols ``wsoleval-v1`` and ``wsoleval-v2``.
+
+Legend: T thresholds, L = 255 grey levels, N contours, H W pixels of the frame. Boxes are ``x0, y0, x1, y1`` in 0-based
+pixels, both corners inside the box. The arithmetic follows the evaluator of Choe et al., "Evaluating weakly supervised
+object localization methods right" (CVPR 2020), to the last bit, because published figures depend on its roundings.
+
+That evaluator searches contours once a threshold, a thousand times a map. After its own quantisation a map has 256
+grey levels, and ``evaluation.boxes.component_tree`` finds the contours of all of them in one pass.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.boxes.component_tree import LEVELS, all_level_contours, largest_level_contours
+from evaluation.boxes.geometry import FRAME_PX
+from evaluation.boxes.overlaps import Candidates
+
+__all__ = [
+    "LEVELS",
+    "WSOLEVAL_FALLBACK_BOX",
+    "WSOLEVAL_THRESHOLDS",
+    "all_contours",
+    "boxes_at_thresholds",
+    "largest_contours",
+    "level_thresholds",
+    "normalise_score_map",
+    "unit_score_map",
+]
+
+WSOLEVAL_THRESHOLDS: npt.NDArray[np.float64] = np.arange(0, 1, 0.001)
+"""The 1000 fractions of a map's maximum tried by the evaluator (its ``cam_curve_interval`` of .001)."""
+WSOLEVAL_THRESHOLDS.setflags(write=False)
+
+WSOLEVAL_FALLBACK_BOX = (0.0, 0.0, 0.0, 0.0)
+"""What the evaluator answers at a level above which nothing stands out; no contour has this box."""
+
+_GREY_MAX = 255
+
+
+def normalise_score_map(
+    map_hw: npt.NDArray[np.generic], *, height: int = FRAME_PX, width: int = FRAME_PX
+) -> npt.NDArray[np.uint8]:
+    """Score map of any size and real dtype as ``(height, width)`` uint8: ``unit_score_map`` times 255, cut.
+
+    Parameters
+    ----------
+    map_hw
+        Scores, higher where the object is.
+    height, width
+        The frame in pixels.
+
+    Raises
+    ------
+    ValueError
+        The map is not two-dimensional or has no pixels.
+    """
+    return (unit_score_map(map_hw, height=height, width=width) * _GREY_MAX).astype(np.uint8)
+
+
+def unit_score_map(
+    map_hw: npt.NDArray[np.generic], *, height: int = FRAME_PX, width: int = FRAME_PX
+) -> npt.NDArray[np.float64]:
+    """Score map of any size and real dtype as ``(height, width)`` float64 from 0 to 1.
+
+    Cubic interpolation to the frame comes first, then minimum and maximum are taken: the overshoot of the
+    cubic kernel therefore belongs to the range.
+
+    Parameters
+    ----------
+    map_hw
+        Scores, higher where the object is; computed in float64.
+    height, width
+        The frame in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        The map; all zeros when the scores are constant, or when the resized scores hold a NaN or infinity.
+
+    Raises
+    ------
+    ValueError
+        The map is not two-dimensional or has no pixels.
+
+    Notes
+    -----
+    One step is not the reference's: it looks for constant maps after the resize only. The cubic weights do
+    not sum to exactly 1, so a map of .3 everywhere comes out with differences of 2e-16, which it would
+    stretch to the full range. Here such a map is zeros, as the protocol means it.
+    """
+    if map_hw.ndim != 2 or map_hw.size == 0:
+        raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
+    source_hw = np.ascontiguousarray(map_hw, dtype=np.float64)
+    scores_hw: npt.NDArray[np.float64] = cv2.resize(source_hw, (width, height), interpolation=cv2.INTER_CUBIC)
+    lowest, highest = float(scores_hw.min()), float(scores_hw.max())
+    span = highest - lowest
+    # False for a NaN too; infinite where scores beyond 1e307 leave the range of float64.
+    if not 0 < span < np.inf or source_hw.min() == source_hw.max():
+        return np.zeros((height, width))
+    return (scores_hw - lowest) / span
+
+
+def level_thresholds(thresholds: npt.ArrayLike = WSOLEVAL_THRESHOLDS) -> npt.NDArray[np.float64]:
+    """The lowest of ``thresholds`` that cuts a map at each grey level, (L,) float64; NaN where none does.
+
+    Raises
+    ------
+    ValueError
+        A threshold lies outside [0, 1).
+    """
+    levels_t = _levels_of(thresholds, highest=_GREY_MAX)
+    if (levels_t >= LEVELS).any():
+        raise ValueError("expected thresholds (T,) with 0 <= t < 1")
+    lowest_l = np.full(LEVELS, np.nan)
+    np.fmin.at(lowest_l, levels_t, np.asarray(thresholds, dtype=np.float64))
+    return lowest_l
+
+
+def largest_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
+    """Box of the contour with the largest polygon area at every level: ``wsoleval-v1``.
+
+    Parameters
+    ----------
+    map_uint8_hw
+        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k stand out.
+
+    Returns
+    -------
+    Candidates
+        One box a level. ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves the frame, as
+        in the reference; ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
+
+    Raises
+    ------
+    ValueError
+        The map is not a two-dimensional uint8 array with pixels.
+
+    Notes
+    -----
+    ``max(contours, key=cv2.contourArea)`` keeps the first of equals, so the order of ``cv2.findContours`` decides
+    ties; the same here. Contours round holes never win, because the contour outside is larger.
+    """
+    boxes_l4 = _as_reference(largest_level_contours(_checked_map(map_uint8_hw)), map_uint8_hw.shape)
+    starts = np.flatnonzero(np.concatenate([[True], (boxes_l4[1:] != boxes_l4[:-1]).any(axis=1)]))
+    return Candidates(
+        boxes_n4=boxes_l4[starts].astype(np.float64),
+        first_level_n=starts.astype(np.int64),
+        last_level_n=np.append(starts[1:], LEVELS).astype(np.int64) - 1,
+    )
+
+
+def all_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
+    """Boxes of all contours at every level, those round holes too: ``wsoleval-v2``.
+
+    Parameters
+    ----------
+    map_uint8_hw
+        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k stand out.
+
+    Returns
+    -------
+    Candidates
+        At each level the same boxes as the reference finds, in another order; corners as in ``largest_contours``,
+        and ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
+
+    Raises
+    ------
+    ValueError
+        The map is not a two-dimensional uint8 array with pixels.
+    """
+    boxes_n4, first_n, last_n = all_level_contours(_checked_map(map_uint8_hw))
+    boxes_n4 = _as_reference(boxes_n4, map_uint8_hw.shape)
+    highest = int(map_uint8_hw.max())
+    if highest < LEVELS:
+        boxes_n4 = np.concatenate([boxes_n4, np.zeros((1, 4), dtype=np.int64)])
+        first_n, last_n = np.append(first_n, highest), np.append(last_n, LEVELS - 1)
+    return Candidates(boxes_n4=boxes_n4.astype(np.float64), first_level_n=first_n, last_level_n=last_n)
+
+
+def boxes_at_thresholds(
+    map_uint8_hw: npt.NDArray[np.uint8], thresholds: npt.ArrayLike = WSOLEVAL_THRESHOLDS
+) -> npt.NDArray[np.int64]:
+    """Box of the largest contour at every threshold, ``(T, 4)`` int64, of a map ``(H, W)`` uint8.
+
+    At threshold t the pixels *strictly* above ``int(t * maximum of the map)`` stand out.
+
+    Parameters
+    ----------
+    map_uint8_hw
+        As ``normalise_score_map`` makes it.
+    thresholds
+        ``(T,)`` fractions of the map's maximum, ``0 <= t <= 1``, in any order.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``x0, y0, x1, y1`` as in ``largest_contours``.
+
+    Raises
+    ------
+    ValueError
+        The map is not a two-dimensional uint8 array with pixels, or a threshold lies outside [0, 1].
+    """
+    boxes_l4 = largest_level_contours(_checked_map(map_uint8_hw))
+    # Level 255 exists for t = 1 alone, and nothing stands out there.
+    boxes_l4 = _as_reference(np.concatenate([boxes_l4, np.full((1, 4), -1)]), map_uint8_hw.shape)
+    return boxes_l4[_levels_of(thresholds, highest=int(map_uint8_hw.max()))]
+
+
+def _levels_of(thresholds: npt.ArrayLike, *, highest: int) -> npt.NDArray[np.int64]:
+    fractions_t = np.asarray(thresholds, dtype=np.float64)
+    if fractions_t.ndim != 1 or not ((fractions_t >= 0) & (fractions_t <= 1)).all():
+        raise ValueError("expected thresholds (T,) with 0 <= t <= 1")
+    return (fractions_t * float(highest)).astype(np.int64)
+
+
+def _as_reference(boxes_n4: npt.NDArray[np.int64], map_hw: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Corners as the evaluator computes them from OpenCV's x, y, width and height; -1 becomes zeros."""
+    height, width = map_hw
+    limit_4 = np.array([width - 1, height - 1, width - 1, height - 1])
+    corners_n4: npt.NDArray[np.int64] = np.minimum(boxes_n4 + np.array([0, 0, 1, 1]), limit_4)
+    corners_n4[boxes_n4[:, 0] < 0] = 0
+    return corners_n4
+
+
+def _checked_map(map_uint8_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if map_uint8_hw.ndim != 2 or map_uint8_hw.size == 0 or map_uint8_hw.dtype != np.uint8:
+        raise ValueError(f"expected a map (H, W) uint8 with pixels, found {map_uint8_hw.dtype} {map_uint8_hw.shape}")
+    return map_uint8_hw

@@ -1,0 +1,144 @@
+"""Turns images, maps and boxes into pictures: heat colours, overlays, drawn boxes, PNG and JPEG bytes.
+
+Legend: H W pixels, N boxes. Pictures are ``(H, W, 3)`` uint8 RGB. Boxes are ``x0, y0, x1, y1`` in 0-based pixels
+of the picture, both corners inside the box.
+"""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps.files import write_atomically
+
+__all__ = [
+    "GROUND_TRUTH_RGB",
+    "PICTURE_SUFFIXES",
+    "PREDICTED_RGB",
+    "Picture",
+    "draw_boxes",
+    "heat_colours",
+    "jpeg_bytes",
+    "overlay_heat",
+    "png_bytes",
+    "save_picture",
+    "save_png",
+]
+
+GROUND_TRUTH_RGB = (0, 200, 64)
+"""Green boxes are ground truth, in every picture."""
+PREDICTED_RGB = (255, 64, 32)
+"""Red boxes are predicted."""
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Ends of file names that say in which format a picture is written."""
+
+Picture: TypeAlias = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+
+def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
+    """Colours ``(H, W, 3)`` uint8 RGB of a map ``(H, W)`` uint8, dark blue to yellow (viridis)."""
+    coloured: Picture = cv2.applyColorMap(map_hw, cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    return np.ascontiguousarray(coloured)
+
+
+def overlay_heat(image_rgb: Picture, map_hw: npt.NDArray[np.uint8]) -> Picture:
+    """Blend an image ``(H, W, 3)`` uint8 RGB with the colours of its map ``(H, W)`` uint8, half and half.
+
+    Raises
+    ------
+    ValueError
+        Image and map have different height or width.
+    """
+    if image_rgb.shape[:2] != map_hw.shape:
+        raise ValueError(
+            f"expected a map of the image's size {image_rgb.shape[:2]}, found {map_hw.shape}; resize one of them"
+        )
+    blended: Picture = cv2.addWeighted(image_rgb, 0.5, heat_colours(map_hw), 0.5, 0)
+    return blended
+
+
+def draw_boxes(
+    image_rgb: Picture, boxes_xyxy: npt.ArrayLike, *, colour: tuple[int, int, int], width_px: int = 2
+) -> Picture:
+    """A copy of an image ``(H, W, 3)`` uint8 RGB with boxes ``(N, 4)`` drawn as outlines.
+
+    Parameters
+    ----------
+    boxes_xyxy
+        ``x0, y0, x1, y1`` in pixels of the image, inclusive, rounded to whole pixels. N may be 0; what lies
+        outside the image is not drawn.
+    colour
+        Red, green, blue, 0 to 255.
+    width_px
+        Width of the line.
+    """
+    drawn = image_rgb.copy()
+    for x0, y0, x1, y1 in np.rint(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)).astype(int):
+        cv2.rectangle(drawn, (int(x0), int(y0)), (int(x1), int(y1)), colour, width_px)
+    return drawn
+
+
+def png_bytes(image_rgb: Picture) -> bytes:
+    """A picture ``(H, W, 3)`` uint8 RGB as the content of a PNG file, without date or program name.
+
+    Raises
+    ------
+    OSError
+        OpenCV cannot encode it (a side of 0 pixels).
+    """
+    return _encoded(image_rgb, suffix=".png", options=[], name="PNG")
+
+
+def jpeg_bytes(image_rgb: Picture, *, quality: int = 90) -> bytes:
+    """A picture ``(H, W, 3)`` uint8 RGB as the content of a JPEG file, without date or program name.
+
+    Parameters
+    ----------
+    quality
+        0 to 100 on libjpeg's scale; lines of two pixels stay sharp from 85 on.
+
+    Raises
+    ------
+    OSError
+        OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500).
+    """
+    return _encoded(image_rgb, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality], name="JPEG")
+
+
+def save_png(path: Path, image_rgb: Picture) -> None:
+    """Write a (H, W, 3) uint8 RGB picture as PNG, making the folder when it is missing."""
+    _write(path, png_bytes(image_rgb))
+
+
+def save_picture(path: Path, image_rgb: Picture) -> None:
+    """Write a (H, W, 3) uint8 RGB picture in the format that the file name's end says.
+
+    Raises
+    ------
+    ValueError
+        The name ends in none of ``PICTURE_SUFFIXES``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {suffix!r}")
+    _write(path, png_bytes(image_rgb) if suffix == ".png" else jpeg_bytes(image_rgb))
+
+
+def _encoded(image_rgb: Picture, *, suffix: str, options: list[int], name: str) -> bytes:
+    try:
+        encoded, data = cv2.imencode(suffix, image_rgb[..., ::-1], options)
+    except cv2.error as error:
+        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as {name}") from error
+    if not encoded:
+        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as {name}")
+    content: bytes = data.tobytes()
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)

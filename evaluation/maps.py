@@ -1,0 +1,209 @@
+"""Turns a folder of shards or of .npy files into one score map an image, or the reason why there is none."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
+from evaluation.images import EvaluationImage
+from evaluation.scoring import ImageMaps
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
+
+__all__ = ["MAP_LOCALIZER", "MapSource", "NpyMaps", "ShardMaps", "open_map_source"]
+
+MAP_LOCALIZER = "pseudo-map"
+"""Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
+
+_LOCALIZER_NAME = re.compile(r"[a-z]+([-*][a-z]+)*")
+"""What a name in a shard may look like to stand in columns and tables, such as ``cam*saliency``."""
+
+
+class MapSource(Protocol):
+    """Where ``wsol-eval maps`` finds its maps."""
+
+    localizer: str
+    """What results call them."""
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """The map of one image, or why there is none."""
+
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images of ``records`` that no map belongs to, in their order."""
+
+    def config(self) -> dict[str, Any]:
+        """What decides the maps, for metrics.json."""
+
+    def stamp(self) -> str | None:
+        """What tells whether the files have changed where ``config`` has no digest of them."""
+
+
+def open_map_source(folder: Path, *, split: str) -> MapSource:
+    """The maps in a folder: shards of the split when there are any, else .npy files.
+
+    Raises
+    ------
+    ValueError
+        The folder holds neither.
+    ShardError
+        The shards do not read.
+    """
+    if any(folder.glob(f"{split}-*-of-*.h5")):
+        return ShardMaps(folder, split=split)
+    if any(folder.rglob("*.npy")):
+        return NpyMaps(folder)
+    raise ValueError(f"{folder}: expected shards named {split}-00000-of-....h5 or .npy files, found neither")
+
+
+class ShardMaps:
+    """Maps of ``wsol-prep proposals`` or of ``wsol-eval run --save-maps``."""
+
+    def __init__(self, folder: Path, *, split: str) -> None:
+        self._index = MapIndex(folder, split)
+        self.localizer = _localizer_of(self._index.provenance["configuration"])
+        shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
+        sums = [path.with_name(f"{path.name}.sha256") for path in shards]
+        self._sha256, self._stamp = None, None
+        if all(path.is_file() for path in sums):
+            self._sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in sums)).hexdigest()
+        else:
+            # Without their checksums two folders of equal provenance could not be told apart.
+            self._stamp = _files_digest(shards, folder=folder)
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """The stored map, 255 at its peak; a failed one is a failure with the shard's status.
+
+        Raises
+        ------
+        ShardError
+            The map is damaged; image and shard are named.
+        """
+        image_id = image.record.image_id
+        if image_id not in self._index:
+            return ImageMaps(failure=NO_MAP)
+        status = self._index.status(image_id)
+        if status != STATUS_OK:
+            return ImageMaps(failure=f"{MAP_NOT_USABLE}{status}")
+        try:
+            return ImageMaps(whole={self.localizer: self._index.read_uint8(image_id)})
+        except ShardError as error:
+            raise ShardError(f"image {image_id!r}: {error}") from error
+
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Image ids of the shards that are not among the records."""
+        known = {record.image_id for record in records}
+        return [image_id for image_id in self._index if image_id not in known]
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Image ids that are in no shard."""
+        return self._index.missing(record.image_id for record in records)
+
+    def config(self) -> dict[str, Any]:
+        """Configuration stored in the shards and a digest of their checksum files."""
+        return {"maps": {"format": "shards", "sha256": self._sha256, "provenance": dict(self._index.provenance)}}
+
+    def stamp(self) -> str | None:
+        """Digest of names, sizes and times where a shard has no checksum file."""
+        return self._stamp
+
+
+class NpyMaps:
+    """One ``.npy`` file an image, in any subfolder, named by the image's id, path or file name."""
+
+    localizer = MAP_LOCALIZER
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(folder.rglob("*.npy"))
+        self._stamp = _files_digest(files, folder=folder)
+        self._count = len(files)
+        self._names = {path: path.relative_to(folder).as_posix() for path in files}
+        self._by_place = {name.removesuffix(".npy"): path for path, name in self._names.items()}
+        self._by_name: dict[str, list[Path]] = {}
+        for path in files:
+            self._by_name.setdefault(path.stem, []).append(path)
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """The array of a file, read without executing anything in it.
+
+        Raises
+        ------
+        ValueError
+            The file holds no plain array, or two files could be meant.
+        """
+        found = self._files_of(image.record)
+        if not found:
+            return ImageMaps(failure=NO_MAP)
+        if len(found) > 1:
+            raise ValueError(
+                f"image {image.record.image_id!r}: expected one map, found {' and '.join(str(path) for path in found)}"
+            )
+        try:
+            # Not np.load, which takes archives too and leaves their files open.
+            with found[0].open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(
+                f"image {image.record.image_id!r}: {found[0]}: expected a plain numeric array: {error}"
+            ) from error
+        return ImageMaps(whole={MAP_LOCALIZER: array})
+
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the files that no record names.
+
+        Raises
+        ------
+        ValueError
+            Two images would share a file; both are named.
+        """
+        taken: dict[Path, str] = {}
+        for record in records:
+            for path in self._files_of(record):
+                first = taken.setdefault(path, record.image_id)
+                if first != record.image_id:
+                    raise ValueError(
+                        f"{path}: would be the map of the images {first!r} and {record.image_id!r}; name the files by "
+                        "image ids, with their folders"
+                    )
+        return [name for path, name in self._names.items() if path not in taken]
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images that no file is named by."""
+        return [record.image_id for record in records if not self._files_of(record)]
+
+    def config(self) -> dict[str, Any]:
+        """The number of files."""
+        return {"maps": {"format": "npy", "files": self._count}}
+
+    def stamp(self) -> str:
+        """Digest of names, sizes and times of all files."""
+        return self._stamp
+
+    def _files_of(self, record: ImageRecord) -> list[Path]:
+        """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
+        path = Path(record.path)
+        names = (record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)
+        placed = [self._by_place[name] for name in dict.fromkeys(names) if name in self._by_place]
+        return placed or [file for name in dict.fromkeys(names) for file in self._by_name.get(name, [])]
+
+
+def _localizer_of(configuration: Any) -> str:
+    """The network's localizer whose maps ``wsol-eval run --save-maps`` stored, else the name of all other maps."""
+    stored = configuration.get("score_maps") if isinstance(configuration, dict) else None
+    name = stored.get("localizer") if isinstance(stored, dict) else None
+    return name if isinstance(name, str) and _LOCALIZER_NAME.fullmatch(name) else MAP_LOCALIZER
+
+
+def _files_digest(files: Iterable[Path], *, folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        state = path.stat()
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()

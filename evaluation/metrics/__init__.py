@@ -1,0 +1,1 @@
+"""Metrics over many images: rates, intervals, kinds of error, pixels, baselines."""

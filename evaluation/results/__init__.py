@@ -1,0 +1,1 @@
+"""Result folders: metrics.json, predictions.csv, journal and tables."""

@@ -1,0 +1,306 @@
+"""Turns scored images into a folder of results: metrics.json, predictions.csv, figures, and a journal to go on from.
+
+The journal holds every image scored so far; an evaluation that was stopped goes on with the images that are missing.
+It is deleted once all files are there.
+"""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from evaluation.image_scores import ImageScores, Pair
+from evaluation.images import EvaluationImage, EvaluationSet
+from evaluation.metrics.tally import Tally
+from evaluation.protocols import Protocol, get_protocol
+from evaluation.results.journal import ResultJournal
+from evaluation.results.json_differences import value_differences
+from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
+from evaluation.results.schema import METRICS_FILE, METRICS_SCHEMA, parse_metrics, read_metrics
+from evaluation.scoring import BASELINES
+from pseudo_maps import __version__
+from pseudo_maps.files import write_atomically
+
+__all__ = ["EVALUATION_FOLDER", "FIGURES_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
+
+FIGURES_FOLDER = "figures"
+"""Folder of the PNG charts inside a folder of results."""
+JOURNAL_FOLDER = "journal"
+"""Folder inside it of what an unfinished evaluation has scored so far."""
+EVALUATION_FOLDER = "evaluation"
+"""Folder of the results inside that of a trained network."""
+
+_TEN_CROPS = "ten crops"
+"""How the views of ten crops begin in words. Spelled out because what words them imports torch; a test compares."""
+_SEVERAL_VIEWS = "mean of maps"
+"""What the words of several scales or mirror images hold."""
+
+_VERSIONED = ("numpy", "opencv-contrib-python-headless", "opencv-python", "torch", "torchvision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What decides the results of an evaluation."""
+
+    kind: str
+    """``run``, ``maps`` or ``baseline``."""
+    name: str
+    """What tables and reports call it."""
+    evaluation_set: EvaluationSet
+    """The images asked for."""
+    protocols: tuple[str, ...]
+    """Names of the protocols, in the order of the results."""
+    localizers: tuple[str, ...]
+    """Names of the localizers, without the baselines."""
+    boxes: str
+    """Ground truth that counts, one of ``BOX_CHOICES``."""
+    bootstrap_samples: int
+    """Samples behind the intervals."""
+    seed: int
+    """Decides the samples."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the maps come from: network (``views`` among it, in words) or shards, with digests."""
+    stamp: str | None = None
+    """What tells changes of a source that has no digest (times of files): compared on resume, not reported."""
+
+    def config(self) -> dict[str, Any]:
+        """All of it as JSON values, for metrics.json."""
+        return {
+            "data": self.evaluation_set.config(),
+            "boxes": self.boxes,
+            "protocols": list(self.protocols),
+            "localizers": list(self.localizers),
+            "bootstrap": {"samples": self.bootstrap_samples, "seed": self.seed},
+            **self.source,
+        }
+
+
+class ResultFolder:
+    """The folder of one evaluation, or a temporary one that is forgotten.
+
+    Parameters
+    ----------
+    out
+        Folder of the results, made when it is missing; None: results are printed only.
+    plan
+        What decides them.
+
+    Raises
+    ------
+    ValueError
+        The folder holds results of another plan; the differing keys are named.
+    OSError
+        The folder cannot be made or written.
+    """
+
+    def __init__(self, out: Path | None, *, plan: EvaluationPlan) -> None:
+        self._plan = plan
+        self._temporary = tempfile.TemporaryDirectory() if out is None else None
+        self.folder = Path(self._temporary.name) if self._temporary else Path(os.fspath(out or ""))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._counted: Tally | None = None
+
+    def finished(self) -> dict[str, Any] | None:
+        """The content of metrics.json when this evaluation has been finished before, else None.
+
+        Finished means that predictions.csv is there too and the journal is gone. Another name of the same evaluation
+        is written into metrics.json.
+
+        Raises
+        ------
+        ValueError
+            The file is of another evaluation, or is no metrics.json; what differs is named, with both values.
+        """
+        path = self.folder / METRICS_FILE
+        if not path.exists():
+            return None
+        read_metrics(path)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plan = self._plan
+        wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config()}))
+        # An evaluation of another kind has other settings altogether.
+        differing = value_differences({"kind": found.get("kind")}, {"kind": wanted["kind"]})
+        differing = differing or value_differences(found.get("config", {}), wanted["config"])
+        if differing:
+            raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
+        whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
+        if plan.stamp is not None or not whole:
+            return None
+        if found["name"] != plan.name:
+            found["name"] = plan.name
+            self._write_metrics(found)
+        return found
+
+    def journal(self) -> ResultJournal:
+        """The journal of this plan.
+
+        Raises
+        ------
+        ValueError
+            The folder holds the journal of another plan; the differing keys are named.
+        """
+        plan = self._plan
+        return ResultJournal(
+            self.folder / JOURNAL_FOLDER,
+            config={"kind": plan.kind, "package": __version__, "stamp": plan.stamp, **plan.config()},
+        )
+
+    def score(
+        self,
+        score: Callable[[Sequence[EvaluationImage]], Iterator[list[ImageScores]]],
+        *,
+        again: frozenset[int] = frozenset(),
+        advance: Callable[[int], None],
+    ) -> None:
+        """Score the images that the journal does not have yet.
+
+        Parameters
+        ----------
+        score
+            Gives the scores of images in batches; each batch is stored as it comes.
+        again
+            Indexes of images that are scored although the journal has them.
+        advance
+            Told how many images more are done.
+        """
+        journal = self.journal()
+        done = journal.done() - again
+        images = self._plan.evaluation_set.images
+        waiting = [image for image in images if image.index not in done]
+        advance(len(images) - len(waiting))
+        for batch in score(waiting):
+            journal.append(batch)
+            advance(len(batch))
+
+    def write(self, *, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Count what the journal holds, write predictions.csv, metrics.json and figures, and delete the journal.
+
+        Figures are drawn where there are results besides the baselines and the folder is not a temporary one.
+
+        Parameters
+        ----------
+        extra
+            Further entries of metrics.json, such as ``pixels``.
+
+        Returns
+        -------
+        dict
+            The content of metrics.json.
+
+        Raises
+        ------
+        RuntimeError
+            An image is missing in the journal.
+        """
+        plan, journal, tally = self._plan, self.journal(), self._tally()
+        metrics = {
+            "schema": METRICS_SCHEMA,
+            "kind": plan.kind,
+            "name": plan.name,
+            **_with_views(tally.metrics(), plan.source.get("views")),
+            "pixels": None,
+            **(extra or {}),
+            "config": plan.config(),
+            "versions": _versions(),
+        }
+        write_predictions(
+            self.folder / PREDICTIONS_FILE,
+            journal,
+            protocols=self._protocols(),
+            localizers=(*plan.localizers, *BASELINES),
+            levels=tally.reported_levels(),
+        )
+        self._write_metrics(metrics)
+        if self._temporary is None and metrics["results"]:
+            from evaluation.drawing.result_figures import write_figures
+
+            write_figures(parse_metrics(metrics), self.folder / FIGURES_FOLDER)
+        journal.remove()
+        return metrics
+
+    def reported_levels(self) -> dict[Pair, int]:
+        """Threshold level at which each result is reported, by localizer and protocol."""
+        return self._tally().reported_levels()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def _protocols(self) -> list[Protocol]:
+        first_box_only = self._plan.boxes == "first"
+        return [replace(get_protocol(name), first_box_only=first_box_only) for name in self._plan.protocols]
+
+    def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        # A name may come from a file name that is no UTF-8; backslashreplace makes of it what JSON reads as the same.
+        write_atomically(self.folder / METRICS_FILE, text.encode("utf-8", errors="backslashreplace"))
+
+    def _tally(self) -> Tally:
+        """Counts of all images; made once, when all are there."""
+        if self._counted is None:
+            plan = self._plan
+            tally = Tally(
+                self._protocols(),
+                (*plan.localizers, *BASELINES),
+                class_wnids=plan.evaluation_set.class_wnids,
+                baselines=BASELINES,
+                bootstrap_samples=plan.bootstrap_samples,
+                seed=plan.seed,
+            )
+            for image in self._checked(self.journal()):
+                tally.add([image])
+            self._counted = tally
+        return self._counted
+
+    def _checked(self, journal: Iterable[ImageScores]) -> Iterator[ImageScores]:
+        """The journal's images, which must be all that were asked for."""
+        expected = 0
+        for image in journal:
+            if image.index != expected:
+                break
+            yield image
+            expected += 1
+        if expected != len(self._plan.evaluation_set.images):
+            missing = self._plan.evaluation_set.images[expected].record.image_id
+            raise RuntimeError(
+                f"{self.folder}: no result of image {missing!r} (index {expected}); run the same command again"
+            )
+
+
+def _with_views(counted: dict[str, Any], views: str | None) -> dict[str, Any]:
+    """The parts of metrics.json, with the views of the network among the rules of its results."""
+    if views is not None:
+        for result in counted["results"]:
+            result["describe"]["views"] = _views_under(result["protocol"], views)
+    return counted
+
+
+def _views_under(protocol: str, views: str) -> str:
+    """What the views mean under a protocol: the release of CAM sums ten crops, no other protocol does."""
+    is_release, is_ten_crops = protocol == "cam-release", views.startswith(_TEN_CROPS)
+    if is_release and not is_ten_crops:
+        return f"{views if _SEVERAL_VIEWS in views else 'one view'}; the release sums ten crops (--ten-crop)"
+    if is_ten_crops and not is_release:
+        return "sum of absolute ten-crop maps"
+    return views
+
+
+def _versions() -> dict[str, str]:
+    versions = {"saliency-aware-wsol": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

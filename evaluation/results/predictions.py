@@ -1,0 +1,262 @@
+"""Turns the scores of images into predictions.csv, one row an image, and reads such a file back.
+
+Legend: I images, L threshold levels. Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame of 224 x 224,
+both corners inside the box.
+
+The file is RFC 4180 in UTF-8, but a line feed alone ends a line. Columns: ``image_id``, ``label`` (-1: unknown),
+``wnid``, ``status``, ``notes`` (joined by ``; ``), ``predicted_class`` (a label), ``predicted_score``, ``true_rank``
+(0: best, -1: unknown), then for each localizer and protocol ``<localizer> <protocol> box_224px`` (``x0 y0 x1 y1``),
+``<localizer> <protocol> iou`` and ``<localizer> <protocol> verdict`` (a word of ``ERROR_KINDS``). A value
+that does not exist is empty. Numbers have at most six decimals, without trailing zeros.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.boxes.overlaps import NO_BOX
+from evaluation.image_scores import (
+    FAILED_STATUSES,
+    MAP_NOT_USABLE,
+    SCORED,
+    SKIPPED_STATUSES,
+    ImageScores,
+    Pair,
+    ScoringRules,
+    is_skipped,
+    stack_levels,
+)
+from evaluation.metrics.errors import ERROR_KINDS, image_verdicts
+from pseudo_maps.files import replacing
+
+__all__ = [
+    "FIXED_COLUMNS",
+    "PREDICTIONS_FILE",
+    "PredictionsError",
+    "prediction_columns",
+    "read_predictions",
+    "result_pairs",
+    "write_predictions",
+]
+
+PREDICTIONS_FILE = "predictions.csv"
+"""Name of the file in a folder of results."""
+
+FIXED_COLUMNS = ("image_id", "label", "wnid", "status", "notes", "predicted_class", "predicted_score", "true_rank")
+"""First columns of the file; each localizer and protocol adds three."""
+
+_BOX, _IOU, _VERDICT = "box_224px", "iou", "verdict"
+
+_IMAGES_AT_ONCE = 256
+"""Images whose verdicts are computed together."""
+
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
+_INTEGER = r"-?[0-9]+"
+_BOX_VALUE = f"{_NUMBER} {_NUMBER} {_NUMBER} {_NUMBER}"
+_STATUS_PATTERN = re.compile(
+    "|".join(map(re.escape, (SCORED, *FAILED_STATUSES, *SKIPPED_STATUSES))) + rf"|{re.escape(MAP_NOT_USABLE)}(?s:.*)"
+)
+
+
+class PredictionsError(ValueError):
+    """A predictions.csv that cannot be read: the message names file, row, what was expected and what was found."""
+
+
+def prediction_columns(*, localizers: Sequence[str], protocols: Sequence[str]) -> list[str]:
+    """Names of all columns, in order.
+
+    Raises
+    ------
+    ValueError
+        A name is repeated, empty or holds a space.
+    """
+    for names in (localizers, protocols):
+        if len(set(names)) < len(names) or any(not name or " " in name for name in names):
+            raise ValueError(f"expected names without spaces, each once, found {list(names)}")
+    return [
+        *FIXED_COLUMNS,
+        *(
+            f"{localizer} {protocol} {value}"
+            for localizer in localizers
+            for protocol in protocols
+            for value in (_BOX, _IOU, _VERDICT)
+        ),
+    ]
+
+
+def result_pairs(columns: Iterable[str]) -> list[Pair]:
+    """Localizers and protocols that a file has columns of, in order."""
+    return [(name[0], name[1]) for name in (column.split(" ") for column in columns) if name[2:] == [_BOX]]
+
+
+def write_predictions(
+    path: Path,
+    images: Iterable[ImageScores],
+    *,
+    protocols: Sequence[ScoringRules],
+    localizers: Sequence[str],
+    levels: Mapping[Pair, int],
+) -> int:
+    """Write one row an image, in the order given, and return the number of rows.
+
+    The same images give the same bytes. The file appears whole or not at all: it is written beside ``path`` under
+    a temporary name first. Memory does not grow with images.
+
+    Parameters
+    ----------
+    path
+        The file; it is replaced if it exists. Its folder must exist.
+    images
+        Skipped ones included: their results are empty.
+    protocols, localizers
+        What to write columns of, in order.
+    levels
+        Threshold level to report, by localizer and protocol, as ``Tally.reported_levels`` gives it.
+
+    Raises
+    ------
+    ValueError
+        A name holds a space or is repeated, a level is missing or outside L, or a scored image lacks a localizer.
+    OSError
+        The file cannot be written.
+    """
+    columns = prediction_columns(localizers=localizers, protocols=[rules.name for rules in protocols])
+    for rules in protocols:
+        for localizer in localizers:
+            level = levels.get((localizer, rules.name), -1)
+            if not 0 <= level < len(rules.thresholds_l):
+                raise ValueError(
+                    f"{localizer} {rules.name}: expected a level from 0 to {len(rules.thresholds_l) - 1}, found "
+                    f"{levels.get((localizer, rules.name), 'none')}"
+                )
+    rows = 0
+    source = iter(images)
+    # surrogateescape: file names that are no UTF-8 keep their bytes.
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        while batch := list(islice(source, _IMAGES_AT_ONCE)):
+            writer.writerows(_rows(batch, protocols=protocols, localizers=localizers, levels=levels))
+            rows += len(batch)
+    return rows
+
+
+def read_predictions(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a predictions.csv, one at a time, as a dict by column name, all values as text.
+
+    Every value is checked while it is read: ``int(row["label"])``, ``float(row["cam cam iou"] or "nan")`` and
+    ``[float(side) for side in row["cam cam box_224px"].split()]`` cannot fail. Columns beyond those of the format are
+    passed on unchecked.
+
+    Raises
+    ------
+    PredictionsError
+        The file is missing or no CSV, a column is missing, a row is cut off, or a value is not what its column
+        holds. Rows are counted as lines of a table: the row after the header is row 1.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            _check_header(path, header)
+            checks = [_check_of(column) for column in header]
+            for number, values in enumerate(reader, start=1):
+                if len(values) != len(header):
+                    raise PredictionsError(
+                        f"{path}: row {number}: expected {len(header)} values, found {len(values)}; the file is cut "
+                        "off or was edited: evaluate again to write it anew"
+                    )
+                for column, value, (pattern, expected) in zip(header, values, checks, strict=True):
+                    if not pattern.fullmatch(value):
+                        raise PredictionsError(
+                            f"{path}: row {number}: {column}: expected {expected}, found {value!r}; evaluate again to "
+                            "write the file anew"
+                        )
+                yield dict(zip(header, values, strict=True))
+    except FileNotFoundError as error:
+        raise PredictionsError(f"{path}: not found; give a predictions.csv that wsol-eval wrote") from error
+    except csv.Error as error:
+        raise PredictionsError(f"{path}: expected CSV as in RFC 4180, found: {error}") from error
+
+
+def _rows(
+    images: Sequence[ImageScores],
+    *,
+    protocols: Sequence[ScoringRules],
+    localizers: Sequence[str],
+    levels: Mapping[Pair, int],
+) -> list[list[str]]:
+    rows = [_fixed_values(image) for image in images]
+    for localizer in localizers:
+        for rules in protocols:
+            level = levels[localizer, rules.name]
+            iou_il, boxes_il4 = stack_levels(images, localizer=localizer, rules=rules)
+            iou_i1, boxes_i14 = iou_il[:, [level]], boxes_il4[:, [level]]
+            verdicts_i1 = image_verdicts(images, rules=rules, iou_il=iou_i1, boxes_il4=boxes_i14)
+            boxless_i = (boxes_i14[:, 0] == NO_BOX).all(axis=1)
+            for row, image in enumerate(images):
+                scored = (localizer, rules.name) in image.iou
+                box = "" if boxless_i[row] else " ".join(map(_number, boxes_i14[row, 0].tolist()))
+                iou = _number(float(iou_i1[row, 0])) if scored else ""
+                verdict = "" if is_skipped(image.status) else ERROR_KINDS[verdicts_i1[row, 0]]
+                rows[row] += [box, iou, verdict]
+    return rows
+
+
+def _fixed_values(image: ImageScores) -> list[str]:
+    predicted = ["", ""]
+    if image.top_classes is not None and image.top_probabilities is not None:
+        predicted = [str(image.top_classes[0]), _number(float(image.top_probabilities[0]))]
+    return [
+        image.image_id,
+        str(image.label),
+        image.wnid,
+        image.status,
+        "; ".join(image.notes),
+        *predicted,
+        str(image.true_rank),
+    ]
+
+
+def _number(value: float) -> str:
+    """At most six decimals, no trailing zeros, no negative zero; empty for a NaN or infinity."""
+    if not np.isfinite(value):
+        return ""
+    text = f"{value:.6f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    pairs = result_pairs(header)
+    expected = [*FIXED_COLUMNS, *(f"{a} {b} {value}" for a, b in pairs for value in (_BOX, _IOU, _VERDICT))]
+    missing = [column for column in expected if column not in header]
+    if missing or len(set(header)) < len(header):
+        raise PredictionsError(
+            f"{path}: header: expected the columns of predictions.csv, each once; missing {missing}, found "
+            f"{list(header)[:12]}; give a file that wsol-eval wrote"
+        )
+
+
+def _check_of(column: str) -> tuple[re.Pattern[str], str]:
+    """Pattern that every value of a column matches, and the pattern in words."""
+    if column in ("label", "true_rank"):
+        return re.compile(_INTEGER), "a whole number"
+    if column == "predicted_class":
+        return re.compile(rf"({_INTEGER})?"), "a whole number or nothing"
+    if column == "status":
+        return _STATUS_PATTERN, "a status of an evaluated image"
+    kind = column.split(" ")[2:]
+    if column == "predicted_score" or kind == [_IOU]:
+        return re.compile(rf"({_NUMBER})?"), "a number or nothing"
+    if kind == [_BOX]:
+        return re.compile(rf"({_BOX_VALUE})?"), "a box 'x0 y0 x1 y1' or nothing"
+    if kind == [_VERDICT]:
+        return re.compile("|".join(map(re.escape, ("", *ERROR_KINDS)))), f"one of {', '.join(ERROR_KINDS)}, or nothing"
+    return re.compile(r"(?s:.*)"), "text"

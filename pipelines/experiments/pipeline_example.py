@@ -1,0 +1,79 @@
+"""Turns the options of the commands into a commented pipeline file that shows every key with its default."""
+
+import json
+import textwrap
+
+import click
+
+from pipelines.cli.options import LAYOUT_NAMES
+from pipelines.experiments.pipeline_file import EVALUATION, PROPOSALS, TRAINING
+from pipelines.experiments.pipeline_options import OptionKeys
+
+__all__ = ["example_file"]
+
+_WIDTH = 120
+_HEAD = """\
+# A whole pipeline in one file: maps, trainings, evaluations, report. To run it, and to go on after any interruption:
+#     wsol-pipeline run THIS_FILE
+# Lines that begin with "#" and a key show a default, or nothing where there is none: take the # away and write a value.
+# Relative paths start at the folder of this file.
+
+# Folder of the results: maps/, runs/<name>/, evaluation/<name>/ and report.html.
+out = "results"
+
+[data]
+# Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata. The splits
+# train and val are used.
+root = "ILSVRC"
+"""
+_PROPOSALS = "Options of wsol-prep proposals."
+_TRAINING = "Options of wsol-train that all runs share."
+_RUNS = """\
+# The runs, each with a name of its own and the options in which it differs. Without any such section there is one run.
+[training.gap]
+method = "gap"
+
+[training.ours]
+method = "saliency"
+"""
+_EVALUATION = "Options of wsol-eval run; the maps are scored too, with the options that they share."
+_SET = {("proposals", "jobs"): -1}
+"""What the example sets: a pipeline has the machine to itself, a command may not."""
+
+
+def example_file() -> str:
+    """A pipeline file in TOML: every key, with its help, commented out at its default."""
+    layouts = f'# Layout of the data set. One of: {", ".join(LAYOUT_NAMES)}.\n#layout = "{LAYOUT_NAMES[0]}"\n'
+    parts = [
+        _HEAD + layouts,
+        _section("proposals", PROPOSALS, about=_PROPOSALS),
+        _section("training", TRAINING, about=_TRAINING),
+        _RUNS,
+        _section("evaluation", EVALUATION, about=_EVALUATION),
+    ]
+    return "\n".join(parts)
+
+
+def _section(name: str, keys: OptionKeys, *, about: str) -> str:
+    lines = [f"[{name}]", f"# {about}", ""]
+    for key, option in keys.options.items():
+        lines += textwrap.wrap(
+            _help(option), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+        default, chosen = keys.default(key), _SET.get((name, key))
+        if chosen is not None:
+            lines.append(f"{key} = {json.dumps(chosen)}")
+        elif default is None:
+            lines.append(f"#{key} =")
+        else:
+            # Texts, numbers, truth values and arrays of them are written alike in JSON and TOML.
+            lines.append(f"#{key} = {json.dumps(default)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _help(option: click.Option) -> str:
+    text, bracket, default = (option.help or "").partition("  [default:")
+    if isinstance(option.type, click.Choice):
+        text += f" One of: {', '.join(option.type.choices)}."
+    return f"{text} {bracket.strip()}{default}".strip()

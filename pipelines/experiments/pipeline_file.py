@@ -1,0 +1,207 @@
+"""Turns one TOML file into the settings of a whole pipeline: data, proposals, training runs and evaluation.
+
+The keys of the sections are the options of ``wsol-prep proposals``, ``wsol-train`` and ``wsol-eval run``; paths are
+relative to the file. ``pipelines.experiments.pipeline_stages`` turns the settings into commands.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.eval_cli import main as wsol_eval
+from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError, suggestion
+from pipelines.prep_cli import main as wsol_prep
+from pipelines.train_cli import main as wsol_train
+
+if TYPE_CHECKING:
+    from pipelines.datasets import Dataset
+
+__all__ = ["EVALUATION", "ONLY_RUN", "PROPOSALS", "TRAINING", "PipelineFile", "check_inputs", "read_pipeline_file"]
+
+ONLY_RUN = "network"
+"""Name of the training run of a file that names none."""
+MAPS_NAME = "maps"
+"""Name of the evaluation of the saliency maps themselves, which therefore no training run can have."""
+
+_BY_DATA = "the section [data] says it for all stages"
+_BY_OUT = "out, at the top of the file, says where everything goes"
+_BY_FLAG = "give --{0} to wsol-pipeline run"
+
+PROPOSALS = OptionKeys(
+    wsol_prep.commands["proposals"],
+    program="wsol-prep proposals",
+    barred={
+        "data": _BY_DATA,
+        "layout": _BY_DATA,
+        "out": _BY_OUT,
+        "split": "maps are made of train and of val",
+        "task-index": "one process makes all maps; in an array of tasks, run wsol-prep proposals first",
+        "task-count": "one process makes all maps; in an array of tasks, run wsol-prep proposals first",
+        "dry-run": _BY_FLAG.format("dry-run"),
+    },
+)
+"""Keys of [proposals]."""
+TRAINING = OptionKeys(
+    wsol_train,
+    program="wsol-train",
+    barred={
+        "data": _BY_DATA,
+        "layout": _BY_DATA,
+        "out": _BY_OUT,
+        "maps": "the maps are those of the stage before",
+        "resume": "a run that was begun always goes on",
+    },
+)
+"""Keys of [training] and of its runs."""
+EVALUATION = OptionKeys(
+    wsol_eval.commands["run"],
+    program="wsol-eval run",
+    barred={
+        "data": _BY_DATA,
+        "layout": _BY_DATA,
+        "out": _BY_OUT,
+        "split": "networks learn from train and are scored on val",
+        "name": "results have the names of the training runs",
+    },
+)
+"""Keys of [evaluation]."""
+_DATA = OptionKeys(wsol_prep.commands["proposals"], program="wsol-prep proposals", barred={})
+_SECTIONS = ("data", "proposals", "training", "evaluation")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineFile:
+    """What a pipeline file says, checked; values are by key as TOML has them."""
+
+    path: Path
+    """The file."""
+    out: Path
+    """Folder of everything that is made."""
+    data: Path
+    """Root of the data set."""
+    layout: str | None
+    """Its layout; None where the file does not say."""
+    proposals: Mapping[str, Any]
+    """Options of ``wsol-prep proposals``."""
+    runs: Mapping[str, Mapping[str, Any]]
+    """By name of the training run its options of ``wsol-train``; what all runs share is in each."""
+    evaluation: Mapping[str, Any]
+    """Options of ``wsol-eval run``."""
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths start."""
+        return self.path.parent
+
+
+def read_pipeline_file(path: Path) -> PipelineFile:
+    """Read and check a pipeline file; nothing that it names has to exist yet.
+
+    Raises
+    ------
+    PipelineFileError
+        The file is no TOML; a section or key is unknown (the nearest name is suggested), missing, or not for a file
+        to set; or a value is not what its option takes.
+    OSError
+        The file cannot be read.
+    """
+    try:
+        content = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise PipelineFileError(f"{path}: expected UTF-8 text: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise PipelineFileError(f"{path}: expected TOML: {error}") from None
+    for name in content:
+        if name not in ("out", *_SECTIONS):
+            raise PipelineFileError(f"{path}: {_unknown_at_the_top(name)}")
+    for name in _SECTIONS:
+        if not isinstance(content.get(name, {}), dict):
+            raise PipelineFileError(f"{path}: {name}: expected a section [{name}], found {content[name]!r}")
+    out = content.get("out")
+    if not isinstance(out, str) or not out:
+        found = "nothing" if out is None else repr(out)
+        raise PipelineFileError(
+            f'{path}: out: expected the folder of the results, such as out = "results", found {found}'
+        )
+    root, layout = _data(content.get("data", {}), path=path)
+    return PipelineFile(
+        path=path,
+        out=path.parent / out,
+        data=path.parent / root,
+        layout=layout,
+        proposals=PROPOSALS.normalised(content.get("proposals", {}), where=f"{path}: [proposals]"),
+        runs=_runs(content.get("training", {}), path=path),
+        evaluation=EVALUATION.normalised(content.get("evaluation", {}), where=f"{path}: [evaluation]"),
+    )
+
+
+def check_inputs(pipeline: PipelineFile) -> "tuple[Dataset, Dataset]":
+    """Look for what the pipeline reads before hours are spent on what comes first; gives the splits train and val.
+
+    Raises
+    ------
+    PipelineFileError
+        A file that a key names is not there.
+    DatasetError
+        The data set or one of its splits ``train`` and ``val`` does not open.
+    """
+    from pipelines.datasets import open_dataset
+
+    settings = [("[proposals]", PROPOSALS, pipeline.proposals), ("[evaluation]", EVALUATION, pipeline.evaluation)]
+    settings += [(f"[training.{name}]", TRAINING, values) for name, values in pipeline.runs.items()]
+    for where, keys, values in settings:
+        for key, missing in keys.missing_files(values, folder=pipeline.folder):
+            raise PipelineFileError(
+                f"{pipeline.path}: {where} {key}: expected a file, found nothing at {missing}; relative paths start "
+                "at the folder of the pipeline file"
+            )
+    layout = pipeline.layout or "auto"
+    train, val = (open_dataset(pipeline.data, split=split, layout=layout) for split in ("train", "val"))
+    return train, val
+
+
+def _unknown_at_the_top(name: str) -> str:
+    for section, keys in (("proposals", PROPOSALS), ("training", TRAINING), ("evaluation", EVALUATION)):
+        if name.replace("_", "-") in keys.options:
+            return f"{name}: a key of the section [{section}], found outside of it"
+    expected = f"expected out and the sections {', '.join(f'[{known}]' for known in _SECTIONS)}"
+    return f"{name}: unknown; {expected}{suggestion(name, ('out', *_SECTIONS))}"
+
+
+def _data(table: Mapping[str, Any], *, path: Path) -> tuple[str, str | None]:
+    where = f"{path}: [data]"
+    for key in table:
+        if key == "out":
+            raise PipelineFileError(f"{where} out: stands at the top of the file, before the first section")
+        if key not in ("root", "layout"):
+            raise PipelineFileError(f"{where} {key}: unknown key{suggestion(key, ('root', 'layout'))}")
+    root = table.get("root")
+    if not isinstance(root, str) or not root:
+        found = "nothing" if root is None else repr(root)
+        raise PipelineFileError(f"{where} root: expected the folder of the data set, found {found}")
+    layout = {key: table[key] for key in ("layout",) if key in table}
+    return root, _DATA.normalised(layout, where=where).get("layout")
+
+
+def _runs(table: Mapping[str, Any], *, path: Path) -> dict[str, dict[str, Any]]:
+    """Options of every run: those that all share, changed by the run's own."""
+    known = {*TRAINING.options, *TRAINING.barred}
+    named = {name: own for name, own in table.items() if isinstance(own, dict) and name.replace("_", "-") not in known}
+    shared = TRAINING.normalised(
+        {key: value for key, value in table.items() if key not in named}, where=f"{path}: [training]"
+    )
+    runs = {}
+    for name, own in named.items():
+        where = f"{path}: [training.{name}]"
+        if not _RUN_NAME.fullmatch(name):
+            raise PipelineFileError(
+                f"{where}: expected a name of letters, digits, '.', '_' and '-' that a folder can have, found {name!r}"
+            )
+        if name == MAPS_NAME:
+            raise PipelineFileError(f"{where}: the saliency maps are scored under this name; choose another one")
+        runs[name] = {**shared, **TRAINING.normalised(own, where=where)}
+    return runs or {ONLY_RUN: shared}

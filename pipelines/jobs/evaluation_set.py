@@ -1,0 +1,113 @@
+"""Turns an open data set and its box files into the list of images that an evaluation is asked to score.
+
+Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.images import BOX_CHOICES, EvaluationImage, EvaluationSet
+from pipelines.datasets import Dataset, DatasetError, load_boxes
+from pseudo_maps.records import ImageRecord
+
+__all__ = ["load_evaluation_set", "read_blacklist"]
+
+
+def load_evaluation_set(
+    dataset: Dataset,
+    *,
+    boxes: str = "all",
+    blacklist: Path | None = None,
+    limit: int | None = None,
+    need_boxes: bool = True,
+) -> EvaluationSet:
+    """The images of a data set with their boxes.
+
+    Parameters
+    ----------
+    dataset
+        An open data set.
+    boxes
+        One of ``BOX_CHOICES``.
+    blacklist
+        File of ``read_blacklist``.
+    limit
+        Only so many images, the first ones.
+    need_boxes
+        Refuse a set without any box; a set with masks alone has none.
+
+    Raises
+    ------
+    DatasetError
+        No image of the split has a box and one is needed, or an annotation or the blacklist does not read.
+    ValueError
+        Unknown ``boxes``.
+    """
+    if boxes not in BOX_CHOICES:
+        raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
+    records = dataset.records[:limit]
+    annotations = load_boxes(dataset, image_ids=[record.image_id for record in records])
+    barred = frozenset() if blacklist is None else read_blacklist(blacklist, dataset.records)
+    images = []
+    for index, record in enumerate(records):
+        annotation = annotations.get(record.image_id)
+        boxes_b4 = np.zeros((0, 4)) if annotation is None else annotation.boxes_xyxy
+        frame_wh = None
+        if annotation is not None and annotation.frame_width is not None and annotation.frame_height is not None:
+            frame_wh = (annotation.frame_width, annotation.frame_height)
+        images.append(
+            EvaluationImage(
+                index=index,
+                record=record,
+                boxes_xyxy=boxes_b4[:1] if boxes == "first" else boxes_b4,
+                frame_wh=frame_wh,
+                blacklisted=record.image_id in barred,
+            )
+        )
+    if need_boxes and not any(len(image.boxes_xyxy) for image in images):
+        raise DatasetError(
+            f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
+            "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv or a localization.txt"
+        )
+    return EvaluationSet(
+        root=dataset.root,
+        split=dataset.split,
+        class_wnids=dataset.class_wnids,
+        records=dataset.records,
+        images=tuple(images),
+    )
+
+
+def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]:
+    """Image ids that a blacklist names.
+
+    Parameters
+    ----------
+    path
+        One name a line: an image id of ``records``, or a number counted from 1 in their order, as in the devkit's
+        ``ILSVRC2014_clsloc_validation_blacklist.txt``.
+    records
+        All images of the split, in the order of the data set's list.
+
+    Raises
+    ------
+    DatasetError
+        A line names no image; file and line are named.
+    """
+    by_id = {record.image_id for record in records}
+    barred = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if name in by_id:
+            barred.add(name)
+        elif name.isascii() and name.isdigit() and 1 <= int(name) <= len(records):
+            barred.add(records[int(name) - 1].image_id)
+        else:
+            raise DatasetError(
+                f"{path}: line {number}: expected an image id or a number from 1 to {len(records)}, found {name[:60]!r}"
+            )
+    return frozenset(barred)

@@ -1,0 +1,203 @@
+"""Turns a trained network and any images into classes, boxes and overlays: one PNG an image, and one JSON file.
+
+Boxes in the JSON are ``x0, y0, x1, y1``, 0-based inclusive pixels of the image file.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from evaluation.boxes.geometry import FRAME_PX
+from evaluation.boxes.wsoleval import normalise_score_map
+from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_png
+from evaluation.protocols import get_protocol
+from pipelines.datasets.folders import IMAGE_SUFFIXES
+from pseudo_maps.images import decode_image
+from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+from training.inference.images import EvaluationPixels
+from training.inference.localizers import NetworkLocalizer, load_for_inference
+from training.run_folder.checkpoints import write_atomically
+
+__all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
+
+PREDICTIONS_FILE = "predictions.json"
+TOP_CLASSES = 5
+
+
+def predict_images(
+    checkpoint: Path,
+    images: Sequence[Path],
+    *,
+    out: Path,
+    localizer: str,
+    protocol: str,
+    label: int | None,
+    class_names: Path | None,
+    device: str,
+    say: Callable[[str], None],
+) -> int:
+    """Write ``<name>.png`` for every image and ``predictions.json`` for all of them.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint file, or folder of a run.
+    images
+        Files, and folders that are searched for images.
+    out
+        Folder of the pictures; subfolders of a searched folder are kept.
+    localizer
+        Name of the map that the box is taken from.
+    protocol
+        Name of the rule from map to box; its ground-truth rules play no part.
+    label
+        Class to localize; None: the predicted one.
+    class_names
+        File with one name a line; None: the names in the checkpoint, where it has some.
+    device
+        Where the network computes.
+    say
+        Told one line an image.
+
+    Returns
+    -------
+    int
+        Images that could not be read; their entries in the JSON say why.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint does not read.
+    ValueError
+        No image is found, two images would share a picture, a picture would replace an image, or the label or the
+        class names do not fit. Nothing has been written then.
+    """
+    model = load_for_inference(checkpoint, device=device)
+    if label is not None and label >= model.classes:
+        raise ValueError(f"class {label}: the network has {model.classes} classes, expected 0 to {model.classes - 1}")
+    names = model.class_names if class_names is None else read_class_names(class_names, classes=model.classes)
+    look = NetworkLocalizer(model, localizers=[localizer])
+    entries, failed = [], 0
+    pictures = _pictures(images, out=out)
+    out.mkdir(parents=True, exist_ok=True)
+    for picture, path in pictures.items():
+        entry: dict[str, Any] = {"image": str(path)}
+        batch = EvaluationPixels(
+            [ImageRecord(image_id=path.name, path=path.name)], root=path.parent, side_px=look.image_side_px
+        )[0]
+        if batch.unreadable:
+            entry["error"] = batch.unreadable[0]
+        else:
+            entry |= _predict(path, batch.images_bchw, look, model.device, localizer, protocol, label, names, picture)
+        if "error" in entry:
+            failed += 1
+            say(f"{path}: {entry['error']}")
+        else:
+            entry["overlay"] = picture.relative_to(out).as_posix()
+            best = entry["classes"][0]
+            say(f"{path}: {best['name'] or best['label']} ({best['probability']:.2f}), box {entry['box_xyxy']}")
+        entries.append(entry)
+    described = {
+        "network": {"arch": model.arch, "step": model.step, "weights": model.digest},
+        "localizer": localizer,
+        "protocol": protocol,
+        "images": entries,
+    }
+    text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(out / PREDICTIONS_FILE, text.encode("utf-8", errors="replace"))
+    return failed
+
+
+def read_class_names(path: Path, *, classes: int) -> list[str]:
+    """Names of all classes from a file with one name a line, in label order.
+
+    Raises
+    ------
+    ValueError
+        The file has another number of lines than the network has classes.
+    """
+    names = path.read_text(encoding="utf-8").splitlines()
+    if len(names) != classes:
+        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one a line")
+    return names
+
+
+def _pictures(images: Sequence[Path], *, out: Path) -> dict[Path, Path]:
+    """Image by the picture that it becomes, checked as a whole before the first is written."""
+    pictures: dict[Path, Path] = {}
+    for path, relative in _found(images):
+        picture = out / relative.with_suffix(".png")
+        if picture in pictures:
+            raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
+        pictures[picture] = path
+    if not pictures:
+        raise ValueError(f"no image in {', '.join(str(path) for path in images)}")
+    sources = {path.resolve() for path in pictures.values()}
+    replaced = next((picture for picture in pictures if picture.resolve() in sources), None)
+    if replaced is not None:
+        raise ValueError(f"--out {out}: the picture {replaced} would replace an image: give another folder")
+    return pictures
+
+
+def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Every image file with its name relative to the folder that was searched."""
+    for path in images:
+        if not path.is_dir():
+            yield path, Path(path.name)
+            continue
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES:
+                yield file, file.relative_to(path)
+
+
+def _predict(
+    path: Path,
+    image_1chw: torch.Tensor,
+    look: NetworkLocalizer,
+    device: torch.device,
+    localizer: str,
+    protocol: str,
+    label: int | None,
+    names: Sequence[str],
+    picture: Path,
+) -> dict[str, Any]:
+    """What the JSON says of one image; draws its picture."""
+    seen = look(image_1chw.to(device), torch.tensor([UNKNOWN_LABEL if label is None else label]))
+    scores_k = seen.scores_bk[0].cpu().numpy()
+    if not np.isfinite(scores_k).all():
+        return {"error": "the network gives class scores that are NaN or infinite"}
+    probabilities_k = seen.probabilities_bk[0].double().cpu().numpy()
+    best = np.argsort(-scores_k, kind="stable")[:TOP_CLASSES]
+    map_hw = seen.maps[localizer][0].cpu().numpy()
+    rgb_hwc = decode_image(path).rgb_hwc
+    height, width = rgb_hwc.shape[:2]
+    boxes_n4 = get_protocol(protocol).candidates(map_hw).boxes_n4
+    box = None
+    if len(boxes_n4):
+        # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
+        edges = (boxes_n4[0] + np.array([0, 0, 1, 1])) * np.array([width, height, width, height]) / FRAME_PX
+        box = np.clip(edges - np.array([0, 0, 1, 1]), 0, np.array([width, height, width, height]) - 1)
+        # In an image smaller than the frame a box may be thinner than a pixel.
+        box[2:] = np.maximum(box[:2], box[2:])
+    heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
+    shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
+    save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=PREDICTED_RGB))
+    return {
+        "width": width,
+        "height": height,
+        "classes": [
+            {
+                "label": int(index),
+                "name": names[index] if names else "",
+                "probability": round(float(probabilities_k[index]), 6),
+            }
+            for index in best
+        ],
+        "localized_label": int(seen.classes_b[0]),
+        "box_xyxy": None if box is None else [round(float(side), 2) for side in box],
+    }

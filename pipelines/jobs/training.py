@@ -1,0 +1,206 @@
+"""Turns data sets, a folder of maps and names of weights into a trainer that is ready to run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from pipelines.cli.terminal import bar_width
+from pipelines.datasets import Dataset
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards import MapIndex, file_sha256
+from training.config import TrainConfig, TrainRunConfig
+from training.data.augmentation import EVALUATION_CROP
+from training.data.loading import MapReport, OnMissing, TrainingImages, check_maps
+from training.losses import balanced_class_weights
+from training.networks.model import LocalizationModel
+from training.networks.weights import initialise_from_imagenet, load_perceptual_network
+from training.processes import Processes
+from training.progress import Progress
+from training.trainer import Trainer
+
+__all__ = ["TerminalProgress", "build_trainer", "choose_records", "identify_inputs"]
+
+OPEN_SHARDS = 256
+"""Shards that a loader worker keeps open: shuffled images come from all of them."""
+
+
+_SHOWN_NUMBERS = {"total": "loss", "top1": "top1"}
+"""Training numbers beside the bar, and what they are called there."""
+
+
+class TerminalProgress(Progress):
+    """Bars of the steps and of the validation on a terminal; one line an epoch there and elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def start_epoch(self, epoch: int, *, batches: int, done: int) -> None:
+        """Begin a bar with steps/s, remaining time, loss and accuracy; not shown where stderr is not a terminal."""
+        self._begin(f"epoch {epoch + 1}", total=batches, done=done, unit="step")
+
+    def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
+        """Advance the bar."""
+        assert self._bar is not None
+        self._bar.update(1)
+        if numbers is not None:
+            shown = {word: numbers[name] for name, word in _SHOWN_NUMBERS.items() if name in numbers}
+            self._bar.set_postfix({word: f"{value:.3g}" for word, value in shown.items()})
+
+    def start_validation(self, *, batches: int) -> None:
+        """Begin a bar in place of that of the epoch."""
+        self._begin("validation", total=batches, done=0, unit="batch")
+
+    def validate_batch(self) -> None:
+        """Advance the bar."""
+        assert self._bar is not None
+        self._bar.update(1)
+
+    def say(self, text: str) -> None:
+        """Print a line in place of the bar."""
+        self.close()
+        click.echo(text, err=True)
+
+    def close(self) -> None:
+        """Take the bar away, so that a message does not stick to it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _begin(self, label: str, *, total: int, done: int, unit: str) -> None:
+        self.close()
+        # disable=None: no bar where stderr is not a terminal.
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            unit=f" {unit}",
+            disable=None,
+            leave=False,
+            **bar_width(),
+        )
+
+
+def build_trainer(
+    train: Dataset,
+    val: Dataset,
+    *,
+    config: TrainConfig,
+    run: TrainRunConfig,
+    out: Path,
+    processes: Processes,
+    maps: Path | None,
+    perceptual_weights: str,
+    on_missing: OnMissing = "refuse",
+    limit: int | None = None,
+) -> Trainer:
+    """Open everything that a run reads, say what was found, and join it.
+
+    Parameters
+    ----------
+    train, val
+        Splits of one data set; boxes are not read.
+    maps
+        Folder with the training split's shards. Images without a usable map are treated as ``on_missing`` says, so
+        that all methods see the same images; the maps themselves are read for the map loss only.
+    perceptual_weights
+        ``imagenet``, ``random`` or a file.
+    on_missing
+        Whether images without a usable map are refused or skipped.
+    limit
+        Only the first images of each split.
+
+    Returns
+    -------
+    Trainer
+        Ready for ``fit``.
+
+    Raises
+    ------
+    ValueError
+        Different classes in the splits, maps that are missing, weights that cannot be had.
+    """
+    if train.class_wnids != val.class_wnids:
+        raise ValueError(
+            f"{train.root}: the {len(train.class_wnids)} classes in train are not the {len(val.class_wnids)} in val"
+        )
+    progress = TerminalProgress() if processes.is_main else Progress()
+    index = None if maps is None else MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
+    records, report = choose_records(train, index=index, on_missing=on_missing, limit=limit)
+    if report is not None:
+        progress.say(f"maps: {report.describe()}")
+    val_records = list(val.records[:limit])
+    shared = _count_shared(records, val_records) if train.root == val.root else 0
+    if shared:
+        progress.say(
+            f"warning: {shared} of {len(val_records)} validation images are training images, so the accuracy tells "
+            f"nothing about new ones; put images into the folders train and val of {train.root}"
+        )
+    config = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
+    perceptual = None
+    if config.loss.use_triplet:
+        perceptual = load_perceptual_network(perceptual_weights, seed=config.seed)
+        progress.say(f"perceptual network: {perceptual.features} features of {perceptual_weights}")
+
+    def initialise(model: LocalizationModel) -> None:
+        progress.say(initialise_from_imagenet(model.encoder, config.arch).describe())
+
+    weights = None
+    if config.loss.class_weighting == "balanced":
+        weights = balanced_class_weights([record.label for record in records], config.classes)
+    val_crop = replace(EVALUATION_CROP, input_size=config.crop.input_size, resize=config.crop.resize)
+    progress.say(
+        f"{config.arch}, {config.method}: {len(records)} training and {len(val_records)} validation images of "
+        f"{config.classes} classes, {processes.world_size} process(es) on {processes.device.type}"
+    )
+    return Trainer(
+        config,
+        run,
+        out=out,
+        processes=processes,
+        train_images=TrainingImages(
+            records,
+            root=train.root,
+            crop=config.crop,
+            seed=config.seed,
+            index=index if config.loss.use_map else None,
+        ),
+        val_images=TrainingImages(val_records, root=val.root, crop=val_crop, seed=0),
+        perceptual=perceptual,
+        class_weights_k=weights,
+        class_names=train.class_words,
+        initialise=initialise if config.init == "imagenet" else None,
+        progress=progress,
+    )
+
+
+def _count_shared(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> int:
+    """How many of ``others`` are files of ``records``, below the same root."""
+    return len({record.path for record in others}.intersection(record.path for record in records))
+
+
+def choose_records(
+    train: Dataset, *, index: MapIndex | None, on_missing: OnMissing, limit: int | None
+) -> tuple[list[ImageRecord], MapReport | None]:
+    """The images that are learnt from, and what was found of their maps.
+
+    Raises
+    ------
+    MapsMissingError
+        Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
+    """
+    records = list(train.records[:limit])
+    return (records, None) if index is None else check_maps(records, index, on_missing=on_missing)
+
+
+def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:
+    """The configuration as a checkpoint stores it: with that of the maps and the identity of F's weights."""
+    if index is not None and config.loss.use_map:
+        config = replace(config, maps=index.provenance["configuration"])
+    if config.loss.use_triplet:
+        path = Path(perceptual_weights)
+        known = file_sha256(path) if path.is_file() else perceptual_weights
+        config = replace(config, perceptual=known)
+    return config

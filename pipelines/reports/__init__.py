@@ -1,0 +1,1 @@
+"""Pages and pictures: reports of evaluations, previews of maps."""

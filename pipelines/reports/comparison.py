@@ -1,0 +1,341 @@
+"""Turns the folders of evaluated runs into checked figures, and says where two runs cannot be compared."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+from evaluation.drawing.panel_grids import PanelGrid, read_grid
+from evaluation.image_scores import is_skipped
+from evaluation.metrics.errors import ERROR_KINDS
+from evaluation.results.folder import EVALUATION_FOLDER
+from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
+from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
+from evaluation.results.tables import image_account
+
+__all__ = [
+    "PANELS_FOLDER",
+    "VIEWS_RULE",
+    "ImageVerdicts",
+    "LoadedRun",
+    "PairedCounts",
+    "all_results",
+    "comparison_warnings",
+    "load_run",
+    "load_runs",
+    "paired_counts",
+    "same_images",
+]
+
+PANELS_FOLDER = "panels"
+
+VIEWS_RULE = "views"
+"""The rule of a result that belongs to its network, not to the protocol."""
+
+_RIGHT = ERROR_KINDS[0]
+"""The verdict of an image whose box, and class where there are class scores, is right."""
+_NAMED_BASELINES = 2
+"""Baselines that a warning names: they differ together."""
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageVerdicts:
+    """What ``predictions.csv`` says of each image."""
+
+    status: Mapping[str, tuple[str, str]]
+    """By image id its label and status."""
+    right: Mapping[str, frozenset[str]]
+    """By localizer and protocol (``saliency under wsoleval-v1``) the ids with the verdict ``correct``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRun:
+    """An evaluated run as the report needs it."""
+
+    label: str
+    """Its name, unique among the runs of the report."""
+    metrics: Metrics
+    """Checked figures."""
+    verdicts: ImageVerdicts | None
+    """Image by image, where the folder has ``predictions.csv``."""
+    panels: Mapping[str, bytes]
+    """By name without ending the pictures of ``panels/*.png``, in order of name."""
+    grids: Mapping[str, PanelGrid]
+    """By the same names what stands where in a picture, where a file beside it says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedCounts:
+    """Two runs on the images that both scored, under one localizer and protocol."""
+
+    first: str
+    """Label of the first run."""
+    other: str
+    """Label of the other run."""
+    what: str
+    """Localizer and protocol."""
+    both: int
+    """Images right in both."""
+    only_first: int
+    """Images right in the first alone."""
+    only_other: int
+    """Images right in the other alone."""
+    neither: int
+    """Images right in none."""
+
+    @property
+    def images(self) -> int:
+        """Images that both runs scored."""
+        return self.both + self.only_first + self.only_other + self.neither
+
+    @property
+    def gained(self) -> tuple[float, float]:
+        """Share of images that the other run is ahead by, and half its 95 % interval, both fractions.
+
+        The interval is the normal one for the difference of two shares of the same images (McNemar's setting);
+        there must be images.
+        """
+        change = self.only_other - self.only_first
+        spread = self.only_other + self.only_first - change**2 / self.images
+        return change / self.images, NormalDist().inv_cdf(0.975) * math.sqrt(spread) / self.images
+
+
+def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
+    """Read runs and give them labels that differ: a second ``gap`` becomes ``gap (2)``.
+
+    Raises
+    ------
+    ValueError
+        There is no path, or a run cannot be read (see ``load_run``).
+    """
+    if not paths:
+        raise ValueError("expected at least one run folder or metrics.json, found none")
+    runs: list[LoadedRun] = []
+    for path in paths:
+        taken = {run.label for run in runs}
+        runs.append(load_run(path, taken=taken))
+    return runs
+
+
+def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> LoadedRun:
+    """Read a run: its ``metrics.json``, and what else lies beside it.
+
+    Parameters
+    ----------
+    path
+        Folder that wsol-eval wrote, or the ``metrics.json`` inside; or the folder of a run of wsol-train, in which
+        ``wsol-eval run`` leaves its results by default.
+    taken
+        Labels of other runs, which this one must not have.
+
+    Raises
+    ------
+    MetricsError
+        ``metrics.json`` is missing, damaged, or does not fit ``predictions.csv``.
+    PredictionsError
+        ``predictions.csv`` is damaged or has an image twice.
+    ValueError
+        A file in ``panels`` is no PNG, or the description of one does not fit it.
+    """
+    metrics_path = _metrics_path(path) if path.is_dir() else path
+    metrics = read_metrics(metrics_path)
+    folder = metrics_path.parent
+    base = metrics.name or folder.resolve().name
+    label, number = base, 1
+    while label in taken:
+        number += 1
+        label = f"{base} ({number})"
+    predictions = folder / PREDICTIONS_FILE
+    verdicts = None
+    if predictions.is_file():
+        verdicts = _read_verdicts(predictions)
+        if len(verdicts.status) != metrics.counts.asked:
+            raise MetricsError(
+                f"{predictions}: expected {metrics.counts.asked} images as in {METRICS_FILE}, "
+                f"found {len(verdicts.status)}; the two files are of different runs: evaluate again"
+            )
+    panels = _read_panels(folder / PANELS_FOLDER)
+    grids = {name: read_grid(folder / PANELS_FOLDER / f"{name}.png") for name in panels}
+    return LoadedRun(
+        label=label,
+        metrics=metrics,
+        verdicts=verdicts,
+        panels=panels,
+        grids={name: grid for name, grid in grids.items() if grid is not None},
+    )
+
+
+def _metrics_path(folder: Path) -> Path:
+    """``metrics.json`` of a folder of results, or of the results inside the folder of a training run."""
+    own, inside = folder / METRICS_FILE, folder / EVALUATION_FOLDER / METRICS_FILE
+    if own.is_file() or inside.is_file():
+        return own if own.is_file() else inside
+    raise MetricsError(
+        f"{own}: not found, nor {inside}; give a folder that wsol-eval wrote, or evaluate the network first: wsol-eval "
+        f"run {folder}"
+    )
+
+
+def all_results(run: LoadedRun) -> list[tuple[Result, bool]]:
+    """Every result of a run, and whether it is a baseline; those of ``wsol-eval baseline`` all are."""
+    is_baseline = run.metrics.kind == "baseline"
+    return [
+        *((result, is_baseline) for result in run.metrics.results),
+        *((result, True) for result in run.metrics.baselines),
+    ]
+
+
+def same_images(runs: Sequence[LoadedRun]) -> bool:
+    """Whether nothing known speaks against all runs being scored on the same images, labels and ground truth."""
+    return not any(_image_differences(runs[0], other) for other in runs[1:])
+
+
+def comparison_warnings(runs: Sequence[LoadedRun]) -> list[str]:
+    """Sentences, one a reason, why figures of these runs do not belong side by side; empty when there is none.
+
+    Every run is held against the first: other images, other denominators, other ground truth (a baseline, which
+    never looks at an image, gives other figures), other rules under the same protocol name, no protocol in
+    common. What several runs differ by in the same way is said once for all of them. When the images could not be
+    compared because ``predictions.csv`` is missing, that is said too.
+    """
+    first = runs[0]
+    differing: dict[str, list[str]] = {}
+    for other in runs[1:]:
+        for difference in (*_image_differences(first, other), *_rule_differences(first, other)):
+            differing.setdefault(difference, []).append(f"“{other.label}”")
+    warnings = [f"“{first.label}” and {', '.join(labels)}: {difference}" for difference, labels in differing.items()]
+    unchecked = [run.label for run in runs if run.verdicts is None]
+    if len(runs) > 1 and unchecked:
+        listed = ", ".join(f"“{label}”" for label in unchecked)
+        warnings.append(
+            f"{listed}: no {PREDICTIONS_FILE}, so only the numbers of images could be compared, not the images."
+        )
+    return warnings
+
+
+def paired_counts(runs: Sequence[LoadedRun]) -> list[PairedCounts]:
+    """Every run against the first, image by image, for each localizer and protocol that both have.
+
+    Images that either run skipped are left out, and so are baselines; runs without ``predictions.csv`` are passed
+    over.
+    """
+    rows = []
+    first = runs[0]
+    ours = {
+        f"{result.localizer} under {result.protocol}" for result, is_baseline in all_results(first) if not is_baseline
+    }
+    for other in runs[1:]:
+        if first.verdicts is None or other.verdicts is None:
+            continue
+        shared = _scored(first) & _scored(other)
+        for what, right_first in first.verdicts.right.items():
+            if what not in ours or what not in other.verdicts.right:
+                continue
+            a, b = right_first & shared, other.verdicts.right[what] & shared
+            rows.append(
+                PairedCounts(
+                    first=first.label,
+                    other=other.label,
+                    what=what,
+                    both=len(a & b),
+                    only_first=len(a - b),
+                    only_other=len(b - a),
+                    neither=len(shared - a - b),
+                )
+            )
+    return rows
+
+
+def _scored(run: LoadedRun) -> set[str]:
+    assert run.verdicts is not None
+    return {image_id for image_id, (_, status) in run.verdicts.status.items() if not is_skipped(status)}
+
+
+def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
+    differences = []
+    one, two = first.metrics.counts, other.metrics.counts
+    if (one.asked, one.scored, dict(one.skipped)) != (two.asked, two.scored, dict(two.skipped)):
+        differences.append(f"different images were counted: {image_account(one)}, against {image_account(two)}.")
+    if first.verdicts is not None and other.verdicts is not None:
+        a, b = first.verdicts.status, other.verdicts.status
+        if a.keys() != b.keys():
+            differences.append(
+                f"different image sets: {len(a.keys() - b.keys())} images are in the first alone, "
+                f"{len(b.keys() - a.keys())} in the second alone."
+            )
+        shared = a.keys() & b.keys()
+        relabelled = sum(a[image_id][0] != b[image_id][0] for image_id in shared)
+        if relabelled:
+            differences.append(f"{relabelled} images have another class label.")
+        moved = len((_scored(first) ^ _scored(other)) & shared)
+        if moved:
+            differences.append(f"{moved} images are scored in one run and skipped in the other.")
+    if differences:
+        # On other images the baselines differ as well: no news.
+        return differences
+    changed = [
+        f"{result.localizer} under {result.protocol}"
+        for result, base in _shared_baselines(first, other)
+        if result.gt_known_loc.rate != base.gt_known_loc.rate
+    ]
+    if changed:
+        named = ", ".join(changed[:_NAMED_BASELINES]) + (", ..." if len(changed) > _NAMED_BASELINES else "")
+        return [
+            f"the baseline {named}, which never looks at an image, gives different figures: ground truth or images "
+            "differ."
+        ]
+    return []
+
+
+def _shared_baselines(first: LoadedRun, other: LoadedRun) -> list[tuple[Result, Result]]:
+    of_other = {(base.localizer, base.protocol): base for base, is_baseline in all_results(other) if is_baseline}
+    return [
+        (base, of_other[base.localizer, base.protocol])
+        for base, is_baseline in all_results(first)
+        if is_baseline and (base.localizer, base.protocol) in of_other
+    ]
+
+
+def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
+    differences = []
+    rules_of = [{result.protocol: result.describe for result, _ in all_results(run)} for run in (first, other)]
+    for protocol, rules in rules_of[0].items():
+        if protocol not in rules_of[1]:
+            continue
+        others = rules_of[1][protocol]
+        for key in dict.fromkeys([*rules, *others]):
+            if key != VIEWS_RULE and rules.get(key) != others.get(key):
+                differences.append(
+                    f"{protocol} does not mean the same: {key} is “{rules.get(key, 'not given')}”, "
+                    f"against “{others.get(key, 'not given')}”."
+                )
+    if all(rules_of) and not rules_of[0].keys() & rules_of[1].keys():
+        differences.append("no protocol in common.")
+    return differences
+
+
+def _read_verdicts(path: Path) -> ImageVerdicts:
+    status: dict[str, tuple[str, str]] = {}
+    right: dict[str, set[str]] = {}
+    for number, row in enumerate(read_predictions(path), start=1):
+        image_id = row["image_id"]
+        if image_id in status:
+            raise PredictionsError(f"{path}: row {number}: a second row of {image_id!r}; evaluate again")
+        status[image_id] = (row["label"], row["status"])
+        for localizer, protocol in result_pairs(row):
+            ids = right.setdefault(f"{localizer} under {protocol}", set())
+            if row[f"{localizer} {protocol} verdict"] == _RIGHT:
+                ids.add(image_id)
+    return ImageVerdicts(status=status, right={what: frozenset(ids) for what, ids in right.items()})
+
+
+def _read_panels(folder: Path) -> dict[str, bytes]:
+    panels = {}
+    for path in sorted(folder.glob("*.png")):
+        content = path.read_bytes()
+        if not content.startswith(_PNG_SIGNATURE):
+            raise ValueError(f"{path}: expected a PNG picture, found {content[:8]!r}; remove it or draw it again")
+        panels[path.stem] = content
+    return panels

@@ -1,0 +1,152 @@
+"""Turns a folder of maps and its data set into pictures of single maps: image, map, overlay and box."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.boxes.wsoleval import boxes_at_thresholds
+from evaluation.drawing.overlays import (
+    GROUND_TRUTH_RGB,
+    PREDICTED_RGB,
+    Picture,
+    draw_boxes,
+    heat_colours,
+    overlay_heat,
+)
+from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
+from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow
+
+__all__ = ["MapGallery", "MapPictures"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MapPictures:
+    """What can be shown of one image, every picture ``(H, W, 3)`` uint8 RGB of one size."""
+
+    row: MapRow
+    """What the shard's table says."""
+    image: Picture | None
+    """The image, None when it cannot be read."""
+    heat: Picture | None
+    """Its map in colours, None when it failed."""
+    overlay: Picture | None
+    """Image and map half and half, None when either is missing."""
+    boxed: Picture | None
+    """The image with ground truth (green) and the map's own box (red), None when it cannot be read."""
+
+
+class MapGallery:
+    """Pictures of the maps of a split.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shards; it may be incomplete.
+    data, layout
+        Data root of the images, and its layout.
+    split
+        Split of both.
+    threshold
+        The red box surrounds the largest contour above this fraction of the peak, 0 <= threshold < 1.
+
+    Raises
+    ------
+    DatasetError
+        No image of the data has a map.
+    ShardError
+        No shard of the split, or one that cannot be read.
+    """
+
+    def __init__(self, folder: Path, *, data: Path, split: str, layout: str = "auto", threshold: float = 0.5) -> None:
+        self._folder, self._data, self._threshold = folder, data, threshold
+        self._dataset = open_dataset(data, split=split, layout=layout)
+        self.index = MapIndex(folder, split, allow_incomplete=True)
+        """The maps."""
+        self._by_id = {record.image_id: record for record in self._dataset.records if record.image_id in self.index}
+        if not self._by_id:
+            raise DatasetError(f"no image of split {split} in {data} has a map in {folder}")
+
+    def __contains__(self, image_id: object) -> bool:
+        """Whether an image has both a map and a place in the data."""
+        return image_id in self._by_id
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all images that have a map, in the order of the data."""
+        return list(self._by_id)
+
+    def wanted(self, words: Sequence[str]) -> list[str]:
+        """Image ids that words of the command line mean: an id, or several with commas between them.
+
+        Raises
+        ------
+        DatasetError
+            An id that the data or the maps do not have.
+        """
+        ids = []
+        for word in words:
+            # An id of a plain image folder may itself hold a comma.
+            parts = [word] if word in self else [part.strip() for part in word.split(",") if part.strip()]
+            for image_id in parts:
+                if image_id not in self:
+                    raise DatasetError(
+                        f"{image_id!r} has no map in {self._folder} or no image in {self._data}; "
+                        f"expected an id such as {next(iter(self._by_id))!r}"
+                    )
+            ids += parts
+        return list(dict.fromkeys(ids))
+
+    def boxes(self, image_ids: Sequence[str]) -> dict[str, BoxAnnotation]:
+        """Ground truth of those images that have some."""
+        return load_boxes(self._dataset, image_ids=image_ids)
+
+    def pictures(
+        self, image_id: str, *, truth: BoxAnnotation | None = None, square: bool, longest_px: int
+    ) -> MapPictures:
+        """The pictures of one image.
+
+        Parameters
+        ----------
+        image_id
+            One of ``ids``.
+        truth
+            From ``boxes``.
+        square
+            Squeeze the image to a square, as the map shows it; otherwise it keeps its shape.
+        longest_px
+            Longest side of the pictures in pixels.
+        """
+        row = self.index.row(image_id)
+        try:
+            image = decode_image(self._dataset.root / self._by_id[image_id].path, enough_px=longest_px).rgb_hwc
+        except (ImageDecodeError, OSError):
+            image = None
+        width, height = longest_px, longest_px
+        if not square:
+            file_height, file_width = (row.height, row.width) if image is None else image.shape[:2]
+            if min(file_height, file_width) > 0:
+                scale = longest_px / max(file_height, file_width)
+                width, height = max(1, round(file_width * scale)), max(1, round(file_height * scale))
+        if image is not None:
+            image = _resized(image, width=width, height=height, interpolation=cv2.INTER_AREA)
+        if row.status != STATUS_OK:
+            return MapPictures(row=row, image=image, heat=None, overlay=None, boxed=image)
+        map_hw = _resized(self.index.read_uint8(image_id), width=width, height=height, interpolation=cv2.INTER_LINEAR)
+        heat = heat_colours(map_hw)
+        if image is None:
+            return MapPictures(row=row, image=None, heat=heat, overlay=None, boxed=None)
+        boxed = image
+        if truth is not None:
+            boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
+            boxed = draw_boxes(boxed, boxes_n4, colour=GROUND_TRUTH_RGB)
+        boxed = draw_boxes(boxed, boxes_at_thresholds(map_hw, [self._threshold]), colour=PREDICTED_RGB)
+        return MapPictures(row=row, image=image, heat=heat, overlay=overlay_heat(image, map_hw), boxed=boxed)
+
+
+def _resized(picture: npt.NDArray[np.uint8], *, width: int, height: int, interpolation: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), dtype=np.uint8)

@@ -1,0 +1,115 @@
+"""Turns an image into boundary strengths between pixels, without a trained model: the directed Sobel detector.
+
+References
+----------
+Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from pseudo_maps.kernels import Floats, kernel
+from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_step_maps
+from pseudo_maps.proposals.color import rgb_to_luv
+from pseudo_maps.proposals.filters import tent_filter
+
+__all__ = ["directed_sobel", "directed_sobel_of_luv"]
+
+SCALES = ((4, 0.25), (8, 0.5), (16, 1.0))
+"""Radius in pixels of the tent filter before differentiation, and the weight of that scale."""
+CONTRAST_RADIUS = 5
+"""Radius in pixels of the neighbourhood that normalises local contrast."""
+CONTRAST_FLOOR = np.float32(0.01)
+
+
+@kernel
+def _add_differences(
+    smooth0: Floats, smooth1: Floats, smooth2: Floats, weight: np.float32, step_x: Floats, step_y: Floats
+) -> None:
+    """Add to both step maps the weighted colour distance of neighbouring pixels; one (H, W) map a channel."""
+    height, width = smooth0.shape
+    for y in range(height):
+        for x in range(width - 1):
+            d0 = smooth0[y, x + 1] - smooth0[y, x]
+            d1 = smooth1[y, x + 1] - smooth1[y, x]
+            d2 = smooth2[y, x + 1] - smooth2[y, x]
+            step_x[y, x] += weight * np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
+    for y in range(height - 1):
+        for x in range(width):
+            d0 = smooth0[y + 1, x] - smooth0[y, x]
+            d1 = smooth1[y + 1, x] - smooth1[y, x]
+            d2 = smooth2[y + 1, x] - smooth2[y, x]
+            step_y[y, x] += weight * np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
+
+
+@kernel
+def _squared_maxima(step_x: Floats, step_y: Floats, squared: Floats) -> None:
+    """Square of the largest of the up to four steps from every pixel."""
+    height, width = squared.shape
+    strongest = np.empty(width, dtype=np.float32)
+    for y in range(height):
+        strongest[width - 1] = np.float32(0)
+        for x in range(width - 1):
+            strongest[x] = step_x[y, x]
+        for x in range(1, width):
+            strongest[x] = max(strongest[x], step_x[y, x - 1])
+        if y > 0:
+            for x in range(width):
+                strongest[x] = max(strongest[x], step_y[y - 1, x])
+        if y + 1 < height:
+            for x in range(width):
+                strongest[x] = max(strongest[x], step_y[y, x])
+        for x in range(width):
+            squared[y, x] = strongest[x] * strongest[x]
+
+
+@kernel
+def _divide_by_contrast(contrast: Floats, step_x: Floats, step_y: Floats) -> None:
+    height, width = contrast.shape
+    for y in range(height):
+        for x in range(width - 1):
+            step_x[y, x] /= max(contrast[y, x], contrast[y, x + 1])
+    for y in range(height - 1):
+        for x in range(width):
+            step_y[y, x] /= max(contrast[y, x], contrast[y + 1, x])
+
+
+def _normalise_contrast(step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.float32]) -> None:
+    """Divide both maps, in place, by the local contrast and then by their common maximum."""
+    squared = np.empty((step_x.shape[0], step_y.shape[1]), dtype=np.float32)
+    _squared_maxima(step_x, step_y, squared)
+    contrast = tent_filter(squared, radius=CONTRAST_RADIUS)
+    np.sqrt(contrast, out=contrast)
+    contrast += CONTRAST_FLOOR
+    _divide_by_contrast(contrast, step_x, step_y)
+    strongest = max(step_x.max(initial=0), step_y.max(initial=0))
+    if strongest > 0:
+        step_x /= strongest
+        step_y /= strongest
+
+
+def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
+    """Boundary strengths of a (H, W, 3) uint8 RGB image from colour differences at three scales.
+
+    At each scale the Luv image is smoothed and differentiated between neighbouring pixels; the weighted sum is
+    normalised by local contrast and scaled to a maximum of 1. The finest scale alone draws the superpixels, the
+    sum weighs their edges. A uniform image gives zeros.
+    """
+    return directed_sobel_of_luv(rgb_to_luv(rgb_hwc))
+
+
+def directed_sobel_of_luv(luv_chw: npt.NDArray[np.float32]) -> BoundaryStrength:
+    """``directed_sobel`` of an image that ``rgb_to_luv`` has converted already, (3, H, W) float32."""
+    _, height, width = luv_chw.shape
+    step_x = np.zeros((height, width - 1), dtype=np.float32)
+    step_y = np.zeros((height - 1, width), dtype=np.float32)
+    fine_x = fine_y = None
+    for radius, weight in SCALES:
+        smooth = [tent_filter(channel_hw, radius=radius) for channel_hw in luv_chw]
+        _add_differences(*smooth, np.float32(weight), step_x, step_y)
+        if fine_x is None or fine_y is None:
+            fine_x, fine_y = step_x.copy(), step_y.copy()
+    assert fine_x is not None and fine_y is not None
+    _normalise_contrast(fine_x, fine_y)
+    _normalise_contrast(step_x, step_y)
+    return boundaries_from_step_maps((step_x, step_y), (fine_x, fine_y))

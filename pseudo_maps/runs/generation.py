@@ -1,0 +1,335 @@
+"""Turns the records of a split into a folder of committed shards, in parallel, resumable at every moment."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pseudo_maps import __version__
+from pseudo_maps.config import MapConfig
+from pseudo_maps.kernels import telling_of_compilation
+from pseudo_maps.map_making import saliency_map
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits, end_idle_children
+from pseudo_maps.runs.engines import run_tasks
+from pseudo_maps.runs.journal import remove_journals_of_finished_shards
+from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
+from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard
+from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
+from pseudo_maps.shards.layout import PROVENANCE_KEYS, host_name
+from pseudo_maps.shards.leftovers import remove_stale_temporaries
+from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
+
+__all__ = [
+    "GenerationError",
+    "Plan",
+    "RunConfig",
+    "ShardReport",
+    "Summary",
+    "default_shard_size",
+    "generate_maps",
+    "plan_run",
+    "warm_up",
+]
+
+LOG_FOLDER = "logs"
+SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
+"""Enough shards to share among jobs, of at most 1,000 maps (about 10 MB, 40 s of one core)."""
+_LOGGED_PACKAGES = ("numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib")
+
+
+class GenerationError(RuntimeError):
+    """A shard could not be written, so the run stopped; what was committed stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What does not decide the result: where, and with how many processes."""
+
+    root: Path
+    """Data root that the records' paths are relative to."""
+    out: Path
+    """Folder of the shards."""
+    jobs: int = 1
+    """Worker processes; -1 is one for each core. With dask its workers decide."""
+    backend: str = "loky"
+    """A key of ``engines.BACKENDS``."""
+    scheduler: str | None = None
+    """Address of the dask scheduler."""
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    """What one image may cost in time and memory."""
+    child_module: str = CHILD_MODULE
+    """Module that is run as the process for the images."""
+    task_index: int = 0
+    """This task of an array of tasks makes the shards with ``shard % task_count == task_index``."""
+    task_count: int = 1
+    """Number of tasks in the array."""
+    boundary_model: str | None = None
+    """Model file of the boundary detector."""
+    retry_failed: bool = False
+    """Make committed shards again when they hold images that failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is going to do."""
+
+    split: str
+    manifest: Manifest
+    shards: tuple[int, ...]
+    """Shards that belong to this task."""
+    to_do: tuple[int, ...]
+    """Those of them that are not committed yet."""
+    images_to_do: int
+    """Images in the shards to do."""
+
+
+def failures_in(counts: Mapping[str, int]) -> int:
+    """Number of images without a map among counts by status."""
+    return sum(counts.values()) - counts.get(STATUS_OK, 0)
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a run did and what its share of the folder holds now."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Images of this task's shards for each status, earlier runs included."""
+    images_made: int = 0
+    """Images that this run worked on."""
+    images_resumed: int = 0
+    """Images of the shards to do that were there already: in journals, or in a shard that another run committed."""
+    elapsed_s: float = 0.0
+    """Seconds that this run worked."""
+    size_bytes: int = 0
+    """Size of this task's shards."""
+    log_path: Path | None = None
+    """Run log, when there was anything to do."""
+
+    @property
+    def failed(self) -> int:
+        """Number of images without a map."""
+        return failures_in(self.counts)
+
+    def add(self, report: ShardReport) -> None:
+        """Count a shard."""
+        self.counts.update(report.counts)
+        self.size_bytes += report.size_bytes
+
+
+def default_shard_size(images: int) -> int:
+    """Maps in a shard: depends on the number of images alone, so that the jobs cannot change the files."""
+    return min(max(-(-images // WANTED_SHARDS), SMALLEST_SHARD), LARGEST_SHARD)
+
+
+def plan_run(
+    records: Sequence[ImageRecord],
+    *,
+    split: str,
+    config: MapConfig,
+    run: RunConfig,
+    shard_size: int | None = None,
+) -> Plan:
+    """Divide the records into shards and find out which are still to be made; writes nothing.
+
+    Raises
+    ------
+    ValueError
+        No records, or a shard size below 1.
+    ManifestMismatch
+        The folder holds shards of another configuration or of other images.
+    """
+    if not records:
+        raise ValueError(f"split {split} of {run.root} has no images")
+    size = default_shard_size(len(records)) if shard_size is None else shard_size
+    if size < 1:
+        raise ValueError(f"shard size: expected at least 1, found {size}")
+    count = -(-len(records) // size)
+    manifest = Manifest(
+        split=split,
+        images=len(records),
+        shards=count,
+        shard_size=size,
+        ids_sha256=ids_digest([record.image_id for record in records]),
+        configuration=config.as_json(),
+        schema_version=SCHEMA_VERSION,
+        package_version=__version__,
+    )
+    check_manifest(run.out, manifest)
+    shards = tuple(range(run.task_index, count, run.task_count))
+    to_do = tuple(shard for shard in shards if not _is_committed(run.out, shard, manifest=manifest, run=run))
+    images_to_do = sum(len(records[shard * size : (shard + 1) * size]) for shard in to_do)
+    return Plan(split=split, manifest=manifest, shards=shards, to_do=to_do, images_to_do=images_to_do)
+
+
+def _is_committed(folder: Path, shard: int, *, manifest: Manifest, run: RunConfig) -> bool:
+    if not (folder / shard_name(manifest.split, shard, manifest.shards)).exists():
+        return False
+    return not (run.retry_failed and set(_report(folder, shard, manifest=manifest).counts) != {STATUS_OK})
+
+
+def _report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
+    """What a finished shard holds; ManifestMismatch when it was made with other settings (its manifest was lost)."""
+    path = folder / shard_name(manifest.split, shard, manifest.shards)
+    return committed_report(path, expected={key: getattr(manifest, key) for key in PROVENANCE_KEYS})
+
+
+def warm_up(
+    config: MapConfig, *, boundary_model: str | None = None, on_compile: Callable[[], None] | None = None
+) -> float:
+    """Compile the kernels into numba's cache, so that workers load them; seconds it took.
+
+    The first call of an installation takes 20 s or more, later ones a few tenths of a second. A missing package or an
+    unreadable boundary model shows here, before any worker starts.
+
+    Parameters
+    ----------
+    on_compile
+        Called once, before the first kernel is compiled; not at all when all are in the cache.
+    """
+    start = time.perf_counter()
+    # Not square and not uniform, so that no branch is left out.
+    picture = np.random.default_rng(0).integers(0, 256, size=(48, 64, 3), dtype=np.uint8)
+    with nullcontext() if on_compile is None else telling_of_compilation(on_compile):
+        saliency_map(picture, config=config, boundary_model=boundary_model)
+    return time.perf_counter() - start
+
+
+def generate_maps(
+    records: Sequence[ImageRecord],
+    *,
+    plan: Plan,
+    config: MapConfig,
+    run: RunConfig,
+    on_shard: Callable[[ShardReport], None] | None = None,
+    on_images: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Make the shards that a plan says are still to be made.
+
+    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, and the
+    finished images of the others lie in journals. The same records and configuration give the same bytes whatever
+    the jobs, backend, order or number of tries.
+
+    Parameters
+    ----------
+    on_shard
+        Called in this process for every shard that this run finishes.
+    on_images
+        Called now and then, from a thread of this process, with the numbers of images done and failed since the last
+        call, wherever the workers are. Finished images of an earlier run count when their shard is begun.
+
+    Raises
+    ------
+    ManifestMismatch
+        The folder holds shards of another configuration or of other images.
+    GenerationError
+        A shard could not be written, or no process for the images can be started.
+    RuntimeError
+        The workers die again and again, or there are none.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    size, count = plan.manifest.shard_size, plan.manifest.shards
+    summary = Summary()
+    # Before the manifest is written: shards of other settings must not get a manifest that contradicts them.
+    for shard in sorted(set(plan.shards) - set(plan.to_do)):
+        summary.add(_report(run.out, shard, manifest=plan.manifest))
+    agree_on_manifest(run.out, plan.manifest)
+    remove_stale_temporaries(run.out)
+    remove_stale_progress(run.out)
+    remove_journals_of_finished_shards(run.out)
+    if not plan.to_do:
+        return summary
+    start = time.perf_counter()
+    log = _RunLog(run, plan)
+    summary.log_path = log.path
+    with ProgressWatch(run.out, on_images=on_images) as watch:
+        tasks = [
+            ShardTask(
+                path=run.out.absolute() / shard_name(plan.split, shard, count),
+                records=tuple(records[shard * size : (shard + 1) * size]),
+                root=os.path.abspath(run.root),
+                configuration=config.as_json(),
+                boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
+                limits=run.limits,
+                child_module=run.child_module,
+                replace=run.retry_failed,
+                progress_folder=watch.folder and watch.folder.absolute(),
+            )
+            for shard in plan.to_do
+        ]
+        reports = run_tasks(
+            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+        )
+        try:
+            for report in reports:
+                if report.error:
+                    log.write(event="stopped", shard=report.name, error=report.error)
+                    raise GenerationError(report.error)
+                _take(report, summary=summary, log=log)
+                summary.elapsed_s = time.perf_counter() - start
+                watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
+                if on_shard is not None:
+                    on_shard(report)
+        finally:
+            reports.close()
+            end_idle_children()
+            # Workers that were ended in the middle of writing cannot do it themselves.
+            remove_stale_temporaries(run.out)
+    log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
+    return summary
+
+
+def _take(report: ShardReport, *, summary: Summary, log: "_RunLog") -> None:
+    for image_id, status, message in report.failures:
+        log.write(event="failed-image", image_id=image_id, status=status, message=message)
+    summary.add(report)
+    summary.images_made += report.made
+    summary.images_resumed += sum(report.counts.values()) - report.made
+
+
+class _RunLog:
+    """JSON lines beside the shards: what a run was, and every image that failed. Never part of a shard."""
+
+    def __init__(self, run: RunConfig, plan: Plan) -> None:
+        started = datetime.now(UTC)
+        folder = run.out / LOG_FOLDER
+        folder.mkdir(exist_ok=True)
+        stamp = started.strftime("%Y%m%dT%H%M%S")
+        self.path = folder / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
+        self.write(
+            event="started",
+            time=started.isoformat(timespec="seconds"),
+            root=str(run.root),
+            jobs=run.jobs,
+            backend=run.backend,
+            image_timeout_s=run.limits.time_s,
+            image_memory_mb=run.limits.memory_mb,
+            task=[run.task_index, run.task_count],
+            shards=len(plan.to_do),
+            images=plan.images_to_do,
+            python=sys.version.split()[0],
+            machine=platform.machine(),
+            versions={name: _version(name) for name in _LOGGED_PACKAGES},
+        )
+
+    def write(self, **entry: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

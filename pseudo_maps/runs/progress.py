@@ -1,0 +1,138 @@
+"""Turns counts that workers anywhere leave in a hidden folder beside the shards into the progress of the whole run.
+
+``OUT/.progress.HOST.PID.TOKEN/`` belongs to the process that submitted the work and holds one file of a few bytes for
+each shard at work, ``DONE FAILED``; a shared file system is all that workers and submitter need to have in common.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Self
+
+from pseudo_maps.shards.layout import host_name
+from pseudo_maps.shards.leftovers import is_running
+
+__all__ = ["ProgressWatch", "ShardProgress", "remove_stale_progress"]
+
+_NAME = re.compile(r"\.progress\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}")
+_WRITE_INTERVAL_S = 0.25
+_READ_INTERVAL_S = 0.5
+"""A shard at work costs one small read each time."""
+
+
+class ShardProgress:
+    """Counts the images of one shard in its file; a worker uses it. Files that cannot be written are no error.
+
+    Parameters
+    ----------
+    folder
+        ``ProgressWatch.folder``, ``None`` when nobody watches.
+    name
+        Name of the shard.
+    """
+
+    def __init__(self, folder: Path | None, *, name: str) -> None:
+        self._path = None if folder is None else folder / name
+        self._done = self._failed = 0
+        self._written_s = 0.0
+
+    def add(self, *, failed: bool) -> None:
+        """Count an image; the file follows a few times a second."""
+        self._done += 1
+        self._failed += failed
+        now_s = time.monotonic()
+        if self._path is None or now_s - self._written_s < _WRITE_INTERVAL_S:
+            return
+        self._written_s = now_s
+        with suppress(OSError):
+            self._path.write_text(f"{self._done} {self._failed}\n")
+
+
+class ProgressWatch:
+    """Sums up the files of all workers and tells how many images are new.
+
+    Parameters
+    ----------
+    out
+        Folder of the shards.
+    on_images
+        Called with the numbers of images done and failed since the last call, from one thread at a time; ``None``
+        watches nothing.
+    """
+
+    def __init__(self, out: Path, *, on_images: Callable[[int, int], None] | None) -> None:
+        self.folder = None
+        if on_images is not None:
+            self.folder = out / f".progress.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}"
+            self.folder.mkdir()
+        self._on_images = on_images
+        self._finished: dict[str, tuple[int, int]] = {}
+        self._told = (0, 0)
+        self._stopped, self._lock = Event(), Lock()
+        self._thread = Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.folder is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.folder is None:
+            return
+        self._stopped.set()
+        self._thread.join()
+        self._tell()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def finish(self, shard: str, *, done: int, failed: int) -> None:
+        """Take the final numbers of a shard in place of its file."""
+        if self.folder is None:
+            return
+        with self._lock:
+            self._finished[shard] = (done, failed)
+        with suppress(OSError):
+            (self.folder / shard).unlink()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_READ_INTERVAL_S):
+            self._tell()
+
+    def _tell(self) -> None:
+        assert self.folder is not None and self._on_images is not None
+        with self._lock:
+            counts = list(self._finished.values())
+            with suppress(OSError):
+                counts += [_read(path) for path in self.folder.iterdir() if path.name not in self._finished]
+        # A shard that a lost worker had begun starts again a little lower; that is not shown.
+        before = self._told
+        done = max(before[0], sum(shard_done for shard_done, _ in counts))
+        failed = max(before[1], sum(shard_failed for _, shard_failed in counts))
+        if (done, failed) != before:
+            self._told = (done, failed)
+            self._on_images(done - before[0], failed - before[1])
+
+
+def _read(path: Path) -> tuple[int, int]:
+    try:
+        done, failed = path.read_text().split()
+        return int(done), int(failed)
+    except (OSError, ValueError):
+        # Just being written, or gone with the end of its shard.
+        return 0, 0
+
+
+def remove_stale_progress(folder: Path) -> None:
+    """Remove the progress folders of runs of this host that were killed."""
+    for path in folder.iterdir():
+        name = _NAME.fullmatch(path.name)
+        if name is not None and name["host"] == host_name() and not is_running(int(name["pid"])):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""Turns the temporary files that killed runs left in a shard folder into free disk space."""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudo_maps.shards.layout import host_name, parse_shard_name, parse_temporary_name
+
+__all__ = [
+    "PartialFile",
+    "is_abandoned",
+    "is_made_for",
+    "is_running",
+    "parse_partial_name",
+    "partials_of_use",
+    "remove_stale_temporaries",
+]
+
+QUIET_S = 3600.0
+"""A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
+written, hashed and renamed within seconds, and a journal grows with every image."""
+
+_CLOCK_TOLERANCE_S = 60.0
+"""The clock of a file server and that of a host may differ; a process id is not given again that quickly."""
+
+_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.journal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialFile:
+    """What the name of a hidden file tells of the file in the making that it belongs to."""
+
+    target: str
+    """Name of the shard, checksum or manifest that it is made for."""
+    host: str
+    """Host of the process that writes it."""
+    process: int
+    """Process id on that host."""
+    is_journal: bool
+    """Whether it keeps finished images for the next run, so that it is of use until its shard is there."""
+
+
+def parse_partial_name(name: str) -> PartialFile | None:
+    """What a temporary file's or a shard journal's name tells; None for every other name.
+
+    Examples
+    --------
+    >>> parse_partial_name(".val-00000-of-00003.h5.node7.12.tmp").process
+    12
+    >>> parse_partial_name("notes.txt") is None
+    True
+    """
+    journal = _JOURNAL_NAME.fullmatch(name)
+    if journal is not None:
+        host, process = journal["host"], int(journal["pid"])
+        return PartialFile(target=journal["target"], host=host, process=process, is_journal=True)
+    temporary = parse_temporary_name(name)
+    if temporary is None:
+        return None
+    target, host, process = temporary
+    return PartialFile(target=target, host=host, process=process, is_journal=False)
+
+
+def remove_stale_temporaries(folder: Path) -> list[Path]:
+    """Remove ``.NAME.HOST.PID.tmp`` files of this host whose process is gone; returns what was removed.
+
+    Files of other hosts stay, since their processes cannot be looked up from here: ``wsol-prep verify --repair``
+    removes those that nobody has written to for an hour.
+    """
+    removed = []
+    for path in folder.iterdir():
+        found = parse_temporary_name(path.name)
+        if found is not None and found[1] == host_name() and is_abandoned(path):
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a temporary file or journal has no process any more that writes to it.
+
+    Parameters
+    ----------
+    path
+        File whose name ``parse_partial_name`` understands.
+
+    Returns
+    -------
+    bool
+        On this host: its process is gone, or is younger than the file and so another one with the same id. Of
+        another host: nobody has written to it for ``QUIET_S``. False for a file that is not there.
+    """
+    partial = parse_partial_name(path.name)
+    if partial is None:
+        raise ValueError(f"{path}: expected the name of a temporary file or a journal")
+    try:
+        written_s = path.lstat().st_mtime
+    except FileNotFoundError:
+        return False
+    if partial.host != host_name():
+        return time.time() - written_s > QUIET_S
+    if not is_running(partial.process):
+        return True
+    started_s = _start_of_process(partial.process)
+    return started_s is not None and written_s + _CLOCK_TOLERANCE_S < started_s
+
+
+def is_made_for(partial: PartialFile, split: str) -> bool:
+    """Whether the file in the making is the manifest, a shard or a checksum of ``split``."""
+    if partial.target == f"{split}.manifest.json":
+        return True
+    try:
+        return parse_shard_name(partial.target.removesuffix(".sha256"))[0] == split
+    except ValueError:
+        return False
+
+
+def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> list[tuple[Path, str]]:
+    """Temporary files and journals that are no problem, by name, each with the reason why it stays.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shards.
+    splits
+        Splits whose files are looked at.
+    """
+    root = Path(folder)
+    names = sorted(os.listdir(root))
+    present = set(names)
+    found = []
+    for name in names:
+        path, partial = root / name, parse_partial_name(name)
+        if partial is None or not any(is_made_for(partial, split) for split in splits):
+            continue
+        if partial.is_journal and partial.target not in present:
+            reason = "the next run takes finished images from it"
+        elif is_abandoned(path):
+            continue
+        elif partial.host == host_name():
+            reason = f"process {partial.process}, which makes {partial.target}, is running"
+        else:
+            reason = (
+                f"{partial.host} may still be making {partial.target}, which nothing tells from here; verify again "
+                f"{QUIET_S / 3600:g} h after its last change"
+            )
+        found.append((path, reason))
+    return found
+
+
+def is_running(process: int) -> bool:
+    """Whether this host has a process of that id."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _start_of_process(process: int) -> float | None:
+    """When a process of this host began, in seconds since 1970; None where the system does not tell."""
+    try:
+        # The name of the program, in parentheses, may itself hold spaces and parentheses.
+        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        # proc(5): field 22 of the line, counted from 1, in clock ticks after the start of the system.
+        after_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot_s

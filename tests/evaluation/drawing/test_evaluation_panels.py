@@ -1,0 +1,143 @@
+"""The picture of examples: which images, whose boxes, and what is left out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from evaluation.drawing.evaluation_panels import draw_panels, panel_indexes
+from evaluation.image_scores import NO_MAP, ImageScores, Pair
+from evaluation.images import EvaluationImage
+from evaluation.scoring import ImageMaps, ScoringTask, score_images
+from pipelines.datasets import open_dataset
+from pipelines.jobs.evaluation_set import load_evaluation_set
+from tests.integration.eval_command import bump, make_listed_data
+
+BOX = (4.0, 3.0, 30.0, 15.0)
+BASELINE = "centred-gaussian"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images; the third has no box, and the last is spoilt after it was listed."""
+    boxes = {name: [] if name == "c" else [BOX] for name in "abcdef"}
+    data = make_listed_data(tmp_path_factory.mktemp("panels") / "data", boxes)
+    (data / "val" / "f.png").write_bytes(b"no image")
+    return data
+
+
+@pytest.fixture(scope="module")
+def images(root: Path) -> Sequence[EvaluationImage]:
+    return load_evaluation_set(open_dataset(root, split="val")).images
+
+
+def maps_of(image: EvaluationImage) -> ImageMaps:
+    if image.record.image_id == "val/d.png":
+        return ImageMaps(failure=NO_MAP)
+    return ImageMaps(whole={"cam": bump(centre_xy=(0.4, 0.6))})
+
+
+def draw(
+    path: Path,
+    images: Sequence[EvaluationImage],
+    root: Path,
+    *,
+    shown: Sequence[int],
+    protocol: str = "cam",
+    levels: Mapping[Pair, int] | None = None,
+    scored: Sequence[ImageScores] | None = None,
+) -> np.ndarray | None:
+    """The picture, (H, W, 3) BGR, or None when there is none."""
+    task = ScoringTask(root=root, protocols=(protocol,), localizers=("cam",))
+    scored = scored or score_images(images, [maps_of(image) for image in images], task=task)
+    draw_panels(
+        path,
+        [scored[index] for index in shown],
+        images,
+        maps_of=maps_of,
+        root=root,
+        localizers=("cam",),
+        protocol=protocol,
+        levels=levels or {(name, protocol): 0 for name in (BASELINE, "cam")},
+    )
+    return cv2.imread(str(path)) if path.exists() else None
+
+
+# --- which images
+
+
+def test_images_with_boxes_are_spread_evenly(images: Sequence[EvaluationImage]) -> None:
+    assert panel_indexes(images, count=2) == [0, 5]
+    assert panel_indexes(images, count=3) == [0, 3, 5]
+    assert panel_indexes(images, count=1) == [0]
+    assert panel_indexes(images, count=0) == []
+
+
+def test_more_than_there_are_is_all_of_them_once(images: Sequence[EvaluationImage]) -> None:
+    assert panel_indexes(images, count=50) == [0, 1, 3, 4, 5]
+    assert panel_indexes(images[2:3], count=50) == []
+
+
+def test_the_blacklist_is_not_shown(images: Sequence[EvaluationImage]) -> None:
+    barred = [replace(image, blacklisted=image.index == 0) for image in images]
+    assert panel_indexes(barred, count=2) == [1, 5]
+
+
+# --- the picture
+
+
+def test_a_row_an_image_and_a_column_a_localizer(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    one = draw(tmp_path / "new folder" / "one.png", images, root, shown=[0])
+    two = draw(tmp_path / "two.png", images, root, shown=[0, 1])
+    assert one is not None and two is not None
+    # Image, baseline and cam, each 224 wide, between headings and captions.
+    assert one.shape[1] == two.shape[1] >= 3 * 224
+    assert two.shape[0] - one.shape[0] >= 224
+    np.testing.assert_array_equal(two[: one.shape[0]], one)
+
+
+def test_what_cannot_be_shown_is_left_out(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    # Without boxes, and spoilt.
+    assert draw(tmp_path / "none.png", images, root, shown=[2, 5]) is None
+    one = draw(tmp_path / "one.png", images, root, shown=[0])
+    np.testing.assert_array_equal(draw(tmp_path / "three.png", images, root, shown=[0, 2, 5]), one)
+
+
+def test_an_image_without_map_keeps_its_row(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    failed = draw(tmp_path / "failed.png", images, root, shown=[3])
+    fine = draw(tmp_path / "fine.png", images, root, shown=[0])
+    assert failed is not None and fine is not None
+    assert failed.shape == fine.shape
+
+
+def test_the_reported_level_is_drawn(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    pictures = [
+        draw(
+            tmp_path / f"{level}.png",
+            images,
+            root,
+            shown=[0],
+            protocol="wsoleval-v1",
+            levels={(BASELINE, "wsoleval-v1"): 40, ("cam", "wsoleval-v1"): level},
+        )
+        for level in (40, 200)
+    ]
+    assert pictures[0] is not None and pictures[1] is not None
+    changed_w = (pictures[0] != pictures[1]).any(axis=(0, 2))
+    # Only the last of three columns differs.
+    assert changed_w.any() and not changed_w[: pictures[0].shape[1] * 2 // 3].any()
+
+
+def test_levels_without_box_are_shown_without_one(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
+) -> None:
+    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+    flat = [ImageMaps(whole={"cam": np.zeros((9, 9))})]
+    scored = score_images(images[:1], flat, task=task)
+    without = draw(tmp_path / "without.png", images, root, shown=[0], scored=scored)
+    with_box = draw(tmp_path / "with.png", images, root, shown=[0])
+    assert without is not None and with_box is not None and without.shape == with_box.shape
+    assert (without != with_box).any()

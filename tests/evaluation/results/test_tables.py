@@ -1,0 +1,214 @@
+import re
+
+import pytest
+
+from evaluation.results.schema import Counts, MetricsError, parse_metrics, read_metrics
+from evaluation.results.tables import image_account, metrics_table, percent, protocols_in_order, reasons
+from tests.evaluation.example_metrics import metrics, rate, result
+
+
+def columns(line: str) -> list[str]:
+    return re.split(r" {2,}", line.strip())
+
+
+# --- the table
+
+
+def test_every_result_stands_above_the_baseline_of_its_protocol() -> None:
+    lines = metrics_table(metrics()).splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("protocol"))
+    assert [columns(line)[:2] for line in lines[heading + 1 : heading + 7]] == [
+        ["cam", "cam"],
+        ["cam", "saliency"],
+        ["cam", "centred-gaussian *"],
+        ["wsoleval-v1", "cam"],
+        ["wsoleval-v1", "saliency"],
+        ["wsoleval-v1", "centred-gaussian *"],
+    ]
+
+
+def test_figures_are_percentages_under_their_heading() -> None:
+    only = metrics(results=[result("cam", "wsoleval-v2", correct=101)], baselines=[])
+    lines = metrics_table(only).splitlines()
+    number = next(number for number, line in enumerate(lines) if line.startswith("protocol"))
+    row = dict(zip(columns(lines[number]), columns(lines[number + 1]), strict=True))
+    assert row["GT-known Loc"].startswith("50.50 [43.57, 57.43]")
+    assert (row["Top-1 Loc"], row["Top-5 Loc"]) == ("33.50", "42.00")
+    assert (row["Max .3"], row["Max .5"], row["Max .7"]) == ("70.50", "50.50", "25.00")
+    assert (row["V2"], row["threshold"]) == ("48.67", "0.300 oracle")
+
+
+def test_columns_end_at_the_same_place() -> None:
+    lines = metrics_table(metrics()).splitlines()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("protocol"))
+    for name in ("GT-known Loc", "Top-5 Loc"):
+        end = lines[heading].index(name) + len(name)
+        for line in lines[heading + 1 : heading + 7]:
+            assert line[end : end + 1] in ("", " ")
+            assert "*" in line or line[end - 1] in "0123456789]"
+
+
+def test_columns_that_nothing_fills_are_left_out() -> None:
+    table = metrics_table(metrics(kind="maps", results=[result("pseudo-map", "cam", correct=90, classified=False)]))
+    assert "Top-1 Loc" not in table and "Top-1 Class" not in table
+    assert "Top-1 Loc" in metrics_table(metrics()) and "Top-1 Class" in metrics_table(metrics())
+
+
+def test_images_are_accounted_for_on_the_first_line() -> None:
+    first = metrics_table(metrics("gap")).splitlines()[0]
+    assert first == (
+        "gap (run): 205 images asked for = 200 scored (3 of them failed and counted as wrong: "
+        "2 no map, 1 unreadable image) + 5 skipped (5 no boxes)"
+    )
+
+
+def test_the_account_of_the_docstring() -> None:
+    counts = Counts(asked=5, scored=4, failed={"no map": 1}, skipped={"no boxes": 1}, notes={})
+    assert image_account(counts) == (
+        "5 images asked for = 4 scored (1 of them failed and counted as wrong: 1 no map) + 1 skipped (1 no boxes)"
+    )
+    nothing = Counts(asked=4, scored=4, failed={}, skipped={}, notes={})
+    assert image_account(nothing) == "4 images asked for = 4 scored + 0 skipped"
+
+
+def test_a_data_set_without_scored_images_has_dashes() -> None:
+    empty = result("cam", "cam", correct=1)
+    none = {"rate": None, "correct": 0, "images": 0, "interval": None, "interval_kind": None}
+    empty |= {"gt_known_loc": none, "top1_loc": none, "top5_loc": None}
+    counts = {"asked": 3, "scored": 0, "failed": {}, "skipped": {"no boxes": 3}, "notes": {}}
+    table = metrics_table(metrics(results=[empty], baselines=[], counts=counts, classification=None))
+    assert columns(table.splitlines()[4])[:4] == ["cam", "cam", "-", "-"]
+
+
+def test_no_results_is_said() -> None:
+    assert metrics_table(metrics(results=[], baselines=[])).endswith("no results")
+
+
+def test_lines_have_no_trailing_space() -> None:
+    table = metrics_table(metrics())
+    assert all(line == line.rstrip() for line in table.split("\n"))
+
+
+@pytest.mark.parametrize(("fraction", "text"), [(0.54062, "54.06"), (0.0, "0.00"), (1.0, "100.00"), (None, "-")])
+def test_percentages_have_two_decimals(fraction: float | None, text: str) -> None:
+    assert percent(fraction) == text
+
+
+def test_reasons_begin_with_the_commonest() -> None:
+    assert reasons({"a": 1, "c": 5, "b": 1}) == "5 c, 1 a, 1 b"
+
+
+def test_protocols_keep_their_order() -> None:
+    one = parse_metrics(metrics())
+    two = parse_metrics(metrics(results=[result("cam", "ts-cam", correct=3)]))
+    assert protocols_in_order([one, two]) == ["cam", "wsoleval-v1", "ts-cam"]
+
+
+# --- the schema
+
+
+def test_a_checked_file_keeps_its_figures() -> None:
+    checked = parse_metrics(metrics())
+    first = checked.results[1]
+    assert (first.localizer, first.protocol, first.gt_known_loc.correct) == ("cam", "wsoleval-v1", 120)
+    assert first.curve is not None and len(first.curve.gt_known["0.7"]) == len(first.curve.thresholds)
+    assert first.max_box_acc is not None and list(first.max_box_acc) == ["0.3", "0.5", "0.7"]
+    assert first.max_box_acc_v2_name == "V2 over largest boxes"
+    assert checked.results[0].curve is None
+    assert checked.baselines[0].top1_loc is None
+
+
+def damaged(change: str) -> dict[str, object]:
+    made = metrics()
+    one = made["results"][1]
+    match change:
+        case "schema":
+            made["schema"] = "wsol-metrics-0"
+        case "kind":
+            made["kind"] = "party"
+        case "missing":
+            del one["gt_known_loc"]["images"]
+        case "percentage":
+            one["gt_known_loc"]["rate"] = 54.06
+        case "text":
+            one["threshold"] = "0.2"
+        case "flag":
+            one["gt_known_loc"]["correct"] = True
+        case "unaccounted":
+            made["counts"]["skipped"] = {}
+        case "failures":
+            made["counts"]["failed"] = {"no map": 201}
+        case "interval":
+            one["gt_known_loc"]["interval"] = [0.6, 0.4]
+        case "curve":
+            one["curve"]["gt_known_0.5"].pop()
+        case "histogram":
+            one["iou_histogram"]["edges"].pop()
+        case "error":
+            one["errors"]["mistake"] = 1
+        case "list":
+            made["results"] = {}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("schema", r"m\.json: schema: expected 'wsol-metrics-1', found 'wsol-metrics-0'"),
+        ("kind", r"m\.json: kind: expected one of run, maps, baseline, found 'party'"),
+        ("missing", r"m\.json: results\[1\]\.gt_known_loc\.images: expected an entry, found none"),
+        ("percentage", r"results\[1\]\.gt_known_loc\.rate: expected a fraction between 0 and 1, found 54\.06"),
+        ("text", r"results\[1\]\.threshold: expected a finite number, found '0\.2'"),
+        ("flag", r"results\[1\]\.gt_known_loc\.correct: expected a number of images, 0 or more, found True"),
+        ("unaccounted", r"counts: expected scored \+ skipped = asked = 205, found '200 \+ 0'"),
+        ("failures", r"counts: expected at most 200 failed images, found 201"),
+        ("interval", r"gt_known_loc\.interval: expected two numbers, the lower one first, found \[0\.6, 0\.4\]"),
+        ("curve", r"curve\.gt_known_0\.5: expected 25 numbers, one a threshold, found 24"),
+        ("histogram", r"iou_histogram: expected 21 edges of 20 counts, found 20"),
+        ("error", r"errors: expected only correct, .*no box, found 'mistake'"),
+        ("list", r"results: expected a list, found 'dict'"),
+    ],
+)
+def test_a_damaged_entry_is_named(change: str, message: str) -> None:
+    with pytest.raises(MetricsError, match=message):
+        parse_metrics(damaged(change), source="m.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "expected JSON"),
+        (b"\xff", "expected JSON"),
+        (b'{"schema": NaN}', "the word NaN"),
+        (b"[]", "expected an object, found 'list'"),
+    ],
+)
+def test_a_file_that_is_no_metrics_is_named(tmp_path, content: bytes, message: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(MetricsError, match=rf"metrics\.json: .*{message}"):
+        read_metrics(path)
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(MetricsError, match=r"metrics\.json: not found"):
+        read_metrics(tmp_path / "metrics.json")
+
+
+def test_a_rate_without_interval_is_shown_alone() -> None:
+    bare = result("cam", "cam", correct=100)
+    bare["gt_known_loc"] = rate(100) | {"interval": None, "interval_kind": None}
+    table = metrics_table(metrics(results=[bare], baselines=[]))
+    row = next(line for line in table.splitlines() if line.startswith("cam  "))
+    assert "50.00" in row and "[" not in row
+    assert table.splitlines()[-1] == "Percentages."
+    assert "\nPercentages; GT-known Loc with its 95 % interval.\n" in metrics_table(metrics())
+
+
+def test_what_was_looked_at_and_compared_with_stands_on_the_first_lines() -> None:
+    views = "whole image squashed"
+    lines = metrics_table(metrics(config={"boxes": "first", "views": views})).splitlines()
+    assert lines[1:3] == ["ground truth: first box of each image only", f"views: {views}"]
+    assert sum("views" in line for line in lines) == 1
+    plain = metrics_table(metrics(config={"boxes": "all"}))
+    assert "ground truth" not in plain and "views" not in plain

@@ -1,0 +1,142 @@
+"""Order, bounds and ends of the worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation.workers import map_in_order, worker_count
+from tests.command_calls import REPOSITORY
+
+DEADLINE_S = 60.0
+
+
+def square_after(work: tuple[int, float]) -> tuple[int, int]:
+    number, seconds = work
+    time.sleep(seconds)
+    return number * number, os.getpid()
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise ValueError("seven")
+    return number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def name_process_and_wait(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(DEADLINE_S)
+
+
+def test_jobs_are_counted() -> None:
+    assert [worker_count(jobs) for jobs in (1, 5, -1)] == [1, 5, len(os.sched_getaffinity(0))]
+
+
+@pytest.mark.parametrize("jobs", [0, -2])
+def test_no_jobs_are_refused(jobs: int) -> None:
+    with pytest.raises(ValueError, match=f"--jobs {jobs}: expected a number of at least 1, or -1"):
+        worker_count(jobs)
+
+
+def test_one_job_is_this_process() -> None:
+    found = list(map_in_order(square_after, [(number, 0.0) for number in range(5)], jobs=1))
+    assert found == [(number * number, os.getpid()) for number in range(5)]
+
+
+def test_results_of_two_jobs_come_in_order_and_work_is_drawn_a_little_ahead() -> None:
+    drawn: list[int] = []
+
+    def work() -> Iterator[tuple[int, float]]:
+        for number in range(40):
+            drawn.append(number)
+            # The first is done last.
+            yield number, 0.2 if number == 0 else 0.0
+
+    results = map_in_order(square_after, work(), jobs=2)
+    ahead, found = [], []
+    for result in results:
+        found.append(result)
+        ahead.append(len(drawn) - len(found))
+    assert [value for value, _ in found] == [number * number for number in range(40)]
+    assert os.getpid() not in {process for _, process in found}
+    # Three pieces wait for each worker, so neither is ever idle and memory does not grow with the work.
+    assert max(ahead) == 6
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_of_the_function_is_raised_in_its_place(jobs: int) -> None:
+    found = []
+    with pytest.raises(ValueError, match="seven"):
+        for result in map_in_order(refuse_seven, range(30), jobs=jobs):
+            found.append(result)
+    assert found == list(range(7))
+
+
+def test_an_error_never_leaves_the_pool_waiting() -> None:
+    """Python 3.11.2 has a race there; forked workers start fast enough to meet it within a few pools."""
+    program = (
+        "import multiprocessing; from pipelines import worker_pool\n"
+        "from tests.evaluation.test_workers import refuse_seven\n"
+        "forked = multiprocessing.get_context('fork')\n"
+        "multiprocessing.get_context = lambda method: forked\n"
+        "for _ in range(150):\n"
+        "    try:\n"
+        "        list(worker_pool.map_in_order(refuse_seven, range(30), jobs=2))\n"
+        "    except ValueError:\n"
+        "        continue\n"
+        "    raise AssertionError('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=120)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_how_to_go_on() -> None:
+    found = []
+    with pytest.raises(RuntimeError, match=r"a worker process died: killed, or out of memory"):
+        for result in map_in_order(die_at_three, range(1000), jobs=2):
+            found.append(result)
+    assert found == list(range(len(found))) and len(found) <= 3
+
+
+def test_a_reader_that_stops_early_ends_the_workers() -> None:
+    results = map_in_order(square_after, ((number, 0.0) for number in range(10**9)), jobs=2)
+    _, process = next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert not is_running(process)
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys; from evaluation.workers import map_in_order\n"
+        "from tests.evaluation.test_workers import name_process_and_wait\n"
+        "list(map_in_order(name_process_and_wait, sys.argv[1:] * 2, jobs=2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=REPOSITORY)
+    give_up = time.monotonic() + DEADLINE_S
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert parent.poll() is None and time.monotonic() < give_up
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    while any(map(is_running, workers)):
+        assert time.monotonic() < give_up, "a worker outlived its parent"
+        time.sleep(0.01)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there that is no zombie waiting for whoever adopted it."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -1,0 +1,240 @@
+import io
+import re
+import signal
+import subprocess
+import sys
+from importlib import metadata
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import pipelines.cli.terminal as command_line
+from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, opencv_clash
+from pseudo_maps import __version__
+
+ERRORS = {
+    "value": ValueError("map size 0, expected 1"),
+    "os": PermissionError(13, "Permission denied", "/maps"),
+    "runtime": RuntimeError("a worker died"),
+    "memory": MemoryError("a map of 10^16 pixels"),
+    "wordless memory": MemoryError(),
+    "bug": KeyError("a bug"),
+    "interrupt": KeyboardInterrupt(),
+    "exit": click.exceptions.Exit(5),
+    "abort": click.exceptions.Abort(),
+    "usage": click.UsageError("--jobs 0: expected 1"),
+    "pipe": BrokenPipeError(32, "Broken pipe"),
+}
+
+
+@click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
+@common_options
+def main() -> None:
+    """A group as the project's commands are."""
+
+
+@main.command(context_settings=CONTEXT_SETTINGS)
+@click.argument("how")
+@click.option("--times", default=3, help="Not used.")
+@common_options
+def fail(how: str, times: int) -> None:
+    """Fail in the given way."""
+    if how in ERRORS:
+        raise ERRORS[how]
+    click.echo(f"done {times}")
+
+
+def run(*words: str):
+    return CliRunner().invoke(main, words, prog_name="wsol-test")
+
+
+@pytest.mark.parametrize("how", ["value", "os", "runtime"])
+def test_failed_work_is_one_line_and_exit_1(how: str) -> None:
+    result = run("fail", how)
+    assert result.exit_code == 1
+    assert result.output == f"wsol-test: error: {ERRORS[how]}\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("memory", "out of memory: a map of 10^16 pixels"), ("wordless memory", "out of memory")]
+)
+def test_too_little_memory_is_one_line_and_exit_1(how: str, reason: str) -> None:
+    result = run("fail", how)
+    assert (result.exit_code, result.output) == (1, f"wsol-test: error: {reason}\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["--debug", "fail", "value"], ["fail", "--debug", "value"]], ids=["group", "command"]
+)
+def test_debug_shows_the_traceback_before_the_line(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.output.startswith("Traceback (most recent call last)")
+    assert "raise ERRORS[how]" in result.output
+    assert result.output.endswith(f"wsol-test: error: {ERRORS['value']}\n")
+
+
+def test_debug_of_one_call_is_not_remembered_by_the_next() -> None:
+    assert "Traceback" in run("--debug", "fail", "value").output
+    assert "Traceback" not in run("fail", "value").output
+
+
+def test_an_interrupt_is_exit_130() -> None:
+    result = run("fail", "interrupt")
+    assert (result.exit_code, result.output) == (130, "\nwsol-test: stopped by SIGINT\n")
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 5), ("abort", 1), ("usage", 2), ("pipe", 1)])
+def test_click_keeps_its_own_control_flow(how: str, code: int) -> None:
+    result = run("fail", how)
+    assert result.exit_code == code
+    assert "wsol-test: error" not in result.output
+
+
+def test_a_bug_is_not_dressed_up_as_failed_work() -> None:
+    assert isinstance(run("fail", "bug").exception, KeyError)
+
+
+@pytest.mark.parametrize("words", [["fail"], ["fail", "x", "--no-such"], ["nothing"], ["fail", "x", "--times", "two"]])
+def test_bad_usage_is_exit_2(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output and "Usage: wsol-test" in result.output
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["fail", "-h"], ["fail", "--help"]])
+def test_help_has_a_short_form_and_shows_defaults(words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 0 and result.output.startswith("Usage: wsol-test")
+    assert ("[default: 3]" in result.output) == (words[0] == "fail")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["fail", "--version"]])
+def test_version_is_the_package_s(words: list[str]) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.output) == (0, f"{__version__}\n")
+
+
+def test_success_is_exit_0() -> None:
+    assert (run("fail", "not").exit_code, run("fail", "not").output) == (0, "done 3\n")
+
+
+# --- signals
+
+
+STOPPED = """
+import os, signal, sys
+import click
+from pipelines.cli.terminal import CommandGroup, ending_on_signals
+@click.group(cls=CommandGroup)
+def main(): pass
+@main.command()
+@click.argument("number", type=int)
+@click.option("--keeps-nothing", is_flag=True)
+def work(number, keeps_nothing):
+    with ending_on_signals(goes_on=not keeps_nothing):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            print("cleaned up")
+main(prog_name="wsol-test")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("words", [[], ["--keeps-nothing"]], ids=["keeps", "keeps-nothing"])
+def test_both_signals_clean_up_and_say_the_same(number: signal.Signals, code: int, words: list[str]) -> None:
+    command = [sys.executable, "-c", STOPPED, "work", str(int(number)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    goes_on = "" if words else "; the same command goes on"
+    assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
+    assert done.stderr == f"\nwsol-test: stopped by {number.name}{goes_on}\n"
+
+
+# --- several OpenCV packages over each other
+
+
+def install(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+@pytest.mark.parametrize("versions", [{}, {"opencv-contrib-python-headless": "4.9"}, {"opencv-python": "4.9"}])
+def test_one_opencv_package_is_no_clash(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    install(monkeypatch, versions)
+    assert opencv_clash() is None
+
+
+def test_two_opencv_packages_are_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, {"opencv-python": "4.10", "opencv-contrib-python-headless": "4.9"})
+    found = opencv_clash()
+    assert found is not None
+    assert "opencv-python 4.10" in found and "opencv-contrib-python-headless 4.9" in found
+    assert "install opencv-contrib-python-headless alone" in found
+
+
+# --- progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(command_line.time, "monotonic", clock)
+    return clock
+
+
+def test_a_file_gets_a_line_every_half_minute_and_one_at_the_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(100, label="val") as progress:
+        for _ in range(10):
+            clock.now += 8
+            progress.advance(10, failed=1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "val: 40/100 images, 1.2/s, 0m48s left, 4 failed",
+        "val: 80/100 images, 1.2/s, 0m16s left, 8 failed",
+        "val: 100/100 images, 1.2/s, 0m00s left, 10 failed",
+    ]
+
+
+def test_long_runs_tell_the_time_left_in_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(1_281_167, label="train", unit="map") as progress:
+        clock.now += 100
+        progress.advance(1000)
+    assert capsys.readouterr().err == "train: 1000/1281167 maps, 10.0/s, 35h33m left\n"
+
+
+def test_nothing_to_do_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(0, label="val"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress(4, label="val") as progress:
+        progress.advance(4, failed=1)
+    shown = terminal.getvalue()
+    assert re.search(r"val: 100%.*4/4", shown) and "failed=1" in shown
+    assert "left" not in shown

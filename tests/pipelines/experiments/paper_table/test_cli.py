@@ -1,0 +1,196 @@
+"""The contract of ``wsol-pipeline table``: options, defaults, what is passed on, and what bad usage does."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+
+import pipelines.experiments.paper_table.cli as ablation_cli
+from pipelines.datasets import open_dataset
+from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.eval_cli import run as evaluate_run
+from pipelines.pipeline_cli import main
+from pipelines.train_cli import main as train_program
+from tests.command_calls import invoke
+from tests.pipelines.jobs.test_training import make_maps
+from tests.pipelines.test_prep_cli import COMMON, described
+from tests.pipelines.test_train_cli import OPTIONS as TRAINING
+
+OWN = {
+    "--data": ("required", "folder"),
+    "--layout": TRAINING["--layout"],
+    "--maps": ("required", "folder"),
+    "--out": ("required", "folder"),
+    "--archs": ("alexnet-gap,googlenet-gap", "text"),
+    "--rows": ("gap,has,no-map,no-triplet,ours", "text"),
+    "--seeds": ("0,1,2", "text"),
+    "--protocol": ("cam,wsoleval-v1", "text"),
+    "--device": ("auto", "text"),
+    "--task-index": (None, "integer"),
+    "--task-count": (None, "integer"),
+    "--only-report": (False, "flag"),
+    "--dry-run": (False, "flag"),
+}
+SET_BY_THE_TABLE = ("--arch", "--method", "--no-map-loss", "--no-triplet-loss", "--seed", "--resume")
+OF_EVALUATION = {
+    "--boxes": ("all", ("all", "first")),
+    "--blacklist": (None, "file"),
+    "--bootstrap-samples": (1000, "integer from 0"),
+    "--jobs": (-1, "integer"),
+}
+OPTIONS = {**TRAINING, **OWN, **OF_EVALUATION, **COMMON}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("table") / "data"
+    return make_clsloc_dataset(root, classes=1, train_per_class=3, val_per_class=2, size_px=(64, 64))
+
+
+def table(*words: object) -> Result:
+    return invoke(main, "table", *words, prog_name="wsol-pipeline")
+
+
+def lines(data: Path, out: Path, *words: object) -> list[str]:
+    result = table("--data", data, "--maps", data, "--out", out, "--device", "cpu", "--dry-run", *words)
+    assert result.exit_code == 0, result.output
+    assert not out.exists()
+    return result.output.splitlines()
+
+
+def test_the_options_are_frozen() -> None:
+    found = {}
+    context = click.Context(ablation_cli.table, info_name="table", **ablation_cli.CONTEXT_SETTINGS)
+    for parameter in ablation_cli.table.get_params(context):
+        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
+        name = name.split(" ")[0] if name == "--compile compile_" else name
+        assert name not in found
+        found[name] = described(parameter)
+        if found[name][0] == "several":
+            found[name] = (parameter.to_info_dict()["default"][0], found[name][1])
+    assert found == {name: takes for name, takes in OPTIONS.items() if name not in SET_BY_THE_TABLE}
+
+
+def test_what_is_passed_on_means_the_same_there() -> None:
+    """An option that both programs have must have one default and take one kind of value."""
+    training = {option.name: option for option in train_program.params}
+    evaluation = {option.name: option for option in evaluate_run.params}
+    both = {*ablation_cli.OF_EVERY_EVALUATION, *ablation_cli.OF_NETWORKS} & training.keys()
+    assert both == {"limit", "precision", "workers"}
+    for name in both:
+        assert described(training[name]) == described(evaluation[name]), name
+
+
+def test_help_shows_every_option() -> None:
+    result = table("-h")
+    assert result.exit_code == 0 and result.output.startswith("Usage: wsol-pipeline table")
+    for name in OPTIONS:
+        if name not in SET_BY_THE_TABLE:
+            assert all(part in result.output for part in re.split("[ /]", name)), name
+
+
+def test_a_dry_run_shows_every_line_and_makes_nothing(data: Path, tmp_path: Path) -> None:
+    shown = lines(data, tmp_path / "out", "--seeds", "4")
+    # The maps of val are not there, so the pseudo maps cannot be scored.
+    assert len(shown) == 1 + 2 * 5 * 2
+    out = tmp_path / "out" / "alexnet-gap" / "no-triplet" / "seed-4"
+    assert (
+        f"wsol-train --data {data} --out {out} --arch alexnet-gap --method saliency --no-triplet-loss --seed 4 "
+        f"--maps {data} --resume --device cpu"
+    ) in shown
+    assert (
+        f"wsol-eval run {out} --data {data} --out {out}/evaluation --name 'alexnet-gap no-triplet seed 4' "
+        "--protocol cam --protocol wsoleval-v1 --localizer cam --localizer saliency --localizer 'cam*saliency' "
+        "--device cpu"
+    ) in shown
+
+
+def test_lists_are_joined_by_commas_or_given_one_by_one(data: Path, tmp_path: Path) -> None:
+    words = (
+        "--archs",
+        "googlenet-gap",
+        "--archs",
+        "alexnet-gap,googlenet-gap",
+        "--rows",
+        "ours, gap",
+        "--seeds",
+        "2,0",
+    )
+    shown = [line for line in lines(data, tmp_path / "out", *words) if line.startswith("wsol-train")]
+    folders = [re.search(r"--out \S*/out/(\S+)", line)[1] for line in shown]  # type: ignore[index]
+    assert folders == [
+        f"{arch}/{row}/seed-{seed}"
+        for seed in (2, 0)
+        for arch in ("googlenet-gap", "alexnet-gap")
+        for row in ("gap", "ours")
+    ]
+
+
+def test_options_reach_the_programs_they_are_of(data: Path, tmp_path: Path) -> None:
+    words = "--epochs 3 --no-batch-norm --compile --limit 2 --precision fp32 --workers 0 --boxes first --jobs 1"
+    shown = lines(data, tmp_path / "out", "--archs", "alexnet-gap", "--rows", "gap", "--seeds", 0, *words.split())
+    baseline, train, evaluation = shown
+    assert "--no-batch-norm --epochs 3 --precision fp32 --workers 0 --compile --limit 2 --resume" in train
+    assert "--boxes first --limit 2 --jobs 1" in evaluation and "--precision fp32 --workers 0" in evaluation
+    assert "--boxes first --limit 2 --jobs 1" in baseline and "--workers" not in baseline
+
+
+def test_array_tasks_share_the_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = lines(data, tmp_path / "out", "--seeds", "0")
+    parts = [lines(data, tmp_path / "out", "--seeds", 0, "--task-index", i, "--task-count", 3) for i in range(3)]
+    assert sorted(line for part in parts for line in part) == sorted(whole)
+    assert all(len(part) > 4 for part in parts)
+    for name, value in (("ID", 1), ("MIN", 0), ("MAX", 2)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    assert lines(data, tmp_path / "out", "--seeds", "0") == parts[1]
+
+
+def test_an_array_that_slurm_tells_wrong_is_no_bad_usage(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "one")
+    result = table("--data", data, "--maps", data, "--out", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 1 and "SLURM_ARRAY_TASK_" in result.output
+    assert result.output.startswith("wsol-pipeline: error: ") and result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--archs vgg", "'vgg' is not one of"),
+        ("--rows gap,theirs", "'theirs' is not one of"),
+        ("--seeds 0,one", "'one' is not a valid integer"),
+        ("--seeds -1", "-1 is not in the range"),
+        ("--seeds ,", "expected at least one, found none"),
+        ("--only-report --dry-run", "exclude each other"),
+        ("--task-index 3 --task-count 3", "expected 0 <= index"),
+        ("--device gpu", "'gpu'"),
+    ],
+)
+def test_bad_usage_exits_with_2(data: Path, tmp_path: Path, words: str, message: str) -> None:
+    result = table("--data", data, "--maps", data, "--out", tmp_path / "out", *words.split())
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_alone_names_what_is_missing_and_runs_nothing(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = table("--data", data, "--maps", data, "--out", out, "--only-report", "--seeds", 7)
+    assert (result.exit_code, result.output) == (0, f"{out}: table.md, table.csv, table.html\n")
+    assert {path.name for path in out.iterdir()} == {"table.md", "table.csv", "table.html"}
+    assert "- googlenet-gap has seed 7: missing" in (out / "table.md").read_text()
+
+
+def test_images_without_a_map_end_the_table_before_the_first_training(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ids = [record.image_id for record in open_dataset(data, split="train").records]
+    maps = make_maps(tmp_path / "maps", ids, failed=(ids[1],))
+    words = ("--data", data, "--maps", maps, "--out", out, "--device", "cpu", "--seeds", 0)
+    result = table(*words)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("wsol-pipeline: error: 1 of 3 images have no usable map: ")
+    assert "--on-missing skip leaves these images out" in result.stderr
+    assert not out.exists()

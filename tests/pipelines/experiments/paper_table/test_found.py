@@ -1,0 +1,105 @@
+"""A table is never replaced by one that says what is not so: reports ask for the runs that are there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pipelines.experiments.paper_table.cli as ablation_cli
+from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.eval_cli import PROTOCOL_NAMES
+from pipelines.experiments.paper_table.found import find_runs
+from pipelines.experiments.paper_table.plan import TablePlan
+from pipelines.train_cli import ARCH_NAMES
+from tests.pipelines.experiments.paper_table.test_cli import table
+from tests.pipelines.table_runs import runs_by_name, write_finished
+
+MADE_WITH = "--archs alexnet-gap --rows gap,ours --seeds 4 --protocol wsoleval-v1,cam --limit 2 --epochs 7".split()
+
+
+def plan_of(*words: object) -> TablePlan:
+    """What the command line makes of the words."""
+    with ablation_cli.table.make_context("table", [str(word) for word in words]) as context:
+        return ablation_cli._plan(context.params)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[object, ...]:
+    """Options that name a data set, maps and a folder with a finished table of ``MADE_WITH``."""
+    data = make_clsloc_dataset(tmp_path / "data", classes=1, train_per_class=3, val_per_class=3, size_px=(64, 64))
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "val.manifest.json").write_text("{}")
+    words = ("--data", data, "--maps", maps, "--out", tmp_path / "out")
+    for run in runs_by_name(plan_of(*words, *MADE_WITH)).values():
+        write_finished(run, correct=100)
+    assert table(*words, *MADE_WITH, "--only-report").exit_code == 0
+    return words
+
+
+def tables(folders: tuple[object, ...]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(str(folders[-1])).glob("table.*")}
+
+
+def test_a_report_without_the_options_of_the_runs_is_the_one_with_them(folders: tuple[object, ...]) -> None:
+    before = tables(folders)
+    assert len(before) == 3
+    text = before["table.md"].decode()
+    assert "All 4 runs are finished." in text and "2 images to train on" in text and "--limit 2" in text
+    assert "## googlenet-gap" not in text and text.index("**Protocol wsoleval-v1**") < text.index("**Protocol cam**")
+    assert table(*folders, "--only-report").exit_code == 0
+    assert tables(folders) == before
+
+
+def test_a_report_takes_what_is_typed_where_it_contradicts_nothing(folders: tuple[object, ...]) -> None:
+    assert table(*folders, "--only-report", "--seeds", "4,5", "--rows", "gap", "--epochs", 7).exit_code == 0
+    text = tables(folders)["table.md"].decode()
+    assert "3 of 4 runs are finished" in text and "- alexnet-gap gap seed 5: missing" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("--epochs 2", "(--epochs: 7 there, 2 now); and so with 1 more of the runs"),
+        ("--limit 3", "(--limit: 2 there, 3 now)"),
+        ("--protocol cam", "(protocols: ['cam', 'wsoleval-v1'] there, ['cam'] now)"),
+    ],
+)
+def test_a_report_of_other_settings_is_refused(folders: tuple[object, ...], typed: str, named: str) -> None:
+    before = tables(folders)
+    result = table(*folders, "--only-report", *typed.split())
+    assert result.exit_code == 1 and named in result.output and "leave such options away" in result.output
+    assert tables(folders) == before
+
+
+def test_a_report_with_other_data_is_refused(folders: tuple[object, ...], tmp_path: Path) -> None:
+    before = tables(folders)
+    other = make_clsloc_dataset(tmp_path / "other", classes=2, train_per_class=1, val_per_class=1, size_px=(64, 64))
+    result = table("--data", other, *folders[2:], "--only-report")
+    assert result.exit_code == 1 and "(--data: '2 images, sha256 " in result.output
+    assert tables(folders) == before
+
+
+def test_other_settings_are_refused_before_anything_is_run_or_written(folders: tuple[object, ...]) -> None:
+    before = tables(folders)
+    settings = "--archs alexnet-gap --rows gap --seeds 4 --protocol cam,wsoleval-v1 --limit 2 --epochs 2".split()
+    for more in ([], ["--dry-run"]):
+        result = table(*folders, *settings, "--device", "cpu", *more)
+        assert result.exit_code == 1
+        assert "seed-4 was made with other settings (--epochs: 7 there, 2 now); use another --out" in result.output
+        assert result.output.count("\n") == 1 and result.output.endswith("the tables are as they were\n")
+    assert tables(folders) == before
+
+
+def test_without_a_record_of_the_order_protocols_stand_as_in_help(folders: tuple[object, ...]) -> None:
+    """Records of earlier versions have none."""
+    out = Path(str(folders[-1]))
+    for path in out.rglob("table-run.json"):
+        path.write_text(
+            json.dumps({key: one for key, one in json.loads(path.read_text()).items() if key != "protocols"})
+        )
+    (out / "alexnet-gap" / "ours" / "seed-4" / "table-run.json").write_text("[]")
+    found = find_runs(out, archs=ARCH_NAMES, protocols=PROTOCOL_NAMES)
+    assert found is not None and found.protocols == ("cam", "wsoleval-v1")
+    assert (found.archs, found.rows, found.seeds, found.limit) == (("alexnet-gap",), ("gap",), (4,), 2)
+    assert find_runs(out / "alexnet-gap", archs=ARCH_NAMES, protocols=PROTOCOL_NAMES) is None

@@ -1,0 +1,285 @@
+"""The demo as a program: the whole way on few small images, again, stopped and gone on, and with a step that fails."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.experiments.demo import DemoPlan
+from pipelines.pipeline_cli import main
+from pseudo_maps import __version__
+from pseudo_maps.shards import MapIndex
+from tests.pipelines.report_page import Page
+
+TINY = {
+    "classes": 2,
+    "train_per_class": 2,
+    "val_per_class": 2,
+    "size_px": (64, 80),
+    "input_size_px": 64,
+    "epochs": 2,
+    "batch_size": 2,
+    "shown_images": 2,
+}
+"""The demo draws 500 images of about 280 pixels, minutes of work; here it draws 8 small ones."""
+
+PROGRAM = """
+import functools, json, sys
+import pipelines.experiments.demo as demo
+from pipelines.pipeline_cli import main
+demo.DemoPlan = functools.partial(demo.DemoPlan, **json.loads(sys.argv[1]))
+main(sys.argv[2:], prog_name="wsol-pipeline")
+"""
+
+
+def start(out: Path, *words: str) -> subprocess.Popen[str]:
+    """The command, for a tiny data set; everything that its steps print comes with what it prints."""
+    command = [sys.executable, "-c", PROGRAM, json.dumps(TINY), "demo", "--out", str(out), "--jobs", "1", *words]
+    # One thread: sums in another order would be other numbers.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=environment
+    )
+
+
+def demo(out: Path, *words: str) -> tuple[int, str]:
+    """Exit code and output."""
+    process = start(out, *words)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A demo that ran to its end, and its output. Copy the folder before changing anything."""
+    out = tmp_path_factory.mktemp("demo") / "a b"
+    code, output = demo(out)
+    assert code == 0, output
+    return out, output
+
+
+def copy(finished: tuple[Path, str]) -> Path:
+    """The finished demo moved aside and copied to its place, because the lines of its steps name the place."""
+    out, _ = finished
+    kept = out.with_name("kept")
+    if not kept.exists():
+        shutil.copytree(out, kept)
+    shutil.rmtree(out)
+    shutil.copytree(kept, out)
+    return out
+
+
+# --- what is made
+
+
+@pytest.mark.slow
+def test_everything_is_there_and_the_end_says_where(finished: tuple[Path, str]) -> None:
+    out, output = finished
+    end = output.rpartition("Done in ")[2]
+    made = ("data", "maps", "preview.png", "runs/gap", "runs/full-method", "evaluation", "report.html")
+    for name in made:
+        assert (out / name).exists() and f"  {out / name}  " in end
+    assert len(MapIndex(out / "maps", "train")) == len(MapIndex(out / "maps", "val")) == 4
+    with Image.open(out / "preview.png") as sheet:
+        assert sheet.format == "PNG"
+    configurations = [
+        json.loads((out / "runs" / name / "finished.json").read_text())["configuration"]
+        for name in ("gap", "full-method")
+    ]
+    differing = {key for key in configurations[0] if configurations[0][key] != configurations[1][key]}
+    assert differing == {"method", "loss", "perceptual", "maps"}, "the same budget"
+
+
+@pytest.mark.slow
+def test_the_figures_at_the_end_and_in_the_report_are_those_that_were_measured(finished: tuple[Path, str]) -> None:
+    out, output = finished
+    text = " ".join((out / "introduction.txt").read_text(encoding="utf-8").split())
+    shown = dict(re.findall(r"^  (\S+): (CAM of the full method .*)$", output, flags=re.MULTILINE))
+    assert list(shown) == ["cam", "wsoleval-v1"]
+    for protocol, line in shown.items():
+        rates = []
+        for name, kind, localizer in (
+            ("full-method", "results", "cam"),
+            ("gap", "results", "cam"),
+            ("boxes", "baselines", "centred-square"),
+        ):
+            metrics = json.loads((out / "evaluation" / name / "metrics.json").read_text())
+            (found,) = [
+                made for made in metrics[kind] if (made["localizer"], made["protocol"]) == (localizer, protocol)
+            ]
+            rates.append(f"{100 * found['gt_known_loc']['rate']:.0f} %")
+        full, gap, box = rates
+        assert line == f"CAM of the full method {full}, CAM of gap {gap}, centred box {box}"
+        sentence = text[text.index(f"Under the protocol {protocol}") :]
+        assert f"(CAM) of gap localize {gap} " in sentence and f"those of full-method {full} " in sentence
+
+
+@pytest.mark.slow
+def test_the_report_is_one_page_with_text_tables_curves_and_pictures(finished: tuple[Path, str]) -> None:
+    text = (finished[0] / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    for words in ("The images are generated", "64 x 64 pixels", "here F is the small", "How the numbers were computed"):
+        assert words in text
+    alternatives = [image["attrs"]["alt"] for image in page.all("img")]
+    for start_of in ("Classification loss, by epoch", "Top-1 accuracy", "Saliency of full-method", "Accuracy against"):
+        assert any(alt.startswith(start_of) for alt in alternatives), start_of
+    (table,) = [table for table in page.all("table") if table["attrs"].get("class") == "cells"]
+    for localizer in ("cam", "saliency", "cam*saliency", "pseudo-map", "centred-gaussian"):
+        assert localizer in table["text"]
+    assert all(
+        value.startswith("data:")
+        for element in page.elements
+        for name, value in element["attrs"].items()
+        if name in ("src", "srcset", "href")
+    )
+    assert 'class="warning"' not in text
+
+
+@pytest.mark.slow
+def test_steps_are_counted_and_their_lines_can_be_typed(finished: tuple[Path, str]) -> None:
+    output = finished[1]
+    assert re.findall(r"^\[(\d+)/12\] ", output, flags=re.MULTILINE) == [str(number) for number in range(1, 13)]
+    lines = [line[2:] for line in output.splitlines() if line.startswith("$ ")]
+    assert [line.split()[0] for line in lines] == ["wsol-prep"] * 4 + ["wsol-train"] * 2 + ["wsol-eval"] * 5
+    # A shell runs the shortest of them to the same end.
+    (verify,) = [line for line in lines if line.startswith("wsol-prep verify ")]
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    typed = subprocess.run(verify, shell=True, capture_output=True, text=True, env=environment)
+    assert typed.returncode == 0 and "train, val complete and undamaged" in typed.stdout
+
+
+# --- again
+
+
+@pytest.mark.slow
+def test_a_finished_demo_is_kept_whole(finished: tuple[Path, str]) -> None:
+    out, output = finished
+    before = states(out)
+    code, again = demo(out)
+    assert code == 0 and again.count("done before, kept") == 11 and "$ " not in again
+    assert states(out) == before
+    assert again.rpartition("What was made")[2] == output.rpartition("What was made")[2]
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, str]) -> None:
+    out = copy(finished)
+    page = (out / "report.html").read_bytes()
+    shutil.rmtree(out / "evaluation" / "boxes")
+    (out / "report.html").unlink()
+    code, output = demo(out)
+    assert code == 0 and output.count("done before, kept") == 9
+    assert [line.split()[:3] for line in output.splitlines() if line.startswith("$ ")] == [
+        ["$", "wsol-eval", "baseline"],
+        ["$", "wsol-eval", "report"],
+    ]
+    assert (out / "report.html").read_bytes() == page
+
+
+@pytest.mark.slow
+def test_told_to_stop_while_training_it_goes_on_to_the_same_report(finished: tuple[Path, str]) -> None:
+    out = copy(finished)
+    page = (out / "report.html").read_bytes()
+    for name in ("runs/full-method", "evaluation/full-method"):
+        shutil.rmtree(out / name)
+    (out / "report.html").unlink()
+    process = start(out)
+    while not list((out / "runs/full-method").glob("checkpoint-*.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 143, output
+    assert "wsol-pipeline: stopped by SIGTERM; the same command goes on" in output and "Done" not in output
+    assert not (out / "runs/full-method/finished.json").exists()
+    code, output = demo(out)
+    assert code == 0 and "resumed from " in output
+    assert (out / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"version": "0", "done": []}'])
+def test_a_record_of_another_version_or_damaged_is_no_record(tmp_path: Path, content: str) -> None:
+    make_clsloc_dataset(
+        tmp_path / "data", classes=2, train_per_class=2, val_per_class=2, size_px=TINY["size_px"], seed=0
+    )
+    (tmp_path / "steps.json").write_text(content)
+    (tmp_path / "maps").write_text("in the way of the first step")
+    code, output = demo(tmp_path)
+    assert code == 1 and "kept" not in output
+
+
+# --- what cannot be
+
+
+def test_a_folder_that_holds_other_data_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("mine")
+    code, output = demo(tmp_path)
+    assert code == 1 and "wsol-pipeline: error: " in output and "Traceback" not in output
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "thesis.txt"]
+
+
+def test_a_step_that_fails_ends_the_demo(tmp_path: Path) -> None:
+    make_clsloc_dataset(
+        tmp_path / "data", classes=2, train_per_class=2, val_per_class=2, size_px=TINY["size_px"], seed=0
+    )
+    next((tmp_path / "data" / "Data/CLS-LOC/train").rglob("*.JPEG")).write_bytes(b"")
+    code, output = demo(tmp_path)
+    assert code == 1 and "1 decode-error" in output
+    assert output.strip().splitlines()[-1] == (
+        "wsol-pipeline: error: wsol-prep failed with exit code 1; its message is above"
+    )
+    assert "[3/12]" not in output and "Done" not in output and "Traceback" not in output
+
+
+def test_debug_shows_the_traceback_of_a_step(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "train.manifest.json").write_text("no JSON")
+    code, output = demo(tmp_path, "--debug")
+    assert code == 1 and "not JSON" in output
+    assert "Traceback (most recent call last)" in output
+
+
+# --- the words
+
+
+@pytest.mark.parametrize("words", [["-h"], ["demo", "-h"], ["--version"], ["demo", "--version"]])
+def test_help_and_version(words: list[str]) -> None:
+    result = CliRunner().invoke(main, words, prog_name="wsol-pipeline")
+    assert result.exit_code == 0
+    assert result.output == f"{__version__}\n" if "--version" in words else "Usage: wsol-pipeline" in result.output
+
+
+@pytest.mark.parametrize("words", [[], ["show"], ["demo", "--jobs", "0"], ["demo", "--out", __file__]])
+def test_bad_usage_is_exit_2(words: list[str]) -> None:
+    assert CliRunner().invoke(main, words, prog_name="wsol-pipeline").exit_code == 2
+
+
+def test_the_options_of_the_demo_are_frozen() -> None:
+    found = {option.opts[0]: option.default for option in main.commands["demo"].params if option.expose_value}
+    assert found == {"--out": Path("demo"), "--jobs": 2}
+
+
+def test_the_demo_is_as_large_as_it_says() -> None:
+    plan = DemoPlan()
+    assert (plan.classes, plan.train_per_class, plan.val_per_class) == (10, 40, 10)
+    assert plan.steps == plan.epochs * 400 // plan.batch_size

@@ -1,0 +1,152 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.images import EvaluationSet
+from pipelines.datasets import DatasetError, open_dataset
+from pipelines.jobs.evaluation_set import load_evaluation_set, read_blacklist
+from tests.integration.eval_command import make_listed_data
+
+FIRST, SECOND = (1.0, 2.0, 30.0, 15.0), (0.0, 0.0, 5.0, 5.0)
+BOXES = {"a": [FIRST, SECOND], "b": [], "c": [SECOND]}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_listed_data(tmp_path / "data", BOXES)
+
+
+def loaded(root: Path, **options: object) -> EvaluationSet:
+    return load_evaluation_set(open_dataset(root, split="val"), **options)  # type: ignore[arg-type]
+
+
+def blacklist(root: Path, text: str) -> Path:
+    path = root / "blacklist.txt"
+    path.write_text(text)
+    return path
+
+
+def test_images_come_in_the_list_s_order_with_boxes_and_frames(root: Path) -> None:
+    images = loaded(root).images
+    assert [image.record.image_id for image in images] == ["val/a.png", "val/b.png", "val/c.png"]
+    assert [image.index for image in images] == [0, 1, 2]
+    assert images[0].boxes_xyxy.tolist() == [list(FIRST), list(SECOND)]
+    assert images[1].boxes_xyxy.shape == (0, 4)
+    # An image without annotation has no frame either.
+    assert [image.frame_wh for image in images] == [(40, 20), None, (40, 20)]
+    assert not any(image.blacklisted for image in images)
+
+
+def test_frames_that_the_annotation_does_not_state_are_unknown(tmp_path: Path) -> None:
+    root = make_listed_data(tmp_path / "data", BOXES, sizes=False)
+    assert [image.frame_wh for image in loaded(root).images] == [None] * 3
+
+
+def test_only_the_box_annotated_first(root: Path) -> None:
+    images = loaded(root, boxes="first").images
+    assert [image.boxes_xyxy.tolist() for image in images] == [[list(FIRST)], [], [list(SECOND)]]
+
+
+def test_a_limit_keeps_the_first_images(root: Path) -> None:
+    assert [image.record.image_id for image in loaded(root, limit=2).images] == ["val/a.png", "val/b.png"]
+    assert len(loaded(root, limit=7).images) == 3
+
+
+def test_another_choice_of_boxes_is_refused(root: Path) -> None:
+    with pytest.raises(ValueError, match="boxes 'largest', expected one of all, first"):
+        loaded(root, boxes="largest")
+
+
+def test_images_that_have_no_box_at_all_are_refused(tmp_path: Path) -> None:
+    root = make_listed_data(tmp_path / "data", {"a": [], "b": []})
+    with pytest.raises(DatasetError, match=r"none of the 2 images of split 'val' \(layout wsoleval\)"):
+        loaded(root)
+
+
+def test_no_box_among_the_first_images_is_refused_too(tmp_path: Path) -> None:
+    root = make_listed_data(tmp_path / "data", {"a": [], "b": [FIRST]})
+    with pytest.raises(DatasetError, match="none of the 1 images"):
+        loaded(root, limit=1)
+
+
+# --- the digest of what is scored
+
+
+def set_of(tmp_path: Path, **changes: object) -> EvaluationSet:
+    return loaded(make_listed_data(tmp_path / str(len(list(tmp_path.iterdir()))), **{"boxes": BOXES, **changes}))
+
+
+def test_the_configuration_names_split_counts_and_digest(root: Path) -> None:
+    config = loaded(root).config()
+    assert {name: config[name] for name in ("split", "images", "classes")} == {
+        "split": "val",
+        "images": 3,
+        "classes": 2,
+    }
+    assert len(str(config["sha256"])) == 64
+
+
+def test_the_place_of_the_data_is_not_in_the_configuration(tmp_path: Path) -> None:
+    assert set_of(tmp_path).config() == set_of(tmp_path).config()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boxes": {**BOXES, "c": [(0.0, 0.0, 5.0, 6.0)]}},
+        {"boxes": {**BOXES, "a": [SECOND, FIRST]}},
+        {"boxes": {"a": BOXES["a"], "b": [], "d": [SECOND]}},
+        {"boxes": {"a": BOXES["a"], "c": [SECOND], "b": []}, "labels": {"a": 0, "b": 1, "c": 0}},
+        {"labels": {"a": 0, "b": 1, "c": 1}},
+        {"size_wh": (41, 20)},
+        {"sizes": False},
+        {"classes": 3},
+    ],
+    ids=["box", "order of boxes", "name", "order of images", "label", "frame", "no frame", "classes"],
+)
+def test_whatever_changes_a_figure_changes_the_configuration(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert set_of(tmp_path, **changes).config() != set_of(tmp_path).config()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda root: {"boxes": "first"}, lambda root: {"blacklist": blacklist(root, "1")}], ids=["boxes", "list"]
+)
+def test_so_do_the_choices(root: Path, change: Callable[[Path], dict[str, object]]) -> None:
+    assert loaded(root, **change(root)).config() != loaded(root).config()
+
+
+# --- the blacklist
+
+
+def test_a_blacklist_names_ids_or_numbers_from_1(root: Path) -> None:
+    images = loaded(root, blacklist=blacklist(root, "val/a.png\n\n  3 \n")).images
+    assert [image.blacklisted for image in images] == [True, False, True]
+
+
+def test_numbers_count_all_images_of_the_split_whatever_the_limit(root: Path) -> None:
+    images = loaded(root, blacklist=blacklist(root, "3\n1\n"), limit=2).images
+    assert [image.blacklisted for image in images] == [True, False]
+
+
+def test_an_id_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
+    records = [
+        record
+        for name in ("2", "1")
+        for record in open_dataset(make_listed_data(tmp_path / name, {name: [FIRST]}), split="val").records
+    ]
+    numbered = [type(record)(image_id=record.image_id[4:-4], path=record.path) for record in records]
+    assert [record.image_id for record in numbered] == ["2", "1"]
+    assert read_blacklist(blacklist(tmp_path, "1\n"), numbered) == {"1"}
+
+
+@pytest.mark.parametrize("line", ["0", "4", "-1", "val/d.png", "1.5", "٣"])
+def test_a_line_that_names_no_image_is_an_error(root: Path, line: str) -> None:
+    records = open_dataset(root, split="val").records
+    with pytest.raises(DatasetError, match=r"blacklist\.txt: line 2: expected an image id or a number from 1 to 3"):
+        read_blacklist(blacklist(root, f"1\n{line}\n"), records)
+
+
+def test_arrays_are_float64(root: Path) -> None:
+    assert {image.boxes_xyxy.dtype for image in loaded(root).images} == {np.dtype(np.float64)}

@@ -1,0 +1,292 @@
+"""From data sets, maps and names of weights to a trainer: what is found, refused, recorded and shown."""
+
+import hashlib
+import os
+import re
+import sys
+import termios
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pipelines.jobs.training as training_setup
+from pipelines.datasets import Dataset, open_dataset
+from pipelines.jobs.training import TerminalProgress, build_trainer
+from pseudo_maps.shards import shard_name
+from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest
+from tests.pseudo_maps.shard_making import CONFIGURATION, make_shard
+from tests.training.training_runs import (
+    ALONE,
+    HURRIED,
+    SMALL,
+    events,
+    final_state,
+    make_colour_folders,
+    saliency,
+)
+from training.config import TrainConfig
+from training.data.loading import MapsMissingError
+from training.data.sampling import SampleKey
+from training.losses import LossConfig
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training and three validation images of three classes."""
+    return make_colour_folders(tmp_path_factory.mktemp("colours"), train=2, val=1)
+
+
+@pytest.fixture(scope="module")
+def splits(data: Path) -> tuple[Dataset, Dataset]:
+    return open_dataset(data, split="train", layout="imagefolder"), open_dataset(
+        data, split="val", layout="imagefolder"
+    )
+
+
+def make_maps(folder: Path, ids: list[str], *, failed: tuple[str, ...] = ()) -> Path:
+    folder.mkdir()
+    agree_on_manifest(
+        folder,
+        Manifest(
+            split="train",
+            images=len(ids),
+            shards=1,
+            shard_size=len(ids),
+            ids_sha256=ids_digest(ids),
+            configuration=CONFIGURATION,
+        ),
+    )
+    make_shard(folder / shard_name("train", 0, 1), ids, failed=failed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def maps(splits: tuple[Dataset, Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ids = [record.image_id for record in splits[0].records]
+    return make_maps(tmp_path_factory.mktemp("maps") / "maps", ids)
+
+
+class Recorded:
+    """Stands for ``Trainer``: keeps its arguments."""
+
+    def __init__(self, config: TrainConfig, run: Any, **arguments: Any) -> None:
+        self.config, self.run = config, run
+        self.arguments = arguments
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_setup, "Trainer", Recorded)
+
+
+def build(splits: tuple[Dataset, Dataset], out: Path, config: TrainConfig = SMALL, **others: Any) -> Any:
+    arguments: dict[str, Any] = {"maps": None, "perceptual_weights": "random", "processes": ALONE, "run": HURRIED}
+    return build_trainer(*splits, config=config, out=out, **{**arguments, **others})
+
+
+def test_the_images_of_both_splits(recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    built = build(splits, tmp_path)
+    assert (len(built.arguments["train_images"]), len(built.arguments["val_images"])) == (6, 3)
+    assert built.config == SMALL
+    assert built.arguments["perceptual"] is None
+    assert built.arguments["class_weights_k"] is None
+    assert built.arguments["initialise"] is None
+
+
+def test_a_limit_takes_the_first_images_of_each_split(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    built = build(splits, tmp_path, limit=2)
+    assert (len(built.arguments["train_images"]), len(built.arguments["val_images"])) == (2, 2)
+
+
+def test_the_maps_configuration_becomes_part_of_the_run_s(
+    recorded: None, splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = build(splits, tmp_path, saliency(use_triplet=False), maps=maps)
+    assert built.config.maps == CONFIGURATION
+    assert built.config.perceptual == ""
+    assert "maps: all 6 images have a map" in capsys.readouterr().err
+
+
+def test_images_without_a_map_are_refused_or_skipped(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [record.image_id for record in splits[0].records]
+    maps = make_maps(tmp_path / "maps", ids[:-1], failed=(ids[0],))
+    config = saliency(use_triplet=False)
+    with pytest.raises(MapsMissingError, match=r"2 of 6 images have no usable map: 1 are in no shard; 1 have status"):
+        build(splits, tmp_path, config, maps=maps)
+    built = build(splits, tmp_path, config, maps=maps, on_missing="skip")
+    assert len(built.arguments["train_images"]) == 4
+    assert "2 of 6 images have no usable map" in capsys.readouterr().err
+    # A method without maps sees the same images, reads no map, and stores nothing about them.
+    with pytest.raises(MapsMissingError, match="--on-missing skip"):
+        build(splits, tmp_path, maps=maps)
+    gap = build(splits, tmp_path, maps=maps, on_missing="skip")
+    assert gap.arguments["train_images"].sha256() == built.arguments["train_images"].sha256()
+    batch = gap.arguments["train_images"][SampleKey(0, 0)]
+    assert batch.maps_bhw is None and not batch.unreadable
+    assert gap.config == SMALL
+
+
+def test_classes_are_stored_by_the_names_that_the_data_set_knows(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    named = [replace(split, class_words=("azure", "lime", "crimson")) for split in splits]
+    assert build((named[0], named[1]), tmp_path).arguments["class_names"] == ("azure", "lime", "crimson")
+
+
+def test_validating_on_training_images_is_said(
+    recorded: None, data: Path, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(splits, tmp_path)
+    assert "warning" not in capsys.readouterr().err
+    flat = data / "train"
+    both = tuple(open_dataset(flat, split=split, layout="imagefolder") for split in ("train", "val"))
+    build((both[0], both[1]), tmp_path, limit=4)
+    said = capsys.readouterr().err.splitlines()
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: 4 of 4 validation images are training images") and str(flat) in warnings[0]
+
+
+def test_weights_count_the_images_that_are_trained_on(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    loss = LossConfig(use_map=False, use_triplet=False, class_weighting="balanced")
+    built = build(splits, tmp_path, replace(SMALL, loss=loss), limit=3)
+    # Two of the first class, one of the second, none of the third: n / (K n_k).
+    assert built.arguments["class_weights_k"].tolist() == [0.5, 1.0, 0.0]
+
+
+class SmallNetwork(torch.nn.Module):
+    """Stands for the loaded ResNet-50, whose 24 million weights take a second."""
+
+    features = 2048
+
+
+def test_the_perceptual_network_is_recorded_by_name_or_content(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[tuple[str, int]] = []
+
+    def load(weights: str, *, seed: int) -> SmallNetwork:
+        loaded.append((weights, seed))
+        return SmallNetwork()
+
+    monkeypatch.setattr(training_setup, "load_perceptual_network", load)
+    config = replace(saliency(use_map=False), seed=5)
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"weights")
+    built = [build(splits, tmp_path, config, perceptual_weights=name) for name in ("random", "imagenet", str(file))]
+    assert loaded == [("random", 5), ("imagenet", 5), (str(file), 5)]
+    assert [one.config.perceptual for one in built] == ["random", "imagenet", hashlib.sha256(b"weights").hexdigest()]
+    assert isinstance(built[0].arguments["perceptual"], SmallNetwork)
+
+
+def test_imagenet_weights_are_loaded_when_asked_for(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Report:
+        def describe(self) -> str:
+            return "five layers"
+
+    given: list[tuple[object, str]] = []
+
+    def initialise(encoder: object, arch: str) -> Report:
+        given.append((encoder, arch))
+        return Report()
+
+    monkeypatch.setattr(training_setup, "initialise_from_imagenet", initialise)
+
+    class Model:
+        encoder = object()
+
+    build(splits, tmp_path, replace(SMALL, init="imagenet")).arguments["initialise"](Model)
+    assert given == [(Model.encoder, "alexnet-gap")]
+
+
+def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    other = replace(splits[1], class_wnids=("blue", "red"))
+    with pytest.raises(ValueError, match="the 3 classes in train are not the 2 in val"):
+        build((splits[0], other), tmp_path)
+
+
+def test_validation_shows_the_whole_image_at_the_size_that_is_trained(
+    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+) -> None:
+    images = build(splits, tmp_path).arguments["val_images"]
+    one, again = images[SampleKey(0, 0)], images[SampleKey(9, 0)]
+    assert one.images_bchw.shape == (1, 3, 64, 64)
+    assert torch.equal(one.images_bchw, again.images_bchw)
+
+
+@pytest.mark.slow
+def test_a_run_with_maps_from_shards_and_the_real_perceptual_network(
+    splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(saliency(), epochs=1, batch_size=2)
+    summary = build(splits, tmp_path, config, maps=maps, limit=2).fit()
+    assert summary.steps == 1
+    (line,) = events(tmp_path, "train")
+    assert {"classification", "map", "triplet", "d_pos", "d_neg", "mean_saliency", "total"} < set(line)
+    assert line["d_pos"] > 0 and line["d_neg"] > 0
+    assert final_state(tmp_path)["class_names"] == ["blue", "green", "red"]
+    stored = final_state(tmp_path)["config"]
+    assert stored["perceptual"] == "random"
+    assert stored["maps"] == CONFIGURATION
+    said = capsys.readouterr().err
+    assert "perceptual network: 2048 features of random" in said
+    assert "alexnet-gap, saliency: 2 training and 2 validation images of 3 classes, 1 process(es) on cpu" in said
+    assert "epoch 1/1: loss" in said
+
+
+def test_progress_without_a_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress()
+    for epoch in range(2):
+        progress.start_epoch(epoch, batches=2, done=1)
+        progress.step(4, {"total": 0.5, "top1": 0.25})
+        progress.step(4, None)
+        progress.start_validation(batches=1)
+        progress.validate_batch()
+        progress.say(f"epoch {epoch + 1} done")
+    found = capsys.readouterr()
+    assert found.err.splitlines() == ["epoch 1 done", "epoch 2 done"]
+    assert found.out == ""
+
+
+@pytest.mark.parametrize("columns", [0, 100])
+def test_a_terminal_shows_a_bar_of_the_epoch_and_of_the_validation(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that states no width, as a container's may."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (30 if columns else 0, columns))
+    with os.fdopen(slave, "w") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", terminal)
+        progress = TerminalProgress()
+        progress.start_epoch(2, batches=1, done=0)
+        progress.step(4, {"total": 0.5, "top1": 0.25})
+        progress.start_validation(batches=3)
+        progress.validate_batch()
+        progress.say("epoch 3 done")
+        progress.start_epoch(3, batches=1, done=0)
+        progress.close()
+        progress.close()
+        terminal.write("error: all done\n")
+        terminal.flush()
+        shown = ""
+        # A terminal gives what was written piece by piece.
+        while not shown.endswith("all done\r\n"):
+            shown += os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert re.search(r"epoch 3: 100%[^\r]* 1/1 \[[^\r]*step/s, loss=0\.5, top1=0\.25\]", shown)
+    assert re.search(r"validation: [^\r]* 0/3 \[", shown)
+    assert re.search(r"\repoch 3 done\r\n", shown) and shown.endswith("\rerror: all done\r\n"), "bars are gone"
+    assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= (columns or 80)

@@ -1,0 +1,390 @@
+import base64
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from defusedxml import ElementTree
+
+from evaluation.metrics.tally import Tally
+from evaluation.results.predictions import write_predictions
+from evaluation.results.schema import MetricsError
+from pipelines.reports.comparison import comparison_warnings, load_runs, paired_counts, same_images
+from pipelines.reports.evaluation_report import write_report
+from tests.evaluation.example_metrics import metrics, plain, rate, result
+from tests.evaluation.scores_making import ALL_RULES, CLASSES, LOCALIZERS, random_images
+from tests.pipelines.report_page import Page, comparable_runs, make_run, report, summary_rows
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, list[Path]]:
+    """The page of two comparable runs with panels."""
+    root = tmp_path_factory.mktemp("two")
+    runs = comparable_runs(root)
+    return *report(root, *runs), runs
+
+
+# --- the page
+
+
+def test_the_page_is_self_contained(two: tuple[str, Page, list[Path]]) -> None:
+    text, page, _ = two
+    assert text.startswith("<!DOCTYPE html>")
+    assert not page.all("script", "link", "iframe", "object")
+    for element in page.elements:
+        for name, value in element["attrs"].items():
+            assert not name.startswith("on"), element
+            if name in ("src", "srcset", "href"):
+                assert value.startswith("data:image/"), value[:60]
+    (style,) = page.all("style")
+    assert "url(" not in style["text"] and "@import" not in style["text"]
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_accessible(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, _ = two
+    (html,) = page.all("html")
+    assert html["attrs"]["lang"] == "en"
+    assert any(meta["attrs"].get("name") == "viewport" for meta in page.all("meta"))
+    assert all(image["attrs"]["alt"].strip() for image in page.all("img"))
+    assert all(heading["attrs"].get("scope") for heading in page.all("th"))
+    identifiers = [element["attrs"]["id"] for element in page.elements if "id" in element["attrs"]]
+    assert len(identifiers) == len(set(identifiers))
+    named = [element["attrs"]["aria-labelledby"] for element in page.elements if "aria-labelledby" in element["attrs"]]
+    assert named and set(named) <= set(identifiers)
+    levels = [int(heading["tag"][1]) for heading in page.all("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_tables_scroll_and_can_be_reached_by_keyboard(two: tuple[str, Page, list[Path]]) -> None:
+    text, page, _ = two
+    scrolling = [element for element in page.all("div") if element["attrs"].get("class") == "scroll"]
+    assert len(scrolling) >= len(page.all("table")) > 5
+    assert all(element["attrs"]["tabindex"] == "0" and element["attrs"]["aria-label"] for element in scrolling)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_table_row_is_as_wide_as_its_heading(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    for table in re.findall(r"<table.*?</table>", text, flags=re.DOTALL):
+        widths = set()
+        for row in re.findall(r"<tr.*?</tr>", table, flags=re.DOTALL):
+            spans = re.findall(r'<t[hd][^>]*?(?:colspan="(\d+)")?>', row)
+            widths.add(sum(int(span or 1) for span in spans))
+        assert len(widths) == 1, table[:200]
+
+
+def test_the_same_runs_give_the_same_bytes(two: tuple[str, Page, list[Path]], tmp_path: Path) -> None:
+    text, _, runs = two
+    write_report([run / "metrics.json" for run in runs], tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == text.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"], "no temporary file stays"
+
+
+def test_results_stand_above_the_baseline_of_their_protocol(two: tuple[str, Page, list[Path]]) -> None:
+    rows = summary_rows(two[0])
+    per_protocol = ["cam gap", "saliency gap", "cam ours", "saliency ours", "centred-gaussian baseline"]
+    assert [row[0] for row in rows] == ["cam", *per_protocol, "wsoleval-v1", *per_protocol]
+
+
+def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
+    rows = summary_rows(two[0])
+    gap_v1 = rows[7]
+    assert gap_v1[:3] == ["cam gap", "0.300 oracle", "59.00 52.2 to 65.8"]
+    assert gap_v1[3] == "+5.00 over centred-gaussian", "108 of 200 is the baseline"
+    assert [cell.split()[0] for cell in gap_v1[4:12]] == [
+        "39.00",
+        "49.00",
+        "65.00",
+        "85.00",
+        "79.00",
+        "59.00",
+        "29.50",
+        "55.83",
+    ]
+    assert gap_v1[12] == "200 3 failed 5 skipped"
+    baseline = rows[11]
+    assert baseline[2].startswith("54.00") and baseline[3:8] == ["", "", "", "", ""]
+    assert "oracle" not in rows[1][1]
+
+
+def test_the_best_of_several_baselines_is_the_one_to_be_above_under_each_protocol(tmp_path: Path) -> None:
+    made = plain("gap", correct=120)
+    for localizer, correct in (("centred-square", {"cam": 112, "wsoleval-v1": 100}), ("whole-frame", {"cam": 80})):
+        for protocol, right in correct.items():
+            extra = result(localizer, protocol, correct=right, classified=False)
+            made["baselines"].append(extra | {"curve": None, "iou_histogram": None, "errors": None})
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    shown = {row[0]: row[3] for row in summary_rows(text)[1:3]}
+    assert shown == {"cam gap": "+4.00 over centred-square", "saliency gap": "+9.00 over centred-square"}
+    assert [row[3] for row in summary_rows(text) if row[0] == "cam gap"][1] == "+6.00 over centred-gaussian"
+
+
+def test_views_and_a_single_ground_truth_box_are_said_of_each_run(tmp_path: Path) -> None:
+    contents = [plain("one", config={"boxes": "first"}), plain("ten", config={"boxes": "all"})]
+    for content in contents:
+        for made in content["results"]:
+            made["describe"]["views"] = f"{content['name']} crops"
+    runs = [make_run(tmp_path / content["name"], content) for content in contents]
+    _, page = report(tmp_path, *runs)
+    cells = [element["text"] for element in page.all("td")]
+    assert cells.count("first box only") == cells.count("all boxes") == 1
+    rules = [element["text"] for element in page.all("dt", "dd")]
+    for name in ("one", "ten"):
+        assert rules.count(f"views of {name}") == rules.count(f"{name} crops") == 2, "once a protocol"
+    assert "views" not in rules
+    # Views belong to the run; the protocol means the same.
+    assert comparison_warnings(load_runs(runs)) == []
+
+
+def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:
+    text, page, _ = two
+    assert "Underlined: the highest figure" in text
+    best = [element["text"] for element in page.all("span") if element["attrs"].get("class") == "best"]
+    assert best.count("70.00") == 3, "GT-known under both protocols and MaxBoxAcc .5"
+    assert "54.00" not in best, "the baseline"
+    assert "85.00" not in best, "Top-5 Class of both runs"
+
+
+def test_where_nothing_is_marked_no_mark_is_explained(tmp_path: Path) -> None:
+    contents = [plain(name) for name in "ab"]
+    for content in contents:
+        content["results"] = [made for made in content["results"] if made["localizer"] == "cam"]
+    text, page = report(tmp_path, *(make_run(tmp_path / content["name"], content) for content in contents))
+    assert not [element for element in page.all("span") if element["attrs"].get("class") == "best"]
+    assert "Underlined" not in text and "These runs cannot" not in text
+
+
+def test_reasons_are_given_for_images_that_failed_or_were_skipped(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    for words in ("2 no map, 1 unreadable image", "5 no boxes", "4 constant map"):
+        assert text.count(words) == 2
+
+
+def test_charts_are_pictures_for_light_and_dark_pages(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, _ = two
+    charts = [image for image in page.all("img") if image["parents"][-1] == "picture"]
+    titles = [image["attrs"]["alt"].split(",")[0] for image in charts]
+    assert titles == [
+        "Overlap of the boxes",
+        "Kinds of error",
+        "Accuracy against threshold",
+        "Overlap of the boxes",
+        "Kinds of error",
+    ]
+    assert "gap: cam: best 58." in charts[2]["attrs"]["alt"]
+    pictures = [image["attrs"]["src"] for image in charts] + [
+        source["attrs"]["srcset"] for source in page.all("source")
+    ]
+    assert len(set(pictures)) == 10
+    for uri in pictures:
+        kind, content = uri.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        assert ElementTree.fromstring(base64.b64decode(content)).tag.endswith("svg")
+
+
+def test_panels_of_the_same_name_stand_together(two: tuple[str, Page, list[Path]]) -> None:
+    _, page, runs = two
+    assert [heading["text"] for heading in page.all("h3")] == ["best cases", "only here"]
+    assert [caption["text"] for caption in page.all("figcaption")] == ["gap", "ours", "gap"]
+    start = "data:image/jpeg;base64,"
+    shown = [image["attrs"]["src"] for image in page.all("img") if image["attrs"]["src"].startswith(start)]
+    assert len(shown) == 3
+    stored = cv2.imread(str(runs[0] / "panels" / "best_cases.png")).astype(int)
+    encoded = np.frombuffer(base64.b64decode(shown[0].removeprefix(start)), dtype=np.uint8)
+    assert abs(cv2.imdecode(encoded, cv2.IMREAD_COLOR) - stored).mean() < 8
+
+
+def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) -> None:
+    text, _, _ = two
+    captions = re.findall(r"<caption>(.*?)</caption>", text)
+    assert captions[:2] == ["gap: cam under cam, best of 20 classes", "gap: cam under cam, worst of 20 classes"]
+    assert len(captions) == 8
+    best, worst = (
+        re.findall(r'row">(n\d+)<', text.split(f"<caption>{caption}")[1].split("</table>")[0])
+        for caption in captions[:2]
+    )
+    assert best == [f"n{label:08d}" for label in range(19, 11, -1)]
+    assert worst == [f"n{label:08d}" for label in range(8)]
+
+
+def test_few_classes_stand_in_one_table(tmp_path: Path) -> None:
+    made = metrics(results=[result("cam", "cam", correct=90, classes=16)])
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made))
+    assert re.findall(r"<caption>(.*?)</caption>", text) == ["gap: cam under cam, all 16 classes, best first"]
+
+
+def test_settings_that_differ_are_marked(tmp_path: Path) -> None:
+    config = {"data": "ilsvrc10", "split": "val", "views": {"scales": [1.0], "flip": False}}
+    runs = [make_run(tmp_path / "a", plain()), make_run(tmp_path / "b", plain("b", config=config))]
+    text, _ = report(tmp_path, *runs)
+    assert "Configuration (1 differ)" in text and "Versions</summary>" in text
+    (marked,) = re.findall(r'<tr class="differs">(.*?)</tr>', text)
+    assert [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", marked)] == [
+        "views.scales",
+        "1.0, 1.25",
+        "1.0",
+        "differs",
+    ]
+    assert "views.flip" in text and ">no</td>" in text
+
+
+def test_pixel_figures_are_shown_where_there_are_masks(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", plain(pixels={"PxAP": {"cam": 0.6125}, "images": 20}))
+    _, page = report(tmp_path, run)
+    cells = [element["text"] for element in page.all("th", "td")]
+    place = cells.index("PxAP.cam")
+    assert cells[place + 1] == "0.6125"
+
+
+def test_a_run_without_anything_but_metrics(tmp_path: Path) -> None:
+    made = metrics("bare", kind="maps", results=[], baselines=[])
+    text, page = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    assert "No run has a result." in text and 'class="warning"' not in text
+    assert not page.all("img")
+
+
+def test_results_of_the_baseline_command_are_baselines(tmp_path: Path) -> None:
+    made = metrics(
+        "boxes", kind="baseline", results=[result("whole-frame", "cam", correct=82, classified=False)], baselines=[]
+    )
+    runs = [make_run(tmp_path / "gap", plain()), make_run(tmp_path / "boxes", made, right=[])]
+    text, _ = report(tmp_path, *runs)
+    assert [row[0] for row in summary_rows(text)][:5] == [
+        "cam",
+        "cam gap",
+        "saliency gap",
+        "centred-gaussian baseline, gap",
+        "whole-frame baseline, boxes",
+    ]
+
+
+# --- hostile names
+
+
+HOSTILE = '</title><script>alert("$1")</script>&amp;\'"'
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    made = metrics(HOSTILE, correct=90, config={HOSTILE: HOSTILE, "list": [HOSTILE]}, versions={HOSTILE: "1"})
+    made["counts"] |= {"failed": {HOSTILE: 1}, "notes": {HOSTILE: 2}}
+    for one in (*made["results"], *made["baselines"]):
+        one["describe"] = {HOSTILE: HOSTILE}
+        one["per_class"][0]["wnid"] = "<script>"
+    for one in made["results"][:1]:
+        one["localizer"] = one["protocol"] = HOSTILE
+    made["pixels"] = {HOSTILE: HOSTILE}
+    run = make_run(tmp_path / "a", made, right=None, panels=["<script>alert(1)<"])
+    text, page = report(tmp_path, run)
+    assert not page.all("script") and "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert page.all("title")[0]["text"] == f"Localization results: {HOSTILE}"
+    assert any(element["text"] == "<script>" for element in page.all("th"))
+    assert page.all("html")[0]["attrs"] == {"lang": "en"}
+
+
+def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path: Path) -> None:
+    made = plain("a\udcff")
+    made["results"][0]["errors"] = metrics()["results"][0]["errors"]
+    made["results"][0]["per_class"][0]["wnid"] = "b\udcff"
+    text, _ = report(tmp_path, make_run(tmp_path / "a", made, right=None))
+    assert "a?" in text and "b?" in text
+
+
+# --- what cannot be read
+
+
+def test_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one run"):
+        write_report([], tmp_path / "a.html")
+
+
+def test_a_folder_without_metrics_is_named_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(
+        MetricsError, match=r"metrics\.json: not found, nor .*/evaluation/metrics\.json; .*wsol-eval run "
+    ):
+        write_report([tmp_path], tmp_path / "a.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_a_network_stands_for_the_evaluation_in_it(tmp_path: Path) -> None:
+    evaluation = make_run(tmp_path / "network" / "evaluation", plain("network"))
+    of_evaluation, _ = report(tmp_path, evaluation)
+    assert report(tmp_path, tmp_path / "network")[0] == of_evaluation
+    # Its own results come first.
+    (tmp_path / "network" / "metrics.json").write_text(json.dumps(plain("own")))
+    text, _ = report(tmp_path, tmp_path / "network")
+    assert "own" in text
+
+
+# --- with the evaluator's own writers
+
+
+def evaluated_run(folder: Path, *, images: int = 60, seed: int = 0) -> Path:
+    """A run folder as the evaluator's own tally and writer fill it, with its first localizer as a baseline."""
+    scores = random_images(images, seed=seed)
+    tally = Tally(ALL_RULES, LOCALIZERS, class_wnids=CLASSES, baselines=["cam"], bootstrap_samples=20)
+    tally.add(scores)
+    folder.mkdir(parents=True)
+    around = {
+        "schema": "wsol-metrics-1",
+        "kind": "run",
+        "name": folder.name,
+        "pixels": None,
+        "config": {},
+        "versions": {},
+    }
+    (folder / "metrics.json").write_text(json.dumps(around | tally.metrics()), encoding="utf-8")
+    write_predictions(
+        folder / "predictions.csv",
+        scores,
+        protocols=ALL_RULES,
+        localizers=LOCALIZERS,
+        levels=tally.reported_levels(),
+    )
+    return folder
+
+
+def test_what_the_evaluator_writes_can_be_reported(tmp_path: Path) -> None:
+    runs = [evaluated_run(tmp_path / "one"), evaluated_run(tmp_path / "two")]
+    loaded = load_runs(runs)
+    assert same_images(loaded) and comparison_warnings(loaded) == []
+    pairs = paired_counts(loaded)
+    assert [pair.what for pair in pairs] == ["saliency under sweep", "saliency under fixed"]
+    for pair, made in zip(pairs, loaded[0].metrics.results, strict=True):
+        assert made.errors is not None
+        assert (pair.both, pair.only_first, pair.only_other) == (made.errors["correct"], 0, 0)
+        assert pair.images == loaded[0].metrics.counts.scored
+    text, _ = report(tmp_path, *runs)
+    assert [row[0] for row in summary_rows(text)] == [
+        name for protocol in ("sweep", "fixed") for name in (protocol, "saliency one", "saliency two", "cam baseline")
+    ]
+
+
+def test_without_a_scored_image_there_is_still_a_page(tmp_path: Path) -> None:
+    text, _ = report(tmp_path, evaluated_run(tmp_path / "none", images=0))
+    assert "No run has a result." in text
+
+
+def test_a_baseline_stands_once_and_without_figures_that_depend_on_the_run(tmp_path: Path) -> None:
+    contents = [plain(name) for name in "abc"]
+    for content, right in zip(contents, (70, 80, None), strict=True):
+        content["results"] = []
+        content["baselines"] = [result("centred-gaussian", "wsoleval-v1", correct=108)]
+        content["baselines"][0] |= {"iou_histogram": None, "errors": None}
+        content["baselines"][0] |= {"top1_loc": None if right is None else rate(right)}
+    runs = {content["name"]: make_run(tmp_path / content["name"], content) for content in contents}
+    text, page = report(tmp_path, *runs.values())
+    assert [row[0] for row in summary_rows(text)] == ["wsoleval-v1", "centred-gaussian baseline"]
+    assert "35.00" not in text and "40.00" not in text
+    (chart,) = [image["attrs"]["alt"] for image in page.all("img")]
+    assert chart.count("centred-gaussian") == 1
+    # Intervals come from random samples: the same boxes all the same.
+    contents[1]["baselines"][0]["gt_known_loc"]["interval"] = [0.1, 0.9]
+    (runs["b"] / "metrics.json").write_text(json.dumps(contents[1]), encoding="utf-8")
+    text, _ = report(tmp_path, runs["c"], runs["b"])
+    assert "40.00" in summary_rows(text)[1][3], "the only one that knows classes"

@@ -1,0 +1,123 @@
+"""Pictures of several runs: side by side where they show the same images, below one another where they do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.drawing.overlays import save_png
+from evaluation.drawing.panel_grids import PanelGrid, PanelGridRow, write_grid
+from evaluation.drawing.panels import PanelPrediction, PanelRow, localization_panels
+from pipelines.reports.evaluation_report import write_report
+from tests.pipelines.report_page import Page, comparable_runs, report
+from tests.pipelines.reports.test_training_curves import make_log
+
+
+def draw(run: Path, *, localizers: tuple[str, ...], images: tuple[str, ...] = ("one", "two")) -> None:
+    shown = ("centred-gaussian", *localizers)
+    captions = tuple(f"IoU 0.{number}" for number in range(len(shown)))
+    row = PanelRow(
+        image_rgb=np.full((8, 8, 3), 90, dtype=np.uint8),
+        ground_truth_b4=[(20, 20, 100, 100)],
+        predictions=[PanelPrediction(map_hw=None, box_xyxy=None, caption=caption) for caption in captions],
+    )
+    path = run / "panels" / "examples.png"
+    save_png(path, localization_panels([row] * len(images), columns=shown))
+    rows = tuple(PanelGridRow(caption=image, captions=captions) for image in images)
+    write_grid(path, PanelGrid(protocol="cam", baselines=1, localizers=shown, rows=rows))
+
+
+def cells(page: Page) -> list[dict[str, str]]:
+    return [image["attrs"] for image in page.all("img") if "td" in image["parents"]]
+
+
+def test_the_same_images_stand_side_by_side_and_the_baseline_once(tmp_path: Path) -> None:
+    gap, ours = comparable_runs(tmp_path)
+    draw(gap, localizers=("cam",))
+    draw(ours, localizers=("cam", "saliency"))
+    text, page = report(tmp_path, gap, ours)
+    heading = text[text.index('<table class="cells">') :]
+    heading = heading[: heading.index("</thead>")]
+    order = ["image", "cam", "gap", "cam", "ours", "saliency", "ours", "centred-gaussian", "baseline"]
+    places = []
+    for word in order:
+        places.append(heading.index(f">{word}<", places[-1] if places else 0))
+    assert [attrs["alt"] for attrs in cells(page)][:4] == [
+        "one, cam of gap: IoU 0.1",
+        "one, cam of ours: IoU 0.1",
+        "one, saliency of ours: IoU 0.2",
+        "one, centred-gaussian of gap: IoU 0.0",
+    ]
+    assert len(cells(page)) == 8, "two images"
+    assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in cells(page))
+    assert not [image for image in page.all("img") if "examples" in image["attrs"]["alt"]], "not the whole picture too"
+
+
+def test_other_images_stand_one_below_the_other(tmp_path: Path) -> None:
+    gap, ours = comparable_runs(tmp_path)
+    draw(gap, localizers=("cam",))
+    draw(ours, localizers=("cam",), images=("one", "three"))
+    _, page = report(tmp_path, gap, ours)
+    assert not cells(page)
+    shown = [image["attrs"]["alt"] for image in page.all("img")]
+    assert sum("examples, gap" in alt for alt in shown) == sum("examples, ours" in alt for alt in shown) == 1
+
+
+# --- what else a page can carry
+
+
+def test_title_and_introduction_stand_above_everything_as_text(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    words = "# What\nOne <b>line</b>\nand another.\n \n\n# Why\n\nBecause."
+    write_report(comparable_runs(tmp_path), out, title="A & B", introduction=words)
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.all("title")[0]["text"] == page.all("h1")[0]["text"] == "A & B"
+    assert [heading["text"] for heading in page.all("h2")][:3] == ["What", "Why", "Images"]
+    assert "One <b>line</b> and another." in [paragraph["text"] for paragraph in page.all("p")]
+    assert "<b>" not in text
+
+
+def test_training_runs_are_drawn_between_the_tables_and_the_protocols(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    folders = [make_log(tmp_path / "runs" / "gap"), make_log(tmp_path / "runs" / "full", saliency=True)]
+    write_report(comparable_runs(tmp_path), out, training=folders)
+    page = Page(out.read_text(encoding="utf-8"))
+    charts = [image["attrs"]["alt"] for image in page.all("img") if image["parents"][-1] == "picture"]
+    assert [alt.split(",")[0] for alt in charts[:3]] == [
+        "Classification loss",
+        "Top-1 accuracy while training",
+        "Saliency of full while training",
+    ]
+
+
+def test_trainings_on_other_images_are_pointed_at(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    folders = [make_log(tmp_path / "runs" / "gap"), make_log(tmp_path / "runs" / "full")]
+
+    evaluated = comparable_runs(tmp_path / "evaluated")
+
+    def warnings() -> str:
+        write_report(evaluated, out, training=folders)
+        return " ".join(one["text"] for one in Page(out.read_text(encoding="utf-8")).all("section"))
+
+    for folder, images in zip(folders, (38, 37), strict=True):
+        (folder / "finished.json").write_text(json.dumps({"images": images, "images_sha256": str(images)}))
+    words = "Not all runs learned from the same images: gap (38 images), against full (37 images)."
+    assert words in warnings()
+    (folders[1] / "finished.json").write_text("{")
+    assert "Not all runs learned" not in warnings()
+
+
+def test_trainings_in_folders_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    folders = [make_log(tmp_path / "table" / row / "seed-0", saliency=True) for row in ("gap", "ours")]
+    for folder in folders:
+        (folder / "finished.json").write_text(json.dumps({"images_sha256": folder.parent.name}))
+    write_report(comparable_runs(tmp_path / "evaluated"), out, training=folders)
+    text = out.read_text(encoding="utf-8")
+    assert "learned from the same images: gap/seed-0, against ours/seed-0." in text
+    assert "Saliency of ours/seed-0 while training" in text
+    with pytest.raises(ValueError, match="gap/seed-0: expected every training run once, found it 2 times"):
+        write_report(comparable_runs(tmp_path / "again"), out, training=[folders[0], folders[0]])

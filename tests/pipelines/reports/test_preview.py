@@ -1,0 +1,264 @@
+import io
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.boxes.wsoleval import boxes_at_thresholds
+from evaluation.drawing.overlays import draw_boxes, heat_colours, overlay_heat, save_picture, save_png
+from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
+from pipelines.reports.preview import CAPTION_PX, CELL_PX, GAP_PX, contact_sheet
+from pseudo_maps.images import decode_image
+from pseudo_maps.shards import MapIndex
+from pseudo_maps.wording import counted
+from tests.integration.prep_command import prep, val_id
+
+IMAGES = 8
+ROW_PX = (CELL_PX + CAPTION_PX, 4 * (CELL_PX + GAP_PX))
+"""Height and width of one image's pictures with their caption."""
+GREEN, RED = (0, 200, 64), (255, 64, 32)
+
+
+def read_png(path: Path) -> np.ndarray:
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        assert image.format == "PNG" and image.mode == "RGB"
+        return np.asarray(image)
+
+
+def cells(sheet: np.ndarray, place: int, *, columns: int) -> list[np.ndarray]:
+    """The four pictures of the image at ``place``: image, map, overlay, boxes."""
+    height, width = ROW_PX
+    row, column = divmod(place, columns)
+    strip = sheet[row * height : row * height + CELL_PX, column * width : (column + 1) * width]
+    return [strip[:, k * (CELL_PX + GAP_PX) :][:, :CELL_PX] for k in range(4)]
+
+
+def colour_share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
+    return float((picture == colour).all(axis=2).mean())
+
+
+# --- the sheet
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "shown", "grid"), [(12, 2, 8, (4, 2)), (5, 3, 5, (2, 3)), (1, 4, 1, (1, 1))]
+)
+def test_the_sheet_has_a_place_for_every_image(
+    data: Path, maps: Path, tmp_path: Path, count: int, columns: int, shown: int, grid: tuple[int, int]
+) -> None:
+    out = tmp_path / "new folder" / "sheet.png"
+    result = prep("preview", maps, "--data", data, "--out", out, "--count", count, "--columns", columns)
+    assert (result.exit_code, result.output) == (0, f"{counted(shown, 'image')} on {out}\n")
+    assert read_png(out).shape == (grid[0] * ROW_PX[0], grid[1] * ROW_PX[1], 3)
+
+
+def test_the_pictures_show_image_map_overlay_and_boxes(data: Path, maps: Path, tmp_path: Path) -> None:
+    wanted = [val_id(5), val_id(1)]
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=wanted, columns=1)
+    sheet = read_png(tmp_path / "a.png")
+    dataset, index = open_dataset(data, split="val"), MapIndex(maps, "val")
+    records = {record.image_id: record for record in dataset.records}
+    boxes = load_boxes(dataset, image_ids=wanted)
+    for place, name in enumerate(wanted):
+        image, heat, overlay, boxed = cells(sheet, place, columns=1)
+        decoded = decode_image(data / records[name].path).rgb_hwc
+        np.testing.assert_array_equal(image, cv2.resize(decoded, (CELL_PX, CELL_PX), interpolation=cv2.INTER_AREA))
+        stored = index.read_uint8(name)
+        brightness = cv2.resize(heat.astype(np.float32).mean(axis=2), stored.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.corrcoef(brightness.ravel(), stored.ravel())[0, 1] > 0.95
+        np.testing.assert_allclose(overlay, (image.astype(float) + heat) / 2, atol=0.6)
+        (truth,) = scale_boxes(boxes[name], width=CELL_PX, height=CELL_PX)
+        rows, columns = np.nonzero((boxed == GREEN).all(axis=2))
+        found = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+        assert np.abs(found - truth).max() <= 2.5
+        assert colour_share(boxed, RED) > 0.001
+        changed = (boxed != image).any(axis=2)
+        assert changed.mean() < 0.1, "boxes are lines, not areas"
+
+
+def test_different_images_have_different_pictures(data: Path, maps: Path, tmp_path: Path) -> None:
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", columns=3)
+    sheet = read_png(tmp_path / "a.png")
+    good = [cells(sheet, place, columns=3) for place in (0, 1, 4, 5, 6, 7)]
+    for kind in range(4):
+        pictures = {cell[kind].tobytes() for cell in good}
+        assert len(pictures) == len(good)
+        assert all(cell[kind].std() > 5 for cell in good), "blank"
+
+
+def test_captions_are_written(data: Path, maps: Path, tmp_path: Path) -> None:
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", count=1)
+    caption = read_png(tmp_path / "a.png")[CELL_PX:]
+    assert caption.shape[0] == CAPTION_PX and (caption < 128).any()
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_a_failed_image_has_its_status_in_place_of_the_map_and_no_box(
+    data: Path, maps: Path, tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "a.png"
+    result = prep("preview", maps, "--data", data, "--out", out, "--ids", val_id(number))
+    assert (result.exit_code, result.output) == (0, f"1 image on {out}\n")
+    image, heat, overlay, boxed = cells(read_png(out), 0, columns=1)
+    for picture in (image, overlay, boxed):
+        assert np.unique(picture).tolist() == [200]
+    rows, columns = np.nonzero((heat < 100).any(axis=2))
+    assert 100 < len(rows) < 0.2 * heat.shape[0] * heat.shape[1], "letters"
+    assert abs(rows.mean() - CELL_PX / 2) < 20 and abs(columns.mean() - CELL_PX / 2) < 20
+
+
+def test_statuses_are_written_out(data: Path, maps: Path, tmp_path: Path) -> None:
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=[val_id(3), val_id(4)])
+    written = [cells(read_png(tmp_path / "a.png"), place, columns=2)[1] for place in (0, 1)]
+    widths = [np.ptp(np.nonzero((picture < 100).any(axis=(0, 2)))[0]) for picture in written]
+    assert widths[0] > 1.3 * widths[1], "decode-error is a longer word than missing"
+    assert all(width <= 200 for width in widths)
+
+
+def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: Path, tmp_path: Path) -> None:
+    index = MapIndex(maps, "val")
+    rows = {number: index.row(val_id(number)) for number in (1, 2, 5, 6, 7, 8)}
+    order = [3, 4, *sorted(rows, key=lambda number: rows[number].peak)]
+    for count in (1, 3, IMAGES):
+        expected = [val_id(number) for number in order[:count]]
+        contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=expected)
+        result = prep("preview", maps, "--data", data, "--out", tmp_path / "worst.png", "--worst", "--count", count)
+        assert result.exit_code == 0
+        assert (tmp_path / "worst.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
+        result = prep("preview", maps, "--data", data, "--out", tmp_path / "number.png", "--worst", count)
+        assert result.output == f"{counted(count, 'image')} on {tmp_path / 'number.png'}\n"
+        assert (tmp_path / "number.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
+
+
+def test_ids_come_one_by_one_with_commas_and_from_a_file(data: Path, maps: Path, tmp_path: Path) -> None:
+    one, two, three = (val_id(number) for number in (5, 1, 2))
+    listed = tmp_path / "ids.txt"
+    listed.write_text(f"{one}\n{two}\n{three}\n")
+    sheets = []
+    for words in (
+        ["--ids", one, "--ids", two, "--ids", three],
+        ["--ids", f"{one},{two}, {three}"],
+        ["--ids-file", listed],
+        ["--ids", f"{one},{two}", "--ids-file", listed],
+    ):
+        result = prep("preview", maps, "--data", data, "--out", tmp_path / "a.png", *words)
+        assert result.output == f"3 images on {tmp_path / 'a.png'}\n"
+        sheets.append((tmp_path / "a.png").read_bytes())
+    assert len(set(sheets)) == 1
+
+
+def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "cats, dogs"
+    root.mkdir(parents=True)
+    for name in ("a,b.png", "c.png"):
+        noise = np.random.default_rng(len(name)).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / name)
+    words = ["--data", tmp_path / "data", "--split", "val"]
+    assert prep("proposals", *words, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
+    out = tmp_path / "a.png"
+    result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,b.png")
+    assert result.output == f"1 image on {out}\n"
+    result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,c.png")
+    assert result.exit_code == 1 and "'cats' has no map" in result.output
+
+
+def test_without_a_choice_the_images_are_spread_over_the_split(data: Path, maps: Path, tmp_path: Path) -> None:
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "spread.png", count=2)
+    contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=[val_id(1), val_id(IMAGES)])
+    assert (tmp_path / "spread.png").read_bytes() == (tmp_path / "ids.png").read_bytes()
+
+
+def test_the_red_box_follows_the_threshold(data: Path, maps: Path, tmp_path: Path) -> None:
+    def red_box(threshold: float) -> np.ndarray:
+        words = ["--ids", val_id(1), "--threshold", threshold]
+        assert prep("preview", maps, "--data", data, "--out", tmp_path / "a.png", *words).exit_code == 0
+        rows, columns = np.nonzero((cells(read_png(tmp_path / "a.png"), 0, columns=1)[3] == RED).all(axis=2))
+        return np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+
+    stored = MapIndex(maps, "val").read_uint8(val_id(1))
+    enlarged = cv2.resize(stored, (CELL_PX, CELL_PX), interpolation=cv2.INTER_LINEAR)
+    for threshold in (0.3, 0.8):
+        (expected,) = boxes_at_thresholds(enlarged, [threshold])
+        assert np.abs(red_box(threshold) - expected).max() <= 2
+    assert not np.array_equal(red_box(0.3), red_box(0.8))
+
+
+def test_an_unfinished_folder_can_be_looked_at(data: Path, maps: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(maps, tmp_path / "maps"))
+    (copy / "val-00001-of-00003.h5").unlink()
+    assert contact_sheet(copy, data=data, split="val", out=tmp_path / "a.png") == IMAGES - 3
+
+
+# --- what cannot be drawn
+
+
+def test_an_unknown_id_is_named(data: Path, maps: Path, tmp_path: Path) -> None:
+    result = prep("preview", maps, "--data", data, "--out", tmp_path / "a.png", "--ids", "nobody")
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert "'nobody' has no map in" in result.output and not (tmp_path / "a.png").exists()
+
+
+def test_maps_of_other_data_are_refused(maps: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "cats"
+    other.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(other / "tom.png")
+    with pytest.raises(DatasetError, match="no image of split val"):
+        contact_sheet(maps, data=tmp_path / "other", split="val", out=tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_folder_without_maps_is_one_line(data: Path, tmp_path: Path, split: str) -> None:
+    (tmp_path / "empty").mkdir()
+    result = prep("preview", tmp_path / "empty", "--data", data, "--split", split, "--out", tmp_path / "a.png")
+    assert result.exit_code == 1 and result.output.count("\n") == 1 and "no shard of the split" in result.output
+
+
+# --- its parts
+
+
+def test_heat_rises_from_dark_to_bright() -> None:
+    ramp = np.arange(256, dtype=np.uint8)[None]
+    colours = heat_colours(ramp)[0].astype(int)
+    luminance = colours @ [0.299, 0.587, 0.114]
+    assert (np.diff(luminance) >= -0.5).all() and luminance[-1] - luminance[0] > 150
+    assert colours[0, 2] > colours[0, 0], "the lowest value is blue, so the channels are in RGB order"
+    assert colours[-1, 0] > 200 > 100 > colours[-1, 2], "the highest value is yellow"
+
+
+def test_the_overlay_is_the_mean_of_both() -> None:
+    image = np.random.default_rng(0).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
+    map_hw = np.random.default_rng(1).integers(0, 256, size=(5, 7), dtype=np.uint8)
+    expected = (image.astype(float) + heat_colours(map_hw)) / 2
+    np.testing.assert_allclose(overlay_heat(image, map_hw), expected, atol=0.5)
+
+
+def test_drawing_a_box_leaves_the_original_and_the_inside() -> None:
+    image = np.zeros((40, 50, 3), dtype=np.uint8)
+    drawn = draw_boxes(image, [[10, 5, 30, 25]], colour=(1, 2, 3))
+    assert not image.any()
+    for y, x in ((5, 10), (25, 30), (5, 20), (15, 30)):
+        assert drawn[y, x].tolist() == [1, 2, 3]
+    assert not drawn[9:22, 14:27].any() and not drawn[:3].any() and not drawn[29:].any()
+    assert not draw_boxes(image, np.zeros((0, 4)), colour=(1, 2, 3)).any()
+
+
+def test_a_saved_picture_reads_back_with_its_colours(tmp_path: Path) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
+    save_png(tmp_path / "a" / "b.png", picture)
+    np.testing.assert_array_equal(read_png(tmp_path / "a" / "b.png"), picture)
+
+
+@pytest.mark.parametrize(("name", "found"), [("a.png", "PNG"), ("a.PNG", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
+def test_the_suffix_decides_the_format(tmp_path: Path, name: str, found: str) -> None:
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    picture = np.dstack([np.tile(ramp, (32, 1)), np.full((32, 64), 90, np.uint8), np.tile(ramp[::-1], (32, 1))])
+    save_picture(tmp_path / name, picture)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == found
+        difference = np.abs(np.asarray(image).astype(int) - picture)
+    assert difference.mean() < (8 if found == "JPEG" else 1e-9)
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.png, \.jpg, \.jpeg, found '\.gif'"):
+        save_picture(tmp_path / "a.gif", picture)

@@ -1,0 +1,197 @@
+import base64
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.reports.preview_page import configuration_in_words, write_preview_page
+from pseudo_maps.config import MapConfig
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
+from pseudo_maps.shards import MapIndex
+from tests.integration.prep_command import prep, subprocess_run, val_id
+from tests.pipelines.report_page import Page
+
+NAMES = ("image", "map", "overlay", "box")
+
+
+class Groups(Page):
+    """A page with the ids and pictures below each heading."""
+
+    def __init__(self, text: str) -> None:
+        self.groups: dict[str, list[tuple[str, dict[str, str]]]] = {}
+        super().__init__(text)
+        heading = ""
+        for element in self.elements:
+            if element["tag"] == "h2":
+                heading = element["text"]
+            elif element["tag"] == "figure" and element["attrs"].get("class") == "map":
+                self.groups.setdefault(heading, []).append(("", {}))
+            elif element["tag"] == "b" and heading in self.groups:
+                self.groups[heading][-1] = (element["text"], self.groups[heading][-1][1])
+            elif element["tag"] == "img" and heading in self.groups:
+                self.groups[heading][-1][1][element["attrs"]["alt"].split(" of ")[0]] = element["attrs"]["src"]
+
+    def ids(self, heading: str) -> list[str]:
+        return [name for name, _ in self.groups.get(heading, [])]
+
+
+def make_page(data: Path, maps: Path, out: Path, **options: object) -> tuple[str, Groups]:
+    write_preview_page(maps, data=data, split="val", out=out, **options)
+    text = out.read_text(encoding="utf-8")
+    return text, Groups(text)
+
+
+def picture(uri: str) -> np.ndarray:
+    kind, content = uri.split(",", 1)
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        return np.asarray(image)
+
+
+def words(page: Page) -> str:
+    (body,) = page.all("body")
+    return re.sub(r"\s+", " ", body["text"])
+
+
+def test_the_command_writes_the_page(data: Path, maps: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    result = prep("preview", maps, "--data", data, "--html", out, "--count", 3, "--worst", 2)
+    assert (result.exit_code, result.output) == (0, f"7 images on {out}\n")
+    both = prep("preview", maps, "--data", data, "--html", tmp_path / "b.html", "--out", tmp_path / "b.png")
+    assert both.exit_code == 0 and both.output.count("images on") == 2
+    assert (tmp_path / "b.png").exists() and (tmp_path / "b.html").exists()
+
+
+def test_the_page_needs_nothing_but_itself(data: Path, maps: Path, tmp_path: Path) -> None:
+    text, page = make_page(data, maps, tmp_path / "a.html")
+    assert "<script" not in text and "http://" not in text and "https://" not in text
+    assert all(element["attrs"]["src"].startswith("data:image/jpeg;base64,") for element in page.all("img"))
+    assert not page.all("link", "a", "iframe")
+    assert str(maps) not in text and str(data) not in text
+
+
+def test_the_same_maps_give_the_same_page(data: Path, maps: Path, tmp_path: Path) -> None:
+    first, _ = make_page(data, maps, tmp_path / "a.html")
+    other = Path(shutil.copytree(maps, tmp_path / "moved"))
+    second, _ = make_page(data, other, tmp_path / "b.html")
+    assert first == second
+    third, page = make_page(data, maps, tmp_path / "c.html", seed=1, count=2)
+    assert third != first and "drawn with the seed 1" in words(page)
+
+
+def test_random_failed_and_worst_images_stand_under_their_headings(data: Path, maps: Path, tmp_path: Path) -> None:
+    _, page = make_page(data, maps, tmp_path / "a.html", count=4, worst=2)
+    index = MapIndex(maps, "val")
+    good = [name for name in index if index.status(name) == "ok"]
+    assert list(page.groups) == ["A random sample", "Images without a map", "Lowest peaks"]
+    assert len(page.ids("A random sample")) == 4 and set(page.ids("A random sample")) <= set(good)
+    assert page.ids("Images without a map") == [val_id(3), val_id(4)]
+    assert page.ids("Lowest peaks") == sorted(good, key=index.peak)[:2]
+    assert all(set(pictures) == set(NAMES) for _, pictures in page.groups["Lowest peaks"])
+    assert all(pictures == {} for _, pictures in page.groups["Images without a map"])
+
+
+def test_chosen_images_stand_in_place_of_the_random_sample(data: Path, maps: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.html"
+    result = prep("preview", maps, "--data", data, "--html", out, "--ids", f"{val_id(5)},{val_id(3)}", "--worst", 1)
+    assert result.output == f"4 images on {out}\n"
+    page = Groups(out.read_text(encoding="utf-8"))
+    assert page.ids("Chosen images") == [val_id(5), val_id(3)] and "A random sample" not in page.groups
+    assert "seed" not in words(page).split("The pictures below")[1]
+
+
+def test_pictures_keep_the_shape_of_the_image(data: Path, maps: Path, tmp_path: Path) -> None:
+    _, page = make_page(data, maps, tmp_path / "a.html", image_ids=[val_id(1), val_id(2)])
+    index = MapIndex(maps, "val")
+    for name, pictures in page.groups["Chosen images"]:
+        row = index.row(name)
+        shapes = {kind: picture(uri).shape for kind, uri in pictures.items()}
+        assert len(set(shapes.values())) == 1 and max(shapes["image"]) == 192
+        assert shapes["image"][0] / shapes["image"][1] == pytest.approx(row.height / row.width, rel=0.01)
+        decoded = {kind: picture(uri).astype(int) for kind, uri in pictures.items()}
+        mean = (decoded["image"] + decoded["map"]) / 2
+        assert np.abs(decoded["overlay"] - mean).mean() < 8
+        changed = np.abs(decoded["box"] - decoded["image"]).max(axis=2) > 60
+        assert 0.002 < changed.mean() < 0.2, "boxes are lines"
+
+
+def test_failed_images_show_their_status(data: Path, maps: Path, tmp_path: Path) -> None:
+    _, page = make_page(data, maps, tmp_path / "a.html")
+    places = [element["text"] for element in page.all("div") if element["attrs"].get("class") == "none failed"]
+    assert places == ["decode-error", "missing"]
+    cells = [element["text"] for element in page.all("th", "td")]
+    rows = [cells[start : start + 3] for start in range(0, len(cells), 3)]
+    assert [val_id(3), "decode-error", f"Data/CLS-LOC/val/{val_id(3)}.JPEG"] in rows
+    assert ["ok", "6", "75.00 %"] in rows and ["missing", "1", "12.50 %"] in rows
+
+
+def test_the_numbers_are_on_the_page(data: Path, maps: Path, tmp_path: Path) -> None:
+    _, page = make_page(data, maps, tmp_path / "a.html")
+    text = words(page)
+    index = MapIndex(maps, "val")
+    peaks = [index.peak(name) for name in index if index.status(name) == "ok"]
+    assert f"mean {np.mean(peaks):.2f}, lowest {min(peaks):.2f}, highest {max(peaks):.2f}" in text
+    assert "share of pixels at half the peak or above; all maps" in text
+    bars = [element["text"] for element in page.all("title")][1:]
+    assert sum(int(re.search(r": (\d+) maps?$", bar)[1]) for bar in bars) == 3 * 6, "three charts of six maps"
+    charts = [element["attrs"] for element in page.all("svg")]
+    assert len(charts) == 3 and all(chart["role"] == "img" and "mean" in chart["aria-label"] for chart in charts)
+    for setting in ("working_size", "package version", "map_size"):
+        assert setting in text
+
+
+def test_an_incomplete_folder_says_so(data: Path, maps: Path, tmp_path: Path) -> None:
+    _, page = make_page(data, maps, tmp_path / "a.html")
+    assert "Missing:" not in words(page)
+    copy = Path(shutil.copytree(maps, tmp_path / "maps"))
+    (copy / "val-00000-of-00003.h5").unlink()
+    _, page = make_page(data, copy, tmp_path / "b.html")
+    assert "Missing: 1 of 3 shards." in words(page)
+
+
+def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "<b>cats & dogs"
+    root.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / '"><img src=x>.png')
+    options = ["--data", tmp_path / "data", "--split", "val"]
+    assert prep("proposals", *options, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
+    text, page = make_page(tmp_path / "data", tmp_path / "m", tmp_path / "a.html")
+    assert "<img src=x>" not in text and "<b>cats" not in text
+    assert page.ids("A random sample") == ['<b>cats & dogs/"><img src=x>.png']
+
+
+def test_an_unknown_id_leaves_no_page(data: Path, maps: Path, tmp_path: Path) -> None:
+    result = prep("preview", maps, "--data", data, "--html", tmp_path / "a.html", "--ids", "nobody")
+    assert result.exit_code == 1 and "'nobody' has no map in" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (MapConfig(), "geodesic object proposals, from directed-sobel boundaries, found at up to 500 pixels"),
+        (MapConfig(weighting="objectness"), "longer side, weighted by objectness; "),
+        (MapConfig(proposals=SelectiveSearchConfig()), "an average of the boxes of selective-search, found at up to"),
+    ],
+)
+def test_the_configuration_is_told_in_words(config: MapConfig, expected: str) -> None:
+    assert expected in configuration_in_words(config.as_json())
+
+
+def test_settings_of_another_version_are_told_as_far_as_they_go() -> None:
+    told = configuration_in_words({"method": "new"})
+    assert told.startswith("Each map is an average of the boxes of new, weighted by an unknown rule; it is stored")
+
+
+def test_the_page_needs_neither_torch_nor_matplotlib(data: Path, maps: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pipelines.prep_cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False); print({'torch', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess_run(program, "preview", maps, "--data", data, "--html", tmp_path / "a.html")
+    assert done.stdout.endswith("set()\n"), done.stderr

@@ -1,0 +1,174 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.runs.child import (
+    ChildStartError,
+    ImageDeath,
+    ImageLimits,
+    MadeImage,
+    MapChild,
+    end_idle_children,
+    make_images,
+)
+from pseudo_maps.shards.outcomes import DEATHS
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CHILD = "tests.integration.faulty_child"
+LIMITS = ImageLimits(time_s=60, memory_mb=500)
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    yield
+    end_idle_children()
+
+
+def make(
+    names: Sequence[str], *, root: Path = Path("missing"), limits: ImageLimits = LIMITS, alone: bool = False
+) -> list[MadeImage | ImageDeath]:
+    images = [(10 * number, ImageRecord(image_id=name, path=name)) for number, name in enumerate(names)]
+    settings = {"configure": {"map_size": 4}, "root": str(root), "boundary_model": None}
+    return list(make_images(images, settings=settings, limits=limits, module=CHILD, alone=alone))
+
+
+def test_images_come_back_in_order_with_their_numbers() -> None:
+    names = ["a", "b", "noise-c", "d"]
+    found = make(names)
+    assert [(image.index, image.row.image_id, image.row.status) for image in found] == [
+        (0, "a", "ok"),
+        (10, "b", "ok"),
+        (20, "noise-c", "ok"),
+        (30, "d", "ok"),
+    ]
+    assert found == make(names), "what a process has done before must not show"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "message"),
+    [
+        ("segfault-1", "crashed", "SIGSEGV"),
+        ("exit-1", "crashed", "exited with code 7"),
+        ("once-1", "crashed", "SIGABRT"),
+        ("hog-1", "out-of-memory", "more than the limit of 500 MB"),
+    ],
+)
+def test_a_death_is_charged_to_the_image_at_work_alone(name: str, status: str, message: str, tmp_path: Path) -> None:
+    before, death, after, last = make(["a", name, "b", "c"], root=tmp_path)
+    assert isinstance(death, ImageDeath) and (death.index, death.status, death.killed) == (10, status, False)
+    assert message in death.message and status in DEATHS
+    undisturbed = make(["a", "x", "b", "c"])
+    assert [before, after, last] == [undisturbed[0], undisturbed[2], undisturbed[3]]
+
+
+def test_a_crash_tells_where_python_was() -> None:
+    (death,) = make(["segfault-1"])
+    assert isinstance(death, ImageDeath)
+    assert "faulty_child.py" in death.message and "string_at" in death.message
+
+
+def test_a_hang_ends_at_the_time_limit() -> None:
+    before, death, after = make(["a", "hang-1", "b"], limits=ImageLimits(time_s=1, memory_mb=500))
+    assert isinstance(death, ImageDeath) and death.status == "timeout" and "longer than 1 s" in death.message
+    assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
+
+
+def test_a_sigkill_from_outside_is_told_apart() -> None:
+    death, after = make(["killed-1", "a"])
+    assert isinstance(death, ImageDeath) and death.killed and death.status == "crashed"
+    assert isinstance(after, MadeImage)
+
+
+def test_waiting_for_the_caller_is_not_the_images_time() -> None:
+    images = [(number, ImageRecord(image_id=str(number), path=str(number))) for number in range(3)]
+    settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
+    found = []
+    for event in make_images(images, settings=settings, limits=ImageLimits(time_s=1.5), module=CHILD):
+        found.append(event)
+        time.sleep(1.7 if len(found) == 1 else 0)
+    assert all(isinstance(event, MadeImage) for event in found)
+
+
+def test_leaving_early_leaves_no_process_at_work() -> None:
+    images = [(number, ImageRecord(image_id="i", path="hang-1" if number else "a")) for number in range(3)]
+    settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
+    events = make_images(images, settings=settings, limits=LIMITS, module=CHILD)
+    next(events)
+    (child,) = children_of(os.getpid())
+    events.close()
+    assert child not in children_of(os.getpid())
+
+
+def test_a_child_is_kept_for_the_next_images_and_replaced_when_it_died_meanwhile() -> None:
+    make(["a"])
+    (first,) = children_of(os.getpid())
+    make(["b"])
+    assert children_of(os.getpid()) == [first]
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert all(isinstance(event, MadeImage) for event in make(["c"]))
+    assert children_of(os.getpid()) != [first]
+
+
+def test_alone_is_a_new_process_that_ends_with_its_image() -> None:
+    make(["a"])
+    (kept,) = children_of(os.getpid())
+    assert all(isinstance(event, MadeImage) for event in make(["b", "c"], alone=True))
+    assert children_of(os.getpid()) == [kept]
+
+
+def test_a_child_that_cannot_start_is_nobodys_fault() -> None:
+    with pytest.raises(ChildStartError, match=r"(?s)does not start: exited with code 1.*No module named"):
+        MapChild(module="pseudo_maps.no_such_module")
+
+
+@pytest.mark.parametrize("limits", [{"time_s": 0.0}, {"time_s": -1.0}, {"time_s": float("nan")}, {"memory_mb": 0}])
+def test_limits_are_above_zero(limits: dict) -> None:
+    with pytest.raises(ValueError, match="expected limits above 0"):
+        ImageLimits(**limits)
+
+
+PARENT = """
+import sys
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.runs.child import ImageLimits, make_images
+images = [(0, ImageRecord(image_id="a", path="a")), (1, ImageRecord(image_id="b", path="hang-b"))]
+settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
+for event in make_images(images, settings=settings, limits=ImageLimits(), module="tests.integration.faulty_child"):
+    print("made", flush=True)
+"""
+
+
+def test_a_child_in_the_middle_of_an_image_dies_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=REPOSITORY, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"made\n"
+        (child,) = children_of(parent.pid)
+        parent.kill()
+    give_up = time.monotonic() + 60
+    while is_at_work(child):
+        assert time.monotonic() < give_up, "the child works on for nobody"
+        time.sleep(0.01)
+
+
+def children_of(process: int) -> list[int]:
+    lists = (path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children"))
+    return sorted(int(child) for children in lists for child in children if "faulty_child" in command_line(int(child)))
+
+
+def command_line(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def is_at_work(process: int) -> bool:
+    # Empty for one that has ended and was not yet asked for its exit code.
+    return command_line(process) != ""

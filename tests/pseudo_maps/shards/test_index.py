@@ -1,0 +1,353 @@
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pseudo_maps.shards import MapIndex, ShardError, ShardReader, id_table, make_provenance, shard_name
+from pseudo_maps.shards.fletcher32 import append_checksum
+from pseudo_maps.shards.id_table import IdTable, hash_id, hash_ids
+from pseudo_maps.shards.layout import checksum_path, encode_provenance
+from pseudo_maps.shards.manifest import manifest_path
+from pseudo_maps.shards.writer import write_shard_file
+from tests.pseudo_maps.shard_making import CONFIGURATION, FULL, flip_byte, make_folder, make_row, make_shard
+
+fork_is_meant = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+"""Python 3.12 and later warn of forking beside the threads of a linear algebra library."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+def remove(path):
+    path.unlink()
+    checksum_path(path).unlink()
+
+
+# The table of ids
+
+ids_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+
+
+@given(st.lists(ids_text, min_size=1, max_size=20), st.integers(0, 30))
+def test_both_hashes_agree_whatever_the_padding(ids, padding):
+    encoded = [text.encode() for text in ids]
+    width = max(len(text) for text in encoded) + padding
+    hashes = hash_ids(np.array(encoded, dtype=f"S{width}"))
+    assert hashes.tolist() == [hash_id(text) for text in encoded]
+
+
+@given(st.lists(ids_text, max_size=30, unique=True), st.lists(ids_text, max_size=10), st.integers(0, 30))
+def test_find_is_what_a_dict_gives(ids, others, split_at):
+    encoded = [text.encode() for text in ids]
+    parts = [part for part in (encoded[:split_at], encoded[split_at:]) if part]
+    table = IdTable([np.array(part) for part in parts])
+    oracle = {text: position for position, text in enumerate(ids)}
+    assert len(table) == len(ids)
+    assert table.duplicate() is None
+    for text in [*ids, *others]:
+        assert table.find(text) == oracle.get(text, -1)
+    for position, text in enumerate(ids):
+        assert table.id_at(position) == text
+
+
+def test_ids_of_equal_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr(id_table, "hash_ids", lambda ids: np.full(len(ids), 7, dtype=np.uint64))
+    monkeypatch.setattr(id_table, "hash_id", lambda encoded: 7)
+    table = IdTable([np.array([b"a", b"b", b"c"])])
+    assert [table.find(text) for text in "abcd"] == [0, 1, 2, -1]
+    assert table.duplicate() is None
+    assert IdTable([np.array([b"a", b"b", b"c", b"b"])]).duplicate() == (1, 3)
+
+
+def test_texts_that_no_shard_can_hold_are_not_found():
+    table = IdTable([np.array([b"a"])])
+    assert table.find("a\0") == table.find("\ud800") == table.find("") == -1
+
+
+def test_no_id_at_all():
+    assert IdTable([]).find("a") == -1
+
+
+# Reading
+
+
+def test_every_map_is_found(folder):
+    ids, stored = make_folder(folder, images=7, shard_size=3, failed=["val_4"])
+    other_ids, other_stored = make_folder(folder, split="train", images=2)
+    index = MapIndex(folder, "val")
+    assert len(index) == 7 and list(index) == ids
+    assert index.map_shape == stored[0].shape
+    assert index.provenance["configuration"] == CONFIGURATION
+    for number, image_id in enumerate(ids):
+        assert image_id in index
+        np.testing.assert_array_equal(index.read_uint8(image_id), stored[number])
+        with ShardReader(folder / shard_name("val", number // 3, 3)) as reader:
+            row = reader.rows[number % 3]
+            for scale in ("peak", "true"):
+                np.testing.assert_array_equal(
+                    index.read(image_id, map_scale=scale), reader.read(number % 3, map_scale=scale)
+                )
+        assert index.row(image_id) == row
+        assert row.image_id == image_id
+        assert index.status(image_id) == row.status
+    np.testing.assert_array_equal(index.read("val_0"), index.read("val_0", map_scale="peak"))
+    assert index.counts() == {"ok": 6, "decode": 1}
+    assert index.missing(["val_6", "x", "val_0", "val_7"]) == ["x", "val_7"]
+    assert "train_0" not in index and 3 not in index
+    np.testing.assert_array_equal(MapIndex(folder, "train").read_uint8(other_ids[1]), other_stored[1])
+
+
+def test_unknown_ids_are_key_errors(folder):
+    make_folder(folder)
+    index = MapIndex(folder, "val")
+    for call in (index.read, index.read_uint8, index.status, index.row):
+        with pytest.raises(KeyError, match="no shard of val holds the image id 'absent'"):
+            call("absent")
+    with pytest.raises(ValueError, match="map_scale 'full'"):
+        index.read("val_0", map_scale="full")
+
+
+def test_a_damaged_map_is_noticed(folder):
+    make_folder(folder)
+    path = folder / shard_name("val", 1, 3)
+    with h5py.File(path) as file:
+        place = file["saliency/maps"].id.get_chunk_info(2)
+    flip_byte(path, place.byte_offset + 5)
+    index = MapIndex(folder, "val")
+    index.read("val_4")
+    with pytest.raises(ShardError, match=r"val-00001-of-00003.h5: row 2: checksum"):
+        index.read("val_5")
+
+
+# Folders that are not one complete set
+
+
+def test_missing_shards_are_named(folder):
+    make_folder(folder, images=11, shard_size=1)
+    for number in (0, 7):
+        remove(folder / shard_name("val", number, 11))
+    manifest_path(folder, "val").unlink()
+    with pytest.raises(ShardError, match=r"2 of 11 .* val-00000-of-00011.h5, val-00007-of-00011.h5;"):
+        MapIndex(folder, "val")
+    index = MapIndex(folder, "val", allow_incomplete=True)
+    assert len(index) == 9
+    assert index.missing(f"val_{number}" for number in range(11)) == ["val_0", "val_7"]
+    index.read("val_10")
+
+
+def test_many_missing_shards_are_cut_short(folder):
+    make_folder(folder, images=20, shard_size=1)
+    for number in range(1, 20):
+        remove(folder / shard_name("val", number, 20))
+    with pytest.raises(ShardError, match=r"19 of 20 .*val-00008-of-00020.h5, \.\.\.;"):
+        MapIndex(folder, "val")
+
+
+@pytest.mark.parametrize("allow_incomplete", [False, True])
+def test_no_shard(folder, allow_incomplete):
+    make_folder(folder, split="train")
+    with pytest.raises(ShardError, match=r"no shard of the split 'val' \(expected files like val-00000-of-00001.h5"):
+        MapIndex(folder, "val", allow_incomplete=allow_incomplete)
+
+
+def test_two_numberings(folder):
+    make_shard(folder / shard_name("val", 0, 1), ["a"])
+    make_shard(folder / shard_name("val", 0, 2), ["b"])
+    with pytest.raises(ShardError, match=r"numbered of \[1, 2\]: expected those of one run"):
+        MapIndex(folder, "val", allow_incomplete=True)
+
+
+def test_a_numbering_that_is_not_the_manifests(folder):
+    make_folder(folder, images=2, shard_size=1)
+    for number in range(2):
+        remove(folder / shard_name("val", number, 2))
+    make_shard(folder / shard_name("val", 0, 1), ["val_0", "val_1"])
+    with pytest.raises(ShardError, match=r"numbered of \[1\], the manifest states 2"):
+        MapIndex(folder, "val")
+
+
+def test_rows_that_are_not_the_manifests(folder):
+    make_folder(folder, images=4, shard_size=2)
+    make_shard(folder / shard_name("val", 1, 2), ["val_2", "val_3", "val_4"])
+    with pytest.raises(ShardError, match="hold 5 rows, the manifest states 4"):
+        MapIndex(folder, "val")
+
+
+def test_two_configurations(folder):
+    make_shard(folder / shard_name("val", 0, 2), ["a"])
+    other = CONFIGURATION | {"proposals": {"seeds": 31}}
+    make_shard(folder / shard_name("val", 1, 2), ["b"], configuration=other)
+    with pytest.raises(ShardError) as caught:
+        MapIndex(folder, "val")
+    message = str(caught.value)
+    assert "val-00001-of-00002.h5: made with other settings than val-00000-of-00002.h5" in message
+    assert "configuration.proposals.seeds: found 31, expected 30" in message
+    assert "method" not in message
+
+
+def test_a_configuration_that_is_not_the_manifests(folder):
+    make_folder(folder, images=1)
+    make_shard(folder / shard_name("val", 0, 1), ["val_0"], configuration={"method": "other"})
+    with pytest.raises(ShardError, match=r"than the manifest:\n  configuration.method: found 'other'"):
+        MapIndex(folder, "val")
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_an_id_that_is_there_twice(folder, first):
+    make_shard(folder / shard_name("val", 0, 2), ["x", first])
+    make_shard(folder / shard_name("val", 1, 2), ["y", "z", first])
+    with pytest.raises(
+        ShardError, match=rf"val-00001-of-00002.h5: row 2: image id '{first}' is also row 1 of val-00000-of-00002.h5"
+    ):
+        MapIndex(folder, "val")
+
+
+def test_bad_arguments(folder):
+    make_folder(folder)
+    with pytest.raises(ValueError, match="max_open_files 0"):
+        MapIndex(folder, "val", max_open_files=0)
+    with pytest.raises(ValueError, match="split 'a/b'"):
+        MapIndex(folder, "a/b")
+    with pytest.raises(FileNotFoundError):
+        MapIndex(folder / "absent", "val")
+
+
+# Files, threads and processes
+
+
+def open_shards():
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:
+            continue
+    return [link for link in links if link.endswith(".h5")]
+
+
+def test_open_files_are_bounded(folder):
+    ids, stored = make_folder(folder, images=12, shard_size=1)
+    index = MapIndex(folder, "val", max_open_files=3)
+    assert open_shards() == []
+    for number in [*range(12), 11, 10, 0, 11]:
+        np.testing.assert_array_equal(index.read_uint8(ids[number]), stored[number])
+        assert len(open_shards()) <= 3
+    # The least recently used goes first.
+    assert sorted(os.path.basename(link)[:9] for link in open_shards()) == ["val-00000", "val-00010", "val-00011"]
+    del index
+    assert open_shards() == []
+
+
+@pytest.mark.slow
+def test_a_limit_of_256_open_files_is_respected(folder, monkeypatch):
+    # 300 times a hundredth of a second, or a tenth on a busy disk.
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    chunk = append_checksum(zlib.compress(FULL.tobytes()))
+    for number in range(300):
+        write_shard_file(
+            folder / shard_name("val", number, 300),
+            chunks=[chunk],
+            rows=[make_row(f"val_{number}")],
+            map_shape=FULL.shape,
+            provenance=encode_provenance(make_provenance(CONFIGURATION)),
+            by_name=False,
+        )
+    program = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from pseudo_maps.shards import MapIndex\n"
+        "index = MapIndex(sys.argv[1], 'val')\n"
+        "print(sum(int(index.read_uint8(image_id).min()) for _ in range(2) for image_id in index))\n"
+        "try:\n"
+        "    greedy = MapIndex(sys.argv[1], 'val', max_open_files=300)\n"
+        "    [greedy.read_uint8(image_id) for image_id in greedy]\n"
+        "except OSError as error:\n"
+        "    print(os.strerror(error.errno))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    # The second line shows that the limit was in force.
+    assert (result.stdout, result.stderr) == (f"{2 * 300 * 255}\nToo many open files\n", "")
+
+
+def read_many(index, ids, stored, seed, wrong):
+    try:
+        for number in np.random.default_rng(seed).integers(0, len(ids), 150).tolist():
+            if not np.array_equal(index.read_uint8(ids[number]), stored[number]):
+                wrong.append(number)
+    except Exception as error:
+        wrong.append(repr(error))
+
+
+def test_threads_share_an_index_with_one_open_file(folder):
+    ids, stored = make_folder(folder, images=12, shard_size=2)
+    index = MapIndex(folder, "val", max_open_files=1)
+    wrong = []
+    threads = [threading.Thread(target=read_many, args=(index, ids, stored, seed, wrong)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def report_reads(index, ids, stored, queue):
+    wrong = []
+    read_many(index, ids, stored, os.getpid(), wrong)
+    queue.put(wrong)
+
+
+@fork_is_meant
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes_read_what_the_parent_reads(folder, method):
+    ids, stored = make_folder(folder, images=12, shard_size=2)
+    index = MapIndex(folder, "val", max_open_files=2)
+    index.read(ids[0])
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [context.Process(target=report_reads, args=(index, ids, stored, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    wrong = []
+    read_many(index, ids, stored, 5, wrong)
+    assert [queue.get(timeout=60) for _ in workers] == [[], []]
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert wrong == []
+
+
+@fork_is_meant
+def test_a_fork_while_the_lock_is_held_does_not_hang(folder):
+    ids, _ = make_folder(folder)
+    index = MapIndex(folder, "val")
+    index.read(ids[0])
+    with index._files._lock:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                index.read(ids[1])
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_copy_by_pickle_reads_the_same(folder):
+    ids, stored = make_folder(folder)
+    index = MapIndex(folder, "val")
+    index.read(ids[0])
+    copy = pickle.loads(pickle.dumps(index))
+    for number, image_id in enumerate(ids):
+        np.testing.assert_array_equal(copy.read_uint8(image_id), stored[number])
+    assert copy.counts() == index.counts()

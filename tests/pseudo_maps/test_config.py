@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+
+from pseudo_maps.config import DEFAULT_PRESET, METHODS, MapConfig
+from pseudo_maps.images import MAX_PIXELS
+from pseudo_maps.proposals import PRESETS, ProposalConfig
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
+
+CHANGES = [
+    {"map_size": 112},
+    {"max_pixels": 1000},
+    {"by_name": False},
+    *({"proposals": dataclasses.replace(PRESETS["b1100"], **{name: value})} for name, value in [
+        ("boundaries", "structured-forest"), ("boundary_model", "abc"), ("superpixels", 7), ("rounds", 2), ("seeds", 3),
+        ("levels", 2), ("max_iou", 0.5), ("seed_proposals", False), ("working_size", 64),
+    ]),
+    {"proposals": SelectiveSearchConfig()},
+    {"proposals": SelectiveSearchConfig(mode="quality")},
+    {"proposals": SelectiveSearchConfig(working_size=64)},
+]  # fmt: skip
+
+
+def test_defaults_are_those_of_the_paper_and_the_manual() -> None:
+    config = MapConfig()
+    assert config.proposals == PRESETS[DEFAULT_PRESET] == PRESETS["b1100"]
+    assert (config.weighting, config.map_size, config.by_name) == ("uniform", 224, True)
+    assert config.max_pixels == MAX_PIXELS
+    assert config.proposals.working_size == 500
+
+
+def test_every_setting_shows_in_the_stored_configuration() -> None:
+    # A resumed run is compared by this JSON alone: a setting that did not show would mix two kinds of maps.
+    stored = [MapConfig().as_json(), *(MapConfig(**change).as_json() for change in CHANGES)]
+    texts = [json.dumps(entry, sort_keys=True) for entry in stored]
+    assert len(set(texts)) == len(texts)
+
+
+def test_the_changes_above_leave_out_no_field() -> None:
+    changed = {name for change in CHANGES for name in change}
+    assert changed | {"weighting"} == {field.name for field in dataclasses.fields(MapConfig)}
+    default = MapConfig().proposals
+    varied = {
+        field.name
+        for change in CHANGES
+        if isinstance(change.get("proposals"), ProposalConfig)
+        for field in dataclasses.fields(ProposalConfig)
+        if getattr(change["proposals"], field.name) != getattr(default, field.name)
+    }
+    assert varied == {field.name for field in dataclasses.fields(ProposalConfig)}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_the_stored_configuration_is_plain_json(change: dict) -> None:
+    stored = MapConfig(**change).as_json()
+    assert json.loads(json.dumps(stored, allow_nan=False)) == stored
+
+
+def test_both_methods_have_a_configuration_and_a_name() -> None:
+    named = {MapConfig().method, MapConfig(proposals=SelectiveSearchConfig()).method}
+    assert named == set(METHODS)
+    assert MapConfig().method == MapConfig().as_json()["method"] == "geodesic"
+
+
+def test_the_configuration_cannot_be_changed_or_given_by_position() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MapConfig().map_size = 7
+    with pytest.raises(TypeError):
+        MapConfig(PRESETS["b650"])
+
+
+def test_equal_settings_are_equal_whatever_the_object() -> None:
+    assert MapConfig(map_size=96) == MapConfig(map_size=96) != MapConfig(map_size=97)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"weighting": "loud"}, "weighting: expected one of uniform, objectness, found 'loud'"),
+        (
+            {"weighting": "objectness", "proposals": SelectiveSearchConfig()},
+            "boxes of Selective Search have only 'uniform', found 'objectness'",
+        ),
+        ({"map_size": 0}, "at least 1, found 0"),
+        ({"map_size": -224}, "at least 1, found -224"),
+        ({"max_pixels": 0}, "at least 1, found 224, 0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MapConfig(**setting)
+
+
+@pytest.mark.parametrize("change", [{}, *CHANGES, {"weighting": "objectness"}], ids=str)
+def test_the_stored_configuration_gives_the_configuration_back(change: dict) -> None:
+    config = MapConfig(**change)
+    assert MapConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+
+
+def test_a_stored_configuration_of_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="method: expected one of geodesic, selective-search, found 'magic'"):
+        MapConfig.from_json({**MapConfig().as_json(), "method": "magic"})

@@ -1,0 +1,208 @@
+import importlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.training_runs import SIDE_PX, SMALL
+from training.inference.export import INPUT_NAME, METADATA_FILE, OUTPUT_NAMES, export_onnx, export_torch
+from training.inference.localizers import InferenceModel
+from training.networks.model import LocalizationModel
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+REPOSITORY = Path(__file__).parents[3]
+NAMES = ["blue", "green", "red"]
+
+
+def make_model(arch: str = "alexnet-gap", *, decoder: bool = True, classes: int = 3) -> InferenceModel:
+    torch.manual_seed(0)
+    network = LocalizationModel(arch, classes, decoder=decoder)
+    torch.nn.init.normal_(network.classifier.linear.weight)
+    torch.nn.init.normal_(network.classifier.linear.bias)
+    network.train()(torch.rand(4, 3, SIDE_PX, SIDE_PX))  # moves the running statistics
+    return InferenceModel(
+        network=network.eval().requires_grad_(False),
+        device=torch.device("cpu"),
+        config=replace(SMALL, arch=arch, classes=classes).as_json(),
+        step=7,
+        source=Path("made.pt"),
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    return make_model()
+
+
+def expected(model: InferenceModel, images: torch.Tensor, classes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        wanted = torch.tensor(classes).expand(len(images), -1)
+        output = model.network(images, with_saliency=False, cam_classes=wanted)
+    return output.scores, output.activation_maps
+
+
+def assert_near(found: Any, wanted: torch.Tensor) -> None:
+    """Equal up to the rounding of sums of many terms, whose size is that of the largest value."""
+    np.testing.assert_allclose(np.asarray(found), wanted.numpy(), atol=1e-4 * float(wanted.abs().max()), rtol=0)
+
+
+def run_onnx(path: Path, images: torch.Tensor) -> list[np.ndarray]:
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(list(OUTPUT_NAMES), {INPUT_NAME: images.numpy()})
+
+
+@pytest.fixture
+def onnx() -> Any:
+    return pytest.importorskip("onnx", reason="needs the extra 'export'")
+
+
+ARCHITECTURES = [
+    "alexnet-gap",
+    "alexnet-gap-plus",
+    pytest.param("googlenet-gap", marks=pytest.mark.slow),
+    pytest.param("resnet50-gap", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: str) -> None:
+    model = make_model(arch)
+    export_onnx(model, tmp_path / "one.onnx")
+    for batch in (1, 2, 5):
+        images = torch.rand(batch, 3, SIDE_PX, SIDE_PX)
+        found = run_onnx(tmp_path / "one.onnx", images)
+        for one, other in zip(found, expected(model, images, [0, 1, 2]), strict=True):
+            assert_near(one, other)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_torch_program_computes_what_the_network_does(tmp_path: Path, arch: str) -> None:
+    model = make_model(arch)
+    export_torch(model, tmp_path / "one.pt2")
+    program = torch.export.load(str(tmp_path / "one.pt2")).module()
+    for batch in (1, 2, 5):
+        images = torch.rand(batch, 3, SIDE_PX, SIDE_PX)
+        found = program(images)
+        for one, other in zip(found, expected(model, images, [0, 1, 2]), strict=True):
+            assert_near(one, other)
+
+
+def test_chosen_classes_come_in_the_order_wanted(onnx: Any, tmp_path: Path, model: InferenceModel) -> None:
+    images = torch.rand(2, 3, SIDE_PX, SIDE_PX)
+    wanted = expected(model, images, [2, 0])
+    export_onnx(model, tmp_path / "one.onnx", classes=[2, 0])
+    export_torch(model, tmp_path / "one.pt2", classes=[2, 0])
+    program = torch.export.load(str(tmp_path / "one.pt2")).module()
+    for found in (run_onnx(tmp_path / "one.onnx", images), program(images)):
+        for one, other in zip(found, wanted, strict=True):
+            assert_near(one, other)
+
+
+def check_metadata(metadata: dict[str, Any], model: InferenceModel) -> None:
+    assert metadata["package"] == "saliency-aware-wsol" and metadata["package_version"]
+    assert metadata["architecture"] == "alexnet-gap" and metadata["weights_sha256_prefix"] == model.digest
+    assert metadata["training_step"] == 7 and metadata["input_size_px"] == SIDE_PX
+    assert metadata["activation_map_classes"] == [2, 0] and metadata["class_names"] == NAMES
+    assert metadata["normalisation_inside"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def test_onnx_says_what_it_is(onnx: Any, tmp_path: Path, model: InferenceModel) -> None:
+    path = tmp_path / "one.onnx"
+    export_onnx(model, path, classes=[2, 0], class_names=NAMES)
+    graph = onnx.load(str(path))
+    properties = {entry.key: entry.value for entry in graph.metadata_props}
+    plain = ("package", "package_version", "torch_version", "architecture", "weights_sha256_prefix", "input")
+    metadata = {name: value if name in plain else json.loads(value) for name, value in properties.items()}
+    check_metadata(metadata, model)
+
+    def shape(value: Any) -> list[int | str]:
+        return [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+
+    assert [(value.name, shape(value)) for value in graph.graph.input] == [(INPUT_NAME, ["batch", 3, SIDE_PX, SIDE_PX])]
+    assert [value.name for value in graph.graph.output] == list(OUTPUT_NAMES)
+    assert shape(graph.graph.output[0]) == ["batch", 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["one.onnx"]
+
+
+def test_a_torch_program_says_what_it_is(tmp_path: Path, model: InferenceModel) -> None:
+    export_torch(model, tmp_path / "one.pt2", classes=[2, 0], class_names=NAMES)
+    extra = {METADATA_FILE: ""}
+    torch.export.load(str(tmp_path / "one.pt2"), extra_files=extra)
+    check_metadata(json.loads(extra[METADATA_FILE]), model)
+    assert [path.name for path in tmp_path.iterdir()] == ["one.pt2"]
+
+
+def test_the_same_network_gives_the_same_bytes_without_local_paths(
+    onnx: Any, tmp_path: Path, model: InferenceModel
+) -> None:
+    for export in (export_onnx, export_torch):
+        export(model, tmp_path / "first")
+        export(model, tmp_path / "second")
+        encoded = (tmp_path / "first").read_bytes()
+        assert encoded == (tmp_path / "second").read_bytes()
+        assert str(REPOSITORY).encode() not in encoded
+
+
+def test_the_decoder_stays_out(onnx: Any, tmp_path: Path) -> None:
+    for export in (export_onnx, export_torch):
+        export(make_model(decoder=True), tmp_path / "with")
+        export(make_model(decoder=False), tmp_path / "without")
+        sizes = [(tmp_path / name).stat().st_size for name in ("with", "without")]
+        assert abs(sizes[0] - sizes[1]) < 1000
+
+
+def test_the_network_itself_is_not_changed(tmp_path: Path, model: InferenceModel) -> None:
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    export_torch(model, tmp_path / "one.pt2", classes=[1])
+    assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
+    assert not model.network.training and model.digest == make_model().digest
+
+
+@pytest.mark.parametrize("classes", [[], [3], [-1], [0, 0]])
+def test_other_classes_are_refused(tmp_path: Path, model: InferenceModel, classes: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected at least one, each once, from 0 to 2"):
+        export_torch(model, tmp_path / "one.pt2", classes=classes)
+
+
+def test_other_numbers_of_names_are_refused(tmp_path: Path, model: InferenceModel) -> None:
+    with pytest.raises(ValueError, match="2 class names, expected 3"):
+        export_torch(model, tmp_path / "one.pt2", class_names=NAMES[:2])
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    tmp_path: Path, model: InferenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(ValueError, match=r"pip install 'saliency-aware-wsol\[export\]'"):
+        export_onnx(model, tmp_path / "one.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_export_leaves_the_old_file(
+    tmp_path: Path, model: InferenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one.pt2"
+    path.write_bytes(b"old")
+
+    def fill_up(_program: Any, buffer: io.BytesIO, **_options: Any) -> None:
+        buffer.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.export, "save", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        export_torch(model, path)
+    assert path.read_bytes() == b"old" and [one.name for one in tmp_path.iterdir()] == ["one.pt2"]
+    with pytest.raises(OSError, match="not written"):
+        monkeypatch.undo()
+        export_torch(model, tmp_path / "absent" / "one.pt2")

@@ -1,0 +1,442 @@
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.training_runs import SIDE_PX, SMALL, make_colour_folders, make_trainer, records, saliency
+from training.config import TrainConfig
+from training.data.augmentation import EVALUATION_CROP
+from training.data.loading import TrainingImages
+from training.data.sampling import SampleKey
+from training.inference.grad_cam import grad_cam
+from training.inference.localizers import (
+    LOCALIZERS,
+    InferenceModel,
+    NetworkLocalizer,
+    available_localizers,
+    cam_times_saliency,
+    load_for_inference,
+)
+from training.inference.views import Views
+from training.networks.model import LocalizationModel
+from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, DamagedCheckpointWarning, save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+WITH_DECODER = saliency(use_triplet=False)
+KINDS_OF_VIEWS = {
+    "whole": Views(),
+    "flip": Views(flip=True),
+    "scales": Views(scales=(1.0, 1.5), flip=True),
+    "ten-crop": Views(ten_crop=True),
+}
+
+
+def make_state(config: TrainConfig, *, step: int = 7, seed: int = 0) -> dict[str, Any]:
+    """What the trainer saves, with weights large enough for maps of both signs."""
+    torch.manual_seed(seed)
+    model = LocalizationModel(config.arch, config.classes, decoder=config.loss.needs_saliency)
+    torch.nn.init.normal_(model.classifier.linear.weight)
+    model.train()(torch.rand(4, 3, SIDE_PX, SIDE_PX))  # moves the running statistics
+    return {"model": model.state_dict(), "config": config.as_json(), "step": step, "optimiser": {}}
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[bool, dict[str, Any]]:
+    return {False: make_state(SMALL), True: make_state(WITH_DECODER)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, states: dict[bool, dict[str, Any]]) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for decoder, state in states.items():
+        save_checkpoint(folder / f"{'saliency' if decoder else 'gap'}.pt", state)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> InferenceModel:
+    return load_for_inference(folder / "saliency.pt")
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    torch.manual_seed(1)
+    return torch.rand(3, 3, SIDE_PX, SIDE_PX)
+
+
+LABELS = torch.tensor([2, 0, 1])
+
+
+def assert_near(found: Tensor, wanted: Tensor) -> None:
+    """Equal up to the rounding of sums of many terms, whose size is that of the largest value."""
+    torch.testing.assert_close(found, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
+
+
+# ---- loading
+
+
+def test_a_checkpoint_gives_the_network_that_was_saved(folder: Path, images: Tensor) -> None:
+    model = load_for_inference(str(folder / "saliency.pt"))
+    assert (model.arch, model.classes, model.input_size_px, model.step) == ("alexnet-gap", 3, SIDE_PX, 7)
+    assert model.class_names == ()
+    assert model.source == folder / "saliency.pt" and model.config == WITH_DECODER.as_json()
+    assert not any(part.training for part in model.network.modules())
+    assert not any(weights.requires_grad for weights in model.network.parameters())
+    state = make_state(WITH_DECODER)
+    expected = LocalizationModel("alexnet-gap", 3).eval()
+    expected.load_state_dict(state["model"])
+    with torch.no_grad():
+        for one, other in zip(expected(images), model.network(images), strict=True):
+            assert one is other is None or torch.equal(one, other)
+
+
+def test_loading_does_not_move_the_random_numbers(folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_for_inference(folder / "gap.pt")
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_the_digest_tells_weights_apart_and_nothing_else(tmp_path: Path, states: dict[bool, dict[str, Any]]) -> None:
+    def digest(state: dict[str, Any]) -> str:
+        save_checkpoint(tmp_path / "one.pt", state)
+        return load_for_inference(tmp_path / "one.pt").digest
+
+    state = states[False]
+    first = digest(state)
+    assert len(first) == 12 and int(first, 16) >= 0
+    weights = {name: value.clone() for name, value in state["model"].items()}
+    assert digest({**state, "step": 8, "model": dict(reversed(weights.items()))}) == first
+    rows_last = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in weights.items()
+    }
+    assert digest({**state, "model": rows_last}) == first
+    weights["classifier.linear.bias"][1] += 1e-3
+    assert digest({**state, "model": weights}) != first
+
+
+def test_the_digest_is_a_plain_sha256(model: InferenceModel) -> None:
+    by_hand = hashlib.sha256()
+    for name, value in sorted(model.network.state_dict().items()):
+        by_hand.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode() + value.contiguous().numpy().tobytes())
+    assert model.digest == by_hand.hexdigest()[:12]
+
+
+def test_a_run_of_the_trainer_is_read_from_its_folder(tmp_path: Path) -> None:
+    data = make_colour_folders(tmp_path / "data")
+    trainer = make_trainer(data, tmp_path / "run", replace(SMALL, epochs=1))
+    trainer.fit()
+    model = load_for_inference(tmp_path / "run")
+    assert model.step == 3 and model.source.name == "checkpoint-00000003.pt"
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(model.network.state_dict()[name], value)
+
+    crop = replace(EVALUATION_CROP, input_size=SIDE_PX)
+    batch = TrainingImages(records(data, split="val"), root=data, crop=crop, seed=0).__getitems__(
+        [SampleKey(epoch=0, position=position) for position in range(6)]
+    )
+    found = NetworkLocalizer(model, localizers=["cam"])(batch.images_bchw, batch.labels_b)
+    with torch.no_grad():
+        expected = trainer.model.eval()(batch.images_bchw / 255, cam_classes=batch.labels_b[:, None])
+    assert_near(found.probabilities_bk, expected.scores.softmax(dim=1))
+    assert_near(found.maps["cam"], expected.activation_maps[:, 0])
+
+
+def test_the_newest_good_checkpoint_of_a_folder_counts(tmp_path: Path, states: dict[bool, dict[str, Any]]) -> None:
+    run = CheckpointFolder(tmp_path)
+    for step in (1, 2, 3):
+        run.save(step, {**states[False], "step": step})
+    assert load_for_inference(tmp_path).step == 3
+    run.path(3).write_bytes(run.path(3).read_bytes()[:1000])
+    with pytest.warns(DamagedCheckpointWarning, match="checkpoint-00000003.pt"):
+        assert load_for_inference(tmp_path).step == 2
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"absent: nothing is there, expected a checkpoint file or the folder"):
+        load_for_inference(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match=r"a folder without checkpoint-<step>.pt, expected the --out folder"):
+        load_for_inference(tmp_path)
+    torch.save({"state_dict": {}}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other.pt: a torch file of another program"):
+        load_for_inference(tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("weights")
+    with pytest.raises(CheckpointError, match=r"text.pt: not a checkpoint, or damaged"):
+        load_for_inference(tmp_path / "text.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("config"), "without config, expected one that wsol-train wrote"),
+        (lambda state: state["config"].update(arch="vgg"), "make no network: ValueError: architecture 'vgg'"),
+        (lambda state: state["config"].update(classes=4), "size mismatch for classifier.linear"),
+        (lambda state: state["config"].pop("batch_norm"), "make no network: KeyError: 'batch_norm'"),
+        (lambda state: state["config"].update(crop={"input_size": "big"}), "input size 'big', expected pixels"),
+        (lambda state: state["model"].pop("classifier.linear.bias"), "Missing key.*classifier.linear.bias"),
+    ],
+)
+def test_a_state_that_makes_no_network_is_refused(
+    tmp_path: Path, states: dict[bool, dict[str, Any]], change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    state = {**states[False], "config": copy.deepcopy(states[False]["config"]), "model": dict(states[False]["model"])}
+    change(state)
+    save_checkpoint(tmp_path / "one.pt", state)
+    with pytest.raises(CheckpointError, match=f"one.pt: .*{message}"):
+        load_for_inference(tmp_path / "one.pt")
+
+
+def test_a_network_without_decoder_has_no_saliency(folder: Path) -> None:
+    model = load_for_inference(folder / "gap.pt")
+    assert available_localizers(model) == ("cam", "grad-cam")
+    with pytest.raises(CheckpointError, match=r"gap.pt: a network without decoder \(method 'gap'\)"):
+        load_for_inference(folder / "gap.pt", require_decoder=True)
+    for name in ("saliency", "cam*saliency"):
+        with pytest.raises(ValueError, match=r"needs a decoder, and .*gap.pt has none: .* cam, grad-cam"):
+            NetworkLocalizer(model, localizers=["cam", name])
+
+
+def test_a_network_with_decoder_has_everything(folder: Path) -> None:
+    model = load_for_inference(folder / "saliency.pt", require_decoder=True)
+    assert available_localizers(model) == tuple(LOCALIZERS)
+
+
+# ---- maps
+
+
+def test_maps_of_the_whole_image(model: InferenceModel, images: Tensor) -> None:
+    found = NetworkLocalizer(model, localizers=tuple(LOCALIZERS))(images, LABELS)
+    with torch.no_grad():
+        expected = model.network(images, cam_classes=LABELS[:, None])
+    cam = expected.activation_maps[:, 0]
+    assert cam.min() < 0 < cam.max()  # clipping would show
+    assert_near(found.maps["cam"], cam)
+    assert_near(found.maps["saliency"], expected.saliency)
+    assert_near(found.probabilities_bk, expected.scores.softmax(dim=1))
+    assert_near(found.scores_bk, expected.scores.log_softmax(dim=1))
+    assert torch.equal(found.classes_b, LABELS) and list(found.maps) == list(LOCALIZERS)
+    assert all(one.dtype == torch.float32 and not one.requires_grad for one in found.maps.values())
+
+
+def test_the_mean_of_a_cam_is_its_classs_score_without_bias(model: InferenceModel, images: Tensor) -> None:
+    found = NetworkLocalizer(model, localizers=["cam"])
+    means = torch.stack(
+        [found(images, torch.full((3,), label)).maps["cam"].mean(dim=(1, 2)) for label in range(3)], dim=1
+    )
+    scores = means + model.network.classifier.linear.bias
+    assert_near(scores.softmax(dim=1), found(images, LABELS).probabilities_bk)
+
+
+def test_grad_cam_behind_global_average_pooling_is_the_cam(model: InferenceModel, images: Tensor) -> None:
+    maps = NetworkLocalizer(model, localizers=["cam", "grad-cam"])(images, LABELS).maps
+    pixels = maps["cam"][0].numel()
+    assert_near(maps["grad-cam"], maps["cam"].relu() / pixels)
+
+
+def test_grad_cam_by_hand() -> None:
+    # Score of class 1: the square of channel 0's sum minus 2 x channel 1's first pixel; class 0 is not asked for.
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 1.0]]]])
+
+    def score(maps: Tensor) -> Tensor:
+        wanted = maps[:, 0].sum(dim=(1, 2)) ** 2 - 2 * maps[:, 1, 0, 0]
+        return torch.stack([100 * maps.sum(dim=(1, 2, 3)), wanted], dim=1)
+
+    # Gradients: channel 0 is 6 everywhere, channel 1 is -2 and 0, mean -1. 6*1 - 3 = 3, 6*2 - 1 = 11.
+    assert torch.equal(grad_cam(features, score, torch.tensor([1])), torch.tensor([[[3.0, 11.0]]]))
+    # Positive features that only speak against the class leave nothing.
+    against = grad_cam(features, lambda maps: -maps.mean(dim=(2, 3)), torch.tensor([0]))
+    assert torch.equal(against, torch.zeros(1, 1, 2))
+
+
+def test_grad_cam_leaves_the_features_alone() -> None:
+    features = torch.rand(2, 3, 4, 4)
+    before = features.clone()
+    with torch.no_grad():
+        found = grad_cam(features, lambda maps: maps.sum(dim=(2, 3)), torch.tensor([0, 2]))
+    assert torch.equal(features, before) and not features.requires_grad and not found.requires_grad
+    torch.testing.assert_close(found, features[[0, 1], [0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("features", "classes"),
+    [
+        (torch.rand(2, 3, 4), torch.tensor([0, 1])),
+        (torch.rand(2, 3, 4, 4), torch.tensor([0])),
+        (torch.rand(2, 3, 4, 4), torch.tensor([0, 1], dtype=torch.int32)),
+    ],
+)
+def test_grad_cam_of_other_shapes_is_refused(features: Tensor, classes: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, C, h, w\) with \(B,\) int64"):
+        grad_cam(features, lambda maps: maps.mean(dim=(2, 3)), classes)
+    with pytest.raises(ValueError, match=r"scores of shape \(2,\), expected \(2, K\)"):
+        grad_cam(torch.rand(2, 3, 4, 4), lambda maps: maps.mean(dim=(1, 2, 3)), torch.tensor([0, 1]))
+
+
+def test_cam_times_saliency_by_hand() -> None:
+    cam = torch.tensor([[[-3.0, 4.0]], [[-1.0, -2.0]]])
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(2, 1, 4)
+    # 0 and 4 become 0 and 1, then 0, .25, .75, 1 over four columns; without a positive value nothing is left.
+    expected = torch.tensor([[[0.0, 0.5, 2.25, 4.0]], [[0.0, 0.0, 0.0, 0.0]]])
+    assert torch.equal(cam_times_saliency(cam, weight), expected)
+
+
+def test_the_product_is_made_of_the_merged_maps(model: InferenceModel, images: Tensor) -> None:
+    enlarged = torch.nn.functional.interpolate(images, size=(73, 73))
+    maps = NetworkLocalizer(model, localizers=["saliency", "cam*saliency", "cam"], views=Views(ten_crop=True))(
+        enlarged, LABELS
+    ).maps
+    torch.testing.assert_close(maps["cam*saliency"], cam_times_saliency(maps["cam"], maps["saliency"]))
+    alone = NetworkLocalizer(model, localizers=["cam*saliency"], views=Views(ten_crop=True))(enlarged, LABELS).maps
+    assert list(alone) == ["cam*saliency"] and torch.equal(alone["cam*saliency"], maps["cam*saliency"])
+
+
+def test_an_unknown_class_is_the_predicted_one(model: InferenceModel, images: Tensor) -> None:
+    localizer = NetworkLocalizer(model, localizers=["cam", "grad-cam"], views=Views(flip=True))
+    predicted = localizer(images, LABELS).probabilities_bk.argmax(dim=1)
+    other = (predicted[0] + 1) % 3
+    labels = torch.tensor([-1, int(other), -1])
+    found = localizer(images, labels)
+    assert found.classes_b.tolist() == [int(predicted[0]), int(other), int(predicted[2])]
+    expected = localizer(images, found.classes_b)
+    assert all(torch.equal(found.maps[name], expected.maps[name]) for name in found.maps)
+
+
+def test_no_localizer_gives_the_scores_alone(model: InferenceModel, images: Tensor) -> None:
+    assert NetworkLocalizer(model, localizers=[])(images, LABELS).maps == {}
+
+
+@pytest.mark.parametrize("views", KINDS_OF_VIEWS.values(), ids=KINDS_OF_VIEWS)
+def test_one_image_or_several_make_no_difference(model: InferenceModel, views: Views) -> None:
+    localizer = NetworkLocalizer(model, localizers=tuple(LOCALIZERS), views=views)
+    torch.manual_seed(2)
+    several = torch.rand(3, 3, localizer.image_side_px, localizer.image_side_px)
+    together = localizer(several, LABELS)
+    for row in range(3):
+        alone = localizer(several[row : row + 1], LABELS[row : row + 1])
+        torch.testing.assert_close(alone.probabilities_bk[0], together.probabilities_bk[row], atol=1e-5, rtol=0)
+        for name, maps in together.maps.items():
+            scale = float(maps[row].abs().max())
+            torch.testing.assert_close(alone.maps[name][0] / scale, maps[row] / scale, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("views", KINDS_OF_VIEWS.values(), ids=KINDS_OF_VIEWS)
+def test_probabilities_are_the_mean_of_softmax_over_the_views(model: InferenceModel, views: Views) -> None:
+    localizer = NetworkLocalizer(model, localizers=[], views=views)
+    side = localizer.image_side_px
+    torch.manual_seed(2)
+    several = torch.rand(3, 3, side, side)
+    if views.ten_crop:
+        last, middle = side - SIDE_PX, (side - SIDE_PX) // 2
+        places = [(0, 0), (0, last), (last, 0), (last, last), (middle, middle)]
+        shown = [several[:, :, top : top + SIDE_PX, left : left + SIDE_PX] for top, left in places]
+    else:
+        shown = [
+            torch.nn.functional.interpolate(several, size=(size, size), mode="bilinear", antialias=True)
+            for size in (round(SIDE_PX * scale) for scale in views.scales)
+        ]
+    if views.flip or views.ten_crop:
+        shown += [window.flip(3) for window in shown]
+    with torch.no_grad():
+        expected = torch.stack([model.network(window).scores.softmax(dim=1) for window in shown]).mean(dim=0)
+    found = localizer(several, LABELS)
+    assert_near(found.probabilities_bk, expected)
+    assert_near(found.scores_bk.exp(), expected)
+
+
+@pytest.mark.parametrize("name", ["flip", "scales"])
+def test_a_mirrored_image_has_the_mirrored_map(model: InferenceModel, name: str) -> None:
+    localizer = NetworkLocalizer(model, localizers=tuple(LOCALIZERS), views=KINDS_OF_VIEWS[name])
+    torch.manual_seed(2)
+    several = torch.rand(3, 3, localizer.image_side_px, localizer.image_side_px)
+    plain, mirrored = localizer(several, LABELS), localizer(several.flip(3), LABELS)
+    assert_near(mirrored.probabilities_bk, plain.probabilities_bk)
+    for localizer_name, maps in plain.maps.items():
+        assert_near(mirrored.maps[localizer_name].flip(2), maps)
+
+
+def test_classes_are_told_apart_where_probabilities_round_to_nothing(model: InferenceModel, images: Tensor) -> None:
+    network = copy.deepcopy(model.network)
+    with torch.no_grad():
+        network.classifier.linear.weight.zero_()
+        network.classifier.linear.bias.copy_(torch.tensor([1000.0, 0.0, 500.0]))
+    sure = InferenceModel(
+        network=network, device=torch.device("cpu"), config=model.config, step=1, source=Path("made.pt")
+    )
+    found = NetworkLocalizer(sure, localizers=[], views=Views(flip=True))(images, LABELS)
+    assert found.probabilities_bk[0].tolist() == [1, 0, 0]
+    assert found.scores_bk[0].tolist() == [0, -1000, -500]
+
+
+def test_bytes_and_floats_are_the_same_images(model: InferenceModel) -> None:
+    pixels = torch.randint(0, 256, (2, SIDE_PX, SIDE_PX, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    localizer = NetworkLocalizer(model, localizers=["cam", "saliency"])
+    of_bytes, of_floats = localizer(pixels, LABELS[:2]), localizer(pixels.double() / 255, LABELS[:2])
+    for name, maps in of_bytes.maps.items():
+        assert_near(of_floats.maps[name], maps)
+
+
+def test_mixed_precision_is_near_and_its_scores_do_not_tie(model: InferenceModel, images: Tensor) -> None:
+    exact = NetworkLocalizer(model, localizers=tuple(LOCALIZERS))(images, LABELS)
+    mixed = NetworkLocalizer(model, localizers=tuple(LOCALIZERS), precision="bf16")(images, LABELS)
+    assert mixed.scores_bk.dtype == torch.float32
+    assert not torch.equal(mixed.scores_bk, mixed.scores_bk.bfloat16().float())
+    for name, maps in mixed.maps.items():
+        assert maps.dtype == torch.float32 and not torch.equal(maps, exact.maps[name])
+        torch.testing.assert_close(maps, exact.maps[name], atol=0.05 * float(exact.maps[name].abs().max()), rtol=0)
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"localizers": ["score-cam"]}, r"localizer 'score-cam', expected one of cam, grad-cam, saliency, cam\*sal"),
+        ({"localizers": ["cam", "cam"]}, "each once"),
+        ({"localizers": ["cam"], "precision": "fp16"}, "precision 'fp16', expected one of fp32, bf16"),
+        ({"localizers": ["cam"], "views": Views(scales=(0.5,))}, "a view of 32 pixels"),
+    ],
+)
+def test_localizers_without_a_meaning_are_refused(model: InferenceModel, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkLocalizer(model, **options)
+
+
+def test_a_network_in_training_mode_is_refused(model: InferenceModel) -> None:
+    with pytest.raises(ValueError, match="training mode"):
+        NetworkLocalizer(replace_network(model, copy.deepcopy(model.network).train()), localizers=["cam"])
+
+
+def replace_network(model: InferenceModel, network: LocalizationModel) -> InferenceModel:
+    return InferenceModel(
+        network=network, device=model.device, config=model.config, step=model.step, source=model.source
+    )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "message"),
+    [
+        (torch.zeros(1, 3, 72, 72), torch.tensor([0]), r"expected \(B, 3, 64, 64\) with B at least 1"),
+        (torch.zeros(0, 3, 64, 64), torch.zeros(0, dtype=torch.int64), "with B at least 1"),
+        (torch.zeros(1, 64, 64, 3), torch.tensor([0]), r"expected \(B, 3, 64, 64\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.int64), torch.tensor([0]), "expected uint8, or floating point"),
+        (torch.zeros(1, 3, 64, 64), torch.tensor([0, 1]), r"labels of shape \(2,\).*expected \(1,\) int64"),
+        (torch.zeros(1, 3, 64, 64), torch.tensor([0.0]), r"expected \(1,\) int64"),
+        (torch.zeros(2, 3, 64, 64), torch.tensor([1, 3]), "labels from 1 to 3, expected -1 or 0 to 2"),
+        (torch.zeros(1, 3, 64, 64), torch.tensor([-2]), "labels from -2 to -2"),
+    ],
+)
+def test_other_images_and_labels_are_refused(
+    model: InferenceModel, pixels: Tensor, labels: Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkLocalizer(model, localizers=["cam"])(pixels, labels)

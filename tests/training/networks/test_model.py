@@ -1,0 +1,176 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.networks.model import EncoderAndClassifier, LocalizationModel
+from training.networks.perceptual import PerceptualNetwork
+from training.networks.registry import ARCHITECTURES
+
+torch.set_num_threads(1)
+
+SIDES = {"alexnet-gap": 13, "alexnet-gap-plus": 11, "googlenet-gap": 14, "resnet50-gap": 7}
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (227, 227), (65, 97)])
+def test_shapes(arch: str, height: int, width: int) -> None:
+    with torch.device("meta"):
+        model = LocalizationModel(arch, 10)
+        output = model(torch.empty(2, 3, height, width), cam_classes=torch.zeros(2, 3, dtype=torch.int64))
+    assert output.scores.shape == (2, 10)
+    assert output.saliency.shape == output.saliency_logits.shape == (2, height, width)
+    assert output.activation_maps.shape == (2, 3, *output.features.shape[2:])
+    if height == 224:
+        assert output.features.shape[2:] == (SIDES[arch], SIDES[arch])
+
+
+def test_only_what_was_asked_for_is_made() -> None:
+    with torch.device("meta"):
+        images = torch.empty(2, 3, 64, 64)
+        with_decoder, without = LocalizationModel("alexnet-gap", 5), LocalizationModel("alexnet-gap", 5, decoder=False)
+        for output in (with_decoder(images, with_saliency=False), without(images)):
+            assert output.saliency is None and output.saliency_logits is None and output.activation_maps is None
+
+
+@pytest.mark.parametrize("arch", ["alexnet-gap", "googlenet-gap"])
+def test_encoder_and_classifier_start_the_same_with_and_without_decoder(arch: str) -> None:
+    images = torch.rand(2, 3, 64, 64)
+    outputs = []
+    for decoder in (True, False):
+        torch.manual_seed(7)
+        model = LocalizationModel(arch, 5, decoder=decoder)
+        torch.manual_seed(8)
+        outputs.append(model.train()(images))
+    assert outputs[0].saliency is not None and outputs[1].saliency is None
+    assert torch.equal(outputs[0].scores, outputs[1].scores)
+
+
+def test_saliency_is_the_sigmoid_of_its_logits_and_differs_over_pixels_and_images() -> None:
+    torch.manual_seed(0)
+    output = LocalizationModel("alexnet-gap", 5)(torch.rand(2, 3, 64, 70))
+    torch.testing.assert_close(output.saliency, 1 / (1 + torch.exp(-output.saliency_logits)))
+    assert output.saliency.std() > 0 and not torch.equal(output.saliency[0], output.saliency[1])
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_images_are_normalised_inside(arch: str) -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel(arch, 5, decoder=False).eval()
+    images = torch.rand(1, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    by_hand = (images - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(model(images).features, model.encoder(by_hand).features)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_decoder_and_perceptual_network_cost_nothing_at_test_time(arch: str) -> None:
+    with torch.device("meta"):
+        model = LocalizationModel(arch, 10)
+        alone = model.encoder_and_classifier()
+        plain = LocalizationModel(arch, 10, decoder=False).eval()
+        images = torch.empty(1, 3, 64, 64)
+        with FlopCounterMode(display=False) as flops_alone, torch.no_grad():
+            alone(images)
+        with FlopCounterMode(display=False) as flops_plain, torch.no_grad():
+            plain(images, cam_classes=torch.zeros(1, 10, dtype=torch.int64))
+    assert count(model) > count(alone) == count(plain) == count(model.encoder) + count(model.classifier)
+    assert flops_alone.get_total_flops() == flops_plain.get_total_flops()
+    for module in (model, alone):
+        assert not any(isinstance(part, PerceptualNetwork) for part in module.modules())
+    assert {key.split(".")[0] for key in model.inference_state_dict()} == {"encoder", "classifier"}
+    assert alone.state_dict().keys() == model.inference_state_dict().keys() == plain.state_dict().keys()
+
+
+def test_the_inference_state_is_all_that_test_time_needs() -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel("googlenet-gap", 4)
+    images = torch.rand(2, 3, 64, 64)
+    model.train()(images)  # moves the running statistics, which have to travel too
+    expected = model.eval()(images, cam_classes=torch.arange(4).expand(2, 4))
+    other = LocalizationModel("googlenet-gap", 4, decoder=False).eval()
+    other.load_state_dict(model.inference_state_dict())
+    for output in (other.encoder_and_classifier()(images), model.encoder_and_classifier()(images)):
+        assert torch.equal(output.scores, expected.scores)
+        torch.testing.assert_close(output.activation_maps, expected.activation_maps)
+
+
+def test_encoder_and_classifier_is_a_copy_in_evaluation_mode() -> None:
+    model = LocalizationModel("alexnet-gap-plus", 3).train()
+    alone = model.encoder_and_classifier()
+    assert isinstance(alone, EncoderAndClassifier) and not any(part.training for part in alone.modules())
+    assert model.training and model.encoder.training
+    with torch.no_grad():
+        model.classifier.linear.bias.fill_(5)
+    assert alone.classifier.linear.bias.abs().max() == 0
+
+
+def test_only_alexnet_plus_drops_features() -> None:
+    with torch.device("meta"):
+        dropped = {arch: LocalizationModel(arch, 2, decoder=False).classifier.dropout.p for arch in ARCHITECTURES}
+    assert dropped == {"alexnet-gap": 0, "alexnet-gap-plus": 0.5, "googlenet-gap": 0, "resnet50-gap": 0}
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_every_parameter_gets_a_gradient_in_mixed_precision(batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel("alexnet-gap", 5, batch_norm=batch_norm)
+    assert any(isinstance(part, nn.BatchNorm2d) for part in model.modules()) == batch_norm
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(torch.rand(2, 3, 64, 64))
+    assert output.features.dtype == torch.bfloat16 and output.saliency.dtype == torch.float32
+    weights = torch.randn(2, 64, 64)
+    (output.scores.float().square().sum() + (output.saliency * weights).sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel("alexnet-gap", 5).to(dtype)
+    output = model(torch.rand(2, 3, 64, 64, dtype=dtype))
+    assert output.scores.dtype == dtype
+    assert output.saliency.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 3, 63, 200), "63x200 pixels, expected at least 64"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "divide uint8 by 255"),
+        (torch.zeros(3, 64, 64), r"expected \(B, 3, H, W\)"),
+    ],
+)
+def test_what_is_no_image_is_refused(images: torch.Tensor, message: str) -> None:
+    model = LocalizationModel("alexnet-gap", 2)
+    for function in (model, model.encoder_and_classifier()):
+        with pytest.raises(ValueError, match=message):
+            function(images)
+
+
+def test_training_runs_as_one_graph() -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel("alexnet-gap", 3).eval()
+    images, classes = torch.rand(2, 3, 64, 64), torch.tensor([[1], [2]])
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    expected, found = model(images, cam_classes=classes), compiled(images, cam_classes=classes)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("arch", ["alexnet-gap-plus", pytest.param("googlenet-gap", marks=pytest.mark.slow)])
+def test_test_time_exports_with_any_batch_size(arch: str) -> None:
+    torch.manual_seed(0)
+    alone = LocalizationModel(arch, 3).encoder_and_classifier()
+    program = torch.export.export(
+        alone, (torch.rand(2, 3, 64, 64),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},)
+    )
+    images = torch.rand(5, 3, 64, 64)
+    with torch.no_grad():
+        for one, other in zip(alone(images), program.module()(images), strict=True):
+            torch.testing.assert_close(one, other)

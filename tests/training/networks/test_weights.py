@@ -1,0 +1,358 @@
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from tests.training.networks.test_perceptual import randomise_statistics
+from training.networks.googlenet import GoogLeNetEncoder
+from training.networks.model import LocalizationModel
+from training.networks.normalisation import normalise
+from training.networks.parts import conv_units
+from training.networks.registry import ARCHITECTURES, build_encoder
+from training.networks.weights import WeightsError, initialise_from_imagenet, load_perceptual_network
+from training.run_folder.checkpoints import save_checkpoint
+
+torch.set_num_threads(1)
+
+INCEPTION_NAMES = ["3a", "3b", "4a", "4b", "4c", "4d", "4e"]
+BRANCHES = ["one", "three_reduce", "three", "five_reduce", "five", "pool_project"]
+
+
+def in_half(network: nn.Module) -> dict[str, Tensor]:
+    """Half the bytes; the network is set to the rounded values, so nothing is lost between it and the file."""
+    state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    network.load_state_dict(state)
+    return state
+
+
+def of_one_number(network: nn.Module) -> dict[str, Tensor]:
+    """A state dict of the right shapes whose file is small, for files that are refused."""
+    return {key: torch.zeros(()).expand(value.shape) for key, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.resnet50(weights=None)
+        randomise_statistics(network)
+        return network.eval()
+
+
+@pytest.fixture(scope="module")
+def resnet_file(resnet: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(in_half(resnet), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def meta_resnet() -> nn.Module:
+    with torch.device("meta"):
+        return torchvision.models.resnet50(weights=None)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(2, 3, 96, 80, generator=torch.Generator().manual_seed(5))
+
+
+def pooled(resnet: nn.Module, images: Tensor) -> Tensor:
+    """torchvision's own features before its last layer."""
+    kept = []
+    handle = resnet.avgpool.register_forward_hook(lambda module, args, output: kept.append(output.flatten(1)))
+    with torch.no_grad():
+        resnet(normalise(images))
+    handle.remove()
+    return kept[0]
+
+
+# --- encoders
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("arch", ["alexnet-gap", "alexnet-gap-plus"])
+def test_alexnet_computes_what_torchvisions_does(arch: str, batch_norm: bool, images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    alexnet = torchvision.models.alexnet(weights=None).eval()
+    state = {key: value for key, value in alexnet.state_dict().items() if key.startswith("features.")}
+    torch.save(state, tmp_path / "alexnet.pth")
+    encoder = build_encoder(arch, batch_norm=batch_norm)
+    random_conv5 = encoder.conv5.conv.weight.clone()
+    report = initialise_from_imagenet(encoder, arch, weights=str(tmp_path / "alexnet.pth"))
+    with torch.no_grad():
+        conv5, conv4, conv3, conv2, conv1 = encoder.eval()(normalise(images)).skips
+        for found, end in ((conv1, 2), (conv2, 5), (conv3, 8), (conv4, 10), (conv5, 12)):
+            if end == 12 and arch == "alexnet-gap-plus":
+                continue
+            expected = alexnet.features[:end](normalise(images))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    five = ("conv1", "conv2", "conv3", "conv4", "conv5")
+    if arch == "alexnet-gap":
+        assert (report.loaded, report.random) == (five, ("cam_conv",))
+    else:
+        assert (report.loaded, report.random) == (five[:4], ("conv5", "conv6", "conv7"))
+        assert torch.equal(encoder.conv5.conv.weight, random_conv5)
+    assert ("no batch norm" in report.describe()) == batch_norm
+    assert str(tmp_path / "alexnet.pth") in report.describe() and "classifier" in report.describe()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_googlenet_computes_what_torchvisions_does(batch_norm: bool, images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    googlenet = torchvision.models.googlenet(
+        weights=None, transform_input=True, init_weights=False, aux_logits=False
+    ).eval()
+    randomise_statistics(googlenet)
+    torch.save(googlenet.state_dict(), tmp_path / "googlenet.pth")
+    encoder = build_encoder("googlenet-gap", batch_norm=batch_norm)
+    report = initialise_from_imagenet(encoder, "googlenet-gap", weights=str(tmp_path / "googlenet.pth"))
+    expected = []
+    for name in ("inception4e", "inception4b", "inception3b", "conv3", "conv1"):
+        getattr(googlenet, name).register_forward_hook(lambda module, args, output: expected.insert(0, output))
+    with torch.no_grad():
+        googlenet(normalise(images))
+        found = encoder.eval()(normalise(images)).skips
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs.std() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    inceptions = tuple(f"inception{name}.{branch}" for name in INCEPTION_NAMES for branch in BRANCHES)
+    assert report.loaded == ("conv1", "conv2", "conv3", *inceptions)
+    assert report.random == ("cam_conv",)
+    # The rescaling is a part of the weights: it has to survive a checkpoint.
+    again = build_encoder("googlenet-gap", batch_norm=batch_norm)
+    again.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(normalise(images)).skips[0], found[0])
+
+
+def test_resnet_computes_what_torchvisions_does(resnet: nn.Module, resnet_file: Path, images: Tensor) -> None:
+    encoder = build_encoder("resnet50-gap")
+    report = initialise_from_imagenet(encoder, "resnet50-gap", weights=str(resnet_file))
+    with torch.no_grad():
+        features = encoder.eval()(normalise(images)).features
+    torch.testing.assert_close(features.mean(dim=(2, 3)), pooled(resnet, images), rtol=1e-4, atol=1e-5)
+    assert report.loaded == tuple(conv_units(encoder)) and len(report.loaded) == 53
+    assert report.random == () and report.notes == ()
+
+
+def test_nothing_is_loaded_when_one_tensor_is_wrong(tmp_path: Path) -> None:
+    state = torchvision.models.alexnet(weights=None).features.state_dict(prefix="features.")
+    state["features.10.weight"] = torch.zeros(256, 256, 1, 1)
+    torch.save(state, tmp_path / "alexnet.pth")
+    encoder = build_encoder("alexnet-gap")
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    message = r"torchvision AlexNet: features.10.weight has shape \(256, 256, 1, 1\), expected \(256, 256, 3, 3\)$"
+    with pytest.raises(WeightsError, match=message):
+        initialise_from_imagenet(encoder, "alexnet-gap", weights=str(tmp_path / "alexnet.pth"))
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match="'vgg16', expected one of alexnet-gap"):
+        initialise_from_imagenet(build_encoder("alexnet-gap"), "vgg16")
+
+
+# --- the perceptual network
+
+
+def test_the_perceptual_network_of_a_torchvision_file(resnet: nn.Module, resnet_file: Path, images: Tensor) -> None:
+    network = load_perceptual_network(str(resnet_file))
+    expected = pooled(resnet, images)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+def test_the_perceptual_network_of_our_checkpoint(arch: str, images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel(arch, 3, decoder=False)
+    randomise_statistics(model)
+    if isinstance(model.encoder, GoogLeNetEncoder):
+        model.encoder.use_torchvision_input()
+    path = tmp_path / "checkpoint-00000001.pt"
+    save_checkpoint(path, {"model": in_half(model), "config": {"arch": arch}})
+    with torch.no_grad():
+        expected = model.eval()(images).features.mean(dim=(2, 3))
+    network = load_perceptual_network(str(path))
+    assert network.features == expected.shape[1] == model.encoder.feature_channels
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", ["module", "model", "state_dict"])
+def test_usual_wrappings_are_undone(wrap: str, meta_resnet: nn.Module, tmp_path: Path) -> None:
+    state = of_one_number(meta_resnet)
+    state["bn1.bias"] = torch.arange(64.0)
+    wrapped = {f"module.{key}": value for key, value in state.items()} if wrap == "module" else {wrap: state}
+    torch.save(wrapped, tmp_path / "resnet50.pth")
+    network = load_perceptual_network(str(tmp_path / "resnet50.pth"))
+    assert torch.equal(network.trunk.conv1.conv.bias, torch.arange(64.0))
+
+
+def test_random_weights_are_seeded_and_leave_the_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = load_perceptual_network("random")(images)
+    assert torch.equal(features, load_perceptual_network("random")(images))
+    assert not torch.equal(features, load_perceptual_network("random", seed=1)(images))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 0.05 < features.square().mean().sqrt() < 20
+
+
+# --- files that are not what they should be
+
+
+def refused(path: Path | str) -> str:
+    with pytest.raises(WeightsError) as caught:
+        load_perceptual_network(str(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing.pth"):
+        assert refused(path) == (
+            f"{path}: no such file; expected --perceptual-weights imagenet or the path of a weights file"
+        )
+
+
+def test_damaged_files(meta_resnet: nn.Module, tmp_path: Path) -> None:
+    good, path = tmp_path / "good.pth", tmp_path / "bad.pth"
+    torch.save(of_one_number(meta_resnet), good)
+    encoded = good.read_bytes()
+    for length in (0, 1, 100, len(encoded) // 2, len(encoded) - 1):
+        path.write_bytes(encoded[:length])
+        assert refused(path).startswith(f"{path}: not a file of tensors that torch.save made, or damaged")
+    path.write_text("<html>404 Not Found</html>")
+    assert "damaged" in refused(path)
+
+
+def test_a_changed_weight_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "bad.pth"
+    torch.save({"weight": torch.full((64,), 3.0)}, path)
+    encoded = path.read_bytes()
+    place = encoded.index(torch.full((64,), 3.0).numpy().tobytes()) + 17
+    path.write_bytes(encoded[:place] + bytes([encoded[place] ^ 1]) + encoded[place + 1 :])
+    assert "wrong checksum" in refused(path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+def test_a_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": Bomb()}, "bomb.pth")
+    assert "not a file of tensors" in refused("bomb.pth")
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"model": {"arch": "x"}}, torch.zeros(3)])
+def test_a_file_without_a_state_dict(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "file.pth")
+    assert "holds no named tensors, expected a state dict" in refused(tmp_path / "file.pth")
+
+
+def test_foreign_and_mismatched_networks(meta_resnet: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "file.pth"
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    message = refused(path)
+    assert "expected the weights of a torchvision ResNet-50: conv1.weight is missing" in message
+    assert message.endswith("; and 261 more")  # 53 convolutions with a weight and four numbers a channel
+    with torch.device("meta"):
+        wide = torchvision.models.wide_resnet50_2(weights=None)
+    torch.save(of_one_number(wide), path)
+    assert "layer1.0.conv1.weight has shape (128, 64, 1, 1), expected (64, 64, 1, 1)" in refused(path)
+    state = of_one_number(meta_resnet)
+    nothing = (torch.full((64,), float("nan")), torch.zeros(64, dtype=torch.int64), torch.zeros(64, device="meta"))
+    for running_var in nothing:
+        torch.save({**state, "bn1.running_var": running_var}, path)
+        assert refused(path).endswith("bn1.running_var holds something else than finite floating-point numbers")
+
+
+def test_a_googlenet_without_its_input_scaling(tmp_path: Path) -> None:
+    state = LocalizationModel("googlenet-gap", 2, decoder=False).state_dict()
+    del state["encoder.input_scale"]
+    torch.save({"model": state, "config": {"arch": "googlenet-gap"}}, tmp_path / "checkpoint.pt")
+    assert "input_scale is missing" in refused(tmp_path / "checkpoint.pt")
+
+
+def test_checkpoints_of_other_architectures(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = LocalizationModel("alexnet-gap", 2)
+    state = of_one_number(model)
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": state, "config": {"arch": "vgg16"}}, path)
+    assert refused(path).startswith(f"{path}: a checkpoint of 'vgg16', expected one of alexnet-gap, ")
+    torch.save({"model": {"encoder.conv1.conv.weight": torch.zeros(1)}, "config": {"arch": "alexnet-gap"}}, path)
+    assert "expected the weights of a checkpoint of alexnet-gap: conv1.conv.weight has shape (1,)" in refused(path)
+    torch.save({"model": state, "config": {}}, path)
+    message = refused(path)
+    assert "checkpoint of resnet50-gap: conv1.conv.weight has shape (64, 3, 11, 11), expected (64, 3, 7, 7)" in message
+
+
+# --- the download, through torch.hub's own code and file:// addresses
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, *, url: str, hub: Path) -> None:
+    def get_state_dict(**options: object) -> dict[str, Tensor]:
+        return torch.hub.load_state_dict_from_url(url, **options)
+
+    def get_weight(name: str) -> SimpleNamespace:
+        assert name == "ResNet50_Weights.IMAGENET1K_V2"
+        return SimpleNamespace(url=url, meta={"_file_size": 97.79}, get_state_dict=get_state_dict)
+
+    monkeypatch.setattr(torchvision.models, "get_weight", get_weight)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(hub))
+
+
+def test_torchvision_knows_every_name_we_ask_for() -> None:
+    from training.networks.weights import _INIT_WEIGHTS
+
+    for name in _INIT_WEIGHTS.values():
+        entry = torchvision.models.get_weight(name)
+        assert entry.url.startswith("https://") and entry.meta["_file_size"] > 10
+
+
+def test_imagenet_is_downloaded_once(meta_resnet: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = of_one_number(meta_resnet)
+    state["bn1.bias"] = torch.arange(64.0)
+    served = tmp_path / "served.pth"
+    torch.save(state, served)
+    named = served.rename(tmp_path / f"resnet50-{hashlib.sha256(served.read_bytes()).hexdigest()[:8]}.pth")
+    publish(monkeypatch, url=named.as_uri(), hub=tmp_path / "hub")
+    for _ in range(2):
+        network = load_perceptual_network("imagenet")
+        assert torch.equal(network.trunk.conv1.conv.bias, torch.arange(64.0))
+        named.unlink(missing_ok=True)
+    cached = tmp_path / "hub" / "checkpoints" / named.name
+    cached.write_bytes(cached.read_bytes()[:-1])
+    message = refused("imagenet")
+    assert message.startswith(f"{cached}: damaged or another file") and "delete it and try again" in message
+
+
+def test_without_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = (tmp_path / "nowhere" / "resnet50-11ad3fa6.pth").as_uri()
+    publish(monkeypatch, url=url, hub=tmp_path / "hub")
+    message = refused("imagenet")
+    assert f"fetch {url} (98 MB) elsewhere" in message
+    assert f"put it into {tmp_path / 'hub' / 'checkpoints'} as resnet50-11ad3fa6.pth" in message
+    assert message.endswith("or pass its path: --perceptual-weights PATH")
+    # --init takes no path.
+    with pytest.raises(WeightsError, match=r"as resnet50-11ad3fa6\.pth$"):
+        initialise_from_imagenet(build_encoder("resnet50-gap"), "resnet50-gap")
+
+
+def test_a_download_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = tmp_path / "resnet50-00000000.pth"
+    torch.save({}, served)
+    publish(monkeypatch, url=served.as_uri(), hub=tmp_path / "hub")
+    assert "invalid hash value" in refused("imagenet")
+    assert not list((tmp_path / "hub" / "checkpoints").iterdir())

@@ -1,0 +1,1 @@
+"""Training batches: decoding, augmentation, sampling and Hide-and-Seek."""

@@ -1,0 +1,124 @@
+"""Turns a batch of images into one with random patches hidden: Hide-and-Seek, the paper's second baseline.
+
+Shapes: B images of a batch, H W pixels, P Q patches (rows, columns) of the finest grid.
+
+Source: Singh and Lee, "Hide-and-Seek", ICCV 2017, reference [10] of the paper. Only training images are hidden;
+a network is evaluated on whole ones.
+"""
+
+import torch
+from torch import Tensor
+
+from training.networks.normalisation import IMAGENET_MEAN
+
+__all__ = [
+    "HIDE_PROBABILITY",
+    "PATCH_SIDES_PX",
+    "REFERENCE_SIDE_PX",
+    "draw_hidden_patches",
+    "hide_and_seek",
+    "hide_patches",
+]
+
+PATCH_SIDES_PX = (0, 16, 32, 44, 56)
+"""Sides of a patch in pixels of a 224-pixel image, one drawn per image; 0 leaves the image whole ([10])."""
+HIDE_PROBABILITY = 0.5
+"""Probability of each patch to be hidden ([10])."""
+REFERENCE_SIDE_PX = 224
+"""Side of the images that ``PATCH_SIDES_PX`` refers to."""
+
+
+def hide_and_seek(images01_bchw: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, H, W) in 0..1 with patches hidden at random; the input is left as it is.
+
+    Parameters
+    ----------
+    images01_bchw
+        (B, 3, H, W) floating point RGB in 0..1, on any device, before normalisation.
+    generator
+        CPU generator of all draws; the same state gives the same patches on every device.
+
+    Returns
+    -------
+    Tensor
+        Same shape, dtype and device; hidden pixels have the mean colour of ImageNet.
+
+    Raises
+    ------
+    ValueError
+        Images that are not (B, 3, H, W), or a generator of another device.
+    """
+    if images01_bchw.ndim != 4 or images01_bchw.shape[1] != len(IMAGENET_MEAN):
+        raise ValueError(f"images have shape {tuple(images01_bchw.shape)}, expected (B, 3, H, W)")
+    batch, _, height, width = images01_bchw.shape
+    hidden_bhw = draw_hidden_patches(
+        batch, height=height, width=width, generator=generator, device=images01_bchw.device
+    )
+    return hide_patches(images01_bchw, hidden_bhw)
+
+
+def draw_hidden_patches(
+    batch: int,
+    *,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """(B, H, W) bool: which pixels of B images are hidden.
+
+    Parameters
+    ----------
+    batch, height, width
+        B, H and W, each at least 1.
+    generator
+        CPU generator.
+    device
+        Where the result is made; what travels there is (B, H) and (B, W) indices and one byte a patch.
+
+    Returns
+    -------
+    Tensor
+        True where hidden. Patches start at the top left; those at the right and bottom edges may be cut.
+
+    Raises
+    ------
+    ValueError
+        A size below 1, or a generator of another device.
+
+    Notes
+    -----
+    Sides of patches are relative: H pixels high, a patch of side s is ``max(1, round(s H / 224))`` high, and
+    likewise for the width, so an image of any size shows as many patches as one of 224 pixels.
+    The generator advances by the same number of draws whatever sides come up.
+    """
+    if min(batch, height, width) < 1:
+        raise ValueError(f"{batch} images of {height}x{width}: expected at least 1 of each")
+    if generator.device.type != "cpu":
+        raise ValueError(f"the generator is on {generator.device}, expected cpu: draws must not depend on the device")
+    heights_s, widths_s = _patch_sides(height), _patch_sides(width)
+    finest_pq = (-(-height // int(heights_s.min())), -(-width // int(widths_s.min())))
+    choice_b = torch.randint(len(PATCH_SIDES_PX), (batch,), generator=generator)
+    drawn_bpq = torch.rand((batch, *finest_pq), generator=generator) < HIDE_PROBABILITY
+    drawn_bpq &= (torch.tensor(PATCH_SIDES_PX)[choice_b] > 0)[:, None, None]
+
+    row_bh = (torch.arange(height) // heights_s[choice_b, None]).to(device)
+    column_bw = (torch.arange(width) // widths_s[choice_b, None]).to(device)
+    image_b11 = torch.arange(batch, device=device)[:, None, None]
+    hidden_bhw: Tensor = drawn_bpq.to(device)[image_b11, row_bh[:, :, None], column_bw[:, None, :]]
+    return hidden_bhw
+
+
+def hide_patches(images01_bchw: Tensor, hidden_bhw: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with the mean colour of ImageNet wherever ``hidden[B, H, W]`` is true.
+
+    The mean keeps the expected input of the first layer the same as on whole images ([10]).
+    """
+    mean_c11 = torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype, device=images01_bchw.device)[:, None, None]
+    return torch.where(hidden_bhw[:, None], mean_c11, images01_bchw)
+
+
+def _patch_sides(length_px: int) -> Tensor:
+    """(5,) int64 sides in pixels along an image side; the side 0 stands as the whole length, one patch."""
+    scaled = [max(1, round(side * length_px / REFERENCE_SIDE_PX)) if side else length_px for side in PATCH_SIDES_PX]
+    return torch.tensor(scaled)

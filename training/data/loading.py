@@ -1,0 +1,437 @@
+"""Turns image records and an index of saliency maps into batches of aligned uint8 images and maps.
+
+A worker of the loader decodes, cuts and collects a whole batch itself. Pixels travel as uint8, a quarter of what
+floats would take between processes and to the device; ``to_device`` makes floats of them there.
+
+Shapes: B images of a batch, S side of the network's input in pixels, N records.
+"""
+
+import errno
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
+from training.data.augmentation import CropConfig, draw_window, sample_image, sample_map
+from training.data.sampling import EpochSampler, SampleKey, counter_generator
+from training.processes import heed_parent_alone
+
+__all__ = [
+    "Batch",
+    "DeviceBatch",
+    "MapReport",
+    "MapsMissingError",
+    "OnMissing",
+    "TrainingImages",
+    "UnreadableImageError",
+    "build_loader",
+    "check_maps",
+    "decode_at_least",
+    "keep_batch",
+    "require_whole",
+    "start_worker",
+    "to_device",
+]
+
+OnMissing = Literal["refuse", "skip"]
+
+_NAMED_AT_MOST = 5
+"""Images without a map that an error names."""
+
+_ASSUMED_ASPECT = 1.5
+"""Long side over short side up to which a reduced decoding is tried; most photographs are 4:3 or 3:2.
+
+The decoder is told a longest side, and the sides are known only after decoding. A longer image that turns out too
+small is decoded again.
+"""
+
+
+class UnreadableImageError(ValueError):
+    """A training image, or its saliency map, that cannot be read; names the file and says how to go on."""
+
+
+_OF_ONE_FILE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""System errors that say that a file cannot be read. Others, such as too many open files, say nothing of the file."""
+
+
+class MapsMissingError(ValueError):
+    """Images without a usable saliency map; says how many, why, names some, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapReport:
+    """How many images of a split have a saliency map."""
+
+    ok: int
+    """Images whose map can be used."""
+    missing: int
+    """Images that are in no shard."""
+    failed: dict[str, int]
+    """Images whose map could not be made, by the status in their shard."""
+    examples: tuple[str, ...]
+    """The first few images without a usable map, each as "id (reason)"."""
+
+    def describe(self) -> str:
+        """One line for a log or an error."""
+        without = self.missing + sum(self.failed.values())
+        if not without:
+            return f"all {self.ok} images have a map"
+        reasons = [f"{self.missing} are in no shard"] if self.missing else []
+        reasons += [f"{count} have status {status}" for status, count in sorted(self.failed.items())]
+        named = ", ".join(self.examples) + (", ..." if without > len(self.examples) else "")
+        return f"{without} of {self.ok + without} images have no usable map: {'; '.join(reasons)} ({named})"
+
+
+def check_maps(
+    records: Sequence[ImageRecord], index: MapIndex, *, on_missing: OnMissing = "refuse"
+) -> tuple[list[ImageRecord], MapReport]:
+    """Keep the images whose saliency map can be used.
+
+    Parameters
+    ----------
+    records
+        Images to train on.
+    index
+        Maps of their split.
+    on_missing
+        ``"refuse"``: an image without a map is an error. ``"skip"``: it is left out, as long as one is left.
+
+    Returns
+    -------
+    tuple
+        Kept records in their order, and the counts.
+
+    Raises
+    ------
+    MapsMissingError
+        Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
+    ValueError
+        Another ``on_missing``.
+    """
+    if on_missing not in ("refuse", "skip"):
+        raise ValueError(f"on_missing {on_missing!r}, expected 'refuse' or 'skip'")
+    kept: list[ImageRecord] = []
+    examples: list[str] = []
+    failed: Counter[str] = Counter()
+    for record in records:
+        status = index.status(record.image_id) if record.image_id in index else None
+        if status == STATUS_OK:
+            kept.append(record)
+            continue
+        if status is not None:
+            failed[status] += 1
+        if len(examples) < _NAMED_AT_MOST:
+            examples.append(f"{record.image_id} ({status or 'in no shard'})")
+    without = len(records) - len(kept)
+    report = MapReport(ok=len(kept), missing=without - failed.total(), failed=dict(failed), examples=tuple(examples))
+    if without and (on_missing == "refuse" or not kept):
+        raise MapsMissingError(f"{report.describe()}; {_advice(report)}")
+    return kept, report
+
+
+def _advice(report: MapReport) -> str:
+    if not report.ok:
+        return "check --maps and the split"
+    ways = ["wsol-prep proposals makes those that are missing"] if report.missing else []
+    ways += ["wsol-prep proposals --retry-failed tries those again that failed"] if report.failed else []
+    return f"{', '.join(ways)}; --on-missing skip leaves these images out"
+
+
+class Batch(NamedTuple):
+    """A batch as the loader gives it, on the CPU."""
+
+    images_bchw: Tensor
+    """(B, 3, S, S) uint8 RGB in channels-last memory."""
+    maps_bhw: Tensor | None
+    """(B, S, S) uint8 saliency, 255 at the peak of the whole map; None when no maps are read."""
+    labels_b: Tensor
+    """(B,) int64 class indices."""
+    positions_b: Tensor
+    """(B,) int64 positions in the records."""
+    unreadable: dict[int, Exception]
+    """Position and error of each image that was asked for and cannot be read; it is not among the B."""
+
+    def raise_system_error(self) -> None:
+        """OSError where not a file was at fault, but the machine: too many open files, a file server that is gone."""
+        for error in self.unreadable.values():
+            if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
+                raise error
+
+
+class DeviceBatch(NamedTuple):
+    """A batch as the network takes it."""
+
+    images01_bchw: Tensor
+    """(B, 3, S, S) float32 RGB in 0..1, channels-last memory, not normalised."""
+    maps01_bhw: Tensor | None
+    """(B, S, S) float32 saliency in 0..1; None when no maps are read."""
+    labels_b: Tensor
+    """(B,) int64 class indices."""
+    positions_b: Tensor
+    """(B,) int64 positions in the records."""
+
+
+class TrainingImages(Dataset[Batch]):
+    """Images and maps by position, a batch at a time: the map-style data set behind ``build_loader``.
+
+    Parameters
+    ----------
+    records
+        Images with known labels.
+    root
+        Folder that the records' paths are relative to.
+    crop
+        Which part of an image is shown.
+    seed
+        Decides the windows, together with epoch and position alone: neither the number of workers, nor the order,
+        nor a resumed run changes what an image looks like in an epoch.
+    index
+        Saliency maps; None for methods that use none. Check it with ``check_maps`` first.
+
+    Raises
+    ------
+    ValueError
+        No records, or a record without a label.
+
+    Notes
+    -----
+    Names are kept as numpy arrays of bytes: workers share them with the main process, whereas a list of a million
+    strings would be copied into each worker as Python touches the reference counts.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        root: str | os.PathLike[str],
+        crop: CropConfig,
+        seed: int,
+        index: MapIndex | None = None,
+    ) -> None:
+        if not records:
+            raise ValueError("no images to train on, expected at least one record")
+        self._labels = np.array([record.label for record in records], dtype=np.int64)
+        if self._labels.min() < 0:
+            first = records[int(np.argmin(self._labels))]
+            raise ValueError(f"{first.path}: label {first.label}, expected a class index of at least 0")
+        self._paths = np.array([os.fsencode(record.path) for record in records])
+        self._ids = np.array([record.image_id.encode() for record in records]) if index is not None else None
+        self._root = os.fspath(root)
+        self._crop = crop
+        self._seed = seed
+        self._index = index
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def path(self, position: int) -> str:
+        """File of an image."""
+        return os.path.join(self._root, os.fsdecode(self._paths[position]))
+
+    def sha256(self) -> str:
+        """Digest of all paths and labels in their order: what a resumed run has to find again."""
+        digest = hashlib.sha256(self._labels.tobytes())
+        for path in self._paths:
+            digest.update(path + b"\0")
+        return digest.hexdigest()
+
+    def __getitem__(self, key: SampleKey) -> Batch:
+        """A batch of one image; errors as ``__getitems__``."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
+        """Batch of the images at ``keys``, in their order, less those that cannot be read.
+
+        Notes
+        -----
+        What cannot be read is returned, not raised: torch wraps an error of a worker in the worker's whole traceback.
+        The errors are ImageDecodeError and OSError, whose messages name the image's file, and ShardError, whose message
+        names a shard.
+        """
+        size = self._crop.input_size
+        images_bhwc = torch.empty((len(keys), size, size, 3), dtype=torch.uint8)
+        maps_bhw = None if self._index is None else torch.empty((len(keys), size, size), dtype=torch.uint8)
+        read: list[int] = []
+        unreadable: dict[int, Exception] = {}
+        into_images = images_bhwc.numpy()
+        into_maps = None if maps_bhw is None else maps_bhw.numpy()
+        for key in keys:
+            row = len(read)
+            try:
+                decoded = decode_at_least(self.path(key.position), short_side_px=self._crop.short_side_px)
+                map_hw = None if into_maps is None else self._read_map(key.position)
+            except (ImageDecodeError, OSError, ShardError) as error:
+                unreadable[key.position] = error
+                continue
+            generator = counter_generator(seed=self._seed, epoch=key.epoch, position=key.position)
+            window = draw_window(generator, (decoded.file_height, decoded.file_width), self._crop)
+            into_images[row] = sample_image(decoded.rgb_hwc, window, size)
+            if into_maps is not None and map_hw is not None:
+                into_maps[row] = sample_map(map_hw, window, size)
+            read.append(key.position)
+        positions_b = torch.tensor(read, dtype=torch.int64)
+        return Batch(
+            images_bchw=images_bhwc[: len(read)].permute(0, 3, 1, 2),
+            maps_bhw=None if maps_bhw is None else maps_bhw[: len(read)],
+            labels_b=torch.from_numpy(self._labels)[positions_b],
+            positions_b=positions_b,
+            unreadable=unreadable,
+        )
+
+    def _read_map(self, position: int) -> npt.NDArray[np.uint8]:
+        assert self._index is not None and self._ids is not None
+        try:
+            return self._index.read_uint8(self._ids[position].decode())
+        except OSError as error:
+            if error.errno not in _OF_ONE_FILE:
+                raise
+            # Told apart from an image's own, which calls for other remedies.
+            raise ShardError(str(error)) from error
+
+
+def require_whole(batch: Batch) -> Batch:
+    """The batch itself.
+
+    Raises
+    ------
+    UnreadableImageError
+        An image or a map of it cannot be read. Training without it would be another training, so it is left out by
+        choice only, before the first step.
+    OSError
+        As ``Batch.raise_system_error``.
+    """
+    batch.raise_system_error()
+    for error in batch.unreadable.values():
+        advice = (
+            "wsol-prep verify MAPS --data DATA --repair removes damaged shards and prints the command that makes them "
+            "again; then go on with --resume"
+            if isinstance(error, ShardError)
+            else "Mend the file and go on with --resume, or start in another --out without it: remove the file, or let "
+            "wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
+        )
+        raise UnreadableImageError(f"{error}. {advice}") from error
+    return batch
+
+
+def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> DecodedImage:
+    """The image at a reduced scale, where its short side still has as many pixels as wanted.
+
+    Raises
+    ------
+    ImageDecodeError, OSError
+        The image cannot be read.
+    """
+    decoded = decode_image(path, enough_px=math.ceil(short_side_px * _ASSUMED_ASPECT))
+    short = min(decoded.rgb_hwc.shape[:2])
+    if short < min(short_side_px, decoded.file_height, decoded.file_width):
+        decoded = decode_image(path)
+    return decoded
+
+
+def build_loader(
+    dataset: TrainingImages,
+    sampler: EpochSampler,
+    *,
+    workers: int,
+    prefetch_batches: int = 4,
+    pin_memory: bool | None = None,
+) -> "DataLoader[Batch]":
+    """Loader over the batches of ``sampler``, to be iterated once an epoch.
+
+    Parameters
+    ----------
+    dataset
+        Images and maps.
+    sampler
+        Which images make which batch. Call its ``set_epoch`` before each iteration.
+    workers
+        Processes that decode, one thread each; 0 decodes in this process. They are started at the first
+        iteration and kept for all epochs.
+    prefetch_batches
+        Batches that each worker prepares ahead.
+    pin_memory
+        Copy batches to page-locked memory, so that they can go to the device while it computes; None does so
+        when CUDA is there.
+
+    Returns
+    -------
+    DataLoader
+        Gives ``Batch`` after ``Batch``, the same ones for any number of workers.
+    """
+    if workers > 0:
+        # A forked worker cannot end the pool of threads of its parent: it would wait for them for ever.
+        cv2.setNumThreads(1)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=keep_batch,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=prefetch_batches if workers > 0 else None,
+        # Without one of its own, each iteration would take a number from torch's global generator, and a resumed
+        # run, which starts iterations at other moments, would see other dropout masks.
+        generator=torch.Generator(),
+    )
+
+
+def keep_batch(batch: Any) -> Any:
+    """What a loader collates with: the batch itself."""
+    # The data set makes whole batches, so nothing is left to collate.
+    return batch
+
+
+def start_worker(worker: int) -> None:
+    """What a loader's worker starts with: it ends with its parent, and decodes in one thread."""
+    heed_parent_alone()
+    # torch's own loader limits torch in its workers; OpenCV would start a pool as large as the machine in each.
+    cv2.setNumThreads(1)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:
+    """Move a batch and make floats of its pixels, there.
+
+    Parameters
+    ----------
+    batch
+        From ``build_loader``.
+    device
+        Where the network is. From pinned memory the copy does not wait for the device.
+
+    Returns
+    -------
+    DeviceBatch
+        Pixels divided by 255 in float32; the memory format stays channels-last.
+    """
+    images, maps, labels_b, positions_b = (
+        None if part is None else part.to(device, non_blocking=True)
+        for part in (batch.images_bchw, batch.maps_bhw, batch.labels_b, batch.positions_b)
+    )
+    assert images is not None and labels_b is not None and positions_b is not None
+    return DeviceBatch(
+        images01_bchw=_to_unit(images),
+        maps01_bhw=None if maps is None else _to_unit(maps),
+        labels_b=labels_b,
+        positions_b=positions_b,
+    )
+
+
+def _to_unit(pixels: Tensor) -> Tensor:
+    # Two passes on purpose: on a CPU, uint8 / 255 casts element by element and takes six times as long.
+    return pixels.to(torch.float32).div_(255)

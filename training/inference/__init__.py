@@ -1,0 +1,1 @@
+"""Trained networks at test time: localization maps, views, export."""

@@ -1,0 +1,1 @@
+"""Networks: backbones with a CAM head, decoder, frozen perceptual network, pretrained weights."""

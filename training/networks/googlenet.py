@@ -1,0 +1,175 @@
+"""Images to GoogLeNet features up to inception 4e with a CAM convolution behind (Zhou et al., CVPR 2016).
+
+What differs from Inception v1 (Szegedy et al., CVPR 2015): no local response normalisation, no auxiliary
+classifiers, batch norm as an option. The 5x5 branches are 5x5, as in the paper. torchvision's GoogLeNet has
+3x3 there; its ImageNet weights go into the middle of our kernels with zeros around, which computes the same.
+
+Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a feature map.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
+
+__all__ = ["GoogLeNetEncoder"]
+
+GAP_CHANNELS = 1024
+"""Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
+
+TORCHVISION_NORM_EPS = 1e-3
+"""Batch norm's epsilon in torchvision's GoogLeNet, kept so that its weights compute what they did there."""
+
+TORCHVISION_MEAN = 0.5
+TORCHVISION_STD = 0.5
+"""Mean and deviation of every channel in the input that torchvision's GoogLeNet weights were trained with."""
+
+_SAME = Upsampling(kernel=3, stride=1, padding=1)
+_DOUBLE = Upsampling(kernel=4, stride=2, padding=1)
+"""14 to 28, 28 to 56, 56 to 112; a kernel that the stride divides covers every pixel equally often."""
+
+
+class _Widths(NamedTuple):
+    """Channels of one inception module (table 1 of the GoogLeNet paper, in its order)."""
+
+    channels_in: int
+    one: int
+    three_reduce: int
+    three: int
+    five_reduce: int
+    five: int
+    pool: int
+
+
+_INCEPTIONS = {
+    "inception3a": _Widths(192, 64, 96, 128, 16, 32, 32),
+    "inception3b": _Widths(256, 128, 128, 192, 32, 96, 64),
+    "inception4a": _Widths(480, 192, 96, 208, 16, 48, 64),
+    "inception4b": _Widths(512, 160, 112, 224, 24, 64, 64),
+    "inception4c": _Widths(512, 128, 128, 256, 24, 64, 64),
+    "inception4d": _Widths(512, 112, 144, 288, 32, 64, 64),
+    "inception4e": _Widths(528, 256, 160, 320, 32, 128, 128),
+}
+
+_TORCHVISION_BRANCH = {
+    "one": "branch1",
+    "three_reduce": "branch2.0",
+    "three": "branch2.1",
+    "five_reduce": "branch3.0",
+    "five": "branch3.1",
+    "pool_project": "branch4.1",
+}
+"""Our name of each convolution of an inception module, and torchvision's."""
+
+
+class _Inception(nn.Module):
+    """Four branches side by side on the same input."""
+
+    def __init__(self, widths: _Widths, *, batch_norm: bool) -> None:
+        super().__init__()
+
+        def unit(channels_in: int, channels_out: int, kernel: int) -> ConvUnit:
+            return _unit(channels_in, channels_out, kernel=kernel, batch_norm=batch_norm)
+
+        self.one = unit(widths.channels_in, widths.one, 1)
+        self.three_reduce = unit(widths.channels_in, widths.three_reduce, 1)
+        self.three = unit(widths.three_reduce, widths.three, 3)
+        self.five_reduce = unit(widths.channels_in, widths.five_reduce, 1)
+        self.five = unit(widths.five_reduce, widths.five, 5)
+        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.pool_project = unit(widths.channels_in, widths.pool, 1)
+
+    def forward(self, maps_bchw: Tensor) -> Tensor:
+        """``maps[B, C, H, W]`` to ``[B, one + three + five + pool, H, W]``."""
+        branches = (
+            self.one(maps_bchw),
+            self.three(self.three_reduce(maps_bchw)),
+            self.five(self.five_reduce(maps_bchw)),
+            self.pool_project(self.pool(maps_bchw)),
+        )
+        return torch.cat(branches, dim=1)
+
+
+class GoogLeNetEncoder(Encoder):
+    """GoogLeNet-GAP: Inception v1 through 4e and a 3x3 convolution of 1024; (B, 1024, 14, 14) at 224 px.
+
+    Parameters
+    ----------
+    batch_norm
+        Batch norm after every convolution, or biases.
+
+    Notes
+    -----
+    The buffers ``input_scale`` and ``input_shift`` are 1 and 0 until ``use_torchvision_input``, and travel
+    with the state dict.
+    """
+
+    input_scale: Tensor
+    input_shift: Tensor
+
+    def __init__(self, *, batch_norm: bool) -> None:
+        super().__init__()
+        self.register_buffer("input_scale", torch.ones(3, 1, 1))
+        self.register_buffer("input_shift", torch.zeros(3, 1, 1))
+        self.conv1 = _unit(3, 64, kernel=7, stride=2, batch_norm=batch_norm)
+        self.conv2 = _unit(64, 64, kernel=1, batch_norm=batch_norm)
+        self.conv3 = _unit(64, 192, kernel=3, batch_norm=batch_norm)
+        # Rounded up as in Caffe: 112, 56, 28, 14 rather than 111, 55, 27, 13.
+        self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.inception3a = _Inception(_INCEPTIONS["inception3a"], batch_norm=batch_norm)
+        self.inception3b = _Inception(_INCEPTIONS["inception3b"], batch_norm=batch_norm)
+        self.inception4a = _Inception(_INCEPTIONS["inception4a"], batch_norm=batch_norm)
+        self.inception4b = _Inception(_INCEPTIONS["inception4b"], batch_norm=batch_norm)
+        self.inception4c = _Inception(_INCEPTIONS["inception4c"], batch_norm=batch_norm)
+        self.inception4d = _Inception(_INCEPTIONS["inception4d"], batch_norm=batch_norm)
+        self.inception4e = _Inception(_INCEPTIONS["inception4e"], batch_norm=batch_norm)
+        self.cam_conv = _unit(832, GAP_CHANNELS, kernel=3, batch_norm=batch_norm)
+        self.feature_channels = GAP_CHANNELS
+        self.skip_channels = (832, 512, 480, 192, 64)
+        self.upsampling = (_SAME, _SAME, _DOUBLE, _DOUBLE, _DOUBLE)
+        self.dropout = 0.0
+
+    def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
+        """``normalised[B, 3, H, W]`` to features ``[B, 1024, h, w]`` and skips 4e, 4b, 3b, conv3, conv1."""
+        dtype = normalised_bchw.dtype
+        conv1 = self.conv1(normalised_bchw * self.input_scale.to(dtype) + self.input_shift.to(dtype))
+        conv3 = self.conv3(self.conv2(self.pool(conv1)))
+        inception3b = self.inception3b(self.inception3a(self.pool(conv3)))
+        inception4b = self.inception4b(self.inception4a(self.pool(inception3b)))
+        inception4e = self.inception4e(self.inception4d(self.inception4c(inception4b)))
+        return EncoderFeatures(self.cam_conv(inception4e), (inception4e, inception4b, inception3b, conv3, conv1))
+
+    def imported_layers(self) -> dict[str, ImportedLayer]:
+        """Everything through 4e; the CAM convolution is not in torchvision."""
+        found = {name: ImportedLayer(f"{name}.conv", f"{name}.bn") for name in ("conv1", "conv2", "conv3")}
+        for module in _INCEPTIONS:
+            for branch, theirs in _TORCHVISION_BRANCH.items():
+                place = f"{module}.{theirs}"
+                found[f"{module}.{branch}"] = ImportedLayer(f"{place}.conv", f"{place}.bn", centred=branch == "five")
+        return found
+
+    def use_torchvision_input(self) -> None:
+        """Take the input that torchvision's weights were trained with: (image - 0.5) / 0.5 in every channel.
+
+        The forward pass still takes images normalised by ImageNet's mean and deviation, and applies what
+        remains as a scale and a shift. Folded into conv1 the shift would be wrong at the border, where zeros
+        are padded after it.
+        """
+        for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+            self.input_scale[channel] = std / TORCHVISION_STD
+            self.input_shift[channel] = (mean - TORCHVISION_MEAN) / TORCHVISION_STD
+
+
+def _unit(channels_in: int, channels_out: int, *, kernel: int, stride: int = 1, batch_norm: bool) -> ConvUnit:
+    return ConvUnit(
+        channels_in,
+        channels_out,
+        kernel=kernel,
+        stride=stride,
+        padding=kernel // 2,
+        batch_norm=batch_norm,
+        norm_eps=TORCHVISION_NORM_EPS,
+    )

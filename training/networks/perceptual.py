@@ -1,0 +1,62 @@
+"""Turns images, whole or masked, into semantic feature vectors: the fixed network F of section 2.3.
+
+Shapes: B batch, H W pixels, n features (2048 for ResNet-50).
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.layer_transfer import copy_units
+from training.networks.normalisation import Normalisation
+from training.networks.parts import Encoder, EncoderFeatures
+
+__all__ = ["PerceptualNetwork"]
+
+
+class PerceptualNetwork(nn.Module):
+    """A network without its last layer, fixed: no gradient to its weights, but one to its input.
+
+    The paper's is ResNet-50; any encoder can take its place, where ImageNet's weights are out of reach.
+
+    Parameters
+    ----------
+    trunk
+        The network to fix; it is copied, with batch norm folded into the convolutions (in float64), so that
+        F costs no pass over the activations that it does not need. The original is not touched.
+
+    Notes
+    -----
+    Always in evaluation mode: ``train()`` changes nothing. Channels-last input and weights
+    (``network.to(memory_format=torch.channels_last)``) stay channels-last throughout. Not a part of the
+    trained model: its weights are in no checkpoint.
+    """
+
+    features: int
+    """n in equations (6) and (7)."""
+
+    def __init__(self, trunk: Encoder) -> None:
+        super().__init__()
+        self.features = trunk.feature_channels
+        self.normalisation = Normalisation()
+        # Without values first: drawing random ones would take 0.3 s and move the global generator.
+        with torch.device("meta"):
+            folded = type(trunk)(batch_norm=False)
+        self.trunk = folded.to_empty(device="cpu")
+        copy_units(trunk, self.trunk)
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode whatever ``mode`` is."""
+        return self
+
+    def forward(self, images01_bchw: Tensor) -> Tensor:
+        """``images01[B, 3, H, W]`` in 0..1, already masked where they shall be, to pooled features ``[B, n]``.
+
+        ImageNet's normalisation is applied here, after the masking of equations (3) and (4): a masked pixel is
+        black, not mean grey.
+        """
+        encoded: EncoderFeatures = self.trunk(self.normalisation(images01_bchw))
+        return encoded.features.mean(dim=(2, 3))

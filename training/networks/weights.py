@@ -1,0 +1,377 @@
+"""Turns weight files, torchvision's or our own, into a perceptual network or into an initialised encoder.
+
+Files are read with ``weights_only``, so a file can hold tensors but run nothing. Nothing falls back to random
+weights: those have to be asked for by name.
+"""
+
+import hashlib
+import re
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from training.networks.googlenet import GoogLeNetEncoder
+from training.networks.layer_transfer import ConvSource, NormSource, copy_into
+from training.networks.parts import ConvUnit, Encoder, ImportedLayer, conv_units
+from training.networks.perceptual import PerceptualNetwork
+from training.networks.registry import ARCHITECTURES, build_encoder
+from training.networks.resnet import Bottleneck, ResNet50Encoder
+from training.networks.without_values import without_values
+from training.run_folder.checkpoints import CHECKPOINT_FORMAT
+
+__all__ = ["IMAGENET", "RANDOM", "LoadReport", "WeightsError", "initialise_from_imagenet", "load_perceptual_network"]
+
+IMAGENET = "imagenet"
+"""Name that stands for torchvision's published ImageNet weights."""
+
+RANDOM = "random"
+"""Name that stands for random weights, for trying things out."""
+
+_PERCEPTUAL_OPTION = "--perceptual-weights"
+"""Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
+
+_RESNET50_WEIGHTS = "ResNet50_Weights.IMAGENET1K_V2"
+_INIT_WEIGHTS = {
+    "alexnet-gap": "AlexNet_Weights.IMAGENET1K_V1",
+    "alexnet-gap-plus": "AlexNet_Weights.IMAGENET1K_V1",
+    "googlenet-gap": "GoogLeNet_Weights.IMAGENET1K_V1",
+    "resnet50-gap": _RESNET50_WEIGHTS,
+}
+"""torchvision's name of the weights for each architecture."""
+
+_RESNET50 = "resnet50-gap"
+"""Architecture of the paper's F, and of a checkpoint that does not name its own."""
+
+_OUR_PREFIX = "encoder."
+"""Keys of a ``LocalizationModel``'s encoder begin with it; no torchvision key does."""
+
+_PARALLEL_PREFIX = "module."
+"""Put before every key by ``DataParallel`` and ``DistributedDataParallel``."""
+
+_RANDOM_BRANCH_SCALE = 0.25
+"""Last batch norm factor of each of the 16 blocks of a random ResNet-50 (1 / sqrt 16): without statistics of
+its own batch norm does nothing, and the variance would double in every block."""
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
+"""Beginning of the SHA-256 in the name of a file that torchvision publishes: ``resnet50-11ad3fa6.pth``."""
+
+_NAMED_AT_MOST = 4
+"""Problems that an error lists by name."""
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had, read or used; the message says which, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """Which layers of an encoder were loaded, and which kept their random weights."""
+
+    source: str
+    """Name or path of the weights."""
+    loaded: tuple[str, ...]
+    """Layers that were loaded, in the order of the network."""
+    random: tuple[str, ...]
+    """Layers that were not, in the order of the network. The classifier and the decoder are never loaded."""
+    notes: tuple[str, ...] = ()
+    """What else a reader of the log should know."""
+
+    def describe(self) -> str:
+        """One or two lines for a log."""
+        rest = ", ".join((*self.random, "classifier", "decoder"))
+        lines = (f"initialised from {self.source}: {', '.join(self.loaded)}; random: {rest}", *self.notes)
+        return "\n".join(lines)
+
+
+def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork:
+    """Load the fixed network F.
+
+    Parameters
+    ----------
+    weights
+        ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded into
+        it. ``"random"``: random weights. Anything else: path of a torchvision state dict of a ResNet-50, or of
+        a checkpoint of our own trainer, of any architecture (whose state has ``model``, a state dict of
+        ``LocalizationModel``, and ``config``).
+    seed
+        Of the random weights; the global generator is left as it was.
+
+    Returns
+    -------
+    PerceptualNetwork
+        On the CPU, float32.
+
+    Raises
+    ------
+    WeightsError
+        The download failed (the message says which file to put where), or the file is missing, damaged,
+        holds something else, or tensors that are missing, of other shapes or not finite.
+    """
+    if weights == RANDOM:
+        return PerceptualNetwork(_random_trunk(seed=seed))
+    loaded, where = _load(weights, published=_RESNET50_WEIGHTS, path_option=_PERCEPTUAL_OPTION)
+    state = _state_dict(loaded, where=where)
+    if any(key.startswith(_OUR_PREFIX) for key in state):
+        return PerceptualNetwork(_trunk_of_our_checkpoint(loaded, state, where=where))
+    trunk = _trunk_without_values(_RESNET50, batch_norm=True)
+    _import_layers(trunk, trunk.imported_layers(), state, where=where, network="a torchvision ResNet-50")
+    return PerceptualNetwork(trunk)
+
+
+def initialise_from_imagenet(encoder: Encoder, arch: str, *, weights: str = IMAGENET) -> LoadReport:
+    """Load what torchvision has into an encoder, in place; the rest keeps its weights.
+
+    Parameters
+    ----------
+    encoder
+        From ``build_encoder(arch)``, with or without batch norm.
+    arch
+        Its architecture.
+    weights
+        ``"imagenet"``: torchvision's published weights, from torch.hub's cache or downloaded into it.
+        Anything else: path of a file with the same content.
+
+    Returns
+    -------
+    LoadReport
+        Layers by name.
+
+    Raises
+    ------
+    ValueError
+        Unknown architecture.
+    WeightsError
+        As ``load_perceptual_network``.
+
+    Notes
+    -----
+    In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks
+    (AlexNet) starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded
+    in. torchvision's GoogLeNet wants its own input scaling, which the encoder then applies
+    (``GoogLeNetEncoder.use_torchvision_input``): its published weights need that, so it is assumed of a file
+    too.
+    """
+    if arch not in _INIT_WEIGHTS:
+        raise ValueError(f"architecture {arch!r}, expected one of {', '.join(_INIT_WEIGHTS)}")
+    published = _INIT_WEIGHTS[arch]
+    loaded, where = _load(weights, published=published, path_option=None)
+    layers = encoder.imported_layers()
+    network = f"a torchvision {published.partition('_')[0]}"
+    _import_layers(encoder, layers, _state_dict(loaded, where=where), where=where, network=network)
+    notes = []
+    if isinstance(encoder, GoogLeNetEncoder):
+        encoder.use_torchvision_input()
+        notes.append("images are rescaled to torchvision's GoogLeNet input inside the encoder")
+    units = conv_units(encoder)
+    without_statistics = [name for name in units if name in layers and layers[name].norm is None]
+    if any(units[name].norm is not None for name in without_statistics):
+        notes.append(
+            "the weights have no batch norm: it starts as the identity, and the first training step replaces "
+            "that by the batch's statistics; without batch norm the network starts as it was trained"
+        )
+    return LoadReport(
+        source=where,
+        loaded=tuple(name for name in units if name in layers),
+        random=tuple(name for name in units if name not in layers),
+        notes=tuple(notes),
+    )
+
+
+def _random_trunk(*, seed: int) -> ResNet50Encoder:
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators' generators as well.
+        torch.default_generator.manual_seed(seed)
+        trunk = ResNet50Encoder(batch_norm=True)
+    for block in trunk.modules():
+        if isinstance(block, Bottleneck) and block.expand.norm is not None:
+            nn.init.constant_(block.expand.norm.weight, _RANDOM_BRANCH_SCALE)
+    return trunk
+
+
+def _trunk_without_values(arch: str, *, batch_norm: bool) -> Encoder:
+    """A trunk whose layers are all about to be loaded; no random numbers are drawn."""
+    with without_values():
+        trunk = build_encoder(arch, batch_norm=batch_norm)
+    return trunk.to_empty(device="cpu")
+
+
+def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any, str]:
+    """What a file holds, and how messages call it; ``path_option``: the option that takes the path of a file."""
+    if weights == IMAGENET:
+        return _download(published, path_option=path_option), published
+    path = Path(weights)
+    if not path.is_file():
+        option = f"{path_option} " if path_option else ""
+        raise WeightsError(f"{path}: no such file; expected {option}{IMAGENET} or the path of a weights file")
+    try:
+        _check_zip(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A damaged file can fail anywhere in torch's reader: OSError, RuntimeError, EOFError, UnpicklingError,
+        # KeyError, UnicodeDecodeError and more have been seen.
+        raise WeightsError(
+            f"{path}: not a file of tensors that torch.save made, or damaged or truncated ({_first_line(error)})"
+        ) from error
+    if isinstance(loaded, Mapping) and loaded.get("format") == CHECKPOINT_FORMAT:
+        return loaded.get("state"), str(path)
+    return loaded, str(path)
+
+
+def _check_zip(path: Path) -> None:
+    """ValueError when a record's checksum is wrong: torch.load takes changed weights without a word."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"record {damaged} has a wrong checksum")
+
+
+def _download(published: str, *, path_option: str | None) -> Any:
+    # torchvision takes a second to import and nothing else here needs it.
+    from torchvision.models import get_weight  # type: ignore[import-untyped]
+
+    entry = get_weight(published)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    target = folder / PurePosixPath(urlsplit(entry.url).path).name
+    was_there = target.is_file()
+    if was_there:
+        _check_hash(target, url=entry.url)
+    try:
+        return entry.get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:
+        # urllib's, the hash check's, the disk's and torch.load's errors have nothing in common.
+        if was_there:
+            raise WeightsError(_replace_file(target, entry.url, _first_line(error))) from error
+        size_mb = entry.meta.get("_file_size")
+        size = "" if size_mb is None else f" ({size_mb:.0f} MB)"
+        raise WeightsError(
+            f"cannot download the ImageNet weights {published} ({_first_line(error)}). Where there is no network, "
+            f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}"
+            + (f", or pass its path: {path_option} PATH" if path_option else "")
+        ) from error
+
+
+def _check_hash(path: Path, *, url: str) -> None:
+    """Compare a file that lay in the cache with the hash in its name; torch.hub does so after a download only."""
+    stated = _HASH_IN_NAME.search(path.name)
+    if stated is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(stated[1]):
+        raise WeightsError(_replace_file(path, url, f"its SHA-256 begins with {found[: len(stated[1])]}"))
+
+
+def _replace_file(path: Path, url: str, reason: str) -> str:
+    return f"{path}: damaged or another file ({reason}); delete it and try again, or put {url} in its place"
+
+
+def _state_dict(loaded: Any, *, where: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, bare or under ``model`` or ``state_dict``."""
+    inner = loaded
+    if isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in ("model", "state_dict") if isinstance(loaded.get(key), Mapping)), loaded)
+    state = (
+        {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if isinstance(inner, Mapping)
+        else {}
+    )
+    if not state:
+        raise WeightsError(f"{where}: holds no named tensors, expected a state dict")
+    if all(key.startswith(_PARALLEL_PREFIX) for key in state):
+        state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
+    return state
+
+
+def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: str) -> Encoder:
+    config = loaded.get("config") if isinstance(loaded, Mapping) else None
+    arch = config.get("arch", _RESNET50) if isinstance(config, Mapping) else _RESNET50
+    if arch not in ARCHITECTURES:
+        raise WeightsError(f"{where}: a checkpoint of {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
+    ours = {key.removeprefix(_OUR_PREFIX): value for key, value in state.items() if key.startswith(_OUR_PREFIX)}
+    trunk = _trunk_without_values(arch, batch_norm="conv1.norm.weight" in ours)
+    layers = {
+        name: ImportedLayer(f"{name}.conv", f"{name}.norm" if unit.norm is not None else None)
+        for name, unit in conv_units(trunk).items()
+    }
+    network = f"a checkpoint of {arch}"
+    _import_layers(trunk, layers, ours, where=where, network=network)
+    for name, buffer in trunk.named_buffers(recurse=False):
+        if name not in ours or ours[name].shape != buffer.shape:
+            raise WeightsError(f"{where}: expected the weights of {network}: {name} is missing or of another shape")
+        buffer.copy_(ours[name])
+    return trunk
+
+
+def _import_layers(
+    target: nn.Module, layers: Mapping[str, ImportedLayer], state: Mapping[str, Tensor], *, where: str, network: str
+) -> None:
+    """Load all layers or, when anything is wrong with one, none."""
+    units = conv_units(target)
+    problems: list[str] = []
+    sources = {name: _read_layer(units[name], layer, state, problems) for name, layer in layers.items()}
+    if problems:
+        named = "; ".join(problems[:_NAMED_AT_MOST])
+        more = f"; and {len(problems) - _NAMED_AT_MOST} more" if len(problems) > _NAMED_AT_MOST else ""
+        raise WeightsError(f"{where}: expected the weights of {network}: {named}{more}")
+    for name, source in sources.items():
+        if source is not None:
+            copy_into(units[name], source)
+
+
+def _read_layer(
+    unit: ConvUnit, layer: ImportedLayer, state: Mapping[str, Tensor], problems: list[str]
+) -> ConvSource | None:
+    """One layer of a state dict; None when something is wrong with it, which is then in ``problems``."""
+    channels_out, channels_in, rows, columns = unit.conv.weight.shape
+    if layer.centred:
+        # torchvision's GoogLeNet has 3x3 kernels where Inception v1 and we have 5x5.
+        rows, columns = rows - 2, columns - 2
+    before = len(problems)
+
+    def take(key: str, shape: tuple[int, ...]) -> Tensor:
+        found = state.get(key)
+        if found is None:
+            problems.append(f"{key} is missing")
+        elif tuple(found.shape) != shape:
+            problems.append(f"{key} has shape {tuple(found.shape)}, expected {shape}")
+        elif found.is_meta or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+            problems.append(f"{key} holds something else than finite floating-point numbers")
+        else:
+            return found
+        return torch.zeros(shape)
+
+    weight = take(f"{layer.conv}.weight", (channels_out, channels_in, rows, columns))
+    per_channel = (channels_out,)
+    if layer.norm is None:
+        source = ConvSource(weight=weight, bias=take(f"{layer.conv}.bias", per_channel))
+    else:
+        source = ConvSource(
+            weight=weight,
+            norm=NormSource(
+                weight=take(f"{layer.norm}.weight", per_channel),
+                bias=take(f"{layer.norm}.bias", per_channel),
+                mean=take(f"{layer.norm}.running_mean", per_channel),
+                variance=take(f"{layer.norm}.running_var", per_channel),
+                eps=unit.norm_eps,
+            ),
+        )
+    return source if len(problems) == before else None
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,340 @@
+"""Turns the state of a training run into files that are whole or not there, and such files back into the state.
+
+A checkpoint is what ``torch.save`` writes, with a marker and a version inside; it can be read with
+``torch.load(path, weights_only=True)`` alone. The state consists of dicts, lists, tuples, tensors, numbers, strings,
+booleans and None, because nothing else passes ``weights_only``.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import socket
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, METRICS_LOG_FILE, checkpoint_name, read_finished
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "CHECKPOINT_VERSION",
+    "CheckpointError",
+    "CheckpointFolder",
+    "DamagedCheckpointWarning",
+    "FoundCheckpoint",
+    "load_checkpoint",
+    "save_checkpoint",
+    "write_atomically",
+]
+
+CHECKPOINT_FORMAT = "saliency-aware-wsol checkpoint"
+"""Marker in every checkpoint, by which a file of another program is told."""
+CHECKPOINT_VERSION = 1
+"""Version of the envelope around the state; a reader refuses a newer one."""
+
+_PLAIN_TYPES = (bool, int, float, str, type(None), Tensor, torch.nn.Parameter)
+"""Compared exactly: a numpy.float64 is a float, and weights_only does not read it."""
+_NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
+_TEMPORARY_GLOBS = (f".{CHECKPOINT_GLOB}.*.tmp", f".{FINISHED_FILE}.*.tmp", f".{METRICS_LOG_FILE}*.tmp")
+"""What killed processes leave: of this module's files, and of the run's log."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this program, or a damaged one, or a state that cannot be one."""
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint could not be read and an older one is used."""
+
+
+class FoundCheckpoint(NamedTuple):
+    """The newest checkpoint that could be read."""
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint in one step: afterwards the file is the new one, or, after any failure, the old one.
+
+    Parameters
+    ----------
+    path
+        Target; its folder has to exist.
+    state
+        String keys; values of dict, list, tuple, tensor, int, float, str, bool or None, nested.
+
+    Raises
+    ------
+    CheckpointError
+        A value of another type, named by its place in the state.
+    OSError
+        The disk is full, a limit is reached, the folder is missing or read-only. What was at ``path`` is still
+        there, and no other file is left behind.
+
+    Notes
+    -----
+    The bytes go to a hidden file beside the target, to the disk by fsync, and under the final name by a rename;
+    then the folder is synced. A killed process may leave its hidden file, never a damaged target.
+    """
+    _check_plain(state, place="state")
+    envelope = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "state": dict(state)}
+    # Built in memory, because torch's writer hides the error number of a full disk behind an error of its own.
+    buffer = io.BytesIO()
+    torch.save(envelope, buffer)
+    write_atomically(Path(path), buffer.getbuffer())
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """State of a checkpoint, its tensors on the CPU.
+
+    Parameters
+    ----------
+    path
+        A file that ``save_checkpoint`` wrote.
+
+    Returns
+    -------
+    dict
+        The state. Nothing in the file is executed: ``weights_only`` refuses all but plain data.
+
+    Raises
+    ------
+    CheckpointError
+        Not a checkpoint, truncated, changed (every record's checksum is compared, which torch itself does not
+        do), of a newer version, or holding anything but plain data.
+    OSError
+        The file is missing or cannot be read.
+    """
+    encoded = Path(path).read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(encoded)) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"the checksum of {damaged} does not match")
+        with warnings.catch_warnings():
+            # torch warns of what it then refuses, such as a TorchScript archive.
+            warnings.simplefilter("ignore")
+            envelope = torch.load(io.BytesIO(encoded), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # All bytes are in memory, so any error is about them: BadZipFile, RuntimeError, UnpicklingError, EOFError,
+        # NotImplementedError, KeyError and others have been seen.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or damaged ({len(encoded)} bytes): {reason}; use another checkpoint"
+        ) from error
+    if not isinstance(envelope, dict) or envelope.get("format") != CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path}: a torch file of another program: the marker {CHECKPOINT_FORMAT!r} is missing")
+    if envelope.get("version") != CHECKPOINT_VERSION or not isinstance(envelope.get("state"), dict):
+        raise CheckpointError(
+            f"{path}: checkpoint of version {envelope.get('version')!r}, expected {CHECKPOINT_VERSION}; "
+            "use the version of the program that wrote it"
+        )
+    state: dict[str, Any] = envelope["state"]
+    return state
+
+
+class CheckpointFolder:
+    """Checkpoints of one run: ``checkpoint-<step, 8 digits>.pt`` and ``finished.json`` in one folder.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of the run; made at the first save.
+    keep_last
+        Checkpoints that stay, at least 1.
+
+    Notes
+    -----
+    One process writes (rank 0 of several; ``run_lock`` keeps other runs out); any number may read at the same time.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str], *, keep_last: int = 3) -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}, expected at least 1")
+        self._run_dir = Path(run_dir)
+        self._keep_last = keep_last
+
+    def path(self, step: int) -> Path:
+        """Path of the checkpoint after ``step`` steps, whether or not it exists; ValueError below 0."""
+        if step < 0:
+            raise ValueError(f"step is {step}, expected at least 0")
+        return self._run_dir / checkpoint_name(step)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that exist, rising; empty where the folder is missing."""
+        if not self._run_dir.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self._run_dir.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of a step, then delete those beyond the ``keep_last`` newest.
+
+        Parameters
+        ----------
+        step
+            Steps done, at least 0.
+        state
+            As ``save_checkpoint`` takes it.
+
+        Returns
+        -------
+        Path
+            The file written. It is never deleted by its own call, so one good checkpoint always remains.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            As ``save_checkpoint``; no checkpoint has been deleted then.
+        CheckpointError
+            A readable checkpoint of a later step lies there: this run did not continue from it.
+
+        Notes
+        -----
+        Removes the completion marker first: a run that goes on is not finished. Damaged checkpoints of later steps
+        are deleted afterwards, because the run has gone back behind them.
+        """
+        target = self.path(step)
+        later = [other for other in self.steps() if other > step]
+        for other in later:
+            if self._load(other) is not None:
+                raise CheckpointError(
+                    f"{target}: the folder holds a good checkpoint of the later step {other}; resume from it, or "
+                    "use another folder"
+                )
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        (self._run_dir / FINISHED_FILE).unlink(missing_ok=True)
+        save_checkpoint(target, state)
+        earlier = [other for other in self.steps() if other < step]
+        for other in later + earlier[: max(0, len(earlier) - (self._keep_last - 1))]:
+            self.path(other).unlink(missing_ok=True)
+        for pattern in _TEMPORARY_GLOBS:
+            for leftover in self._run_dir.glob(pattern):
+                leftover.unlink(missing_ok=True)
+        return target
+
+    def latest(self) -> FoundCheckpoint | None:
+        """The newest checkpoint that can be read, or None where there is none.
+
+        Raises
+        ------
+        CheckpointError
+            There are checkpoints and all are damaged: starting anew would be a surprise.
+
+        Warns
+        -----
+        DamagedCheckpointWarning
+            Names each newer checkpoint that cannot be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            state = self._load(step, warn=True)
+            if state is not None:
+                return FoundCheckpoint(path=self.path(step), step=step, state=state)
+        if steps:
+            raise CheckpointError(
+                f"{self._run_dir}: none of its {len(steps)} checkpoints can be read; delete them to start anew"
+            )
+        return None
+
+    def mark_finished(self, summary: Mapping[str, Any]) -> None:
+        """Write ``finished.json`` with a summary of the run: JSON values under string keys.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A value that JSON does not know, NaN and infinity among them.
+        OSError
+            As ``save_checkpoint``.
+        """
+        text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
+        write_atomically(self._run_dir / FINISHED_FILE, f"{text}\n".encode())
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary in the completion marker; None when it is not there or not whole."""
+        return read_finished(self._run_dir)
+
+    def is_finished(self) -> bool:
+        """Whether the completion marker is there and whole."""
+        return self.finished() is not None
+
+    def _load(self, step: int, *, warn: bool = False) -> dict[str, Any] | None:
+        try:
+            return load_checkpoint(self.path(step))
+        except FileNotFoundError:
+            # Pruned by the writer since the folder was listed.
+            return None
+        except CheckpointError as error:
+            if warn:
+                warnings.warn(f"{error}; the checkpoint before it is tried", DamagedCheckpointWarning, stacklevel=3)
+            return None
+
+
+def _check_plain(value: object, *, place: str) -> None:
+    """CheckpointError where loading with ``weights_only`` would refuse what saving accepts."""
+    if type(value) in _PLAIN_TYPES:
+        return
+    if isinstance(value, Mapping) and (type(value) in (dict, OrderedDict) or place == "state"):
+        for key, item in value.items():
+            _check_plain(key, place=f"a key of {place}")
+            _check_plain(item, place=f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, place=f"{place}[{index}]")
+    else:
+        raise CheckpointError(
+            f"{place} is a {type(value).__module__}.{type(value).__qualname__}, expected a dict, list, tuple, tensor, "
+            "int, float, str, bool or None"
+        )
+
+
+def write_atomically(path: Path, encoded: bytes | memoryview) -> None:
+    """Make a file appear whole, with this content and safe on the disk, or leave what was there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(encoded)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        _remove(temporary)
+        raise OSError(
+            error.errno, f"{error.strerror}: not written, and what was there before is unchanged", str(path)
+        ) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+    _sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
