@@ -1,10 +1,9 @@
-"""The contract of ``wsol-prep``: commands, options, defaults, choices, help, and what bad usage does."""
+"""The contract of ``wsol-prep``: choices, defaults, and what bad usage does."""
 
 import os
 import re
 from pathlib import Path
 
-import click
 import pytest
 
 import pipelines.prep_cli as prep_cli
@@ -14,7 +13,6 @@ from pipelines.cli.options import LAYOUT_NAMES, SPLIT_NAMES
 from pipelines.datasets import LAYOUTS, SPLITS
 from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.prep_cli import main
-from pseudo_maps import __version__
 from pseudo_maps.config import DEFAULT_PRESET, METHODS, MapConfig
 from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals import PRESETS
@@ -37,104 +35,7 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-# --- the contract: names, defaults, choices
-
-COMMON = {"--debug": (False, "flag"), "--version": (False, "flag"), "-h --help": (False, "flag")}
-PRESET_CHOICES = ("b650", "b1100", "b2200", "b4400")
-LAYOUT_CHOICES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
-SPLIT_CHOICES = ("train", "val", "test")
-OPTIONS = {
-    "proposals": {
-        "--data": ("required", "folder"),
-        "--layout": ("auto", LAYOUT_CHOICES),
-        "--split": ("required", SPLIT_CHOICES),
-        "--out": ("required", "folder"),
-        "--method": ("geodesic", ("geodesic", "selective-search")),
-        "--preset": ("b1100", PRESET_CHOICES),
-        "--boundaries": ("directed-sobel", ("directed-sobel", "spectral-contrast", "structured-forest")),
-        "--boundary-model": (None, "file"),
-        "--search-mode": ("fast", ("fast", "quality", "single")),
-        "--weighting": ("objectness", ("uniform", "objectness")),
-        "--working-size": (500, "integer from 1"),
-        "--map-size": (224, "integer from 1"),
-        "--by-name/--no-by-name": (True, "flag"),
-        "--max-pixels": (178_956_970, "integer from 1"),
-        "--shard-size": (None, "integer from 1"),
-        "--jobs": (1, "integer"),
-        "--backend": ("loky", ("loky", "sequential", "dask", "ray", "spark")),
-        "--scheduler": (None, "text"),
-        "--image-timeout": (300.0, "number above 0"),
-        "--image-memory": (4096, "integer from 1"),
-        "--task-index": (None, "integer"),
-        "--task-count": (None, "integer"),
-        "--limit": (None, "integer from 1"),
-        "--max-failed": (0, "integer from 0"),
-        "--retry-failed": (False, "flag"),
-        "--dry-run": (False, "flag"),
-        **COMMON,
-    },
-    "verify": {
-        "folder": ("required", "folder"),
-        "--split": ("several", SPLIT_CHOICES),
-        "--data": (None, "folder"),
-        "--layout": ("auto", LAYOUT_CHOICES),
-        "--repair": (False, "flag"),
-        **COMMON,
-    },
-    "preview": {
-        "folder": ("required", "folder"),
-        "--data": ("required", "folder"),
-        "--layout": ("auto", LAYOUT_CHOICES),
-        "--split": ("val", SPLIT_CHOICES),
-        "--out": (None, "file"),
-        "--html": (None, "file"),
-        "--ids": ("several", "text"),
-        "--ids-file": (None, "file"),
-        "--worst": (None, "integer from 0"),
-        "--count": (12, "integer from 1"),
-        "--columns": (2, "integer from 1"),
-        "--threshold": (0.5, "number from 0 below 1"),
-        "--seed": (0, "integer from 0"),
-        **COMMON,
-    },
-}
-"""Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
-
-
-def described(parameter: click.Parameter) -> tuple[object, object]:
-    kind = parameter.type
-    if isinstance(kind, click.Choice):
-        takes: object = tuple(kind.choices)
-    elif isinstance(kind, click.Path):
-        takes = "file" if kind.file_okay else "folder"
-    elif isinstance(kind, click.IntRange):
-        takes = f"integer from {kind.min}" if kind.max is None else f"integer {kind.min}-{kind.max}"
-    elif isinstance(kind, click.FloatRange) and kind.max is None:
-        takes = f"number {'above' if kind.min_open else 'from'} {kind.min}"
-    elif isinstance(kind, click.FloatRange):
-        takes = f"number from {kind.min} {'below' if kind.max_open else 'to'} {kind.max}"
-    else:
-        takes = "flag" if getattr(parameter, "is_flag", False) else kind.name
-    if parameter.required:
-        return "required", takes
-    if getattr(parameter, "multiple", False):
-        return "several", takes
-    default = parameter.to_info_dict()["default"]
-    return (bool(default) if takes == "flag" else default), takes
-
-
-@pytest.mark.parametrize("command", OPTIONS)
-def test_the_options_are_frozen(command: str) -> None:
-    found = {}
-    context = click.Context(main.commands[command], info_name=command, **prep_cli.CONTEXT_SETTINGS)
-    for parameter in main.commands[command].get_params(context):
-        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
-        found[name] = described(parameter)
-    assert found == OPTIONS[command]
-
-
-def test_the_commands_are_frozen() -> None:
-    assert set(main.commands) == set(OPTIONS)
+# --- choices and defaults
 
 
 @pytest.mark.parametrize(
@@ -169,24 +70,6 @@ def test_the_defaults_are_those_of_the_configuration() -> None:
     assert defaults["preset"] == DEFAULT_PRESET
     assert defaults["working_size"] == config.proposals.working_size
     assert defaults["boundaries"] == config.proposals.boundaries
-
-
-@pytest.mark.parametrize("command", [[], ["proposals"], ["verify"], ["preview"]])
-def test_help_and_version_of_every_command(command: list[str]) -> None:
-    short, long = prep(*command, "-h"), prep(*command, "--help")
-    assert (short.exit_code, short.output) == (0, long.output)
-    assert short.output.startswith("Usage: wsol-prep")
-    for name in OPTIONS[command[0]] if command else OPTIONS:
-        assert all(part in short.output.replace("FOLDER", "folder") for part in re.split("[ /]", name))
-    version = prep(*command, "--version")
-    assert (version.exit_code, version.output) == (0, f"{__version__}\n")
-
-
-def test_help_shows_every_default_that_there_is() -> None:
-    shown = plain(prep("proposals", "-h").output)
-    for name, (default, takes) in OPTIONS["proposals"].items():
-        if default not in ("required", None) and takes != "flag":
-            assert re.search(rf"{name} .*?\[default: {default}[];]", shown), name
 
 
 # --- bad usage is exit 2

@@ -1,4 +1,4 @@
-"""The contract of ``wsol-train``: options, defaults, choices, help, what the options change, what bad usage does."""
+"""The contract of ``wsol-train``: choices, defaults, what the options change, and what bad usage does."""
 
 import os
 import re
@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import Result
 
 import pipelines.train_cli as train_cli
 from pipelines.train_cli import main
-from pseudo_maps import __version__
 from tests.command_calls import invoke
-from tests.pipelines.test_prep_cli import COMMON, LAYOUT_CHOICES, described, plain
+from tests.pipelines.test_prep_cli import plain
 from tests.training.training_runs import make_colour_folders
 from training.config import METHODS, RECIPES, TrainConfig, TrainRunConfig, recipe
 from training.data.augmentation import CropConfig
@@ -35,65 +33,7 @@ def train(*words: object) -> Result:
     return invoke(main, *words, prog_name="wsol-train")
 
 
-# --- the contract
-
-ARCH_CHOICES = ("alexnet-gap", "alexnet-gap-plus", "googlenet-gap", "resnet50-gap")
-OPTIONS = {
-    "--data": ("required", "folder"),
-    "--layout": ("auto", LAYOUT_CHOICES),
-    "--maps": (None, "folder"),
-    "--out": ("required", "folder"),
-    "--arch": ("alexnet-gap", ARCH_CHOICES),
-    "--recipe": ("default", ("paper", "default")),
-    "--method": ("saliency", ("gap", "has", "saliency")),
-    "--no-map-loss": (False, "flag"),
-    "--no-triplet-loss": (False, "flag"),
-    "--map-loss": ("l2", ("l2", "mse", "bce")),
-    "--map-weight": (1.0, "number from 0"),
-    "--triplet-weight": (1.0, "number from 0"),
-    "--triplet-sign": ("text", ("text", "as-printed")),
-    "--triplet-margin": (None, "float"),
-    "--area-weight": (0.0, "number from 0"),
-    "--class-weighting": ("none", ("none", "balanced")),
-    "--perceptual-weights": ("imagenet", "text"),
-    "--init": ("random", ("random", "imagenet")),
-    "--batch-norm/--no-batch-norm": (True, "flag"),
-    "--on-missing": ("refuse", ("refuse", "skip")),
-    "--input-size": (224, "integer from 64"),
-    "--crop": (None, ("crop", "resized-crop")),
-    "--crop-scale": (None, "number from 0 to 1"),
-    "--epochs": (None, "integer from 1"),
-    "--batch-size": (None, "integer from 1"),
-    "--accumulation": (1, "integer from 1"),
-    "--optimiser": (None, ("adam", "adamw", "sgd")),
-    "--lr": (None, "float"),
-    "--weight-decay": (None, "float"),
-    "--schedule": (None, ("constant", "step", "cosine")),
-    "--warmup-epochs": (None, "float"),
-    "--clip-norm": (None, "float"),
-    "--precision": ("auto", ("auto", "fp32", "bf16")),
-    "--seed": (0, "integer from 0"),
-    "--device": ("auto", "text"),
-    "--workers": (2, "integer from 0"),
-    "--checkpoint-minutes": (10.0, "number from 0"),
-    "--keep-last": (3, "integer from 1"),
-    "--log-every": (20, "integer from 1"),
-    "--compile": (False, "flag"),
-    "--tensorboard": (False, "flag"),
-    "--limit": (None, "integer from 1"),
-    "--resume": (False, "flag"),
-    **COMMON,
-}
-"""Every option: its default and what it takes. Other people's scripts call these; changing one breaks them."""
-
-
-def test_the_options_are_frozen() -> None:
-    found = {}
-    context = click.Context(main, info_name="wsol-train", **train_cli.CONTEXT_SETTINGS)
-    for parameter in main.get_params(context):
-        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
-        found[name.split(" ")[0] if name == "--compile compile_" else name] = described(parameter)
-    assert found == OPTIONS
+# --- choices and defaults
 
 
 @pytest.mark.parametrize(
@@ -121,26 +61,6 @@ def test_the_defaults_are_those_of_the_configurations() -> None:
         assert defaults[name] == getattr(config.loss, name), name
     assert defaults["map_loss"] == config.loss.map_kind
     assert defaults["input_size"] == config.crop.input_size
-
-
-def test_help_and_version() -> None:
-    short, long = train("-h"), train("--help")
-    assert (short.exit_code, short.output) == (0, long.output)
-    assert short.output.startswith("Usage: wsol-train")
-    for name in OPTIONS:
-        assert all(part in short.output for part in re.split("[ /]", name)), name
-    version = train("--version")
-    assert (version.exit_code, version.output) == (0, f"{__version__}\n")
-
-
-def test_help_shows_every_default_that_there_is() -> None:
-    context = click.Context(main, info_name="wsol-train", **train_cli.CONTEXT_SETTINGS)
-    shown = {option.opts[0]: (option.get_help_record(context) or ("", ""))[1] for option in main.get_params(context)}
-    for name, (default, takes) in OPTIONS.items():
-        if default not in ("required", None) and takes != "flag":
-            assert f"[default: {default}" in shown[name], name
-    for name in ("--crop", "--epochs", "--batch-size", "--optimiser", "--lr", "--weight-decay", "--schedule"):
-        assert "[default: the recipe's]" in shown[name], name
 
 
 def test_help_does_not_import_torch() -> None:

@@ -17,7 +17,6 @@ from PIL import Image
 from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.experiments.demo import DemoPlan
 from pipelines.pipeline_cli import main
-from pseudo_maps import __version__
 from pseudo_maps.shards import MapIndex
 from tests.pipelines.report_page import Page
 
@@ -262,21 +261,9 @@ def test_debug_shows_the_traceback_of_a_step(tmp_path: Path) -> None:
 # --- the words
 
 
-@pytest.mark.parametrize("words", [["-h"], ["demo", "-h"], ["--version"], ["demo", "--version"]])
-def test_help_and_version(words: list[str]) -> None:
-    result = CliRunner().invoke(main, words, prog_name="wsol-pipeline")
-    assert result.exit_code == 0
-    assert result.output == f"{__version__}\n" if "--version" in words else "Usage: wsol-pipeline" in result.output
-
-
 @pytest.mark.parametrize("words", [[], ["show"], ["demo", "--jobs", "0"], ["demo", "--out", __file__]])
 def test_bad_usage_is_exit_2(words: list[str]) -> None:
     assert CliRunner().invoke(main, words, prog_name="wsol-pipeline").exit_code == 2
-
-
-def test_the_options_of_the_demo_are_frozen() -> None:
-    found = {option.opts[0]: option.default for option in main.commands["demo"].params if option.expose_value}
-    assert found == {"--out": Path("demo"), "--jobs": 2}
 
 
 def test_the_demo_is_as_large_as_it_says() -> None:

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import Result
 
@@ -15,32 +14,7 @@ from pipelines.pipeline_cli import main
 from pipelines.train_cli import main as train_program
 from tests.command_calls import invoke
 from tests.pipelines.jobs.test_training import make_maps
-from tests.pipelines.test_prep_cli import COMMON, described
-from tests.pipelines.test_train_cli import OPTIONS as TRAINING
-
-OWN = {
-    "--data": ("required", "folder"),
-    "--layout": TRAINING["--layout"],
-    "--maps": ("required", "folder"),
-    "--out": ("required", "folder"),
-    "--archs": ("alexnet-gap,googlenet-gap", "text"),
-    "--rows": ("gap,has,no-map,no-triplet,ours", "text"),
-    "--seeds": ("0,1,2", "text"),
-    "--protocol": ("cam,wsoleval-v1", "text"),
-    "--device": ("auto", "text"),
-    "--task-index": (None, "integer"),
-    "--task-count": (None, "integer"),
-    "--only-report": (False, "flag"),
-    "--dry-run": (False, "flag"),
-}
-SET_BY_THE_TABLE = ("--arch", "--method", "--no-map-loss", "--no-triplet-loss", "--seed", "--resume")
-OF_EVALUATION = {
-    "--boxes": ("all", ("all", "first")),
-    "--blacklist": (None, "file"),
-    "--bootstrap-samples": (1000, "integer from 0"),
-    "--jobs": (-1, "integer"),
-}
-OPTIONS = {**TRAINING, **OWN, **OF_EVALUATION, **COMMON}
+from tests.pipelines.test_command_options import described
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +34,6 @@ def lines(data: Path, out: Path, *words: object) -> list[str]:
     return result.output.splitlines()
 
 
-def test_the_options_are_frozen() -> None:
-    found = {}
-    context = click.Context(ablation_cli.table, info_name="table", **ablation_cli.CONTEXT_SETTINGS)
-    for parameter in ablation_cli.table.get_params(context):
-        name = " ".join(parameter.opts) + "".join(f"/{other}" for other in parameter.secondary_opts)
-        name = name.split(" ")[0] if name == "--compile compile_" else name
-        assert name not in found
-        found[name] = described(parameter)
-        if found[name][0] == "several":
-            found[name] = (parameter.to_info_dict()["default"][0], found[name][1])
-    assert found == {name: takes for name, takes in OPTIONS.items() if name not in SET_BY_THE_TABLE}
-
-
 def test_what_is_passed_on_means_the_same_there() -> None:
     """An option that both programs have must have one default and take one kind of value."""
     training = {option.name: option for option in train_program.params}
@@ -81,14 +42,6 @@ def test_what_is_passed_on_means_the_same_there() -> None:
     assert both == {"limit", "precision", "workers"}
     for name in both:
         assert described(training[name]) == described(evaluation[name]), name
-
-
-def test_help_shows_every_option() -> None:
-    result = table("-h")
-    assert result.exit_code == 0 and result.output.startswith("Usage: wsol-pipeline table")
-    for name in OPTIONS:
-        if name not in SET_BY_THE_TABLE:
-            assert all(part in result.output for part in re.split("[ /]", name)), name
 
 
 def test_a_dry_run_shows_every_line_and_makes_nothing(data: Path, tmp_path: Path) -> None:
