@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli.options import data_option, layout_option
+from pipelines.cli.eval_options import (
+    BASELINE_OPTIONS,
+    DEVICE_OPTION,
+    LOCALIZER_NAMES,
+    MAPS_OPTIONS,
+    PROTOCOL_NAMES,
+    RUN_OPTIONS,
+)
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -25,66 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Spelled out because importing what defines them loads numba, OpenCV or torch; a test compares them.
-SPLIT_NAMES = ("train", "val", "test")
-PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
-LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
-BOX_NAMES = ("all", "first")
-PRECISION_NAMES = ("auto", "fp32", "bf16")
 PAGE_SUFFIXES = (".html", ".htm")
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _options(*decorators: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def decorate(command: _Command) -> _Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-evaluation_options = _options(
-    data_option,
-    layout_option,
-    click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set."),
-    click.option(
-        "--protocol",
-        "protocols",
-        multiple=True,
-        type=click.Choice(PROTOCOL_NAMES),
-        help="Evaluation protocol, several allowed.  [default: all]",
-    ),
-    click.option("--boxes", type=click.Choice(BOX_NAMES), default="all", help="Ground-truth boxes that count."),
-    click.option(
-        "--blacklist",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="File of images to leave out, by id or number, as in the ILSVRC devkit.",
-    ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
-    click.option(
-        "--name", help="What tables and reports call it.  [default: the name of --out, else of what is scored]"
-    ),
-    click.option(
-        "--bootstrap-samples", type=click.IntRange(min=0), default=1000, help="Samples behind the 95 % intervals."
-    ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Decides the samples."),
-)
-out_option = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.  [default: print only]"
-)
-jobs_option = click.option(
-    "--jobs", type=int, default=1, help="Processes that make and score boxes; -1 is one for each core."
-)
-panels_option = click.option(
-    "--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples."
-)
-device_option = click.option(
-    "--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas."
-)
 
 
 def _checked_page(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
@@ -104,38 +54,8 @@ def main() -> None:
     """
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*RUN_OPTIONS])
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@evaluation_options
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the results.  [default: evaluation, in the folder of the run]",
-)
-@click.option(
-    "--jobs",
-    type=int,
-    default=-1,
-    help="Processes that make and score boxes, shared among the devices; -1 is one for each core.",
-)
-@click.option(
-    "--localizer",
-    "localizers",
-    multiple=True,
-    type=click.Choice(LOCALIZER_NAMES),
-    help="Map that boxes are taken from, several allowed.  [default: all but grad-cam]",
-)
-@click.option(
-    "--scale", "scales", multiple=True, type=float, help="Factor of the input size, several allowed.  [default: 1]"
-)
-@click.option("--flip", is_flag=True, help="Look at mirror images too.")
-@click.option("--ten-crop", is_flag=True, help="Look at ten crops instead of the whole image, as cam-release does.")
-@click.option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="auto: bf16 on CUDA.")
-@device_option
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, help="Images that pass the network together.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, help="Processes that decode, for each device.")
-@click.option("--save-maps", is_flag=True, help="Store the score maps as uint8 HDF5 shards.")
-@panels_option
 @common_options
 def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
@@ -174,17 +94,8 @@ def run(checkpoint: Path, **options: Any) -> None:
     _echo(metrics, choices)
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*MAPS_OPTIONS])
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@evaluation_options
-@out_option
-@jobs_option
-@click.option(
-    "--masks",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of <image id>.png (0 background, 255 object, 128 ignored) for PxAP.",
-)
-@panels_option
 @common_options
 def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
@@ -221,10 +132,7 @@ def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: P
         )
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
-@evaluation_options
-@out_option
-@jobs_option
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*BASELINE_OPTIONS])
 @common_options
 def baseline(**options: Any) -> None:
     """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
@@ -237,7 +145,7 @@ def baseline(**options: Any) -> None:
     _echo(metrics, choices)
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
+@main.command(context_settings=CONTEXT_SETTINGS, params=[DEVICE_OPTION])
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -256,7 +164,6 @@ def baseline(**options: Any) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with one class name a line, in label order.  [default: the names in the checkpoint]",
 )
-@device_option
 @common_options
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
     """Classes, box and overlay of any images: files, or folders that are searched for images."""

@@ -9,11 +9,10 @@ import click
 
 from pipelines.cli.inspection import preview, verify
 from pipelines.cli.options import (
+    DATA_OPTION,
+    LAYOUT_OPTION,
     SPLIT_NAMES,
-    data_option,
-    layout_option,
-    task_count_option,
-    task_index_option,
+    TASK_OPTIONS,
     task_share,
 )
 from pipelines.cli.terminal import (
@@ -54,9 +53,7 @@ def main() -> None:
     """Make, check and look at the saliency maps that weakly-supervised localization is trained on."""
 
 
-@main.command(context_settings=CONTEXT_SETTINGS)
-@data_option
-@layout_option
+@main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *TASK_OPTIONS])
 @click.option("--split", type=click.Choice(SPLIT_NAMES), required=True, help="Split of the data set.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards.")
 @click.option("--method", type=click.Choice(METHOD_NAMES), default="geodesic", help="How objects are proposed.")
@@ -109,8 +106,6 @@ def main() -> None:
     default=4096,
     help="Megabytes of the process that does an image, libraries (200) included, above which the image is given up.",
 )
-@task_index_option
-@task_count_option
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split.")
 @click.option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed.")
 @click.option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images.")

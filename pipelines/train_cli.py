@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli.options import data_option, layout_option
+from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     EXIT_INTERRUPTED,
@@ -36,9 +36,7 @@ STEP_MILESTONES = (1 / 3, 2 / 3)
 """Where --schedule step lowers the rate tenfold: the epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
 
 
-@click.command(cls=SingleCommand, context_settings=CONTEXT_SETTINGS)
-@data_option
-@layout_option
+@click.command(cls=SingleCommand, context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])
 @click.option(
     "--maps",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

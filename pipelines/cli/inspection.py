@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli.options import SPLIT_NAMES, data_option, layout_option
+from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION, SPLIT_NAMES
 from pipelines.cli.terminal import CONTEXT_SETTINGS, Progress, common_options
 from pseudo_maps.wording import counted
 
@@ -25,7 +25,7 @@ SCORE_MAPS = "score_maps"
 """Key in the configuration of maps that ``wsol-eval run`` stored."""
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", "splits", type=click.Choice(SPLIT_NAMES), multiple=True, help="Only these splits.")
 @click.option(
@@ -33,7 +33,6 @@ SCORE_MAPS = "score_maps"
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Root of the data set: also check that every image has its row.",
 )
-@layout_option
 @click.option("--repair", is_flag=True, help="Remove bad shards and leftovers, so that a rerun makes them again.")
 @common_options
 def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
@@ -157,10 +156,8 @@ def _checked_suffix(_context: click.Context, _parameter: click.Parameter, value:
     return value
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@data_option
-@layout_option
 @click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set.")
 @click.option(
     "--out",

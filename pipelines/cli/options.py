@@ -1,17 +1,36 @@
-"""Names what every command that reads a data set, or shares its work in an array of tasks, is told about it."""
+"""Click options made from the fields of configuration dataclasses, and the options that several commands share."""
 
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
 import os
+import sys
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 __all__ = [
+    "DATA_OPTION",
+    "EXISTING_FILE",
+    "EXISTING_FOLDER",
     "LAYOUT_NAMES",
+    "LAYOUT_OPTION",
+    "NEW_FOLDER",
     "SPLIT_NAMES",
-    "data_option",
-    "layout_option",
-    "task_count_option",
-    "task_index_option",
+    "TASK_OPTIONS",
+    "Option",
+    "arguments",
+    "field_options",
+    "given_names",
+    "key_of",
+    "options_by_key",
     "task_share",
 ]
 
@@ -19,33 +38,159 @@ __all__ = [
 # test compares them with the definitions.
 SPLIT_NAMES = ("train", "val", "test")
 LAYOUT_NAMES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 
-data_option = click.option(
+
+class Option(click.Option):
+    """An option of a command.
+
+    Parameters
+    ----------
+    field
+        Path of the configuration field that it sets, such as ``loss.map_weight``.
+    decides
+        Whether the results depend on its value; if not, it may change when a command is resumed.
+    """
+
+    def __init__(self, *declarations: Any, field: str = "", decides: bool = True, **settings: Any) -> None:
+        super().__init__([*declarations], **settings)
+        self.field, self.decides = field, decides
+
+
+DATA_OPTION = Option(
     "--data",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=EXISTING_FOLDER,
     help="Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata.",
 )
-layout_option = click.option(
-    "--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="Layout of the data set."
+LAYOUT_OPTION = Option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="Layout of the data set.")
+TASK_OPTIONS = (
+    Option("--task-index", type=int, help="Index of this array task.  [default: SLURM's, else 0]", decides=False),
+    Option("--task-count", type=int, help="Number of array tasks.  [default: SLURM's, else 1]", decides=False),
 )
-task_index_option = click.option(
-    "--task-index", type=int, help="This task of an array of tasks.  [default: SLURM's, else 0]"
-)
-task_count_option = click.option(
-    "--task-count", type=int, help="Number of tasks in the array.  [default: SLURM's, else 1]"
-)
+
+
+def field_options(
+    owner: type, changes: Mapping[str, Mapping[str, Any] | None], *, decides: bool = True, prefix: str = ""
+) -> list[Option]:
+    """One option for each field of a configuration dataclass, and of the dataclasses in it.
+
+    The type of the field gives the type of the option: ``bool`` a flag, or a pair of flags where the default is True;
+    ``Literal`` or ``choices`` in the field's metadata a choice; a number with ``min`` or ``above``, ``max`` or
+    ``below`` in the metadata a range; a tuple an option that may be given several times. The docstring under the field
+    is the help text.
+
+    Parameters
+    ----------
+    owner
+        The dataclass.
+    changes
+        By path of a field (``loss.map_weight``): other settings of ``Option``, ``name`` for another name, or None where
+        the field has no option.
+    decides, prefix
+        As in ``Option``; path of the field that holds ``owner``, with a dot at its end.
+    """
+    options = []
+    hints = typing.get_type_hints(owner)
+    for field in dataclasses.fields(owner):
+        path = f"{prefix}{field.name}"
+        kind, change = hints[field.name], changes.get(path, {})
+        if change is None:
+            continue
+        if dataclasses.is_dataclass(kind):
+            options += field_options(typing.cast(type, kind), changes, decides=decides, prefix=f"{path}.")
+            continue
+        settings = {**_of_type(kind, field), "help": _field_help(owner)[field.name], **change}
+        name = settings.pop("name", field.name.replace("_", "-"))
+        flags = f"--{name}/--no-{name}" if kind is bool and settings["default"] else f"--{name}"
+        options.append(Option(flags, field=path, decides=decides, **settings))
+    return options
+
+
+def _of_type(kind: Any, field: "dataclasses.Field[Any]") -> dict[str, Any]:
+    """Settings of the option that a field's type and default say."""
+    default = None if field.default is dataclasses.MISSING else field.default
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        (kind,) = (one for one in typing.get_args(kind) if one is not type(None))
+    settings: dict[str, Any] = {"default": default}
+    if typing.get_origin(kind) is tuple:
+        kind, settings = typing.get_args(kind)[0], {"multiple": True, "default": default or None}
+    if kind is bool:
+        return {**settings, "is_flag": True}
+    return {**settings, "type": _param_type(kind, field.metadata)}
+
+
+def _param_type(kind: Any, metadata: Mapping[str, Any]) -> Any:
+    choices = metadata.get("choices") or (typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ())
+    if choices:
+        return click.Choice(tuple(choices))
+    if kind is Path:
+        return click.Path(path_type=Path)
+    low, high = metadata.get("min", metadata.get("above")), metadata.get("max", metadata.get("below"))
+    if (low, high) == (None, None) or kind is str:
+        return kind
+    span = click.IntRange if kind is int else click.FloatRange
+    return span(low, high, min_open="above" in metadata, max_open="below" in metadata)
+
+
+@functools.cache
+def _classes(module: str) -> Mapping[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _field_help(owner: type) -> Mapping[str, str]:
+    """The docstrings under the fields of a dataclass, each as one line."""
+    return {
+        field.target.id: " ".join(str(below.value.value).replace("``", "").split())
+        for field, below in itertools.pairwise(_classes(owner.__module__)[owner.__name__].body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }
+
+
+def key_of(option: click.Parameter) -> str:
+    """The long name of an option without its dashes: ``batch-size``."""
+    return max(option.opts, key=len).removeprefix("--")
+
+
+def given_names(context: click.Context) -> set[str]:
+    """Parameters of a command that were given a value explicitly."""
+    unset = {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP}
+    return {name for name in context.params if context.get_parameter_source(name) not in unset}
+
+
+def arguments(options: Mapping[str, click.Option], values: Mapping[str, Any]) -> Iterator[str]:
+    """Command-line arguments that give the options, by key, these values; None leaves an option at its default."""
+    for key, value in values.items():
+        option = options[key]
+        if option.is_flag:
+            # A flag without an opposite is switched off by leaving it away.
+            yield from option.opts[:1] if value else option.secondary_opts[:1]
+        elif value is not None:
+            for one in value if option.multiple else [value]:
+                yield from (f"--{key}", str(one))
+
+
+def options_by_key(options: Collection[click.Parameter], *, but: Collection[str] = ()) -> dict[str, click.Option]:
+    """The options among a command's parameters by key, in order."""
+    found = {key_of(one): one for one in options if isinstance(one, click.Option) and one.expose_value}
+    return {key: option for key, option in found.items() if key not in but}
 
 
 def task_share(*, task_index: int | None, task_count: int | None) -> tuple[int, int]:
-    """Index and count of this task, by the two options or by SLURM's variables.
+    """Index and count of this array task, from the two options or from SLURM's variables.
 
     Raises
     ------
     click.UsageError
         The options do not fit each other.
     ValueError
-        SLURM's variables do not: nothing that was typed is wrong.
+        SLURM's variables do not.
     """
     from pseudo_maps.runs.array_tasks import array_share
 

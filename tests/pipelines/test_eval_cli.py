@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.eval_cli as eval_cli
+import pipelines.cli.eval_options as eval_options
 from evaluation.images import BOX_CHOICES
 from evaluation.protocols import PROTOCOLS
-from pipelines.datasets import SPLITS
 from pipelines.eval_cli import main
 from tests.integration.eval_command import evaluate, evaluated, make_listed_data, result_of
 from tests.integration.prep_command import subprocess_run
@@ -40,18 +39,17 @@ def anything(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("names", "definition"),
     [
-        (eval_cli.SPLIT_NAMES, SPLITS),
-        (eval_cli.PROTOCOL_NAMES, PROTOCOLS),
-        (eval_cli.LOCALIZER_NAMES, LOCALIZERS),
-        (eval_cli.BOX_NAMES, BOX_CHOICES),
-        (eval_cli.PRECISION_NAMES, ("auto", *typing.get_args(Precision))),
+        (eval_options.PROTOCOL_NAMES, PROTOCOLS),
+        (eval_options.LOCALIZER_NAMES, LOCALIZERS),
+        (eval_options.BOX_NAMES, BOX_CHOICES),
+        (eval_options.PRECISION_NAMES, ("auto", *typing.get_args(Precision))),
         (
             # A sweep has no threshold of its own, and a crop shows no whole image.
             next(option for option in main.commands["predict"].params if option.name == "protocol").type.choices,
             [name for name, rules in PROTOCOLS.items() if len(rules.thresholds_l) == 1 and not rules.crops_centre],
         ),
     ],
-    ids=["splits", "protocols", "localizers", "boxes", "precisions", "protocols of predict"],
+    ids=["protocols", "localizers", "boxes", "precisions", "protocols of predict"],
 )
 def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
     assert tuple(names) == tuple(definition)  # type: ignore[arg-type]

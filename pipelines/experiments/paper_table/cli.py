@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipelines.cli.options import data_option, layout_option, task_count_option, task_index_option, task_share
+from pipelines.cli.eval_options import PROTOCOL_NAMES
+from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION, TASK_OPTIONS, task_share
 from pipelines.cli.terminal import CONTEXT_SETTINGS, common_options, ending_on_signals, wants_debug
-from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.experiments.paper_table.rows import ROWS
 from pipelines.train_cli import ARCH_NAMES
@@ -93,9 +93,7 @@ def _with_derived_options(command: click.Command) -> click.Command:
 
 
 @_with_derived_options
-@click.command(context_settings=CONTEXT_SETTINGS)
-@data_option
-@layout_option
+@click.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *TASK_OPTIONS])
 @click.option(
     "--maps",
     required=True,
@@ -123,8 +121,6 @@ def _with_derived_options(command: click.Command) -> click.Command:
     default="auto",
     help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas: one run at a time on each.",
 )
-@task_index_option
-@task_count_option
 @click.option(
     "--only-report",
     is_flag=True,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import pipelines.experiments.paper_table.cli as ablation_cli
+from pipelines.cli.eval_options import PROTOCOL_NAMES
 from pipelines.datasets.synthetic import make_clsloc_dataset
-from pipelines.eval_cli import PROTOCOL_NAMES
 from pipelines.experiments.paper_table.found import find_runs
 from pipelines.experiments.paper_table.plan import TablePlan
 from pipelines.train_cli import ARCH_NAMES

@@ -1,0 +1,106 @@
+"""Options of ``wsol-eval run``, ``maps`` and ``baseline``, which pipeline files and tables pass on."""
+
+import click
+
+from pipelines.cli.options import (
+    DATA_OPTION,
+    EXISTING_FILE,
+    EXISTING_FOLDER,
+    LAYOUT_OPTION,
+    NEW_FOLDER,
+    SPLIT_NAMES,
+    Option,
+)
+
+__all__ = ["BASELINE_OPTIONS", "DEVICE_OPTION", "LOCALIZER_NAMES", "MAPS_OPTIONS", "PROTOCOL_NAMES", "RUN_OPTIONS"]
+
+# Spelled out because importing what defines them loads numba, OpenCV or torch; a test compares them.
+PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
+LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
+BOX_NAMES = ("all", "first")
+PRECISION_NAMES = ("auto", "fp32", "bf16")
+
+DEVICE_OPTION = Option(
+    "--device",
+    default="auto",
+    decides=False,
+    help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas.",
+)
+_SHARED = (
+    DATA_OPTION,
+    LAYOUT_OPTION,
+    Option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set."),
+    Option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        type=click.Choice(PROTOCOL_NAMES),
+        help="Evaluation protocol; may be given several times.  [default: all]",
+    ),
+    Option("--boxes", type=click.Choice(BOX_NAMES), default="all", help="Ground-truth boxes that count."),
+    Option(
+        "--blacklist",
+        type=EXISTING_FILE,
+        help="File of images to leave out, by id or number, as in the ILSVRC devkit.",
+    ),
+    Option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
+    Option("--name", help="Name in tables and reports.  [default: the name of --out, else of what is scored]"),
+    Option(
+        "--bootstrap-samples",
+        type=click.IntRange(min=0),
+        default=1000,
+        help="Bootstrap resamples behind the 95 % confidence intervals; 0 for no intervals.",
+    ),
+    Option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the bootstrap resamples."),
+)
+_OUT = Option("--out", type=NEW_FOLDER, help="Folder of the results.  [default: print only]")
+_JOBS = Option(
+    "--jobs", type=int, default=1, decides=False, help="Processes that make and score boxes; -1 is one for each core."
+)
+_PANELS = Option("--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples.")
+
+BASELINE_OPTIONS = (*_SHARED, _OUT, _JOBS)
+MAPS_OPTIONS = (
+    *BASELINE_OPTIONS,
+    Option(
+        "--masks",
+        type=EXISTING_FOLDER,
+        help="Folder of <image id>.png (0 background, 255 object, 128 ignored) for PxAP.",
+    ),
+    _PANELS,
+)
+RUN_OPTIONS = (
+    *_SHARED,
+    Option("--out", type=NEW_FOLDER, help="Folder of the results.  [default: evaluation, in the folder of the run]"),
+    Option(
+        "--jobs",
+        type=int,
+        default=-1,
+        decides=False,
+        help="Processes that make and score boxes, shared among the devices; -1 is one for each core.",
+    ),
+    Option(
+        "--localizer",
+        "localizers",
+        multiple=True,
+        type=click.Choice(LOCALIZER_NAMES),
+        help="Map that boxes are taken from; may be given several times.  [default: all but grad-cam]",
+    ),
+    Option(
+        "--scale",
+        "scales",
+        multiple=True,
+        type=float,
+        help="Test-time scale of the input, several are averaged; may be given several times.  [default: 1]",
+    ),
+    Option("--flip", is_flag=True, help="Average over mirror images too."),
+    Option("--ten-crop", is_flag=True, help="Average over ten crops instead of the whole image, as cam-release does."),
+    Option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="auto: bf16 on CUDA."),
+    DEVICE_OPTION,
+    Option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
+    Option(
+        "--workers", type=click.IntRange(min=0), default=2, decides=False, help="Processes that decode, per device."
+    ),
+    Option("--save-maps", is_flag=True, help="Store the score maps as uint8 HDF5 shards."),
+    _PANELS,
+)
