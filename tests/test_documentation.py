@@ -24,7 +24,7 @@ DOCUMENTS = {
     for path in (
         *sorted(ROOT.glob("*.md")),
         *sorted((ROOT / "docs").glob("*.md")),
-        *sorted((ROOT / "pseudo_maps").glob("*.md")),
+        *sorted((ROOT / "pseudo_maps").rglob("*.md")),
     )
 }
 MODULES = {"pipelines.prep_cli": "wsol-prep", "pipelines.train_cli": "wsol-train", "pipelines.eval_cli": "wsol-eval"}
