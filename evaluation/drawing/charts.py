@@ -1,258 +1,186 @@
-"""Turns curves, histograms, error counts and training histories into charts, as SVG text or PNG bytes.
+"""Charts as bytes of an SVG that follows light and dark pages, or of a PNG: lines, bars of errors, dots by seed.
 
-Legend: L threshold levels, N intervals of a histogram. Accuracies come as fractions and are drawn as percentages.
-
-Every chart is drawn for the width of a phone and grows well: 4.8 inches wide with 10 point text, the legend below.
-The same input gives the same bytes: no date, no program name, no settings of the user's own matplotlibrc.
+Every chart is 4.8 inches wide with 10 point text and its legend below, so that it can be read on a phone. The same
+input gives the same bytes: no date, no program name, no settings of the user's own matplotlibrc.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.drawing.chart_style import (
-    DARK,
-    LIGHT,
-    ChartTheme,
-    FileFormat,
-    add_legend,
-    drawing,
-    encoded,
-    line_legend,
-    line_styles,
-    new_figure,
-    shortened,
-)
 from evaluation.metrics.errors import ERROR_KINDS
 
-__all__ = [
-    "DARK",
-    "LIGHT",
-    "AccuracyCurve",
-    "ChartTheme",
-    "ErrorCounts",
-    "FileFormat",
-    "HistoryLine",
-    "OverlapHistogram",
-    "SeedDots",
-    "accuracy_chart",
-    "error_chart",
-    "history_chart",
-    "overlap_chart",
-    "seed_chart",
-]
+__all__ = ["FileFormat", "Line", "SeedDots", "error_chart", "line_chart", "seed_chart"]
 
-_WANTED_IOU = 0.5
-"""From here on a box counts as right (ILSVRC)."""
-_MARKED_SHARE = 0.08
+FileFormat: TypeAlias = Literal["svg", "png"]
+"""``svg``: UTF-8 text, letters stay text, colours follow the page. ``png``: light, 200 pixels an inch."""
+
+PAPER, INK, GRID, BASELINE = "#ffffff", "#1c2024", "#d9dde1", "#6b7178"
+"""Colours of a light chart: background, text and axes, grid lines, predictors that never look at the image."""
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8518f", "#9a6a00", "#2a93d5")
+"""Okabe and Ito's colours for colour-blind readers; two are darker, since the originals are too pale for lines."""
+ERROR_COLOURS: Mapping[str, str] = dict(
+    zip(ERROR_KINDS, ("#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#999999", "#333333"), strict=True)
+)
+ON_DARK: Mapping[str, str] = {
+    PAPER: "#16191d",
+    INK: "#e6e8ea",
+    GRID: "#3a4047",
+    BASELINE: "#a6adb5",
+    **dict(zip(SERIES, ("#56b4e9", "#f08a3c", "#2fc79a", "#e08fbf", "#f0e442", "#8fb3ff"), strict=True)),
+    ERROR_COLOURS["no box"]: "#e6e8ea",
+}
+"""What a colour becomes in an SVG on a dark page."""
+
+_WIDTH_INCHES, _PLOT_INCHES, _LEGEND_LINE_INCHES = 4.8, 3.0, 0.21
+_PNG_DPI = 200
+_NAME_LENGTH = 46
+"""Characters of a name that fit beside the legend's key at the chart's width."""
+_DASHES: tuple[Any, ...] = ("solid", "dashdot", "dotted", (0, (7, 2, 1, 2, 1, 2)))
+_BASELINE_DASHES: tuple[Any, ...] = ((0, (5, 3)), (0, (2, 2)), (0, (8, 3, 2, 3)))
+_LABELLED_SHARE = 0.08
 """Smallest share of a bar that its percentage fits into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccuracyCurve:
-    """Share of images localized against the threshold."""
+class Line:
+    """A line of a chart."""
 
     name: str
-    """What the legend calls it."""
-    thresholds_l: npt.ArrayLike
-    """(L,) fractions of a map's maximum, rising."""
-    accuracy_l: npt.ArrayLike
-    """(L,) fractions of images, 0 to 1."""
+    """Its name in the legend."""
+    x_n: npt.ArrayLike
+    """(N,) rising."""
+    y_n: npt.ArrayLike
+    """(N,); NaN leaves a gap."""
     is_baseline: bool = False
     """Drawn dashed and grey."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverlapHistogram:
-    """Images by the overlap of their box with the ground truth."""
-
-    name: str
-    """What the legend calls it."""
-    edges: npt.ArrayLike
-    """(N + 1,) rising IoU values."""
-    counts_n: npt.ArrayLike
-    """(N,) images in each interval."""
-    is_baseline: bool = False
-    """Drawn dashed and grey."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorCounts:
-    """Images by word of the error taxonomy."""
-
-    name: str
-    """Text above the bar."""
-    counts: Mapping[str, int]
-    """Images by word; a word that is missing counts 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedDots:
-    """One figure of a method in every seed."""
+    """One metric of a method for each of its seeds."""
 
     name: str
     """Text above the dots."""
     values_n: Sequence[float]
-    """(n,) fractions, 0 to 1, at least one."""
+    """(N,) fractions, 0 to 1, at least one."""
     is_baseline: bool = False
     """Drawn grey."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryLine:
-    """A number of a training run after every epoch."""
-
-    name: str
-    """What the legend calls it."""
-    epochs_n: Sequence[float]
-    """(N,) epochs, rising."""
-    values_n: Sequence[float]
-    """(N,) values; NaN leaves a gap."""
-
-
-def accuracy_chart(
-    curves: Sequence[AccuracyCurve], *, title: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
-) -> bytes:
-    """Accuracy against threshold of several results, with a dot where each is best.
-
-    Raises
-    ------
-    ValueError
-        There is no curve, or one has other than L >= 1 thresholds and L accuracies.
-    """
-    _need(curves, "curve")
-    with drawing():
-        figure, axes = new_figure(theme=theme, title=title, legend_lines=len(curves))
-        for curve, style in zip(curves, line_styles([curve.is_baseline for curve in curves], theme=theme), strict=True):
-            thresholds_l, accuracy_l = _points(
-                curve.thresholds_l, curve.accuracy_l, name=curve.name, of_x="thresholds", of_y="accuracies"
-            )
-            percent_l = 100 * accuracy_l
-            axes.plot(thresholds_l, percent_l, **style)
-            best = int(percent_l.argmax())
-            axes.plot(thresholds_l[best], percent_l[best], marker="o", markersize=5, color=style["color"])
-        axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("threshold, as a fraction of the map's maximum")
-        axes.set_ylabel("images localized at IoU 0.5 (%)")
-        line_legend(figure, [(curve.name, curve.is_baseline) for curve in curves], theme=theme)
-        return encoded(figure, file_format=file_format)
-
-
-def overlap_chart(
-    histograms: Sequence[OverlapHistogram], *, title: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
-) -> bytes:
-    """Share of images by the overlap of their box, as outlines over each other; a line stands at IoU .5.
-
-    Raises
-    ------
-    ValueError
-        There is no histogram, or one has other than N >= 1 counts and N + 1 edges.
-    """
-    _need(histograms, "histogram")
-    with drawing():
-        figure, axes = new_figure(theme=theme, title=title, legend_lines=len(histograms))
-        axes.axvline(_WANTED_IOU, color=theme.ink, linewidth=0.8)
-        styles = line_styles([histogram.is_baseline for histogram in histograms], theme=theme)
-        for histogram, style in zip(histograms, styles, strict=True):
-            edges = np.asarray(histogram.edges, dtype=np.float64)
-            counts_n = np.asarray(histogram.counts_n, dtype=np.float64)
-            if counts_n.ndim != 1 or not len(counts_n) or edges.shape != (len(counts_n) + 1,):
-                raise ValueError(
-                    f"{histogram.name}: expected N >= 1 counts and N + 1 edges, "
-                    f"found {counts_n.shape} and {edges.shape}"
-                )
-            percent_n = 100 * counts_n / max(counts_n.sum(), 1)
-            axes.stairs(percent_n, edges, **style)
-        axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("IoU of the box; right of the line it counts")
-        axes.set_ylabel("images (%)")
-        line_legend(figure, [(histogram.name, histogram.is_baseline) for histogram in histograms], theme=theme)
-        return encoded(figure, file_format=file_format)
-
-
-def history_chart(
-    lines: Sequence[HistoryLine],
+def line_chart(
+    lines: Sequence[Line],
     *,
     title: str,
-    values: str,
-    theme: ChartTheme = LIGHT,
+    x_label: str,
+    y_label: str,
+    fractions: bool = True,
+    dots: Literal["all", "highest", "none"] = "none",
+    marked_x: float | None = None,
     file_format: FileFormat = "svg",
 ) -> bytes:
-    """Numbers of one or several training runs by epoch; ``values`` names them at the vertical axis.
+    """Lines over a common horizontal axis, the vertical one from 0 (or the lowest value below it) up.
+
+    Parameters
+    ----------
+    lines
+        At least one, in the order of the legend.
+    title, x_label, y_label
+        Texts above the chart and at its axes.
+    fractions
+        The horizontal axis runs from 0 to 1; otherwise from 0 on, with labels at whole numbers.
+    dots
+        Which points of a line get a dot.
+    marked_x
+        Where a vertical line stands, if anywhere.
+    file_format
+        Of the returned bytes.
 
     Raises
     ------
     ValueError
-        There is no line, or one has other than N >= 1 epochs and N values.
+        There is no line, or one has other than N >= 1 values of x and N of y.
     """
     _need(lines, "line")
-    with drawing():
-        figure, axes = new_figure(theme=theme, title=title, legend_lines=len(lines))
-        for line, style in zip(lines, line_styles([False] * len(lines), theme=theme), strict=True):
-            epochs_n, values_n = _points(line.epochs_n, line.values_n, name=line.name, of_x="epochs", of_y="values")
-            # Without the marks a run of one epoch would be invisible.
-            axes.plot(epochs_n, values_n, marker="o", markersize=3, **style)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(values)
-        line_legend(figure, [(line.name, False) for line in lines], theme=theme)
-        return encoded(figure, file_format=file_format)
+    with _drawing():
+        figure, axes = _new_figure(title=title, legend_lines=len(lines))
+        if marked_x is not None:
+            axes.axvline(marked_x, color=INK, linewidth=0.8)
+        styles = _line_styles([line.is_baseline for line in lines])
+        lowest = 0.0
+        for line, style in zip(lines, styles, strict=True):
+            x_n, y_n = np.asarray(line.x_n, dtype=np.float64), np.asarray(line.y_n, dtype=np.float64)
+            if x_n.ndim != 1 or not len(x_n) or x_n.shape != y_n.shape:
+                raise ValueError(f"{line.name}: expected N >= 1 values of x and of y, found {x_n.shape}, {y_n.shape}")
+            lowest = float(y_n[np.isfinite(y_n)].min(initial=lowest))
+            axes.plot(x_n, y_n, **style, marker="o" if dots == "all" else None, markersize=3)
+            if dots == "highest":
+                place = int(y_n.argmax())
+                axes.plot(x_n[place], y_n[place], marker="o", markersize=5, color=style["color"])
+        axes.set_ylim(bottom=lowest)
+        if fractions:
+            axes.set_xlim(0, 1)
+        else:
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        handles = [Line2D([], [], **style) for style in styles]
+        _add_legend(figure, handles, [line.name for line in lines], columns=1)
+        return _encoded(figure, file_format=file_format)
 
 
-def error_chart(
-    bars: Sequence[ErrorCounts], *, title: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
-) -> bytes:
-    """One stacked bar a result, all of the same length, from ``correct`` through the kinds of error.
+def error_chart(bars: Sequence[tuple[str, Mapping[str, int]]], *, title: str, file_format: FileFormat = "svg") -> bytes:
+    """One stacked bar for each name, all of the same length: images by kind of error, ``correct`` first.
 
     Raises
     ------
     ValueError
-        There is no bar, or a word that the error taxonomy does not have.
+        There is no bar, or one counts a kind that is not among ``ERROR_KINDS``.
     """
     _need(bars, "bar")
-    with drawing():
+    with _drawing():
         legend_lines = -(-len(ERROR_KINDS) // 3)
-        figure, axes = new_figure(
-            theme=theme, title=title, legend_lines=legend_lines, plot_inches=0.75 + 0.52 * len(bars)
-        )
-        for row, bar in enumerate(bars):
-            unknown = sorted(set(bar.counts) - set(ERROR_KINDS))
+        figure, axes = _new_figure(title=title, legend_lines=legend_lines, plot_inches=0.75 + 0.52 * len(bars))
+        for row, (name, counts) in enumerate(bars):
+            unknown = sorted(set(counts) - set(ERROR_KINDS))
             if unknown:
-                raise ValueError(f"{bar.name}: expected only {', '.join(ERROR_KINDS)}, found {unknown[0]!r}")
-            _stacked_bar(axes, bar, row=row, theme=theme)
+                raise ValueError(f"{name}: expected only {', '.join(ERROR_KINDS)}, found {unknown[0]!r}")
+            axes.text(0, row - 0.32, _shortened(name), color=INK, va="bottom", ha="left")
+            _stacked_bar(axes, counts, row=row)
         axes.set_xlim(0, 100)
         axes.set_ylim(len(bars) - 0.5, -0.7)
-        axes.set_yticks([])
+        _without_vertical_axis(axes)
         axes.grid(visible=False)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel("images (%)")
-        handles = [Patch(facecolor=theme.errors[kind]) for kind in ERROR_KINDS]
-        add_legend(figure, handles, list(ERROR_KINDS), theme=theme, columns=3)
-        return encoded(figure, file_format=file_format)
+        handles = [Patch(facecolor=ERROR_COLOURS[kind]) for kind in ERROR_KINDS]
+        _add_legend(figure, handles, list(ERROR_KINDS), columns=3)
+        return _encoded(figure, file_format=file_format)
 
 
-def seed_chart(
-    rows: Sequence[SeedDots], *, title: str, axis: str, theme: ChartTheme = LIGHT, file_format: FileFormat = "svg"
-) -> bytes:
-    """One line of dots a method, a dot a seed, with a stroke and a number at their mean.
+def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: FileFormat = "svg") -> bytes:
+    """One row of dots for each method, a dot for each seed, with a stroke and a number at their mean.
 
     Parameters
     ----------
     rows
         Methods, from above.
     title, axis
-        What is shown, and what the axis of percentages is called.
-    theme, file_format
-        As in the other charts.
+        Text above the chart and below its axis of percentages.
 
     Raises
     ------
@@ -260,47 +188,128 @@ def seed_chart(
         There is no row, or one has no value.
     """
     _need(rows, "row")
-    with drawing():
-        figure, axes = new_figure(theme=theme, title=title, legend_lines=0, plot_inches=0.85 + 0.42 * len(rows))
-        colours = [style["color"] for style in line_styles([row.is_baseline for row in rows], theme=theme)]
+    with _drawing():
+        figure, axes = _new_figure(title=title, legend_lines=0, plot_inches=0.85 + 0.42 * len(rows))
+        colours = [style["color"] for style in _line_styles([row.is_baseline for row in rows])]
+        # Names stand at the left edge and means at the right one, whatever the values are.
+        edges = axes.get_yaxis_transform()
         for place, (row, colour) in enumerate(zip(rows, colours, strict=True)):
             _need(row.values_n, f"value of {row.name}")
             percent_n = 100 * np.asarray(row.values_n, dtype=np.float64)
             mean = float(percent_n.mean())
             axes.plot(percent_n, np.full(len(percent_n), place), "o", markersize=5, color=colour, alpha=0.6)
             axes.plot([mean, mean], [place - 0.18, place + 0.18], color=colour, linewidth=2.2)
-            # The name stands at the left edge, whatever the numbers are.
-            axes.text(0.0, place - 0.3, shortened(row.name), color=theme.ink, transform=axes.get_yaxis_transform())
-            axes.text(
-                1.0, place - 0.3, f"{mean:.2f}", color=theme.ink, ha="right", transform=axes.get_yaxis_transform()
-            )
+            axes.text(0.0, place - 0.3, _shortened(row.name), color=INK, transform=edges)
+            axes.text(1.0, place - 0.3, f"{mean:.2f}", color=INK, ha="right", transform=edges)
         axes.set_ylim(len(rows) - 0.5, -0.9)
-        axes.set_yticks([])
+        _without_vertical_axis(axes)
         axes.margins(x=0.05)
-        axes.spines["left"].set_visible(False)
         axes.set_xlabel(axis)
-        return encoded(figure, file_format=file_format)
+        return _encoded(figure, file_format=file_format)
 
 
-def _stacked_bar(axes: Axes, bar: ErrorCounts, *, row: int, theme: ChartTheme) -> None:
-    total = max(sum(bar.counts.values()), 1)
-    axes.text(0, row - 0.32, shortened(bar.name), color=theme.ink, va="bottom", ha="left")
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Matplotlib's own defaults, and our settings, while one chart is drawn."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                # Letters stay text: smaller, and readable by search and by screen readers.
+                "svg.fonttype": "none",
+                # Without it the identifiers inside an SVG are random.
+                "svg.hashsalt": "saliency-aware-wsol",
+                # A run may be called "a$b$": names are no formulas.
+                "text.parse_math": False,
+                "font.size": 10,
+                "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+                "axes.titlesize": 11,
+                "axes.grid": True,
+            }
+        )
+        # DejaVu Sans has no Chinese, for instance; an SVG shows such a name all the same.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _new_figure(*, title: str, legend_lines: int, plot_inches: float = _PLOT_INCHES) -> tuple[Figure, Axes]:
+    """An empty chart with room for a legend below."""
+    height = plot_inches + _LEGEND_LINE_INCHES * legend_lines + 0.15
+    figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor(PAPER)
+    axes.set_title(_shortened(title), color=INK, loc="left")
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+    return figure, axes
+
+
+def _without_vertical_axis(axes: Axes) -> None:
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _line_styles(are_baselines: Sequence[bool]) -> list[dict[str, Any]]:
+    """Arguments of ``Axes.plot`` for each line: baselines grey and dashed, the others by colour, then by dash."""
+    styles: list[dict[str, Any]] = []
+    series = baselines = 0
+    for is_baseline in are_baselines:
+        if is_baseline:
+            dashes = _BASELINE_DASHES[baselines % len(_BASELINE_DASHES)]
+            styles.append({"color": BASELINE, "linestyle": dashes, "linewidth": 1.6})
+            baselines += 1
+        else:
+            lap, place = divmod(series, len(SERIES))
+            styles.append({"color": SERIES[place], "linestyle": _DASHES[lap % len(_DASHES)], "linewidth": 2.0})
+            series += 1
+    return styles
+
+
+def _stacked_bar(axes: Axes, counts: Mapping[str, int], *, row: int) -> None:
+    total = max(sum(counts.values()), 1)
     left = 0.0
-    for kind in ERROR_KINDS:
-        share = bar.counts.get(kind, 0) / total
-        colour = theme.errors[kind]
-        axes.barh(row, 100 * share, left=left, height=0.5, color=colour, edgecolor=theme.paper, linewidth=0.8)
-        if share >= _MARKED_SHARE:
-            label_colour = "#000000" if _luminance(colour) > 0.18 else "#ffffff"
-            axes.text(left + 50 * share, row, f"{100 * share:.0f}", color=label_colour, va="center", ha="center")
-        left += 100 * share
+    for kind, colour in ERROR_COLOURS.items():
+        percent = 100 * counts.get(kind, 0) / total
+        axes.barh(row, percent, left=left, height=0.5, color=colour, edgecolor=PAPER, linewidth=0.8)
+        if percent >= 100 * _LABELLED_SHARE:
+            # The one dark bar turns light on a dark page, and so must turn its label: that has the colour of paper.
+            label_colour = PAPER if kind == "no box" else "#000000"
+            axes.text(left + percent / 2, row, f"{percent:.0f}", color=label_colour, va="center", ha="center")
+        left += percent
 
 
-def _luminance(colour: str) -> float:
-    """Relative luminance of ``#rrggbb`` (WCAG 2): black and white letters read equally well at .18."""
-    channels = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+def _add_legend(figure: Figure, handles: Sequence[Artist], names: list[str], *, columns: int) -> None:
+    """A legend below the chart."""
+    legend = figure.legend(
+        handles=list(handles),
+        labels=["x"] * len(names),
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=3.2 if columns == 1 else 1.2,
+        borderaxespad=0.2,
+        labelspacing=0.35,
+    )
+    # Set afterwards: matplotlib drops labels that begin with an underscore.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(_shortened(name))
+
+
+def _shortened(name: str) -> str:
+    """A name in one line that fits, cut in the middle: runs differ at their ends more than inside."""
+    line = "".join(letter if letter.isprintable() else " " for letter in name)
+    if len(line) <= _NAME_LENGTH:
+        return line
+    half = (_NAME_LENGTH - 1) // 2
+    return f"{line[:half]}…{line[-half:]}"
 
 
 def _need(items: Sequence[object], what: str) -> None:
@@ -308,11 +317,22 @@ def _need(items: Sequence[object], what: str) -> None:
         raise ValueError(f"expected at least one {what}, found none")
 
 
-def _points(
-    x_n: npt.ArrayLike, y_n: npt.ArrayLike, *, name: str, of_x: str, of_y: str
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Both coordinates of N >= 1 points, (N,) float64; ``of_x`` and ``of_y`` name them for the ValueError."""
-    x, y = np.asarray(x_n, dtype=np.float64), np.asarray(y_n, dtype=np.float64)
-    if x.ndim != 1 or not len(x) or x.shape != y.shape:
-        raise ValueError(f"{name}: expected as many {of_y} as {of_x}, at least 1, found {y.shape} and {x.shape}")
-    return x, y
+def _encoded(figure: Figure, *, file_format: FileFormat) -> bytes:
+    content = io.BytesIO()
+    if file_format == "png":
+        figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor=PAPER, metadata={"Software": None})
+        return content.getvalue()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(content, format="svg", facecolor=PAPER, metadata=nothing)
+    drawn, end, _ = content.getvalue().rpartition(b"</svg>")
+    return drawn + _dark_style().encode() + end + b"\n"
+
+
+def _dark_style() -> str:
+    """A style sheet for an SVG in which matplotlib has written each colour into a ``style`` attribute."""
+    rules = "".join(
+        f'[style*="{use}: {light}"]{{{use}:{dark}!important}}'
+        for light, dark in ON_DARK.items()
+        for use in ("fill", "stroke")
+    )
+    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n"

@@ -218,9 +218,9 @@ class ResultFolder:
         )
         self._write_metrics(metrics)
         if self._temporary is None and metrics["results"]:
-            from evaluation.drawing.result_figures import write_figures
+            from evaluation.drawing.result_charts import write_charts
 
-            write_figures(parse_metrics(metrics), self.folder / FIGURES_FOLDER)
+            write_charts(parse_metrics(metrics), self.folder / FIGURES_FOLDER)
         journal.remove()
         return metrics
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.drawing.charts import DARK, LIGHT
-from evaluation.drawing.result_figures import FIGURE_TITLES, NamedResult, result_figure
+from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart
 from evaluation.metrics.errors import ERROR_KINDS
 from evaluation.results.schema import ClassScore, Rate, Result
 from evaluation.results.tables import percent, protocols_in_order, reasons
@@ -58,15 +57,6 @@ class _Row:
             shared = "" if len(self.runs) > 1 else f", {self.runs[0].label}"
             return f"{self.result.localizer} (baseline{shared})"
         return f"{self.runs[0].label}: {self.result.localizer}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chart:
-    """A picture for light and one for dark pages, with the words for readers who see neither."""
-
-    light: str
-    dark: str
-    alt: str
 
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
@@ -131,11 +121,7 @@ def write_report(
         "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",
         "introduction": _paragraphs(introduction),
         "training": [
-            _Chart(
-                light=data_uri(chart.light, kind="svg+xml"),
-                dark=data_uri(chart.dark, kind="svg+xml"),
-                alt=chart.alt,
-            )
+            {"uri": data_uri(chart.svg, kind="svg+xml"), "alt": chart.alt}
             for chart in (training_charts(histories) if histories else ())
         ],
     }
@@ -267,11 +253,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         "rows": table,
         "rules": _rules(rows),
         "v2_names": sorted({row.result.max_box_acc_v2_name for row in rows} - {""}),
-        "charts": [
-            *_charts("accuracy", rows, protocol=protocol),
-            *_charts("overlaps", rows, protocol=protocol),
-            *_charts("errors", rows, protocol=protocol),
-        ],
+        "charts": _charts(rows, protocol=protocol),
     }
 
 
@@ -315,18 +297,20 @@ def _cell(rate: Rate, *, is_best: bool) -> _Cell:
     return _Cell(text=percent(rate.rate), note=interval, is_best=is_best)
 
 
-def _charts(kind: str, rows: list[_Row], *, protocol: str) -> list[_Chart]:
-    """The figure in both themes, or none where no row has what it shows."""
+def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
+    """Those charts of a protocol for which some row has what they show."""
     results = [NamedResult(name=row.name, result=row.result, is_baseline=row.is_baseline) for row in rows]
-    pictures = [result_figure(kind, results, protocol=protocol, theme=theme) for theme in (LIGHT, DARK)]
-    light, dark = (None if picture is None else data_uri(picture, kind="svg+xml") for picture in pictures)
-    if light is None or dark is None:
-        return []
-    return [_Chart(light=light, dark=dark, alt=f"{FIGURE_TITLES[kind]}, {protocol}{_in_words(kind, rows)}.")]
+    charts = []
+    for kind, title in CHART_TITLES.items():
+        svg = result_chart(kind, results, protocol=protocol)
+        if svg is not None:
+            alt = f"{title}, {protocol}{_in_words(kind, rows)}."
+            charts.append({"uri": data_uri(svg, kind="svg+xml"), "alt": alt})
+    return charts
 
 
 def _in_words(kind: str, rows: list[_Row]) -> str:
-    """What a figure says, for readers who do not see it, from the punctuation on."""
+    """What a chart says, for readers who do not see it, from the punctuation on."""
     if kind == "errors":
         return "; the numbers stand in the table below"
     if kind == "overlaps":

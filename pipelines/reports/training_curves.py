@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.drawing.charts import DARK, LIGHT, ChartTheme, HistoryLine, history_chart
+import numpy as np
+
+from evaluation.drawing.charts import Line, line_chart
 from training.run_folder.files import METRICS_LOG_FILE
 
 __all__ = ["TrainingChart", "TrainingHistory", "read_history", "training_charts"]
@@ -33,12 +35,9 @@ class TrainingHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingChart:
-    """A chart for light and one for dark pages, with the words for readers who see neither."""
+    """A chart, and its text for readers who do not see it."""
 
-    light: bytes
-    """SVG."""
-    dark: bytes
-    """SVG."""
+    svg: bytes
     alt: str
     """What it shows, with the last value of every line."""
 
@@ -112,16 +111,14 @@ def training_charts(histories: Sequence[TrainingHistory]) -> list[TrainingChart]
     return charts
 
 
-def _line(run: TrainingHistory, key: str, *, name: str, factor: float = 1.0) -> HistoryLine | None:
+def _line(run: TrainingHistory, key: str, *, name: str, factor: float = 1.0) -> Line | None:
     by_epoch = run.values.get(key)
     if not by_epoch:
         return None
-    return HistoryLine(name=name, epochs_n=list(by_epoch), values_n=[factor * value for value in by_epoch.values()])
+    return Line(name=name, x_n=list(by_epoch), y_n=[factor * value for value in by_epoch.values()])
 
 
-def _chart(lines: Sequence[HistoryLine], *, title: str, values: str) -> TrainingChart:
-    def drawn(theme: ChartTheme) -> bytes:
-        return history_chart(lines, title=title, values=values, theme=theme)
-
-    last = "; ".join(f"{line.name} ends at {line.values_n[-1]:.3g}" for line in lines)
-    return TrainingChart(light=drawn(LIGHT), dark=drawn(DARK), alt=f"{title}, by epoch: {last}.")
+def _chart(lines: Sequence[Line], *, title: str, values: str) -> TrainingChart:
+    svg = line_chart(lines, title=title, x_label="epoch", y_label=values, fractions=False, dots="all")
+    last = "; ".join(f"{line.name} ends at {np.asarray(line.y_n)[-1]:.3g}" for line in lines)
+    return TrainingChart(svg=svg, alt=f"{title}, by epoch: {last}.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.drawing.charts import DARK, LIGHT, SeedDots, seed_chart
+from evaluation.drawing.charts import SeedDots, seed_chart
 from pipelines.experiments.paper_table.plan import TablePlan, run_name
 from pipelines.experiments.paper_table.results import (
     CLASS_METRICS,
@@ -259,7 +259,7 @@ def _unfinished_elsewhere(results: TableResults) -> list[str]:
 
 
 def _charts(results: TableResults, *, arch: str) -> list[dict[str, str]]:
-    """GT-known Loc of every row and seed, a picture a protocol, for light and dark pages."""
+    """GT-known Loc of every row and seed, a picture for each protocol."""
     charts = []
     for protocol in results.plan.protocols:
         dots = []
@@ -276,11 +276,8 @@ def _charts(results: TableResults, *, arch: str) -> list[dict[str, str]]:
         if not dots:
             continue
         title = f"{arch}, protocol {protocol}"
-        pictures = {
-            name: data_uri(seed_chart(dots, title=title, axis="GT-known Loc (%)", theme=theme), kind="svg+xml")
-            for name, theme in (("light", LIGHT), ("dark", DARK))
-        }
-        charts.append({**pictures, "alt": f"GT-known Loc of every row and seed, {title}; the numbers stand below"})
+        uri = data_uri(seed_chart(dots, title=title, axis="GT-known Loc (%)"), kind="svg+xml")
+        charts.append({"uri": uri, "alt": f"GT-known Loc of every row and seed, {title}; the numbers stand below"})
     return charts
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.drawing import result_figures
+from evaluation.drawing import result_charts
 from evaluation.image_scores import SCORED, ImageScores
 from evaluation.images import EvaluationImage
 from evaluation.results.folder import FIGURES_FOLDER, EvaluationPlan, ResultFolder
@@ -316,7 +316,7 @@ def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(result_figures, "write_figures", stop)
+        patch.setattr(result_charts, "write_figures", stop)
         finish(tmp_path, plan, Scoring(plan))
     assert results_in(tmp_path) == results_in(undisturbed)
     assert finished(tmp_path, plan) is None

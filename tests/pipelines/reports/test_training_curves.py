@@ -53,4 +53,4 @@ def test_charts_say_what_they_show_and_only_the_full_method_has_saliency(tmp_pat
     assert "gap: training windows ends at 50; gap: validation images ends at 25; full:" in accuracy.alt
     assert saliency.alt.startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
     for chart in (loss, accuracy, saliency):
-        assert chart.light.startswith(b"<?xml") and chart.dark != chart.light
+        assert chart.svg.startswith(b"<?xml")

@@ -1,11 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from evaluation.drawing.result_figures import FIGURE_TITLES, NamedResult, result_figure, write_figures
-from evaluation.results.schema import parse_metrics
+from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart, write_charts
+from evaluation.results.schema import Histogram, parse_metrics
 from tests.evaluation.example_metrics import metrics, plain
 
 
@@ -17,25 +18,36 @@ def named(protocol: str) -> list[NamedResult]:
     ]
 
 
-@pytest.mark.parametrize("kind", FIGURE_TITLES)
-def test_a_figure_names_its_protocol_and_results(kind: str) -> None:
-    svg = result_figure(kind, named("wsoleval-v1"), protocol="wsoleval-v1")
+@pytest.mark.parametrize("kind", CHART_TITLES)
+def test_a_chart_names_its_protocol_and_results(kind: str) -> None:
+    svg = result_chart(kind, named("wsoleval-v1"), protocol="wsoleval-v1")
     assert svg is not None
-    for text in (f"{FIGURE_TITLES[kind]}, wsoleval-v1", "run: cam", "run: saliency"):
+    for text in (f"{CHART_TITLES[kind]}, wsoleval-v1", "run: cam", "run: saliency"):
         assert text in svg.decode()
 
 
-def test_without_what_it_shows_there_is_no_figure() -> None:
-    assert result_figure("accuracy", named("cam"), protocol="cam") is None
-    assert all(result_figure(kind, [], protocol="cam") is None for kind in FIGURE_TITLES)
+def test_overlaps_are_shown_as_shares_not_numbers() -> None:
+    def drawn(*counts: int) -> bytes | None:
+        edges = tuple(np.linspace(0, 1, len(counts) + 1).tolist())
+        one = replace(named("cam")[0].result, iou_histogram=Histogram(edges=edges, counts=counts))
+        return result_chart("overlaps", [NamedResult(name="a", result=one, is_baseline=False)], protocol="cam")
+
+    few = drawn(1, 3)
+    assert few == drawn(100, 300) and few != drawn(3, 1)
+    assert drawn(0, 0) is not None
+
+
+def test_without_what_it_shows_there_is_no_chart() -> None:
+    assert result_chart("accuracy", named("cam"), protocol="cam") is None
+    assert all(result_chart(kind, [], protocol="cam") is None for kind in CHART_TITLES)
     with pytest.raises(KeyError, match="circles"):
-        result_figure("circles", named("cam"), protocol="cam")
+        result_chart("circles", named("cam"), protocol="cam")
 
 
 def test_files_are_pictures_of_every_protocol_and_the_same_again(tmp_path: Path) -> None:
     checked = parse_metrics(metrics())
     for folder in ("a", "b"):
-        write_figures(checked, tmp_path / folder)
+        write_charts(checked, tmp_path / folder)
     first, second = (
         {path.name: path.read_bytes() for path in sorted((tmp_path / folder).iterdir())} for folder in ("a", "b")
     )
@@ -54,5 +66,5 @@ def test_files_are_pictures_of_every_protocol_and_the_same_again(tmp_path: Path)
 
 
 def test_results_without_anything_to_draw_leave_the_folder_empty(tmp_path: Path) -> None:
-    write_figures(parse_metrics(plain()), tmp_path / "figures")
+    write_charts(parse_metrics(plain()), tmp_path / "figures")
     assert list((tmp_path / "figures").iterdir()) == []

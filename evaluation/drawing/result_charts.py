@@ -1,0 +1,123 @@
+"""The three charts of a protocol's results: accuracy against threshold, overlaps, kinds of error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.drawing.charts import FileFormat, Line, error_chart, line_chart
+from evaluation.results.schema import Curve, Histogram, Metrics, Result
+from evaluation.results.tables import protocols_in_order
+from pseudo_maps.files import write_atomically
+
+__all__ = ["CHART_TITLES", "NamedResult", "result_chart", "write_charts"]
+
+CHART_TITLES = {
+    "accuracy": "Accuracy against threshold",
+    "overlaps": "Overlap of the boxes",
+    "errors": "Kinds of error",
+}
+"""Titles of the charts by their names, in the order in which they are shown."""
+_COUNTED_IOU = 0.5
+"""A box counts as right from this overlap on (ILSVRC)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedResult:
+    """A result as a chart shows it."""
+
+    name: str
+    """Its name in the legend."""
+    result: Result
+    is_baseline: bool
+
+
+def result_chart(
+    kind: str, results: Sequence[NamedResult], *, protocol: str, file_format: FileFormat = "svg"
+) -> bytes | None:
+    """One chart of the results of a protocol; None where none of them has what it shows.
+
+    Parameters
+    ----------
+    kind
+        A key of ``CHART_TITLES``.
+    results
+        Those of the protocol, in the order of the legend.
+    protocol
+        Its name, for the title.
+
+    Raises
+    ------
+    KeyError
+        There is no such chart.
+    """
+    title = f"{CHART_TITLES[kind]}, {protocol}"
+    if kind == "errors":
+        bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
+        return error_chart(bars, title=title, file_format=file_format) if bars else None
+    if kind == "accuracy":
+        curves = [_curve(named, named.result.curve) for named in results if named.result.curve is not None]
+        if not curves:
+            return None
+        return line_chart(
+            curves,
+            title=title,
+            x_label="threshold, as a fraction of the map's maximum",
+            y_label=f"images localized at IoU {_COUNTED_IOU} (%)",
+            dots="highest",
+            file_format=file_format,
+        )
+    outlines = [
+        _outline(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
+    ]
+    if not outlines:
+        return None
+    return line_chart(
+        outlines,
+        title=title,
+        x_label="IoU of the box; right of the line it counts",
+        y_label="images (%)",
+        marked_x=_COUNTED_IOU,
+        file_format=file_format,
+    )
+
+
+def write_charts(metrics: Metrics, folder: Path) -> None:
+    """Draw every chart of every protocol as ``<chart>-<protocol>.png``, results first, then baselines.
+
+    Parameters
+    ----------
+    metrics
+        The results of one evaluation.
+    folder
+        Where the files go; it is made when it is missing. Files of the same names are replaced.
+
+    Raises
+    ------
+    OSError
+        A file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [NamedResult(name=one.localizer, result=one, is_baseline=False) for one in metrics.results]
+    results += [
+        NamedResult(name=f"{one.localizer} (baseline)", result=one, is_baseline=True) for one in metrics.baselines
+    ]
+    for protocol in protocols_in_order([metrics]):
+        of_protocol = [named for named in results if named.result.protocol == protocol]
+        for kind in CHART_TITLES:
+            png = result_chart(kind, of_protocol, protocol=protocol, file_format="png")
+            if png is not None:
+                write_atomically(folder / f"{kind}-{protocol}.png", png)
+
+
+def _curve(named: NamedResult, curve: Curve) -> Line:
+    percent_l = 100 * np.asarray(curve.gt_known[str(_COUNTED_IOU)])
+    return Line(name=named.name, x_n=curve.thresholds, y_n=percent_l, is_baseline=named.is_baseline)
+
+
+def _outline(named: NamedResult, histogram: Histogram) -> Line:
+    """The outline of a histogram of shares, from 0 up and back to it."""
+    percent_n = 100 * np.asarray(histogram.counts) / max(sum(histogram.counts), 1)
+    heights = np.concatenate([[0.0], np.repeat(percent_n, 2), [0.0]])
+    return Line(name=named.name, x_n=np.repeat(histogram.edges, 2), y_n=heights, is_baseline=named.is_baseline)
