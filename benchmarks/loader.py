@@ -24,7 +24,7 @@ from torchvision.datasets.folder import pil_loader
 from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
-from training.data.augmentation import CropConfig
+from training.config import CropConfig
 from training.data.loading import TrainingImages, build_loader, check_maps, to_device
 from training.data.sampling import EpochSampler
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD

@@ -63,7 +63,7 @@ def run(checkpoint: Path, **options: Any) -> None:
     from pipelines.jobs.choices import NetworkChoices
     from pipelines.jobs.evaluating import evaluate_network
     from pipelines.jobs.network_evaluation import usable_devices
-    from training.inference.views import Views
+    from training.inference.config import Views
 
     with _as_usage_error():
         devices = usable_devices(options["device"])

@@ -223,8 +223,7 @@ def _configuration(options: Mapping[str, Any], *, classes: int) -> TrainConfig:
     """The recipe with what the options change; the maps' and F's identities are added where they are opened."""
     from dataclasses import replace
 
-    from training.config import recipe
-    from training.losses import LossConfig
+    from training.config import LossConfig, recipe
 
     start = recipe(options["recipe_name"])
     saliency = options["method"] == "saliency"

@@ -1,80 +1,271 @@
-"""Names everything that decides a training run: the configuration in every checkpoint, and the two recipes."""
+"""Configuration of a training run: every setting, every list of names, and the recipes. Imports no torch.
 
-from collections.abc import Iterator, Mapping
+The docstring under a field is also the help text of the command-line option made from it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from training.data.augmentation import CropConfig
-from training.losses import LossConfig
 from training.networks.registry import ARCHITECTURES
-from training.schedules import OptimiserConfig, ScheduleConfig
 
-__all__ = ["METHODS", "RECIPES", "TrainConfig", "TrainRunConfig", "configuration_differences", "recipe"]
+__all__ = [
+    "ARCHITECTURES",
+    "METHODS",
+    "NAMED_WEIGHTS",
+    "RECIPES",
+    "ClassWeighting",
+    "CropConfig",
+    "CropKind",
+    "Init",
+    "LossConfig",
+    "MapLossKind",
+    "Method",
+    "OnMissing",
+    "OptimiserConfig",
+    "OptimiserName",
+    "Precision",
+    "Recipe",
+    "ScheduleConfig",
+    "ScheduleKind",
+    "TrainConfig",
+    "TrainRunConfig",
+    "TripletSign",
+    "changed",
+    "configuration_differences",
+    "recipe",
+]
 
-Precision = Literal["fp32", "bf16"]
-METHODS = {
+_Config = TypeVar("_Config")
+
+Method = Literal["gap", "has", "saliency"]
+METHODS: dict[Method, str] = {
     "gap": "classification alone: the CAM baseline",
     "has": "classification of images with hidden patches: the Hide-and-Seek baseline",
     "saliency": "the paper's method: classification, map loss and perceptual triplet loss",
 }
 """Name and meaning of every method."""
 
+Precision = Literal["fp32", "bf16"]
+Init = Literal["random", "imagenet"]
+MapLossKind = Literal["l2", "mse", "bce"]
+TripletSign = Literal["text", "as-printed"]
+ClassWeighting = Literal["none", "balanced"]
+CropKind = Literal["crop", "resized-crop", "center", "squash"]
+OptimiserName = Literal["adam", "adamw", "sgd"]
+ScheduleKind = Literal["constant", "step", "cosine"]
+OnMissing = Literal["refuse", "skip"]
+"""Whether training images without a usable saliency map are an error or left out."""
+NAMED_WEIGHTS = ("imagenet", "random")
+"""Weights of the perceptual network that have a name instead of a path."""
+STEP_MILESTONES = (1 / 3, 2 / 3)
+"""Epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
+
+
+def _check(valid: bool, name: str, value: object, expected: str) -> None:
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, found {value}")
+
+
+def _check_choices(config: object, **allowed: Any) -> None:
+    for name, choices in allowed.items():
+        names: Iterable[str] = get_args(choices) or choices
+        value = getattr(config, name)
+        if value not in names:
+            raise ValueError(f"{name}: expected one of {', '.join(names)}, found {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Terms of the training objective, equation (8); ValueError for values without a meaning.
+
+    A term of ``training.losses`` named ``x`` has its factor in the field ``x_weight``.
+    """
+
+    classification_weight: float = 1.0
+    """Factor of the classification loss, equation (1)."""
+    map_weight: float = 1.0
+    """Factor of the map loss, equation (2)."""
+    triplet_weight: float = 1.0
+    """Factor of the perceptual triplet loss, equation (5)."""
+    use_map: bool = True
+    """Compute the map loss; off is the paper's ablation "w/o L_map"."""
+    use_triplet: bool = True
+    """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
+    map_kind: MapLossKind = "l2"
+    """Distance of predicted and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
+    triplet_sign: TripletSign = "text"
+    """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
+    triplet_margin: float | None = None
+    """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
+    area_weight: float = 0.0
+    """Factor of the mean saliency as a penalty, against saliency maps that are foreground everywhere."""
+    class_weighting: ClassWeighting = "none"
+    """Class weights of the classification loss: none, or balanced by the number of training images."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.endswith("_weight") or (name == "triplet_margin" and value is not None):
+                _check(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
+        _check_choices(self, map_kind=MapLossKind, triplet_sign=TripletSign, class_weighting=ClassWeighting)
+        if self.area_weight > 0 and not self.needs_saliency:
+            raise ValueError(
+                f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "
+                "because no saliency is predicted then"
+            )
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether any term uses the decoder's output; when none does, the decoder need not run."""
+        return self.use_map or self.use_triplet
+
+    def classification_only(self) -> "LossConfig":
+        """The classification settings of this configuration, without any term on the saliency map."""
+        return LossConfig(
+            use_map=False,
+            use_triplet=False,
+            classification_weight=self.classification_weight,
+            class_weighting=self.class_weighting,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """Training crop (section 2.5: "random cropping and horizontal flipping"); ValueError outside a field's range."""
+
+    kind: CropKind = "crop"
+    """Training crop: a random or the central square, a random area and aspect ratio, or the whole image squashed."""
+    input_size: int = 224
+    """Side in pixels of the network's input."""
+    resize: int = 256
+    """Short side in pixels to which images are resized before a crop or center crop."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest area of a resized-crop, as fractions of the image."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a resized-crop, drawn uniformly in the logarithm."""
+    flip_probability: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, kind=CropKind)
+        _check(1 <= self.input_size <= self.resize, "input_size", self.input_size, f"1 to resize ({self.resize})")
+        _check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "0 < smallest <= largest <= 1")
+        _check(0 < self.ratio[0] <= self.ratio[1] < math.inf, "ratio", self.ratio, "0 < smallest <= largest")
+        _check(0 <= self.flip_probability <= 1, "flip_probability", self.flip_probability, "0 to 1")
+
+    @property
+    def short_side_px(self) -> int:
+        """Short side at which an image may be decoded without any crop of this kind being enlarged."""
+        if self.kind == "resized-crop":
+            # The thin side of a crop of the smallest area and the most extreme ratio.
+            extreme = max(self.ratio[1], 1 / self.ratio[0])
+            return math.ceil(self.input_size * math.sqrt(extreme / self.scale[0]))
+        return self.input_size if self.kind == "squash" else self.resize
+
+    def at_input_size(self, side_px: int) -> "CropConfig":
+        """The same crop at another input size, ``resize`` in proportion."""
+        return replace(self, input_size=side_px, resize=round(side_px * self.resize / self.input_size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Optimiser; ValueError for values without a meaning."""
+
+    name: OptimiserName = "adam"
+    """Optimiser."""
+    lr: float = 1e-2
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Weight decay, not applied to biases and normalisation layers."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the two moments of adam and adamw."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, name=OptimiserName)
+        _check(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
+        decay = self.weight_decay
+        _check(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "a finite number of at least 0")
+        for name, value in (("momentum", self.momentum), ("betas", self.betas[0]), ("betas", self.betas[1])):
+            _check(0 <= value < 1, name, value, "0 <= value < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning-rate schedule; ValueError for values without a meaning."""
+
+    kind: ScheduleKind = "constant"
+    """Learning-rate schedule after the warm-up; step multiplies by gamma at each milestone."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear warm-up, instead of warmup_steps."""
+    milestones: tuple[float, ...] = ()
+    """Fractions of the run at which the step schedule lowers the rate, after each third by default."""
+    gamma: float = 0.1
+    """Factor of the step schedule at each milestone."""
+    final_fraction: float = 0.0
+    """Fraction of the peak learning rate at which the cosine schedule ends."""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, kind=ScheduleKind)
+        # Other schedules have no milestones, so a change of the kind leaves none behind.
+        milestones = (tuple(self.milestones) or STEP_MILESTONES) if self.kind == "step" else ()
+        object.__setattr__(self, "milestones", milestones)
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        finite = math.isfinite(self.warmup_epochs)
+        _check(finite and self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "a finite number of at least 0")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError(f"warm-up of {self.warmup_steps} steps and {self.warmup_epochs} epochs: give only one")
+        rising = list(milestones) == sorted(set(milestones)) and all(0 < part < 1 for part in milestones)
+        _check(rising, "milestones", milestones, "rising fractions of the run between 0 and 1")
+        _check(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
+        _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What decides the result of a run; ValueError for values without a meaning."""
+    """What decides the result of a run, stored in every checkpoint; ValueError for values without a meaning."""
 
-    arch: str = "alexnet-gap"
-    """Encoder and classifier."""
+    arch: str = field(default="alexnet-gap", metadata={"choices": tuple(ARCHITECTURES)})
+    """Network architecture."""
     classes: int = 1000
     """Number of classes."""
-    method: str = "saliency"
-    """What is learnt: gap, has or saliency."""
+    method: Method = "saliency"
+    """Training method: the CAM baseline, Hide-and-Seek, or the paper's."""
     batch_norm: bool = True
-    """Batch norm after every convolution of encoder and decoder."""
-    init: str = "random"
-    """``random`` as in the paper, or ``imagenet``: torchvision's weights where the layers are the same."""
+    """Batch normalisation after every convolution of encoder and decoder."""
+    init: Init = "random"
+    """Initial weights of the encoder: random (the paper's), or torchvision's ImageNet weights where layers match."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Terms of the objective."""
     crop: CropConfig = field(default_factory=CropConfig)
-    """What of an image is shown while training."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    """Optimiser and its learning rate."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """Course of the learning rate."""
     epochs: int = 100
-    """Passes over the images."""
+    """Epochs to train."""
     batch_size: int = 32
-    """Images of one step of the optimiser, over all processes."""
+    """Images per optimiser step, over all processes."""
     accumulation: int = 1
-    """Parts in which a process computes its share of a batch, one after the other."""
+    """Gradient accumulation steps per optimiser step."""
     clip_norm: float | None = None
-    """Gradients are scaled down to this norm."""
+    """Largest norm of the gradient."""
     precision: Precision = "fp32"
-    """fp32, or bf16: autocast of the forward passes."""
+    """Precision of the forward passes: float32, or bfloat16 autocast."""
     seed: int = 0
-    """Decides weights, order, windows and dropout; below 2**63."""
+    """Random seed: initial weights, sampling order, crops, dropout."""
     perceptual: str = ""
-    """The frozen network's weights: SHA-256 of the file, ``imagenet`` or ``random``; empty when not used."""
+    """The perceptual network's weights: SHA-256 of the file, or a name of ``NAMED_WEIGHTS``; empty when not used."""
     maps: Mapping[str, Any] = field(default_factory=dict)
     """Configuration of the saliency maps; empty when not used."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("arch", self.arch, tuple(ARCHITECTURES)),
-            ("method", self.method, tuple(METHODS)),
-            ("precision", self.precision, get_args(Precision)),
-            ("init", self.init, ("random", "imagenet")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")
+        _check_choices(self, arch=ARCHITECTURES, method=METHODS, precision=Precision, init=Init)
         for name in ("classes", "epochs", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: expected 0 <= seed < 2**63, found {self.seed}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm: expected above 0, found {self.clip_norm}")
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         if self.method != "saliency" and self.loss.needs_saliency:
             raise ValueError(f"method {self.method} has neither map loss nor triplet loss: switch both off")
 
@@ -84,23 +275,85 @@ class TrainConfig:
         return plain
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+@dataclass(frozen=True, kw_only=True)
+class TrainRunConfig:
+    """What does not decide the result of a run: how fast, how often saved, how much logged."""
+
+    workers: int = 2
+    """Processes that decode images, per training process; 0 decodes in the training process."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints within an epoch."""
+    keep_last: int = 3
+    """Number of checkpoints to keep."""
+    log_every: int = 20
+    """Steps between lines in metrics.jsonl."""
+    compile: bool = False
+    """Compile the networks with torch.compile."""
+    tensorboard: bool = False
+    """Write TensorBoard events (extra: tensorboard)."""
+
+
+class Recipe(NamedTuple):
+    """A complete configuration to start from."""
+
+    meaning: str
+    """One line for help texts."""
+    config: TrainConfig
+
+
+RECIPES = {
+    "paper": Recipe(
+        "section 2.5: Adam, learning rate 1e-2 throughout, batch 32, 100 epochs, no clipping", TrainConfig()
+    ),
+    "default": Recipe(
+        "what trains well here: AdamW 1e-3, two epochs of warm-up, cosine, clipping",
+        TrainConfig(
+            optimiser=OptimiserConfig(name="adamw", lr=1e-3, weight_decay=0.05),
+            schedule=ScheduleConfig(kind="cosine", warmup_epochs=2.0, final_fraction=0.01),
+            clip_norm=1.0,
+        ),
+    ),
+}
+"""Every recipe by name."""
+
+
+def recipe(name: str, *, method: Method | None = None) -> TrainConfig:
+    """A recipe's configuration, for another method if wanted; ``gap`` and ``has`` keep its classification loss only.
+
+    Raises
+    ------
+    ValueError
+        Unknown recipe or method.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
+    config = RECIPES[name].config
+    if method is None:
+        return config
+    loss = config.loss if method == "saliency" else config.loss.classification_only()
+    return replace(config, method=method, loss=loss)
+
+
+def changed(config: _Config, values: Mapping[str, Any]) -> _Config:
+    """Copy of a configuration with other values by field name; ``loss.map_weight`` is a nested field.
+
+    Examples
+    --------
+    >>> changed(TrainConfig(), {"epochs": 3, "optimiser.lr": 0.1}).optimiser.lr
+    0.1
+    """
+    fields = {name: value for name, value in values.items() if "." not in name}
+    nested: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        outer, _, inner = name.partition(".")
+        if inner:
+            nested.setdefault(outer, {})[inner] = value
+    fields |= {outer: changed(getattr(config, outer), inner) for outer, inner in nested.items()}
+    return replace(config, **fields)  # type: ignore[type-var]
 
 
 def configuration_differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """Compare two configurations as ``as_json`` gives them.
-
-    Parameters
-    ----------
-    stored
-        The one in a checkpoint.
-    own
-        The one of this run.
 
     Returns
     -------
@@ -125,46 +378,9 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainRunConfig:
-    """What does not decide the result: how fast, how often saved, how talkative."""
-
-    workers: int = 2
-    """Processes that decode images, for each training process; 0 decodes in the training process."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints inside an epoch."""
-    keep_last: int = 3
-    """Checkpoints that stay."""
-    log_every: int = 20
-    """Steps between two lines of training numbers."""
-    compile: bool = False
-    """Compile the networks with torch.compile."""
-    tensorboard: bool = False
-    """Write TensorBoard events."""
-
-
-def _paper() -> TrainConfig:
-    return TrainConfig()
-
-
-def _default() -> TrainConfig:
-    return replace(
-        _paper(),
-        optimiser=OptimiserConfig(name="adamw", lr=1e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(kind="cosine", warmup_epochs=2.0, final_fraction=0.01),
-        clip_norm=1.0,
-    )
-
-
-RECIPES = {
-    "paper": "section 2.5: Adam, learning rate 1e-2 throughout, batch 32, 100 epochs, no clipping",
-    "default": "what trains well here: AdamW 1e-3, two epochs of warm-up, cosine, clipping",
-}
-"""Name and meaning of every recipe."""
-
-
-def recipe(name: str) -> TrainConfig:
-    """The configuration that a recipe starts from; ValueError for an unknown name."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
-    return _paper() if name == "paper" else _default()
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -6,21 +6,18 @@ Every reduction runs in float32 at least, so bfloat16 inputs lose nothing on the
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.config import LossConfig, MapLossKind, TripletSign
+
 __all__ = [
-    "ClassWeighting",
-    "LossConfig",
     "LossTerms",
-    "MapLossKind",
     "TripletFeatures",
     "TripletLoss",
-    "TripletSign",
     "area_penalty",
     "balanced_class_weights",
     "classification_loss",
@@ -29,13 +26,6 @@ __all__ = [
     "map_loss",
     "triplet_loss",
 ]
-
-MapLossKind = Literal["l2", "mse", "bce"]
-"""How saliency is compared with the pseudo map."""
-TripletSign = Literal["text", "as-printed"]
-"""``text``: d_pos - d_neg, what section 2.3 describes. ``as-printed``: d_neg - d_pos, what equation (5) shows."""
-ClassWeighting = Literal["none", "balanced"]
-"""Weights of the classes in the classification loss."""
 
 
 class TripletFeatures(NamedTuple):
@@ -59,51 +49,6 @@ class LossTerms(NamedTuple):
 
     total: Tensor
     named: dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Which terms equation (8) sums, and how each is computed; ValueError for values without a meaning."""
-
-    classification_weight: float = 1.0
-    """Factor of the classification loss, equation (1)."""
-    map_weight: float = 1.0
-    """Factor of the map loss, equation (2)."""
-    triplet_weight: float = 1.0
-    """Factor of the perceptual triplet loss, equation (5)."""
-    use_map: bool = True
-    """Compute the map loss; off is the paper's row "w/o L_map"."""
-    use_triplet: bool = True
-    """Compute the perceptual triplet loss; off is the paper's row "w/o L_tri"."""
-    map_kind: MapLossKind = "l2"
-    """l2: norm over pixels, equation (2), divided by sqrt(H W). mse: squared error. bce: binary cross entropy."""
-    triplet_sign: TripletSign = "text"
-    """text: d_pos - d_neg. as-printed: d_neg - d_pos."""
-    triplet_margin: float | None = None
-    """Hinge max(0, difference + margin) per image, at least 0; None leaves the loss unbounded, as in the paper."""
-    area_weight: float = 0.0
-    """Factor of the mean saliency as a penalty; keeps the triplet loss from making everything foreground."""
-    class_weighting: ClassWeighting = "none"
-    """balanced: every class counts the same, whatever its number of images (section 2.2 allows weighting)."""
-
-    def __post_init__(self) -> None:
-        for name in ("classification_weight", "map_weight", "triplet_weight", "area_weight"):
-            _check_not_negative(getattr(self, name), name=name)
-        if self.triplet_margin is not None:
-            _check_not_negative(self.triplet_margin, name="triplet_margin")
-        _check_choice(self.map_kind, MapLossKind, name="map_kind")
-        _check_choice(self.triplet_sign, TripletSign, name="triplet_sign")
-        _check_choice(self.class_weighting, ClassWeighting, name="class_weighting")
-        if self.area_weight > 0 and not self.needs_saliency:
-            raise ValueError(
-                f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "
-                "because no saliency is predicted then"
-            )
-
-    @property
-    def needs_saliency(self) -> bool:
-        """Whether any term uses the decoder's output; when none does, the decoder need not run."""
-        return self.use_map or self.use_triplet
 
 
 def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k: Tensor | None = None) -> Tensor:

@@ -2,94 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = [
-    "OptimiserConfig",
-    "OptimiserName",
-    "ScheduleConfig",
-    "ScheduleKind",
-    "build_optimiser",
-    "learning_rate",
-    "set_learning_rate",
-]
+from training.config import OptimiserConfig, ScheduleConfig
 
-ScheduleKind = Literal["constant", "step", "cosine"]
-"""Course of the learning rate after the warm-up."""
-OptimiserName = Literal["adam", "adamw", "sgd"]
-"""Optimisers of ``torch.optim``."""
+__all__ = ["build_optimiser", "learning_rate", "set_learning_rate"]
 
 _NORMALISATIONS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
     nn.LayerNorm,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """Course of the learning rate over a run; ValueError for values without a meaning."""
-
-    kind: ScheduleKind = "constant"
-    """constant (the paper), step (times gamma at each milestone) or cosine (half a wave down to the final part)."""
-    warmup_steps: int = 0
-    """Steps over which the rate rises linearly to its full value; the first step has 1 / warmup_steps of it."""
-    warmup_epochs: float = 0.0
-    """The same in epochs, instead of warmup_steps."""
-    milestones: tuple[float, ...] = ()
-    """Parts of the run after which the rate drops, rising, each between 0 and 1; for step only."""
-    gamma: float = 0.1
-    """Factor at each milestone, above 0 and at most 1."""
-    final_fraction: float = 0.0
-    """Part of the full rate, 0 to 1, that cosine approaches at the end of the run."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(ScheduleKind):
-            raise ValueError(f"kind: expected one of {', '.join(get_args(ScheduleKind))}, found {self.kind!r}")
-        if self.warmup_steps < 0 or not (math.isfinite(self.warmup_epochs) and self.warmup_epochs >= 0):
-            raise ValueError(
-                f"warmup_steps is {self.warmup_steps} and warmup_epochs {self.warmup_epochs}, expected at least 0"
-            )
-        if self.warmup_steps and self.warmup_epochs:
-            raise ValueError(f"warm-up of {self.warmup_steps} steps and {self.warmup_epochs} epochs: give only one")
-        if (self.kind == "step") != bool(self.milestones):
-            raise ValueError(f"milestones are {self.milestones} with kind {self.kind}: step needs them, others do not")
-        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < part < 1 for part in self.milestones):
-            raise ValueError(f"milestones are {self.milestones}, expected parts of the run, rising, between 0 and 1")
-        if not 0 < self.gamma <= 1 or not 0 <= self.final_fraction <= 1:
-            raise ValueError(
-                f"gamma is {self.gamma} and final_fraction {self.final_fraction}, expected above 0 and from 0, to 1"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """Which optimiser follows the gradient; ValueError for values without a meaning."""
-
-    name: OptimiserName = "adam"
-    """adam (the paper), adamw or sgd."""
-    lr: float = 1e-2
-    """Full learning rate; 1e-2 in section 2.5."""
-    weight_decay: float = 0.0
-    """Decay of weights, not of biases and normalisations: coupled with the gradient for adam and sgd."""
-    momentum: float = 0.9
-    """Momentum of sgd, 0 to below 1."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of both moments of adam and adamw, 0 to below 1."""
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(OptimiserName):
-            raise ValueError(f"name: expected one of {', '.join(get_args(OptimiserName))}, found {self.name!r}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr is {self.lr}, expected a finite number above 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay is {self.weight_decay}, expected a finite number of at least 0")
-        if not all(0 <= value < 1 for value in (self.momentum, *self.betas)):
-            raise ValueError(f"momentum is {self.momentum} and betas {self.betas}, expected 0 <= value < 1 for each")
 
 
 def learning_rate(

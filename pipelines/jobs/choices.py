@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evaluation.images import EvaluationSet
 
 if TYPE_CHECKING:
-    from training.inference.views import Views
+    from training.inference.config import Views
 
 __all__ = ["EvaluationChoices", "NetworkChoices"]
 

@@ -11,9 +11,9 @@ from pipelines.cli.terminal import bar_width
 from pipelines.datasets import Dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex, file_sha256
-from training.config import TrainConfig, TrainRunConfig
+from training.config import OnMissing, TrainConfig, TrainRunConfig
 from training.data.augmentation import EVALUATION_CROP
-from training.data.loading import MapReport, OnMissing, TrainingImages, check_maps
+from training.data.loading import MapReport, TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.networks.model import LocalizationModel
 from training.networks.weights import initialise_from_imagenet, load_perceptual_network

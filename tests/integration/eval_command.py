@@ -80,9 +80,7 @@ def make_checkpoint(path: Path, *, classes: int, decoder: bool = True, seed: int
     """An untrained network as ``wsol-train`` would save it, with maps of both signs that differ by image and class."""
     import torch
 
-    from training.config import TrainConfig
-    from training.data.augmentation import CropConfig
-    from training.losses import LossConfig
+    from training.config import CropConfig, LossConfig, TrainConfig
     from training.networks.model import LocalizationModel
     from training.run_folder.checkpoints import save_checkpoint
 

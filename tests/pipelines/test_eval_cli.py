@@ -14,7 +14,7 @@ from tests.integration.eval_command import evaluate, evaluated, make_listed_data
 from tests.integration.prep_command import subprocess_run
 from tests.pipelines.test_prep_cli import plain
 from training.config import Precision
-from training.inference.localizers import LOCALIZERS
+from training.inference.config import LOCALIZERS
 
 BOX = (4.0, 2.0, 35.0, 17.0)
 

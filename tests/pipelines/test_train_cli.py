@@ -15,11 +15,18 @@ from pipelines.train_cli import main
 from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import plain
 from tests.training.training_runs import make_colour_folders
-from training.config import METHODS, RECIPES, TrainConfig, TrainRunConfig, recipe
-from training.data.augmentation import CropConfig
-from training.losses import LossConfig
+from training.config import (
+    METHODS,
+    RECIPES,
+    CropConfig,
+    LossConfig,
+    OptimiserConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainRunConfig,
+    recipe,
+)
 from training.networks.registry import ARCHITECTURES
-from training.schedules import OptimiserConfig, ScheduleConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -216,12 +223,12 @@ def test_data_and_out_are_required(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("--lr 0", "lr is 0.0"),
-        ("--lr nan", "lr is nan"),
-        ("--weight-decay -1", "weight_decay is -1.0"),
-        ("--warmup-epochs -1", "warmup_epochs -1.0"),
+        ("--lr 0", "lr: expected a finite number above 0, found 0.0"),
+        ("--lr nan", "lr: expected a finite number above 0, found nan"),
+        ("--weight-decay -1", "weight_decay: expected a finite number of at least 0, found -1.0"),
+        ("--warmup-epochs -1", "warmup_epochs: expected a finite number of at least 0, found -1.0"),
         ("--clip-norm -1", "clip_norm: expected above 0"),
-        ("--triplet-margin -1", "triplet_margin is -1.0"),
+        ("--triplet-margin -1", "triplet_margin: expected a finite number of at least 0, found -1.0"),
         ("--method gap --area-weight 1", "area_weight is 1.0"),
         (f"--seed {2**63}", "seed: expected 0 <= seed < 2**63"),
         ("--device cuda:77", "--device cuda:77"),

@@ -1,18 +1,33 @@
 """The configuration of a run: the paper's recipe, ours, what is refused, and how two are compared."""
 
+import ast
+import inspect
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from training.config import METHODS, RECIPES, TrainConfig, configuration_differences, recipe
-from training.data.augmentation import CropConfig
-from training.losses import LossConfig
+from training.config import (
+    METHODS,
+    RECIPES,
+    CropConfig,
+    LossConfig,
+    OptimiserConfig,
+    Recipe,
+    ScheduleConfig,
+    TrainConfig,
+    TrainRunConfig,
+    changed,
+    configuration_differences,
+    recipe,
+)
 from training.networks.registry import ARCHITECTURES
-from training.schedules import OptimiserConfig, ScheduleConfig
 
 NO_SALIENCY = LossConfig(use_map=False, use_triplet=False)
 
@@ -72,6 +87,45 @@ def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: s
         TrainConfig(**values)
 
 
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (LossConfig, {"map_weight": -1.0}, "map_weight: .*found -1.0"),
+        (LossConfig, {"triplet_weight": math.nan}, "triplet_weight: .*found nan"),
+        (LossConfig, {"classification_weight": math.inf}, "classification_weight: .*found inf"),
+        (LossConfig, {"triplet_margin": -0.5}, "triplet_margin: .*found -0.5"),
+        (LossConfig, {"map_kind": "l1"}, "map_kind: expected one of l2, mse, bce, found 'l1'"),
+        (LossConfig, {"triplet_sign": "minus"}, "triplet_sign: expected one of"),
+        (LossConfig, {"class_weighting": "sqrt"}, "class_weighting: expected one of none, balanced"),
+        (LossConfig, {"area_weight": 0.1, "use_map": False, "use_triplet": False}, "no saliency is predicted"),
+        (CropConfig, {"kind": "zoom"}, "kind: expected one of crop, .*found 'zoom'"),
+        (CropConfig, {"input_size": 300}, r"input_size: expected 1 to resize \(256\), found 300"),
+        (CropConfig, {"input_size": 0}, "input_size: .*found 0"),
+        (CropConfig, {"scale": (0.0, 1.0)}, "scale"),
+        (CropConfig, {"scale": (0.5, 0.4)}, "scale"),
+        (CropConfig, {"ratio": (2.0, 1.0)}, "ratio"),
+        (CropConfig, {"flip_probability": 1.5}, "flip_probability: .*found 1.5"),
+        (OptimiserConfig, {"name": "lion"}, "expected one of adam, adamw, sgd, found 'lion'"),
+        (OptimiserConfig, {"lr": 0.0}, "lr: .*found 0.0"),
+        (OptimiserConfig, {"lr": math.inf}, "lr: .*found inf"),
+        (OptimiserConfig, {"weight_decay": -1.0}, "weight_decay: .*found -1.0"),
+        (OptimiserConfig, {"momentum": 1.0}, "momentum: .*found 1.0"),
+        (OptimiserConfig, {"betas": (0.9, 1.0)}, "betas: .*found 1.0"),
+        (ScheduleConfig, {"kind": "linear"}, "expected one of constant, step, cosine, found 'linear'"),
+        (ScheduleConfig, {"warmup_steps": -1}, "warmup_steps: .*found -1"),
+        (ScheduleConfig, {"warmup_epochs": math.nan}, "warmup_epochs: .*found nan"),
+        (ScheduleConfig, {"warmup_steps": 1, "warmup_epochs": 1.0}, "give only one"),
+        (ScheduleConfig, {"kind": "step", "milestones": (0.8, 0.5)}, "rising"),
+        (ScheduleConfig, {"kind": "step", "milestones": (0.5, 1.0)}, "between 0 and 1"),
+        (ScheduleConfig, {"gamma": 0.0}, "gamma: .*found 0.0"),
+        (ScheduleConfig, {"final_fraction": 1.5}, "final_fraction: .*found 1.5"),
+    ],
+)
+def test_nested_values_without_a_meaning_are_refused(config: type, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**values)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_architecture_goes_with_every_method(arch: str, method: str) -> None:
@@ -119,3 +173,46 @@ def test_no_maps_differ_from_some() -> None:
 def test_types_of_json_are_told_apart_where_they_matter() -> None:
     stored, own = TrainConfig().as_json(), TrainConfig(clip_norm=1.0).as_json()
     assert configuration_differences(stored, own) == ["clip_norm: None there, 1.0 now"]
+
+
+def test_the_configuration_imports_no_torch() -> None:
+    code = "import sys, training.config, training.inference.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "config", [LossConfig, CropConfig, OptimiserConfig, ScheduleConfig, TrainConfig, TrainRunConfig]
+)
+def test_every_setting_is_described(config: type) -> None:
+    """Options take their help texts from these docstrings."""
+    (body,) = ast.parse(inspect.getsource(config)).body
+    assert isinstance(body, ast.ClassDef)
+    for statement, following in pairwise(body.body):
+        if isinstance(statement, ast.AnnAssign) and "Config" not in ast.unparse(statement.annotation):
+            assert isinstance(following, ast.Expr), ast.unparse(statement)
+            assert isinstance(following.value, ast.Constant), ast.unparse(statement)
+
+
+def test_a_recipe_is_a_complete_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = TrainConfig(loss=LossConfig(map_kind="bce", area_weight=0.5, class_weighting="balanced"))
+    monkeypatch.setitem(RECIPES, "mine", Recipe("bce", mine))
+    assert recipe("mine") == recipe("mine", method="saliency") == mine
+    baseline = recipe("mine", method="gap")
+    assert baseline.loss == LossConfig(use_map=False, use_triplet=False, class_weighting="balanced")
+    assert replace(baseline, method="saliency", loss=mine.loss) == mine
+
+
+def test_changes_reach_nested_fields_and_leave_the_rest() -> None:
+    config = recipe("default")
+    found = changed(config, {"epochs": 3, "loss.map_weight": 4.0, "loss.map_kind": "mse", "schedule.kind": "step"})
+    assert found.schedule == replace(config.schedule, kind="step", milestones=(1 / 3, 2 / 3))
+    assert found == replace(
+        config, epochs=3, loss=replace(config.loss, map_weight=4.0, map_kind="mse"), schedule=found.schedule
+    )
+    assert changed(found, {"schedule.kind": "cosine"}).schedule == config.schedule
+    assert changed(config, {}) == config
+
+
+@pytest.mark.parametrize(("side_px", "resize"), [(224, 256), (64, 73), (96, 110)])
+def test_the_short_side_keeps_its_proportion(side_px: int, resize: int) -> None:
+    assert CropConfig().at_input_size(side_px) == CropConfig(input_size=side_px, resize=resize)

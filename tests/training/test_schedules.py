@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.schedules import OptimiserConfig, ScheduleConfig, build_optimiser, learning_rate, set_learning_rate
+from training.config import OptimiserConfig, ScheduleConfig
+from training.schedules import build_optimiser, learning_rate, set_learning_rate
 
 
 def rates(config: ScheduleConfig, *, total_steps: int, base_lr: float = 1.0, **given: int) -> list[float]:
@@ -53,42 +54,6 @@ def test_a_run_shorter_than_its_warmup_only_warms_up(kind: Any) -> None:
 def test_steps_outside_the_run_are_refused(step: int, total_steps: int) -> None:
     with pytest.raises(ValueError, match=f"step {step} of {total_steps}"):
         learning_rate(step, config=ScheduleConfig(), total_steps=total_steps, base_lr=1.0)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kind": "linear"}, "expected one of constant, step, cosine, found 'linear'"),
-        ({"warmup_steps": -1}, "warmup_steps is -1"),
-        ({"warmup_epochs": math.nan}, "warmup_epochs nan"),
-        ({"warmup_steps": 1, "warmup_epochs": 1.0}, "give only one"),
-        ({"kind": "step"}, "step needs them"),
-        ({"milestones": (0.5,)}, "others do not"),
-        ({"kind": "step", "milestones": (0.8, 0.5)}, "rising"),
-        ({"kind": "step", "milestones": (0.5, 1.0)}, "between 0 and 1"),
-        ({"gamma": 0.0}, "gamma is 0.0"),
-        ({"final_fraction": 1.5}, "final_fraction 1.5"),
-    ],
-)
-def test_schedules_without_a_meaning_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ScheduleConfig(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"name": "lion"}, "expected one of adam, adamw, sgd, found 'lion'"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": math.inf}, "lr is inf"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"betas": (0.9, 1.0)}, r"betas \(0\.9, 1\.0\)"),
-    ],
-)
-def test_optimisers_without_a_meaning_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        OptimiserConfig(**options)
 
 
 def small_model() -> nn.Sequential:

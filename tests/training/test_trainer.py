@@ -27,15 +27,13 @@ from tests.training.training_runs import (
     send,
     timeless,
 )
-from training.config import TrainConfig
+from training.config import LossConfig, OptimiserConfig, ScheduleConfig, TrainConfig
 from training.data.loading import TrainingImages, to_device
 from training.data.sampling import SampleKey
 from training.health import TrainingDiverged
-from training.losses import LossConfig
 from training.processes import Processes
 from training.progress import StoppedBySignal
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
-from training.schedules import OptimiserConfig, ScheduleConfig
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -14,14 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pseudo_maps.records import ImageRecord
-from training.config import TrainConfig, TrainRunConfig
-from training.data.augmentation import CropConfig
+from training.config import CropConfig, LossConfig, OptimiserConfig, TrainConfig, TrainRunConfig
 from training.data.loading import TrainingImages
-from training.losses import LossConfig
 from training.processes import Processes
 from training.progress import Progress
 from training.run_folder.checkpoints import load_checkpoint
-from training.schedules import OptimiserConfig
 from training.trainer import Trainer
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (210, 40, 40)}

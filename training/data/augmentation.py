@@ -9,8 +9,7 @@ edge of the first pixel and 1 at the outer edge of the last.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-__all__ = ["EVALUATION_CROP", "CropConfig", "CropKind", "Window", "draw_window", "sample_image", "sample_map"]
+from training.config import CropConfig
 
-CropKind = Literal["crop", "resized-crop", "center", "squash"]
+__all__ = ["EVALUATION_CROP", "Window", "draw_window", "sample_image", "sample_map"]
 
 _RESIZED_CROP_TRIES = 10
 """Draws of area and ratio before the fallback; torchvision's ``RandomResizedCrop``."""
@@ -49,53 +48,6 @@ class Window(NamedTuple):
     """Lower edge."""
     flip: bool
     """Mirror left and right after cutting."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropConfig:
-    """How a window is drawn. Section 2.5 of the paper: "random cropping and horizontal flipping".
-
-    Raises
-    ------
-    ValueError
-        A field outside its range, or an unknown kind.
-    """
-
-    kind: CropKind = "crop"
-    """``crop``: short side to ``resize``, then a square at a random place. ``center``: the same, in the middle.
-    ``resized-crop``: random area and aspect ratio, as Inception was trained. ``squash``: the whole image squeezed
-    into the square."""
-    input_size: int = 224
-    """Side S in pixels of what the network sees."""
-    resize: int = 256
-    """Short side in pixels before ``crop`` and ``center``, at least ``input_size``."""
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest area of a ``resized-crop`` as a fraction of the image's."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest width / height in image pixels of a ``resized-crop``, drawn evenly in the logarithm."""
-    flip_probability: float = 0.5
-    """Probability of mirroring left and right."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(CropKind):
-            raise ValueError(f"crop kind {self.kind!r}, expected one of {', '.join(get_args(CropKind))}")
-        if not 1 <= self.input_size <= self.resize:
-            raise ValueError(f"input size {self.input_size} and resize {self.resize}, expected 1 <= input <= resize")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale {self.scale}, expected 0 < smallest <= largest <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
-            raise ValueError(f"ratio {self.ratio}, expected 0 < smallest <= largest")
-        if not 0 <= self.flip_probability <= 1:
-            raise ValueError(f"flip probability {self.flip_probability}, expected 0 to 1")
-
-    @property
-    def short_side_px(self) -> int:
-        """Short side an image may be decoded at without any window of this kind being enlarged."""
-        if self.kind == "resized-crop":
-            # A window of the smallest area and the most extreme ratio; its thin side is the one that counts.
-            extreme = max(self.ratio[1], 1 / self.ratio[0])
-            return math.ceil(self.input_size * math.sqrt(extreme / self.scale[0]))
-        return self.input_size if self.kind == "squash" else self.resize
 
 
 EVALUATION_CROP = CropConfig(kind="squash", flip_probability=0.0)

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
-from training.data.augmentation import CropConfig, draw_window, sample_image, sample_map
+from training.config import CropConfig, OnMissing
+from training.data.augmentation import draw_window, sample_image, sample_map
 from training.data.sampling import EpochSampler, SampleKey, counter_generator
 from training.processes import heed_parent_alone
 
@@ -34,7 +35,6 @@ __all__ = [
     "DeviceBatch",
     "MapReport",
     "MapsMissingError",
-    "OnMissing",
     "TrainingImages",
     "UnreadableImageError",
     "build_loader",
@@ -45,8 +45,6 @@ __all__ = [
     "start_worker",
     "to_device",
 ]
-
-OnMissing = Literal["refuse", "skip"]
 
 _NAMED_AT_MOST = 5
 """Images without a map that an error names."""

@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.config import Precision
+from training.inference.config import LOCALIZERS, Views
 from training.inference.grad_cam import grad_cam
-from training.inference.views import Views, merge_maps, show
+from training.inference.views import merge_maps, show
 from training.networks.model import LocalizationModel
 from training.networks.normalisation import Normalisation
 from training.networks.without_values import without_values
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint
 
 __all__ = [
-    "LOCALIZERS",
     "InferenceModel",
     "Localization",
     "NetworkLocalizer",
@@ -35,14 +35,6 @@ __all__ = [
     "cam_times_saliency",
     "load_for_inference",
 ]
-
-LOCALIZERS = {
-    "cam": "class activation map: feature maps weighted by the class weights, neither clipped nor scaled",
-    "grad-cam": "Grad-CAM at the encoder's features: positive part of the gradient-weighted sum",
-    "saliency": "the decoder's map, the same for all classes",
-    "cam*saliency": "class activation map, clipped at 0 and divided by its maximum, times the decoder's map",
-}
-"""Name and meaning of every localizer that a network gives."""
 
 _OF_THE_DECODER = frozenset({"saliency", "cam*saliency"})
 _DIGEST_CHARACTERS = 12

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from training.networks.classifier import GapClassifier
 from training.networks.decoder import SaliencyDecoder
 from training.networks.normalisation import Normalisation
-from training.networks.registry import MIN_IMAGE_SIDE_PX, EncoderFeatures, build_encoder
+from training.networks.parts import EncoderFeatures
+from training.networks.registry import MIN_IMAGE_SIDE_PX, build_encoder
 
 __all__ = ["EncoderAndClassifier", "InferenceOutput", "LocalizationModel", "ModelOutput"]
 

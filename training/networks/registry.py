@@ -1,34 +1,56 @@
-"""Turns the name of an architecture into its encoder."""
+"""Architectures by name: one row for each. Imports no torch until an encoder is built."""
 
-from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, NamedTuple
 
-from training.networks.alexnet import AlexNetEncoder, AlexNetPlusEncoder
-from training.networks.googlenet import GoogLeNetEncoder
-from training.networks.parts import Encoder, EncoderFeatures
-from training.networks.resnet import ResNet50Encoder
+if TYPE_CHECKING:
+    from training.networks.parts import Encoder
 
-__all__ = ["ARCHITECTURES", "MIN_IMAGE_SIDE_PX", "Encoder", "EncoderFeatures", "build_encoder"]
-
-ARCHITECTURES = {
-    "alexnet-gap": "AlexNet conv1-conv5 and a 3x3 convolution of 1024; 13x13 at 224 px (the paper's)",
-    "alexnet-gap-plus": "AlexNet with conv5 of 384 and two 3x3 convolutions of 512; 11x11 (the CAM release's)",
-    "googlenet-gap": "GoogLeNet through inception 4e and a 3x3 convolution of 1024; 14x14 (the paper's)",
-    "resnet50-gap": "ResNet-50 through layer4; 7x7, and usable as the perceptual network once trained",
-}
-"""One-line meaning of each architecture by name."""
+__all__ = ["ARCHITECTURES", "MIN_IMAGE_SIDE_PX", "Architecture", "build_encoder", "encoder_class"]
 
 MIN_IMAGE_SIDE_PX = 64
-"""Smallest height and width: below 63 px AlexNet-plus has nothing left to pool."""
+"""Smallest height and width of an image: below 63 px AlexNet-plus has nothing left to pool."""
 
-_BUILDERS: dict[str, Callable[..., Encoder]] = {
-    "alexnet-gap": AlexNetEncoder,
-    "alexnet-gap-plus": AlexNetPlusEncoder,
-    "googlenet-gap": GoogLeNetEncoder,
-    "resnet50-gap": ResNet50Encoder,
+
+class Architecture(NamedTuple):
+    """A row of the registry."""
+
+    meaning: str
+    """One line for help texts and reports."""
+    encoder: str
+    """``module:class`` of the encoder."""
+
+
+ARCHITECTURES = {
+    "alexnet-gap": Architecture(
+        "AlexNet conv1-conv5 and a 3x3 convolution of 1024; 13x13 at 224 px (the paper's)",
+        "training.networks.alexnet:AlexNetEncoder",
+    ),
+    "alexnet-gap-plus": Architecture(
+        "AlexNet with conv5 of 384 and two 3x3 convolutions of 512; 11x11 (the CAM release's)",
+        "training.networks.alexnet:AlexNetPlusEncoder",
+    ),
+    "googlenet-gap": Architecture(
+        "GoogLeNet through inception 4e and a 3x3 convolution of 1024; 14x14 (the paper's)",
+        "training.networks.googlenet:GoogLeNetEncoder",
+    ),
+    "resnet50-gap": Architecture(
+        "ResNet-50 through layer4; 7x7, and usable as the perceptual network once trained",
+        "training.networks.resnet:ResNet50Encoder",
+    ),
 }
+"""Every architecture by name."""
 
 
-def build_encoder(arch: str, *, batch_norm: bool = True) -> Encoder:
+def encoder_class(arch: str) -> "type[Encoder]":
+    """Class of an architecture's encoder; ValueError for an unknown name."""
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"architecture {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
+    found: type[Encoder] = resolve_name(ARCHITECTURES[arch].encoder)
+    return found
+
+
+def build_encoder(arch: str, *, batch_norm: bool = True) -> "Encoder":
     """Build an encoder with Kaiming-initialised weights (He et al. 2015, fan-in) from torch's global generator.
 
     Parameters
@@ -55,6 +77,4 @@ def build_encoder(arch: str, *, batch_norm: bool = True) -> Encoder:
     >>> encoder.feature_channels, encoder.skip_channels
     (1024, (256, 256, 384, 192, 64))
     """
-    if arch not in _BUILDERS:
-        raise ValueError(f"architecture {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
-    return _BUILDERS[arch](batch_norm=batch_norm)
+    return encoder_class(arch)(batch_norm=batch_norm)

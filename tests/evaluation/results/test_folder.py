@@ -25,7 +25,7 @@ from pipelines.jobs.evaluation_set import load_evaluation_set
 from pseudo_maps import __version__
 from tests.command_calls import REPOSITORY
 from tests.integration.eval_command import bump, make_listed_data, results_in
-from training.inference.views import Views
+from training.inference.config import Views
 
 NAMES = ("a", "b", "c", "d", "e")
 PROTOCOLS = ("cam", "wsoleval-v1")

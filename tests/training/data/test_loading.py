@@ -17,8 +17,9 @@ from PIL import Image
 
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
+from training.config import CropConfig
 from training.data import loading
-from training.data.augmentation import EVALUATION_CROP, CropConfig
+from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import (
     Batch,
     MapsMissingError,

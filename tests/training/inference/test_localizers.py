@@ -14,16 +14,15 @@ from training.config import TrainConfig
 from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import TrainingImages
 from training.data.sampling import SampleKey
+from training.inference.config import LOCALIZERS, Views
 from training.inference.grad_cam import grad_cam
 from training.inference.localizers import (
-    LOCALIZERS,
     InferenceModel,
     NetworkLocalizer,
     available_localizers,
     cam_times_saliency,
     load_for_inference,
 )
-from training.inference.views import Views
 from training.networks.model import LocalizationModel
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, DamagedCheckpointWarning, save_checkpoint
 

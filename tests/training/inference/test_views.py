@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.inference.views import View, Views, merge_maps, show
+from training.inference.config import View, Views
+from training.inference.views import merge_maps, show
 
 TEN_CROP = Views(ten_crop=True)
 

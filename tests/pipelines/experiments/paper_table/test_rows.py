@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.train_cli import ARCH_NAMES
-from training.inference.localizers import LOCALIZERS
+from training.inference.config import LOCALIZERS
 
 TABLES = """
 Table 1: Experimental results on the ILSVRC dataset [14] using the AlexNet [15] architecture.
