@@ -1,4 +1,4 @@
-"""Turns images, maps and boxes into pictures: heat colours, overlays, drawn boxes, PNG and JPEG bytes.
+"""Pictures: maps as heat colours, overlays, boxes, and PNG or JPEG files of them.
 
 Legend: H W pixels, N boxes. Pictures are ``(H, W, 3)`` uint8 RGB. Boxes are ``x0, y0, x1, y1`` in 0-based pixels
 of the picture, both corners inside the box.
@@ -23,6 +23,7 @@ __all__ = [
     "jpeg_bytes",
     "overlay_heat",
     "png_bytes",
+    "resized",
     "save_picture",
     "save_png",
 ]
@@ -37,6 +38,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB."""
+
+
+def resized(values: npt.NDArray[np.uint8], *, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """A picture (H, W, 3) or map (H, W), uint8, stretched: area means where it shrinks, else bilinear."""
+    shrinks = values.shape[0] >= height and values.shape[1] >= width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation), dtype=np.uint8)
 
 
 def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
@@ -66,15 +74,7 @@ def draw_boxes(
 ) -> Picture:
     """A copy of an image ``(H, W, 3)`` uint8 RGB with boxes ``(N, 4)`` drawn as outlines.
 
-    Parameters
-    ----------
-    boxes_xyxy
-        ``x0, y0, x1, y1`` in pixels of the image, inclusive, rounded to whole pixels. N may be 0; what lies
-        outside the image is not drawn.
-    colour
-        Red, green, blue, 0 to 255.
-    width_px
-        Width of the line.
+    Boxes are inclusive and rounded to whole pixels; N may be 0, and what lies outside the image is not drawn.
     """
     drawn = image_rgb.copy()
     for x0, y0, x1, y1 in np.rint(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)).astype(int):
@@ -83,39 +83,34 @@ def draw_boxes(
 
 
 def png_bytes(image_rgb: Picture) -> bytes:
-    """A picture ``(H, W, 3)`` uint8 RGB as the content of a PNG file, without date or program name.
+    """A picture as the content of a PNG file, without date or program name.
 
     Raises
     ------
     OSError
         OpenCV cannot encode it (a side of 0 pixels).
     """
-    return _encoded(image_rgb, suffix=".png", options=[], name="PNG")
+    return _encoded(image_rgb, suffix=".png", options=[])
 
 
 def jpeg_bytes(image_rgb: Picture, *, quality: int = 90) -> bytes:
-    """A picture ``(H, W, 3)`` uint8 RGB as the content of a JPEG file, without date or program name.
-
-    Parameters
-    ----------
-    quality
-        0 to 100 on libjpeg's scale; lines of two pixels stay sharp from 85 on.
+    """A picture as the content of a JPEG file; ``quality`` is 0 to 100, and thin lines stay sharp from 85 on.
 
     Raises
     ------
     OSError
         OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500).
     """
-    return _encoded(image_rgb, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality], name="JPEG")
+    return _encoded(image_rgb, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def save_png(path: Path, image_rgb: Picture) -> None:
-    """Write a (H, W, 3) uint8 RGB picture as PNG, making the folder when it is missing."""
+    """Write a picture as PNG, making the folder when it is missing."""
     _write(path, png_bytes(image_rgb))
 
 
 def save_picture(path: Path, image_rgb: Picture) -> None:
-    """Write a (H, W, 3) uint8 RGB picture in the format that the file name's end says.
+    """Write a picture in the format that the file name's end says.
 
     Raises
     ------
@@ -128,13 +123,13 @@ def save_picture(path: Path, image_rgb: Picture) -> None:
     _write(path, png_bytes(image_rgb) if suffix == ".png" else jpeg_bytes(image_rgb))
 
 
-def _encoded(image_rgb: Picture, *, suffix: str, options: list[int], name: str) -> bytes:
+def _encoded(image_rgb: Picture, *, suffix: str, options: list[int]) -> bytes:
     try:
         encoded, data = cv2.imencode(suffix, image_rgb[..., ::-1], options)
-    except cv2.error as error:
-        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as {name}") from error
+    except cv2.error:
+        encoded = False
     if not encoded:
-        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as {name}")
+        raise OSError(f"a picture of shape {image_rgb.shape} could not be encoded as {suffix}")
     content: bytes = data.tobytes()
     return content
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.drawing.evaluation_panels import PANELS_FILE, draw_panels, panel_indexes
+from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
 from evaluation.image_scores import ImageScores
 from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.maps import MapSource

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
-from evaluation.drawing.panel_grids import PanelGrid, read_grid
+from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
 from evaluation.metrics.errors import ERROR_KINDS
 from evaluation.results.folder import EVALUATION_FOLDER
@@ -15,7 +15,6 @@ from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, Resul
 from evaluation.results.tables import image_account
 
 __all__ = [
-    "PANELS_FOLDER",
     "VIEWS_RULE",
     "ImageVerdicts",
     "LoadedRun",
@@ -28,8 +27,6 @@ __all__ = [
     "same_images",
 ]
 
-PANELS_FOLDER = "panels"
-
 VIEWS_RULE = "views"
 """The rule of a result that belongs to its network, not to the protocol."""
 
@@ -37,7 +34,6 @@ _RIGHT = ERROR_KINDS[0]
 """The verdict of an image whose box, and class where there are class scores, is right."""
 _NAMED_BASELINES = 2
 """Baselines that a warning names: they differ together."""
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +56,8 @@ class LoadedRun:
     """Checked figures."""
     verdicts: ImageVerdicts | None
     """Image by image, where the folder has ``predictions.csv``."""
-    panels: Mapping[str, bytes]
-    """By name without ending the pictures of ``panels/*.png``, in order of name."""
-    grids: Mapping[str, PanelGrid]
-    """By the same names what stands where in a picture, where a file beside it says so."""
+    panels: Panels | None
+    """Example pictures, where the folder has some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +131,7 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
     PredictionsError
         ``predictions.csv`` is damaged or has an image twice.
     ValueError
-        A file in ``panels`` is no PNG, or the description of one does not fit it.
+        The file of example pictures is damaged.
     """
     metrics_path = _metrics_path(path) if path.is_dir() else path
     metrics = read_metrics(metrics_path)
@@ -156,15 +150,8 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
                 f"{predictions}: expected {metrics.counts.asked} images as in {METRICS_FILE}, "
                 f"found {len(verdicts.status)}; the two files are of different runs: evaluate again"
             )
-    panels = _read_panels(folder / PANELS_FOLDER)
-    grids = {name: read_grid(folder / PANELS_FOLDER / f"{name}.png") for name in panels}
-    return LoadedRun(
-        label=label,
-        metrics=metrics,
-        verdicts=verdicts,
-        panels=panels,
-        grids={name: grid for name, grid in grids.items() if grid is not None},
-    )
+    panels = read_panels((folder / PANELS_FILE).with_suffix(".json"))
+    return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, panels=panels)
 
 
 def _metrics_path(folder: Path) -> Path:
@@ -329,13 +316,3 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
             if row[f"{localizer} {protocol} verdict"] == _RIGHT:
                 ids.add(image_id)
     return ImageVerdicts(status=status, right={what: frozenset(ids) for what, ids in right.items()})
-
-
-def _read_panels(folder: Path) -> dict[str, bytes]:
-    panels = {}
-    for path in sorted(folder.glob("*.png")):
-        content = path.read_bytes()
-        if not content.startswith(_PNG_SIGNATURE):
-            raise ValueError(f"{path}: expected a PNG picture, found {content[:8]!r}; remove it or draw it again")
-        panels[path.stem] = content
-    return panels

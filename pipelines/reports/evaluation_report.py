@@ -20,7 +20,7 @@ from pipelines.reports.comparison import (
     same_images,
 )
 from pipelines.reports.html_pages import data_uri, write_page
-from pipelines.reports.pictures import picture_sections
+from pipelines.reports.pictures import picture_tables
 from pipelines.reports.training_curves import read_history, training_charts
 from pipelines.reports.training_images import distinct_names, other_training_images
 from training.run_folder.files import read_finished
@@ -92,7 +92,7 @@ def write_report(
     ----------
     runs
         Folders (or the ``metrics.json`` inside) that wsol-eval wrote, or of trained networks with their evaluation in
-        them. ``predictions.csv`` and ``panels/*.png`` beside it are used where they are.
+        them. ``predictions.csv`` and ``panels/examples.json`` beside it are used where they are.
     out
         HTML file to write; its folder is made when it is missing.
     title
@@ -109,7 +109,8 @@ def write_report(
     MetricsError, PredictionsError
         A file of a run is missing, damaged or of another schema.
     ValueError
-        No run is given, a picture in ``panels`` does not read, a training run has no finished epoch or is there twice.
+        No run is given, the example pictures of a run are damaged, or a training run has no finished epoch or is there
+        twice.
     """
     trained = dict(zip(distinct_names(training), training, strict=True))
     loaded = load_runs(runs)
@@ -143,7 +144,7 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
         "classes": [table for run in runs for table in _class_tables(run)],
-        "panels": picture_sections(runs),
+        "panels": picture_tables(runs),
         "settings": [
             ("Configuration", _setting_rows([run.metrics.config for run in runs])),
             ("Versions", _setting_rows([run.metrics.versions for run in runs])),

@@ -1,113 +1,62 @@
-"""Turns the pictures of several runs into parts of a page, with the same image of all runs side by side."""
+"""Tables of example pictures for a page: the same image of several runs side by side."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image
-
-from evaluation.drawing.panel_grids import PanelGrid, cell_picture
+from evaluation.drawing.panels import CaptionedPicture, Panels
 from pipelines.reports.comparison import LoadedRun
 from pipelines.reports.html_pages import data_uri
 
-__all__ = ["picture_sections"]
-
-_JPEG_QUALITY = 85
-"""Pillow's scale; box edges of two pixels stay sharp."""
+__all__ = ["picture_tables"]
 
 
-def picture_sections(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Pictures by name: one table where all runs that have it show the same images, else one below the other.
+def picture_tables(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
+    """One table for all runs whose pictures show the same images under the same protocol.
 
     Parameters
     ----------
     runs
-        In the order in which they are shown.
+        In the order in which they are shown; those without pictures are left out.
 
     Returns
     -------
     list of dict
-        ``name``, ``pictures`` (``run``, ``uri``) and ``table``, which is None or holds ``protocol``, ``columns``
-        (``localizer``, ``run``) and ``rows`` (``caption``, ``image``, ``cells`` of ``uri``, ``alt``, ``text``). A
-        predictor that never looks at the image stands once, behind all others.
+        ``protocol``, ``columns`` (``localizer``, ``run``) and ``rows`` (``caption``, ``image``, ``cells`` of ``uri``,
+        ``alt``, ``text``). A predictor that never looks at the image stands once, behind all others.
     """
-    sections = []
-    for name in sorted({name for run in runs for name in run.panels}):
-        having = [run for run in runs if name in run.panels]
-        grids = [run.grids[name] for run in having if name in run.grids]
-        comparable = len(grids) == len(having) and len({_shown(grid) for grid in grids}) == 1
-        sections.append(
-            {
-                "name": name.replace("_", " ").replace("-", " "),
-                "table": _table(having, name=name) if comparable else None,
-                "pictures": []
-                if comparable
-                else [
-                    {"run": run.label, "uri": data_uri(_as_jpeg(_decoded(run.panels[name])), kind="jpeg")}
-                    for run in having
-                ],
-            }
-        )
-    return sections
-
-
-def _shown(grid: PanelGrid) -> tuple[str, ...]:
-    """What two pictures must have in common to stand side by side."""
-    return (grid.protocol, *(row.caption for row in grid.rows))
-
-
-def _table(runs: Sequence[LoadedRun], *, name: str) -> dict[str, Any]:
-    columns: list[tuple[LoadedRun, int]] = []
-    baselines: dict[str, tuple[LoadedRun, int]] = {}
+    tables: dict[tuple[str, ...], list[tuple[str, Panels]]] = {}
     for run in runs:
-        grid = run.grids[name]
-        for number, localizer in enumerate(grid.localizers):
-            if number < grid.baselines:
-                baselines.setdefault(localizer, (run, number))
+        if run.panels is not None:
+            shown = (run.panels.protocol, *(row.image.caption for row in run.panels.rows))
+            tables.setdefault(shown, []).append((run.label, run.panels))
+    return [_table(of_same_images) for of_same_images in tables.values()]
+
+
+def _table(runs: Sequence[tuple[str, Panels]]) -> dict[str, Any]:
+    columns = []
+    baselines = {}
+    for label, panels in runs:
+        for place, column in enumerate(panels.columns):
+            if column.is_baseline:
+                baselines.setdefault(column.localizer, ("baseline", panels, place))
             else:
-                columns.append((run, number))
+                columns.append((label, panels, place))
     columns += baselines.values()
-    pictures = {run.label: _decoded(run.panels[name]) for run in runs}
-    first = runs[0]
+    first = runs[0][1]
     rows = []
-    for row_number, row in enumerate(first.grids[name].rows):
+    for number, row in enumerate(first.rows):
         cells = []
-        for run, number in columns:
-            grid = run.grids[name]
-            text = grid.rows[row_number].captions[number]
-            cells.append(
-                {
-                    "uri": _cell_uri(pictures[run.label], row=row_number, column=number + 1),
-                    "alt": f"{row.caption}, {grid.localizers[number]} of {run.label}: {text}",
-                    "text": text,
-                }
-            )
-        image = _cell_uri(pictures[first.label], row=row_number, column=0)
-        rows.append({"caption": row.caption, "image": image, "cells": cells})
+        for label, panels, place in columns:
+            one = panels.rows[number].predictions[place]
+            alt = f"{row.image.caption}, {panels.columns[place].localizer}, {label}: {one.caption}"
+            cells.append({"uri": _uri(one), "alt": alt, "text": one.caption})
+        rows.append({"caption": row.image.caption, "image": _uri(row.image), "cells": cells})
     return {
-        "protocol": first.grids[name].protocol,
-        "columns": [
-            {
-                "localizer": run.grids[name].localizers[number],
-                "run": "baseline" if number < run.grids[name].baselines else run.label,
-            }
-            for run, number in columns
-        ],
+        "protocol": first.protocol,
+        "columns": [{"localizer": panels.columns[place].localizer, "run": label} for label, panels, place in columns],
         "rows": rows,
     }
 
 
-def _cell_uri(picture: Image.Image, *, row: int, column: int) -> str:
-    return data_uri(_as_jpeg(cell_picture(picture, row=row, column=column)), kind="jpeg")
-
-
-def _decoded(png: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
-        return picture.convert("RGB")
-
-
-def _as_jpeg(picture: Image.Image) -> bytes:
-    """A picture as JPEG: photographs take a tenth of the bytes, and a page of several runs stays below 2 MB."""
-    encoded = io.BytesIO()
-    picture.save(encoded, format="JPEG", quality=_JPEG_QUALITY)
-    return encoded.getvalue()
+def _uri(picture: CaptionedPicture) -> str:
+    return data_uri(picture.jpeg, kind="jpeg")

@@ -7,9 +7,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evaluation.drawing.overlays import png_bytes
 from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics
 
@@ -52,7 +49,6 @@ def make_run(
     right: Sequence[int] | None = range(100),
     prefix: str = "image",
     labels: int = 20,
-    panels: Sequence[str] = (),
 ) -> Path:
     """A run folder; ``right`` are the images with the verdict ``correct``, None for a run without predictions."""
     folder.mkdir(parents=True)
@@ -68,10 +64,6 @@ def make_run(
             status = "no boxes" if skipped else "scored"
             lines.append(f"{prefix}{number},{number % labels},,{status},,,,-1" + verdict * len(pairs))
         (folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for name in panels:
-        (folder / "panels").mkdir(exist_ok=True)
-        picture = np.full((4, 6, 3), len(name), dtype=np.uint8)
-        (folder / "panels" / f"{name}.png").write_bytes(png_bytes(picture))
     return folder
 
 
@@ -97,8 +89,8 @@ def summary_rows(text: str) -> list[list[str]]:
 
 
 def comparable_runs(root: Path) -> list[Path]:
-    """Two runs on the same images, with panels: images 0..99 are right in ``gap``, 30..149 in ``ours``."""
+    """Two runs on the same images: images 0..99 are right in ``gap``, 30..149 in ``ours``."""
     return [
-        make_run(root / "gap", metrics("gap", correct=118), right=range(100), panels=["best_cases", "only-here"]),
-        make_run(root / "ours", metrics("ours", correct=130), right=range(30, 150), panels=["best_cases"]),
+        make_run(root / "gap", metrics("gap", correct=118), right=range(100)),
+        make_run(root / "ours", metrics("ours", correct=130), right=range(30, 150)),
     ]

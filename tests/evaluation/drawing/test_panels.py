@@ -1,34 +1,163 @@
-"""The picture of rows and columns: cells, boxes, captions."""
+"""Example pictures: which images, whose boxes, what is left out, and the file that reports read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from evaluation.drawing.overlays import GROUND_TRUTH_RGB, PREDICTED_RGB, heat_colours
-from evaluation.drawing.panels import PanelPrediction, PanelRow, localization_panels, panel_cell
+from evaluation.drawing.overlays import GROUND_TRUTH_RGB, PREDICTED_RGB, overlay_heat
+from evaluation.drawing.panels import (
+    CaptionedPicture,
+    Column,
+    PanelRow,
+    Panels,
+    draw_panels,
+    panel_indexes,
+    read_panels,
+    write_panels,
+)
+from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
+from evaluation.image_scores import NO_MAP, ImageScores, Pair
+from evaluation.images import EvaluationImage
+from evaluation.scoring import ImageMaps, ScoringTask, score_images
+from pipelines.datasets import open_dataset
+from pipelines.jobs.evaluation_set import load_evaluation_set
+from tests.integration.eval_command import bump, make_listed_data
 
-GAP_PX, LINE_PX = 8, 22
+BOX = (4.0, 3.0, 30.0, 15.0)
+BASELINE = "centred-gaussian"
 
 
-def prediction(**changes) -> PanelPrediction:
-    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
-    return PanelPrediction(**({"map_hw": ramp, "box_xyxy": [40, 60, 120, 180], "caption": "IoU 0.62"} | changes))
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images; the third has no box, and the last is spoilt after it was listed."""
+    boxes = {name: [] if name == "c" else [BOX] for name in "abcdef"}
+    data = make_listed_data(tmp_path_factory.mktemp("panels") / "data", boxes)
+    (data / "val" / "f.png").write_bytes(b"no image")
+    return data
 
 
-def row(*predictions: PanelPrediction, **changes) -> PanelRow:
-    image = np.full((100, 300, 3), 90, dtype=np.uint8)
-    return PanelRow(
-        **(
-            {"image_rgb": image, "ground_truth_b4": [[20, 30, 200, 210]], "predictions": predictions, "caption": "id"}
-            | changes
-        )
+@pytest.fixture(scope="module")
+def images(root: Path) -> Sequence[EvaluationImage]:
+    return load_evaluation_set(open_dataset(root, split="val")).images
+
+
+def maps_of(image: EvaluationImage) -> ImageMaps:
+    if image.record.image_id == "val/d.png":
+        return ImageMaps(failure=NO_MAP)
+    return ImageMaps(whole={"cam": bump(centre_xy=(0.4, 0.6))})
+
+
+def draw(
+    path: Path,
+    images: Sequence[EvaluationImage],
+    root: Path,
+    *,
+    shown: Sequence[int],
+    protocol: str = "cam",
+    levels: Mapping[Pair, int] | None = None,
+    scored: Sequence[ImageScores] | None = None,
+) -> np.ndarray | None:
+    """The picture, (H, W, 3) BGR, or None when there is none."""
+    task = ScoringTask(root=root, protocols=(protocol,), localizers=("cam",))
+    scored = scored or score_images(images, [maps_of(image) for image in images], task=task)
+    draw_panels(
+        path,
+        [scored[index] for index in shown],
+        images,
+        maps_of=maps_of,
+        root=root,
+        localizers=("cam",),
+        protocol=protocol,
+        levels=levels or {(name, protocol): 0 for name in (BASELINE, "cam")},
     )
+    return cv2.imread(str(path)) if path.exists() else None
 
 
-def cell(picture: np.ndarray, *, row: int, column: int, side: int = 224) -> np.ndarray:
-    top, left = LINE_PX + row * (side + LINE_PX), GAP_PX + column * (side + GAP_PX)
-    assert panel_cell(row, column, cell_px=side) == (left, top, left + side, top + side)
-    return picture[top : top + side, left : left + side]
+# --- which images
+
+
+def test_images_with_boxes_are_spread_evenly(images: Sequence[EvaluationImage]) -> None:
+    assert panel_indexes(images, count=2) == [0, 5]
+    assert panel_indexes(images, count=3) == [0, 3, 5]
+    assert panel_indexes(images, count=1) == [0]
+    assert panel_indexes(images, count=0) == []
+
+
+def test_more_than_there_are_is_all_of_them_once(images: Sequence[EvaluationImage]) -> None:
+    assert panel_indexes(images, count=50) == [0, 1, 3, 4, 5]
+    assert panel_indexes(images[2:3], count=50) == []
+
+
+def test_the_blacklist_is_not_shown(images: Sequence[EvaluationImage]) -> None:
+    images = [replace(image, blacklisted=image.index == 0) for image in images]
+    assert panel_indexes(images, count=2) == [1, 5]
+
+
+# --- the picture
+
+
+def test_a_row_an_image_and_a_column_a_localizer(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    one = draw(tmp_path / "new folder" / "one.png", images, root, shown=[0])
+    two = draw(tmp_path / "two.png", images, root, shown=[0, 1])
+    assert one is not None and two is not None
+    # Image, baseline and cam, each 224 wide, between headings and captions.
+    assert one.shape[1] == two.shape[1] >= 3 * 224
+    assert two.shape[0] - one.shape[0] >= 224
+    np.testing.assert_array_equal(two[: one.shape[0]], one)
+
+
+def test_what_cannot_be_shown_is_left_out(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    # Without boxes, and spoilt.
+    assert draw(tmp_path / "none.png", images, root, shown=[2, 5]) is None
+    one = draw(tmp_path / "one.png", images, root, shown=[0])
+    np.testing.assert_array_equal(draw(tmp_path / "three.png", images, root, shown=[0, 2, 5]), one)
+
+
+def test_an_image_without_map_keeps_its_row(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    failed = draw(tmp_path / "failed.png", images, root, shown=[3])
+    fine = draw(tmp_path / "fine.png", images, root, shown=[0])
+    assert failed is not None and fine is not None
+    assert failed.shape == fine.shape
+
+
+def test_the_reported_level_is_drawn(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    pictures = [
+        draw(
+            tmp_path / f"{level}.png",
+            images,
+            root,
+            shown=[0],
+            protocol="wsoleval-v1",
+            levels={(BASELINE, "wsoleval-v1"): 40, ("cam", "wsoleval-v1"): level},
+        )
+        for level in (40, 200)
+    ]
+    assert pictures[0] is not None and pictures[1] is not None
+    changed_w = (pictures[0] != pictures[1]).any(axis=(0, 2))
+    # Only the last of three columns differs.
+    assert changed_w.any() and not changed_w[: pictures[0].shape[1] * 2 // 3].any()
+
+
+def test_levels_without_box_are_shown_without_one(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
+) -> None:
+    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+    flat = [ImageMaps(whole={"cam": np.zeros((9, 9))})]
+    scored = score_images(images[:1], flat, task=task)
+    without = draw(tmp_path / "without.png", images, root, shown=[0], scored=scored)
+    with_box = draw(tmp_path / "with.png", images, root, shown=[0])
+    assert without is not None and with_box is not None and without.shape == with_box.shape
+    assert (without != with_box).any()
+
+
+def cell(picture: np.ndarray, *, column: int) -> np.ndarray:
+    """A picture of the first row, (224, 224, 3) RGB."""
+    left = GAP_PX + column * (224 + GAP_PX)
+    return picture[LINE_PX : LINE_PX + 224, left : left + 224, ::-1]
 
 
 def extent(picture: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
@@ -36,70 +165,78 @@ def extent(picture: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
     return [columns.min(), rows.min(), columns.max(), rows.max()]
 
 
-def test_panels_have_a_cell_an_image_and_prediction() -> None:
-    picture = localization_panels([row(prediction(), prediction())] * 3, columns=["baseline", "ours"])
-    assert picture.shape == (LINE_PX + 3 * (224 + LINE_PX), GAP_PX + 3 * (224 + GAP_PX), 3)
-    assert picture.dtype == np.uint8
+def test_boxes_stand_at_their_place_in_every_picture(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
+) -> None:
+    picture = draw(tmp_path / "a.png", images, root, shown=[0])
+    assert picture is not None
+    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+    (scores,) = score_images(images[:1], [maps_of(images[0])], task=task)
+    found = extent(cell(picture, column=0), GROUND_TRUTH_RGB)
+    np.testing.assert_allclose(found, scores.ground_truth["cam"][0], atol=2)
+    assert not (cell(picture, column=0) == PREDICTED_RGB).all(axis=2).any()
+    for column, localizer in ((1, BASELINE), (2, "cam")):
+        found = extent(cell(picture, column=column), PREDICTED_RGB)
+        np.testing.assert_allclose(found, scores.boxes[localizer, "cam"][0], atol=2)
+        # The predicted box may cover parts of the truth, not all of it.
+        assert (cell(picture, column=column) == GROUND_TRUTH_RGB).all(axis=2).any()
 
 
-@pytest.mark.parametrize("side", [224, 112, 448])
-def test_boxes_stand_at_their_place_in_every_cell(side: int) -> None:
-    picture = localization_panels([row(prediction())], columns=["ours"], cell_px=side)
-    scale = side / 224
-    for column in (0, 1):
-        found = extent(cell(picture, row=0, column=column, side=side), GROUND_TRUTH_RGB)
-        np.testing.assert_allclose(found, np.array([20, 30, 201, 211]) * scale - [0, 0, 1, 1], atol=2)
-    found = extent(cell(picture, row=0, column=1, side=side), PREDICTED_RGB)
-    np.testing.assert_allclose(found, np.array([40, 60, 121, 181]) * scale - [0, 0, 1, 1], atol=2)
-    assert not (cell(picture, row=0, column=0, side=side) == PREDICTED_RGB).all(axis=2).any()
+def test_the_map_lies_over_the_image(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+    picture = draw(tmp_path / "a.png", images, root, shown=[0])
+    assert picture is not None
+    image, heat = cell(picture, column=0), cell(picture, column=2)
+    y, x = 224 * 6 // 10, 224 * 4 // 10
+    peak = overlay_heat(image[y : y + 1, x : x + 1], np.full((1, 1), 255, dtype=np.uint8))[0, 0]
+    np.testing.assert_allclose(heat[y, x].astype(int), peak, atol=6)
 
 
-def test_the_cell_shows_the_map_as_heat_over_the_image() -> None:
-    picture = localization_panels([row(prediction(box_xyxy=None), ground_truth_b4=np.zeros((0, 4)))], columns=["ours"])
-    shown = cell(picture, row=0, column=1)
-    stretched = cv2.resize(prediction().map_hw, (224, 224), interpolation=cv2.INTER_LINEAR)
-    expected = (90.0 + heat_colours(stretched)) / 2
-    np.testing.assert_allclose(shown, expected, atol=0.5)
-    assert (cell(picture, row=0, column=0) == 90).all()
+# --- the file beside it
 
 
-def test_an_image_without_map_has_a_grey_cell_with_its_ground_truth() -> None:
-    shown = cell(localization_panels([row(prediction(map_hw=None, box_xyxy=None))], columns=["ours"]), row=0, column=1)
-    assert (shown[:10] == 200).all() and (shown == GROUND_TRUTH_RGB).all(axis=2).any()
-    assert not (shown == PREDICTED_RGB).all(axis=2).any()
+def panels(caption: str = "n01 a/\udcff") -> Panels:
+    one = CaptionedPicture(caption=caption, jpeg=b"\xff\xd8\xff")
+    columns = (Column(localizer=BASELINE, is_baseline=True), Column(localizer="cam*saliency", is_baseline=False))
+    return Panels(protocol="cam", columns=columns, rows=(PanelRow(image=one, predictions=(one, one)),) * 2)
 
 
-def test_captions_are_written_below_their_cell_and_stay_within_it() -> None:
-    blank, short, long = (
-        localization_panels([row(prediction(caption=""), caption=text)], columns=[""])
-        for text in ("", "id", "wide " * 40)
-    )
-    strip = slice(LINE_PX + 224, None)
-    own, neighbour = slice(0, GAP_PX + 224), slice(GAP_PX + 224, None)
-    assert (blank[strip] == 255).all()
-    assert (short[strip, own] < 100).any()
-    assert (long[strip, own] < 100).sum() > (short[strip, own] < 100).sum()
-    assert (long[strip, neighbour] == 255).all()
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    write_panels(tmp_path / "examples.json", panels())
+    assert read_panels(tmp_path / "examples.json") == panels()
+    assert read_panels(tmp_path / "none.json") is None
 
 
-def test_captions_in_other_scripts_are_drawn() -> None:
-    plain, greek = (localization_panels([row(prediction(caption=text))], columns=["a"]) for text in ("????", "λέων"))
-    assert not np.array_equal(plain, greek)
+def test_single_pictures_are_those_of_the_whole_one(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
+) -> None:
+    picture = draw(tmp_path / "a.png", images, root, shown=[0, 3])
+    found = read_panels(tmp_path / "a.json")
+    assert picture is not None and found is not None
+    assert [(column.localizer, column.is_baseline) for column in found.columns] == [(BASELINE, True), ("cam", False)]
+    assert [row.image.caption for row in found.rows] == ["n00000000 val/a.png", "n00000001 val/d.png"]
+    texts = [one.caption for row in found.rows for one in row.predictions]
+    assert texts[0].startswith("IoU 0.") and texts[1].startswith("IoU 0.") and texts[2:] == ["no map", "no map"]
+    for column, one in enumerate((found.rows[0].image, *found.rows[0].predictions)):
+        decoded = cv2.imdecode(np.frombuffer(one.jpeg, dtype=np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert np.abs(decoded.astype(int) - cell(picture, column=column)).mean() < 4
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    "content",
     [
-        ([], "at least one row"),
-        ([row(prediction(), prediction())], "row 0: expected 1 predictions, found 2"),
-        (
-            [row(prediction(), image_rgb=np.zeros((4, 4), dtype=np.uint8))],
-            r"row 0: expected an image \(H, W, 3\) uint8",
-        ),
-        ([row(prediction(map_hw=np.zeros((4, 4))))], r"row 0: expected a map \(H, W\) uint8, found float64 \(4, 4\)"),
-        ([row(prediction()), row(prediction(map_hw=np.zeros((0, 4), dtype=np.uint8)))], "row 1: expected a map"),
+        "no JSON",
+        "[]",
+        '{"schema": "wsol-panels-1", "protocol": "cam", "columns": [], "rows": []}',
+        '{"schema": "wsol-panels-2", "protocol": "cam", "columns": []}',
+        '{"schema": "wsol-panels-2", "protocol": "cam", "columns": [], "rows": '
+        '[{"image": {"caption": "", "jpeg": ""}, "predictions": [{"caption": "", "jpeg": ""}]}]}',
+        '{"schema": "wsol-panels-2", "protocol": "cam", "columns": [], "rows": '
+        '[{"image": {"caption": "", "jpeg": "<>"}, "predictions": []}]}',
     ],
+    ids=["text", "list", "schema", "no rows", "too many predictions", "no base64"],
 )
-def test_what_is_no_panel_is_named(rows, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        localization_panels(rows, columns=["ours"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "examples.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"examples\.json: expected the pictures .* evaluate again"):
+        read_panels(path)

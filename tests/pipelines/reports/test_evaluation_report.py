@@ -4,8 +4,6 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from defusedxml import ElementTree
 
@@ -21,7 +19,7 @@ from tests.pipelines.report_page import Page, comparable_runs, make_run, report,
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, list[Path]]:
-    """The page of two comparable runs with panels."""
+    """The page of two comparable runs."""
     root = tmp_path_factory.mktemp("two")
     runs = comparable_runs(root)
     return *report(root, *runs), runs
@@ -183,18 +181,6 @@ def test_charts_are_pictures_for_light_and_dark_pages(two: tuple[str, Page, list
         assert ElementTree.fromstring(content).tag.endswith("svg") and b"prefers-color-scheme: dark" in content
 
 
-def test_panels_of_the_same_name_stand_together(two: tuple[str, Page, list[Path]]) -> None:
-    _, page, runs = two
-    assert [heading["text"] for heading in page.all("h3")] == ["best cases", "only here"]
-    assert [caption["text"] for caption in page.all("figcaption")] == ["gap", "ours", "gap"]
-    start = "data:image/jpeg;base64,"
-    shown = [image["attrs"]["src"] for image in page.all("img") if image["attrs"]["src"].startswith(start)]
-    assert len(shown) == 3
-    stored = cv2.imread(str(runs[0] / "panels" / "best_cases.png")).astype(int)
-    encoded = np.frombuffer(base64.b64decode(shown[0].removeprefix(start)), dtype=np.uint8)
-    assert abs(cv2.imdecode(encoded, cv2.IMREAD_COLOR) - stored).mean() < 8
-
-
 def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) -> None:
     text, _, _ = two
     captions = re.findall(r"<caption>(.*?)</caption>", text)
@@ -274,7 +260,7 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     for one in made["results"][:1]:
         one["localizer"] = one["protocol"] = HOSTILE
     made["pixels"] = {HOSTILE: HOSTILE}
-    run = make_run(tmp_path / "a", made, right=None, panels=["<script>alert(1)<"])
+    run = make_run(tmp_path / "a", made, right=None)
     text, page = report(tmp_path, run)
     assert not page.all("script") and "<script" not in text
     assert "&lt;script&gt;" in text

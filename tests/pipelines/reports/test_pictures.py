@@ -1,31 +1,36 @@
 """Pictures of several runs: side by side where they show the same images, below one another where they do not."""
 
+import base64
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from evaluation.drawing.overlays import save_png
-from evaluation.drawing.panel_grids import PanelGrid, PanelGridRow, write_grid
-from evaluation.drawing.panels import PanelPrediction, PanelRow, localization_panels
+from evaluation.drawing.panels import CaptionedPicture, Column, PanelRow, Panels, write_panels
 from pipelines.reports.evaluation_report import write_report
 from tests.pipelines.report_page import Page, comparable_runs, report
 from tests.pipelines.reports.test_training_curves import make_log
 
 
 def draw(run: Path, *, localizers: tuple[str, ...], images: tuple[str, ...] = ("one", "two")) -> None:
+    """Pictures that say for themselves what they are, in place of JPEG."""
     shown = ("centred-gaussian", *localizers)
-    captions = tuple(f"IoU 0.{number}" for number in range(len(shown)))
-    row = PanelRow(
-        image_rgb=np.full((8, 8, 3), 90, dtype=np.uint8),
-        ground_truth_b4=[(20, 20, 100, 100)],
-        predictions=[PanelPrediction(map_hw=None, box_xyxy=None, caption=caption) for caption in captions],
+    panels = Panels(
+        protocol="cam",
+        columns=tuple(Column(localizer=name, is_baseline=name == shown[0]) for name in shown),
+        rows=tuple(
+            PanelRow(
+                image=CaptionedPicture(caption=image, jpeg=f"{run.name} {image}".encode()),
+                predictions=tuple(
+                    CaptionedPicture(caption=f"IoU 0.{number}", jpeg=f"{run.name} {image} {name}".encode())
+                    for number, name in enumerate(shown)
+                ),
+            )
+            for image in images
+        ),
     )
-    path = run / "panels" / "examples.png"
-    save_png(path, localization_panels([row] * len(images), columns=shown))
-    rows = tuple(PanelGridRow(caption=image, captions=captions) for image in images)
-    write_grid(path, PanelGrid(protocol="cam", baselines=1, localizers=shown, rows=rows))
+    (run / "panels").mkdir(exist_ok=True)
+    write_panels(run / "panels" / "examples.json", panels)
 
 
 def cells(page: Page) -> list[dict[str, str]]:
@@ -44,24 +49,47 @@ def test_the_same_images_stand_side_by_side_and_the_baseline_once(tmp_path: Path
     for word in order:
         places.append(heading.index(f">{word}<", places[-1] if places else 0))
     assert [attrs["alt"] for attrs in cells(page)][:4] == [
-        "one, cam of gap: IoU 0.1",
-        "one, cam of ours: IoU 0.1",
-        "one, saliency of ours: IoU 0.2",
-        "one, centred-gaussian of gap: IoU 0.0",
+        "one, cam, gap: IoU 0.1",
+        "one, cam, ours: IoU 0.1",
+        "one, saliency, ours: IoU 0.2",
+        "one, centred-gaussian, baseline: IoU 0.0",
     ]
     assert len(cells(page)) == 8, "two images"
-    assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in cells(page))
-    assert not [image for image in page.all("img") if "examples" in image["attrs"]["alt"]], "not the whole picture too"
+    start = "data:image/jpeg;base64,"
+    shown = [base64.b64decode(attrs["src"].removeprefix(start)).decode() for attrs in cells(page)]
+    assert shown[4:] == ["gap two cam", "ours two cam", "ours two saliency", "gap two centred-gaussian"]
 
 
-def test_other_images_stand_one_below_the_other(tmp_path: Path) -> None:
+def test_other_images_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     gap, ours = comparable_runs(tmp_path)
     draw(gap, localizers=("cam",))
     draw(ours, localizers=("cam",), images=("one", "three"))
     _, page = report(tmp_path, gap, ours)
-    assert not cells(page)
-    shown = [image["attrs"]["alt"] for image in page.all("img")]
-    assert sum("examples, gap" in alt for alt in shown) == sum("examples, ours" in alt for alt in shown) == 1
+    captions = [attrs["alt"].split(":")[0] for attrs in cells(page)]
+    assert captions == [
+        f"{image}, {localizer}"
+        for run, images in (("gap", ("one", "two")), ("ours", ("one", "three")))
+        for image in images
+        for localizer in (f"cam, {run}", "centred-gaussian, baseline")
+    ]
+    captioned = [caption["text"] for caption in page.all("caption")]
+    assert captioned.count("Boxes of the protocol cam") == 2
+
+
+def test_a_damaged_file_of_pictures_is_named(tmp_path: Path) -> None:
+    gap, _ = comparable_runs(tmp_path)
+    draw(gap, localizers=("cam",))
+    (gap / "panels" / "examples.json").write_text("<svg onload=alert(1)>")
+    with pytest.raises(ValueError, match=r"examples\.json: expected the pictures of an evaluation"):
+        report(tmp_path, gap)
+
+
+def test_captions_of_pictures_are_text(tmp_path: Path) -> None:
+    gap, _ = comparable_runs(tmp_path)
+    draw(gap, localizers=("<script>",), images=('"><img src=x>',))
+    text, page = report(tmp_path, gap)
+    assert "<script" not in text and "<img src=x>" not in text
+    assert cells(page)[0]["alt"] == '"><img src=x>, <script>, gap: IoU 0.1'
 
 
 # --- what else a page can carry
