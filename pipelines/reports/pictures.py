@@ -34,7 +34,7 @@ def picture_tables(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 def _table(runs: Sequence[tuple[str, Panels]]) -> dict[str, Any]:
     columns = []
-    baselines = {}
+    baselines: dict[str, tuple[str, Panels, int]] = {}
     for label, panels in runs:
         for place, column in enumerate(panels.columns):
             if column.is_baseline:

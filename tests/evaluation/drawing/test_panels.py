@@ -215,10 +215,10 @@ def test_single_pictures_are_those_of_the_whole_one(
     assert [(column.localizer, column.is_baseline) for column in found.columns] == [(BASELINE, True), ("cam", False)]
     assert [row.image.caption for row in found.rows] == ["n00000000 val/a.png", "n00000001 val/d.png"]
     texts = [one.caption for row in found.rows for one in row.predictions]
-    assert texts[0].startswith("IoU 0.") and texts[1].startswith("IoU 0.") and texts[2:] == ["no map", "no map"]
+    assert [text[:6] for text in texts] == ["IoU 0.", "IoU 0.", "IoU 0.", "no map"]
     for column, one in enumerate((found.rows[0].image, *found.rows[0].predictions)):
         decoded = cv2.imdecode(np.frombuffer(one.jpeg, dtype=np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        assert np.abs(decoded.astype(int) - cell(picture, column=column)).mean() < 4
+        assert np.abs(decoded.astype(int) - cell(picture, column=column)).mean() < 8
 
 
 @pytest.mark.parametrize(
