@@ -1,11 +1,10 @@
-"""Turns what is known of one evaluated image into the record that tallies, prediction files and journals share.
+"""Record of one evaluated image, shared by tallies, prediction files and journals.
 
 Legend: I images, L threshold levels of a protocol, B ground-truth boxes of one image, k classes kept (at most 5).
 Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame, both corners inside the box.
 """
 
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes.overlaps import NO_BOX
+from evaluation.protocols import Protocol
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "UNREADABLE_IMAGE",
     "ImageScores",
     "Pair",
-    "ScoringRules",
     "exceeds",
     "is_failed",
     "is_skipped",
@@ -41,7 +40,7 @@ Pair: TypeAlias = tuple[str, str]
 """Localizer and protocol, by name."""
 
 TOP_CLASSES = 5
-"""Classes kept an image: Top-5 is the widest figure of ILSVRC's classification and localization tasks."""
+"""Classes kept per image: Top-5 is the widest metric of ILSVRC's classification and localization tasks."""
 
 UNKNOWN_RANK = -1
 """Rank of the true class where the class is unknown or no class scores exist."""
@@ -70,37 +69,6 @@ NON_FINITE_MAP = "NaN or infinite map"
 """Note: a map holds a NaN or an infinity."""
 
 
-class ScoringRules(typing.Protocol):
-    """What counting needs to know of an evaluation protocol."""
-
-    @property
-    def name(self) -> str:
-        """Name of the protocol, without spaces."""
-
-    @property
-    def thresholds_l(self) -> npt.NDArray[np.float64]:
-        """(L,) threshold that each level stands for, rising."""
-
-    @property
-    def threshold_is_oracle(self) -> bool:
-        """Whether the level is chosen on the evaluated images; otherwise L is 1."""
-
-    @property
-    def fallback_box(self) -> tuple[float, float, float, float] | None:
-        """The box that stands where nothing stands out of a map; None when there is none then."""
-
-    @property
-    def gt_known_exclusive(self) -> bool:
-        """Whether GT-known Loc asks for more than the wanted overlap, instead of at least that."""
-
-    @property
-    def top1_exclusive(self) -> bool:
-        """Whether Top-1 and Top-5 Loc ask for more than the wanted overlap, instead of at least that."""
-
-    def describe(self) -> Mapping[str, str]:
-        """The protocol's rules in words, by subject."""
-
-
 def is_failed(status: str) -> bool:
     """Whether an image of this status stays in the denominators and counts as wrong."""
     return status in FAILED_STATUSES or status.startswith(MAP_NOT_USABLE)
@@ -113,7 +81,7 @@ def is_skipped(status: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageScores:
-    """One image of the data set: what it scores, under every localizer and protocol.
+    """One image of the data set: its scores under every localizer and protocol.
 
     Raises
     ------
@@ -124,7 +92,6 @@ class ImageScores:
     index: int
     """Position in the data set's order, from 0."""
     image_id: str
-    """Name of the image inside its split."""
     label: int
     """True class, or ``UNKNOWN_LABEL``."""
     wnid: str
@@ -155,63 +122,19 @@ class ImageScores:
             raise ValueError(f"image {self.image_id!r} (index {self.index}): {problem}")
 
     def _problem(self) -> str:
-        if self.index < 0 or self.label < UNKNOWN_LABEL or self.true_rank < UNKNOWN_RANK:
-            return (
-                f"expected index >= 0, label >= -1 and rank >= -1, found {self.index}, {self.label}, {self.true_rank}"
-            )
         if not (self.status == SCORED or is_failed(self.status) or is_skipped(self.status)):
             return f"unknown status {self.status!r}: use a constant of evaluation.image_scores"
-        return self._class_problem() or self._box_problem()
-
-    def _class_problem(self) -> str:
         if (self.top_classes is None) != (self.top_probabilities is None):
             return "expected top classes and their probabilities together, found one of them"
-        ranked = self.label != UNKNOWN_LABEL and self.top_classes is not None
-        if ranked != (self.true_rank != UNKNOWN_RANK):
+        if (self.label != UNKNOWN_LABEL and self.top_classes is not None) != (self.true_rank != UNKNOWN_RANK):
             return f"expected a rank when label and class scores are known, and only then, found rank {self.true_rank}"
-        if self.top_classes is None or self.top_probabilities is None:
-            return ""
-        kept = self.top_classes.size
-        if (
-            self.top_classes.shape != (kept,)
-            or self.top_probabilities.shape != (kept,)
-            or not 1 <= kept <= TOP_CLASSES
-            or self.top_classes.dtype != np.int64
-            or self.top_probabilities.dtype != np.float64
-        ):
-            return (
-                f"expected 1 to {TOP_CLASSES} top classes (k,) int64 with probabilities (k,) float64, found "
-                f"{self.top_classes.dtype} {self.top_classes.shape} and "
-                f"{self.top_probabilities.dtype} {self.top_probabilities.shape}"
-            )
-        place = np.flatnonzero(self.top_classes == self.label)
-        expected = [self.true_rank] if 0 <= self.true_rank < kept else []
-        if ranked and place.tolist() != expected:
-            return (
-                f"class {self.label} has rank {self.true_rank} but stands at {place.tolist()} of the top classes "
-                f"{self.top_classes.tolist()}: break ties the same way for both"
-            )
-        return ""
-
-    def _box_problem(self) -> str:
-        if self.iou.keys() != self.boxes.keys():
-            return f"overlaps are there for {sorted(self.iou)} but boxes for {sorted(self.boxes)}"
-        if is_skipped(self.status) and self.iou:
-            return f"expected no overlaps with status {self.status!r}, found {sorted(self.iou)}"
+        if self.iou.keys() != self.boxes.keys() or (is_skipped(self.status) and self.iou):
+            return f"status {self.status!r} with overlaps of {sorted(self.iou)} and boxes of {sorted(self.boxes)}"
         for pair, iou_l in self.iou.items():
-            boxes_l4 = self.boxes[pair]
-            if iou_l.ndim != 1 or boxes_l4.shape != (len(iou_l), 4) or len(iou_l) == 0:
-                return f"{pair}: expected overlaps (L,) and boxes (L, 4), found {iou_l.shape} and {boxes_l4.shape}"
-            if iou_l.dtype != np.float64 or boxes_l4.dtype != np.float64:
-                return f"{pair}: expected float64, found {iou_l.dtype} and {boxes_l4.dtype}"
-            if not ((iou_l >= 0) & (iou_l <= 1)).all():
-                return f"{pair}: expected overlaps from 0 to 1, found {iou_l.min()} to {iou_l.max()}"
-            if pair[1] not in self.ground_truth:
-                return f"{pair}: no ground truth under {pair[1]}, only under {sorted(self.ground_truth)}"
-        for protocol, truth_b4 in self.ground_truth.items():
-            if truth_b4.ndim != 2 or truth_b4.shape[1] != 4 or truth_b4.dtype != np.float64:
+            if iou_l.ndim != 1 or self.boxes[pair].shape != (len(iou_l), 4) or pair[1] not in self.ground_truth:
                 return (
-                    f"ground truth under {protocol}: expected (B, 4) float64, found {truth_b4.dtype} {truth_b4.shape}"
+                    f"{pair}: expected overlaps (L,), boxes (L, 4) and ground truth under {pair[1]}, found "
+                    f"{iou_l.shape}, {self.boxes[pair].shape} and {sorted(self.ground_truth)}"
                 )
         return ""
 
@@ -222,7 +145,7 @@ def exceeds(iou: npt.NDArray[np.float64], wanted: float, *, exclusive: bool) -> 
 
 
 def stack_levels(
-    images: Sequence[ImageScores], *, localizer: str, rules: ScoringRules
+    images: Sequence[ImageScores], *, localizer: str, protocol: Protocol
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Overlaps (I, L) and boxes (I, L, 4) of many images; 0 and ``NO_BOX`` where one without map has none.
 
@@ -231,8 +154,8 @@ def stack_levels(
     ValueError
         A scored image lacks the localizer under this protocol, or has another number of levels; it is named.
     """
-    pair = (localizer, rules.name)
-    levels = len(rules.thresholds_l)
+    pair = (localizer, protocol.name)
+    levels = len(protocol.thresholds_l)
     iou_il = np.zeros((len(images), levels))
     boxes_il4 = np.empty((len(images), levels, 4))
     boxes_il4[:] = NO_BOX
@@ -244,7 +167,7 @@ def stack_levels(
             found = "nothing" if iou_l is None else f"{len(iou_l)} levels"
             raise ValueError(
                 f"image {image.image_id!r} (index {image.index}): expected {levels} levels of localizer {localizer!r} "
-                f"under {rules.name!r}, found {found}; score every image under the same localizers and protocols"
+                f"under {protocol.name!r}, found {found}; score every image under the same localizers and protocols"
             )
         iou_il[row] = iou_l
         boxes_il4[row] = image.boxes[pair]

@@ -12,10 +12,7 @@ import numpy.typing as npt
 
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["BOX_CHOICES", "EvaluationImage", "EvaluationSet"]
-
-BOX_CHOICES = ("all", "first")
-"""Ground truth that counts: every box of an image, as ILSVRC asks, or only the one annotated first."""
+__all__ = ["EvaluationImage", "EvaluationSet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

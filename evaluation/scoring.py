@@ -27,13 +27,11 @@ from evaluation.image_scores import (
 )
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map, centred_square_box
+from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image
 
-__all__ = ["BASELINES", "ImageMaps", "ScoringTask", "centre_crop", "score_batch", "score_images"]
-
-BASELINES = ("centred-gaussian", "centred-square", "whole-frame")
-"""Predictors that never look at the image, scored beside every result."""
+__all__ = ["ImageMaps", "ScoringTask", "centre_crop", "score_batch", "score_images"]
 
 Map = npt.NDArray[np.generic]
 

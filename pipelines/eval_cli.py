@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import (
     BASELINE_OPTIONS,
     DEVICE_OPTION,
-    LOCALIZER_NAMES,
     MAPS_OPTIONS,
-    PROTOCOL_NAMES,
     RUN_OPTIONS,
 )
 from pipelines.cli.terminal import (
@@ -25,9 +24,11 @@ from pipelines.cli.terminal import (
     ending_on_signals,
 )
 from pseudo_maps.wording import counted
+from training.inference.config import LOCALIZERS
 
 if TYPE_CHECKING:
     from evaluation.maps import MapSource
+    from evaluation.results.schema import Metrics
     from pipelines.jobs.choices import EvaluationChoices
 
 __all__ = ["main"]
@@ -154,7 +155,9 @@ def baseline(**options: Any) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of overlays and JSON.",
 )
-@click.option("--localizer", type=click.Choice(LOCALIZER_NAMES), default="cam", help="Map that the box is taken from.")
+@click.option(
+    "--localizer", type=click.Choice(tuple(LOCALIZERS)), default="cam", help="Map that the box is taken from."
+)
 @click.option(
     "--protocol", type=click.Choice(("cam", "cam-release", "ts-cam")), default="cam", help="Rule from map to box."
 )
@@ -290,15 +293,15 @@ def _progress(choices: EvaluationChoices) -> Progress:
     return Progress(len(choices.evaluation_set.images), label=choices.name)
 
 
-def _echo(metrics: dict[str, Any], choices: EvaluationChoices) -> None:
+def _echo(metrics: Metrics, choices: EvaluationChoices) -> None:
     from evaluation.results.tables import metrics_table
 
     click.echo(metrics_table(metrics))
-    pixels = metrics["pixels"]
+    pixels = metrics.pixels
     if pixels is not None:
         click.echo(
-            f"PxAP {100 * pixels['px_ap']:.2f} (centred Gaussian {100 * pixels['centred_gaussian_px_ap']:.2f}), "
-            f"{pixels['images']} masks, {pixels['failed']} without map"
+            f"PxAP {100 * pixels.px_ap:.2f} (centred Gaussian {100 * pixels.centred_gaussian_px_ap:.2f}), "
+            f"{pixels.images} masks, {pixels.failed} without map"
         )
     if choices.out is not None:
         figures = ", figures" if (choices.out / "figures").is_dir() else ""

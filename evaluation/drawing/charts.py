@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.metrics.errors import ERROR_KINDS
+from evaluation.names import ERROR_KINDS, ErrorKind
 
 __all__ = ["FileFormat", "Line", "SeedDots", "error_chart", "line_chart", "seed_chart"]
 
@@ -33,7 +33,7 @@ PAPER, INK, GRID, BASELINE = "#ffffff", "#1c2024", "#d9dde1", "#6b7178"
 """Colours of a light chart: background, text and axes, grid lines, predictors that never look at the image."""
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8518f", "#9a6a00", "#2a93d5")
 """Okabe and Ito's colours for colour-blind readers; two are darker, since the originals are too pale for lines."""
-ERROR_COLOURS: Mapping[str, str] = dict(
+ERROR_COLOURS: Mapping[ErrorKind, str] = dict(
     zip(ERROR_KINDS, ("#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#999999", "#333333"), strict=True)
 )
 ON_DARK: Mapping[str, str] = {
@@ -144,7 +144,9 @@ def line_chart(
         return _encoded(figure, file_format=file_format)
 
 
-def error_chart(bars: Sequence[tuple[str, Mapping[str, int]]], *, title: str, file_format: FileFormat = "svg") -> bytes:
+def error_chart(
+    bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str, file_format: FileFormat = "svg"
+) -> bytes:
     """One stacked bar for each name, all of the same length: images by kind of error, ``correct`` first.
 
     Raises
@@ -272,7 +274,7 @@ def _line_styles(are_baselines: Sequence[bool]) -> list[dict[str, Any]]:
     return styles
 
 
-def _stacked_bar(axes: Axes, counts: Mapping[str, int], *, row: int) -> None:
+def _stacked_bar(axes: Axes, counts: Mapping[ErrorKind, int], *, row: int) -> None:
     total = max(sum(counts.values()), 1)
     left = 0.0
     for kind, colour in ERROR_COLOURS.items():

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.drawing.charts import FileFormat, Line, error_chart, line_chart
-from evaluation.results.schema import Curve, Histogram, Metrics, Result
-from evaluation.results.tables import protocols_in_order
+from evaluation.results.schema import Curve, Histogram, Metrics, Result, protocols_in_order
 from pseudo_maps.files import write_atomically
 
 __all__ = ["CHART_TITLES", "NamedResult", "result_chart", "write_charts"]
@@ -112,7 +111,7 @@ def write_charts(metrics: Metrics, folder: Path) -> None:
 
 
 def _curve(named: NamedResult, curve: Curve) -> Line:
-    percent_l = 100 * np.asarray(curve.gt_known[str(_COUNTED_IOU)])
+    percent_l = 100 * np.asarray(curve.gt_known_50)
     return Line(name=named.name, x_n=curve.thresholds, y_n=percent_l, is_baseline=named.is_baseline)
 
 

@@ -1,4 +1,4 @@
-"""Makes the map and the box of predictors that never look at the image, beside which every result is printed.
+"""Baselines: the map and the box of predictors that never look at the image.
 
 Legend: H W pixels of the map.
 """
@@ -55,7 +55,7 @@ def centred_square_box() -> npt.NDArray[np.float64]:
     Notes
     -----
     At IoU .5 it localizes 53.57 % of ILSVRC val under ``cam``, 53.64 % under ``ts-cam`` and ``wsoleval-*``, and
-    57.20 % under ``psol-crop``. The side was chosen on these very images, so there the figures are upper estimates. It
+    57.20 % under ``psol-crop``. The side was chosen on these very images, so there the rates are upper estimates. It
     is one for all protocols: alone, 159 pixels are best for ``cam`` (53.92 %) and ``ts-cam`` (54.03 %), 170 for
     ``psol-crop`` (57.28 %).
     """

@@ -1,4 +1,4 @@
-"""Turns a predicted box, the ground truth and the class verdict into the kind of error that was made.
+"""Kinds of localization error: the verdict on a predicted box, given the ground truth and the predicted class.
 
 Legend: I images, L threshold levels, B ground-truth boxes of one image.
 Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame, both corners inside the box.
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes.overlaps import NO_BOX
-from evaluation.image_scores import ImageScores, ScoringRules, exceeds
+from evaluation.image_scores import ImageScores, exceeds
+from evaluation.names import ERROR_KINDS
+from evaluation.protocols import Protocol
 from pseudo_maps.kernels import Bytes, Doubles, Longs, kernel
 
 __all__ = [
     "CORRECT",
-    "ERROR_KINDS",
     "MORE_LIMIT",
     "MULTI_INSTANCE_LIMIT",
     "NO_BOX_VERDICT",
@@ -28,10 +29,8 @@ __all__ = [
     "image_verdicts",
 ]
 
-ERROR_KINDS = ("correct", "wrong class", "multi-instance", "part", "more", "other", "no box")
-"""Words of the error taxonomy, in the order in which they are shown; a verdict is a position in this tuple."""
-
 CORRECT, WRONG_CLASS, MULTI_INSTANCE, PART, MORE, OTHER, NO_BOX_VERDICT = range(len(ERROR_KINDS))
+"""Verdicts: positions in ``ERROR_KINDS``."""
 
 MULTI_INSTANCE_LIMIT = 0.3
 """Two or more objects of which more than this share is covered make a multi-instance error."""
@@ -97,7 +96,7 @@ def classify_errors(
 def image_verdicts(
     images: Sequence[ImageScores],
     *,
-    rules: ScoringRules,
+    protocol: Protocol,
     iou_il: npt.NDArray[np.float64],
     boxes_il4: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.uint8]:
@@ -110,8 +109,8 @@ def image_verdicts(
     ----------
     images
         I images; one without the protocol's ground truth has no objects.
-    rules
-        The protocol, for its IoU rule and its fallback box.
+    protocol
+        For its IoU rule and its fallback box.
     iou_il, boxes_il4
         (I, L) and (I, L, 4).
 
@@ -124,17 +123,17 @@ def image_verdicts(
     nothing_04 = np.zeros((0, 4))
     correct_il = np.where(
         (rank_i >= 0)[:, None],
-        exceeds(iou_il, _WANTED_IOU, exclusive=rules.top1_exclusive),
-        exceeds(iou_il, _WANTED_IOU, exclusive=rules.gt_known_exclusive),
+        exceeds(iou_il, _WANTED_IOU, exclusive=protocol.top1_exclusive),
+        exceeds(iou_il, _WANTED_IOU, exclusive=protocol.gt_known_exclusive),
     )
-    if rules.fallback_box is not None:
-        nothing_il = (boxes_il4 == rules.fallback_box).all(axis=2) & ~correct_il
+    if protocol.fallback_box is not None:
+        nothing_il = (boxes_il4 == protocol.fallback_box).all(axis=2) & ~correct_il
         boxes_il4 = np.where(nothing_il[..., None], NO_BOX, boxes_il4)
     return classify_errors(
         boxes_il4,
         correct_il=correct_il,
         wrong_class_i=rank_i > 0,
-        ground_truth=[image.ground_truth.get(rules.name, nothing_04) for image in images],
+        ground_truth=[image.ground_truth.get(protocol.name, nothing_04) for image in images],
     )
 
 

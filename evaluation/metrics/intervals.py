@@ -1,7 +1,7 @@
-"""Turns right-or-wrong results that arrive in batches into 95 % bootstrap intervals, without keeping any image.
+"""Poisson bootstrap: 95 % confidence intervals of rates over images that arrive in batches and are not kept.
 
-Legend: I images, S bootstrap samples, C counted columns (every threshold level of every figure).
-The Poisson bootstrap (Chamandy et al., "Estimating uncertainty for massive data streams", Google technical report
+Legend: I images, S bootstrap resamples, C counted columns.
+It (Chamandy et al., "Estimating uncertainty for massive data streams", Google technical report
 2012) replaces drawing N images with replacement by giving each image of each sample an independent weight of
 distribution Poisson(1). So a sample is a weighted sum, batches can come in any order, and memory is S x C.
 """
@@ -23,7 +23,7 @@ _BITS = 16
 """Random bits a weight: probabilities are exact to 2^-17, and a table of 65,536 bytes stays in the cache."""
 
 _WEIGHTS_PER_STEP = 16
-"""One step of Philox's counter gives four 64-bit words."""
+"""One step of Philox's counter gives four 64-bit integers."""
 
 
 def _poisson_table() -> npt.NDArray[np.uint8]:
@@ -69,9 +69,9 @@ def poisson_weights(indexes_i: npt.ArrayLike, *, samples: int, seed: int) -> npt
     run_starts = np.concatenate([[0], np.flatnonzero(np.diff(index_i) != 1) + 1, [len(index_i)]])
     for start, end in zip(run_starts[:-1].tolist(), run_starts[1:].tolist(), strict=True):
         generator = np.random.Philox(counter=int(index_i[start]) * steps, key=seed)
-        words = generator.random_raw((end - start) * steps * 4)
+        bits_64 = generator.random_raw((end - start) * steps * 4)
         # Little-endian on every machine, so that results do not depend on it.
-        bits = words.astype("<u8").view("<u2").reshape(end - start, steps * _WEIGHTS_PER_STEP)
+        bits = bits_64.astype("<u8").view("<u2").reshape(end - start, steps * _WEIGHTS_PER_STEP)
         weights_is[start:end] = _POISSON_OF_BITS[bits[:, :samples]]
     return weights_is
 
@@ -111,14 +111,14 @@ class WeightedSums:
         self.sums_sc += products_sc.astype(np.int32)
 
 
-def percentile_interval(values_s: npt.NDArray[np.float64]) -> list[float] | None:
-    """The 2.5th and 97.5th percentile of bootstrap figures (S,), NaN left out; None when none is left.
+def percentile_interval(values_s: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 2.5th and 97.5th percentile of the values of S resamples, NaN left out; None when none is left.
 
-    A figure is NaN where a sample of a tiny data set holds no image at all.
+    A value is NaN where a resample of a tiny data set holds no image at all.
     """
     finite = values_s[~np.isnan(values_s)]
     if finite.size == 0:
         return None
     tail = 100 * (1 - COVERAGE) / 2
     low, high = np.percentile(finite, [tail, 100 - tail])
-    return [float(low), float(high)]
+    return float(low), float(high)

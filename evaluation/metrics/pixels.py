@@ -1,11 +1,9 @@
-"""Turns score maps and object masks into PxAP, the average precision over all pixels of all images.
+"""PxAP: average precision over the pixels of all images, from score maps and object masks.
 
 Legend: H W pixels, T thresholds. Masks are uint8: 0 background, 255 object, 128 ignored. Everything is compared in
 the frame of 224 x 224 pixels. The arithmetic follows ``MaskEvaluator`` of Choe et al., "Evaluating weakly supervised
 object localization methods right" (CVPR 2020), to the last bit.
 """
-
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +11,7 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import unit_score_map
+from evaluation.results.schema import PixelScores
 
 __all__ = ["BACKGROUND", "IGNORED", "OBJECT", "PixelPrecision"]
 
@@ -97,7 +96,7 @@ class PixelPrecision:
         gained_t = np.diff(hits_t / objects, prepend=0.0)[some_t]
         return float((hits_t[some_t] / predicted_t[some_t] * gained_t).sum())
 
-    def metrics(self) -> dict[str, Any]:
+    def scores(self, *, baseline: "PixelPrecision") -> PixelScores:
         """What metrics.json holds under ``pixels``.
 
         Raises
@@ -105,15 +104,16 @@ class PixelPrecision:
         ValueError
             No object pixel was counted.
         """
-        return {
-            "px_ap": self.average_precision(),
-            "images": self.images,
-            "failed": self.failed,
-            "object_pixels": int(self._object_counts_t.sum()),
-            "background_pixels": int(self._background_counts_t.sum()),
-            "ignored_pixels": self._ignored_pixels,
-            "frame_px": FRAME_PX,
-        }
+        return PixelScores(
+            px_ap=self.average_precision(),
+            images=self.images,
+            failed=self.failed,
+            object_pixels=int(self._object_counts_t.sum()),
+            background_pixels=int(self._background_counts_t.sum()),
+            ignored_pixels=self._ignored_pixels,
+            frame_px=FRAME_PX,
+            centred_gaussian_px_ap=baseline.average_precision(),
+        )
 
 
 def _mask_in_frame(mask_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

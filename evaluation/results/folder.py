@@ -1,6 +1,6 @@
-"""Turns scored images into a folder of results: metrics.json, predictions.csv, figures, and a journal to go on from.
+"""Folder of one evaluation: metrics.json, predictions.csv, charts, and the journal of an unfinished one.
 
-The journal holds every image scored so far; an evaluation that was stopped goes on with the images that are missing.
+The journal holds every image scored so far; an evaluation that was stopped resumes with the images that are missing.
 It is deleted once all files are there.
 """
 
@@ -11,21 +11,23 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from evaluation.image_scores import ImageScores, Pair
 from evaluation.images import EvaluationImage, EvaluationSet
-from evaluation.metrics.tally import Tally
+from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
+from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
 from evaluation.results.json_differences import value_differences
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
-from evaluation.results.schema import METRICS_FILE, METRICS_SCHEMA, parse_metrics, read_metrics
-from evaluation.scoring import BASELINES
+from evaluation.results.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_metrics
 from pseudo_maps import __version__
-from pseudo_maps.files import write_atomically
 
 __all__ = ["EVALUATION_FOLDER", "FIGURES_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
 
@@ -48,7 +50,7 @@ _VERSIONED = ("numpy", "opencv-contrib-python-headless", "opencv-python", "torch
 class EvaluationPlan:
     """What decides the results of an evaluation."""
 
-    kind: str
+    kind: EvaluationKind
     """``run``, ``maps`` or ``baseline``."""
     name: str
     """What tables and reports call it."""
@@ -106,7 +108,7 @@ class ResultFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._counted: Tally | None = None
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> Metrics | None:
         """The content of metrics.json when this evaluation has been finished before, else None.
 
         Finished means that predictions.csv is there too and the journal is gone. Another name of the same evaluation
@@ -120,21 +122,20 @@ class ResultFolder:
         path = self.folder / METRICS_FILE
         if not path.exists():
             return None
-        read_metrics(path)
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = read_metrics(path)
         plan = self._plan
         wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config()}))
         # An evaluation of another kind has other settings altogether.
-        differing = value_differences({"kind": found.get("kind")}, {"kind": wanted["kind"]})
-        differing = differing or value_differences(found.get("config", {}), wanted["config"])
+        differing = value_differences({"kind": found.kind}, {"kind": wanted["kind"]})
+        differing = differing or value_differences(found.config, wanted["config"])
         if differing:
             raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
         whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
         if plan.stamp is not None or not whole:
             return None
-        if found["name"] != plan.name:
-            found["name"] = plan.name
-            self._write_metrics(found)
+        if found.name != plan.name:
+            found = msgspec.structs.replace(found, name=plan.name)
+            write_metrics(path, found)
         return found
 
     def journal(self) -> ResultJournal:
@@ -178,20 +179,15 @@ class ResultFolder:
             journal.append(batch)
             advance(len(batch))
 
-    def write(self, *, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def write(self, *, pixels: PixelScores | None = None) -> Metrics:
         """Count what the journal holds, write predictions.csv, metrics.json and figures, and delete the journal.
 
         Figures are drawn where there are results besides the baselines and the folder is not a temporary one.
 
         Parameters
         ----------
-        extra
-            Further entries of metrics.json, such as ``pixels``.
-
-        Returns
-        -------
-        dict
-            The content of metrics.json.
+        pixels
+            PxAP, where there are masks.
 
         Raises
         ------
@@ -199,16 +195,18 @@ class ResultFolder:
             An image is missing in the journal.
         """
         plan, journal, tally = self._plan, self.journal(), self._tally()
-        metrics = {
-            "schema": METRICS_SCHEMA,
-            "kind": plan.kind,
-            "name": plan.name,
-            **_with_views(tally.metrics(), plan.source.get("views")),
-            "pixels": None,
-            **(extra or {}),
-            "config": plan.config(),
-            "versions": _versions(),
-        }
+        views = plan.source.get("views")
+        metrics = Metrics(
+            kind=plan.kind,
+            name=plan.name,
+            counts=tally.counts(),
+            classification=tally.classification(),
+            results=tuple(_with_views(result, views) for result in tally.results()),
+            baselines=tally.baseline_results(),
+            pixels=pixels,
+            config=json.loads(json.dumps(plan.config())),
+            versions=_versions(),
+        )
         write_predictions(
             self.folder / PREDICTIONS_FILE,
             journal,
@@ -216,11 +214,11 @@ class ResultFolder:
             localizers=(*plan.localizers, *BASELINES),
             levels=tally.reported_levels(),
         )
-        self._write_metrics(metrics)
-        if self._temporary is None and metrics["results"]:
+        write_metrics(self.folder / METRICS_FILE, metrics)
+        if self._temporary is None and metrics.results:
             from evaluation.drawing.result_charts import write_charts
 
-            write_charts(parse_metrics(metrics), self.folder / FIGURES_FOLDER)
+            write_charts(metrics, self.folder / FIGURES_FOLDER)
         journal.remove()
         return metrics
 
@@ -241,11 +239,6 @@ class ResultFolder:
         first_box_only = self._plan.boxes == "first"
         return [replace(get_protocol(name), first_box_only=first_box_only) for name in self._plan.protocols]
 
-    def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        text = json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        # A name may come from a file name that is no UTF-8; backslashreplace makes of it what JSON reads as the same.
-        write_atomically(self.folder / METRICS_FILE, text.encode("utf-8", errors="backslashreplace"))
-
     def _tally(self) -> Tally:
         """Counts of all images; made once, when all are there."""
         if self._counted is None:
@@ -258,8 +251,9 @@ class ResultFolder:
                 bootstrap_samples=plan.bootstrap_samples,
                 seed=plan.seed,
             )
-            for image in self._checked(self.journal()):
-                tally.add([image])
+            images = self._checked(self.journal())
+            while batch := list(islice(images, IMAGES_AT_ONCE)):
+                tally.add(batch)
             self._counted = tally
         return self._counted
 
@@ -278,12 +272,12 @@ class ResultFolder:
             )
 
 
-def _with_views(counted: dict[str, Any], views: str | None) -> dict[str, Any]:
-    """The parts of metrics.json, with the views of the network among the rules of its results."""
-    if views is not None:
-        for result in counted["results"]:
-            result["describe"]["views"] = _views_under(result["protocol"], views)
-    return counted
+def _with_views(result: Result, views: str | None) -> Result:
+    """The result with the views of the network among its rules."""
+    if views is None:
+        return result
+    described = {**result.describe, "views": _views_under(result.protocol, views)}
+    return msgspec.structs.replace(result, describe=described)
 
 
 def _views_under(protocol: str, views: str) -> str:

@@ -26,11 +26,12 @@ from evaluation.image_scores import (
     SKIPPED_STATUSES,
     ImageScores,
     Pair,
-    ScoringRules,
     is_skipped,
     stack_levels,
 )
-from evaluation.metrics.errors import ERROR_KINDS, image_verdicts
+from evaluation.metrics.errors import image_verdicts
+from evaluation.names import ERROR_KINDS
+from evaluation.protocols import Protocol
 from pseudo_maps.files import replacing
 
 __all__ = [
@@ -97,7 +98,7 @@ def write_predictions(
     path: Path,
     images: Iterable[ImageScores],
     *,
-    protocols: Sequence[ScoringRules],
+    protocols: Sequence[Protocol],
     localizers: Sequence[str],
     levels: Mapping[Pair, int],
 ) -> int:
@@ -124,14 +125,14 @@ def write_predictions(
     OSError
         The file cannot be written.
     """
-    columns = prediction_columns(localizers=localizers, protocols=[rules.name for rules in protocols])
-    for rules in protocols:
+    columns = prediction_columns(localizers=localizers, protocols=[protocol.name for protocol in protocols])
+    for protocol in protocols:
         for localizer in localizers:
-            level = levels.get((localizer, rules.name), -1)
-            if not 0 <= level < len(rules.thresholds_l):
+            level = levels.get((localizer, protocol.name), -1)
+            if not 0 <= level < len(protocol.thresholds_l):
                 raise ValueError(
-                    f"{localizer} {rules.name}: expected a level from 0 to {len(rules.thresholds_l) - 1}, found "
-                    f"{levels.get((localizer, rules.name), 'none')}"
+                    f"{localizer} {protocol.name}: expected a level from 0 to {len(protocol.thresholds_l) - 1}, found "
+                    f"{levels.get((localizer, protocol.name), 'none')}"
                 )
     rows = 0
     source = iter(images)
@@ -189,20 +190,20 @@ def read_predictions(path: Path) -> Iterator[dict[str, str]]:
 def _rows(
     images: Sequence[ImageScores],
     *,
-    protocols: Sequence[ScoringRules],
+    protocols: Sequence[Protocol],
     localizers: Sequence[str],
     levels: Mapping[Pair, int],
 ) -> list[list[str]]:
     rows = [_fixed_values(image) for image in images]
     for localizer in localizers:
-        for rules in protocols:
-            level = levels[localizer, rules.name]
-            iou_il, boxes_il4 = stack_levels(images, localizer=localizer, rules=rules)
+        for protocol in protocols:
+            level = levels[localizer, protocol.name]
+            iou_il, boxes_il4 = stack_levels(images, localizer=localizer, protocol=protocol)
             iou_i1, boxes_i14 = iou_il[:, [level]], boxes_il4[:, [level]]
-            verdicts_i1 = image_verdicts(images, rules=rules, iou_il=iou_i1, boxes_il4=boxes_i14)
+            verdicts_i1 = image_verdicts(images, protocol=protocol, iou_il=iou_i1, boxes_il4=boxes_i14)
             boxless_i = (boxes_i14[:, 0] == NO_BOX).all(axis=1)
             for row, image in enumerate(images):
-                scored = (localizer, rules.name) in image.iou
+                scored = (localizer, protocol.name) in image.iou
                 box = "" if boxless_i[row] else " ".join(map(_number, boxes_i14[row, 0].tolist()))
                 iou = _number(float(iou_i1[row, 0])) if scored else ""
                 verdict = "" if is_skipped(image.status) else ERROR_KINDS[verdicts_i1[row, 0]]

@@ -1,61 +1,50 @@
-"""Turns the content of a ``metrics.json`` into a plain table for the terminal."""
+"""Plain-text table of a ``metrics.json`` for the terminal."""
 
 from collections.abc import Mapping
 
-from evaluation.results.schema import Counts, Metrics, Rate, Result, parse_metrics
+from evaluation.metrics.registry import METRICS
+from evaluation.results.schema import Counts, Metrics, Rate, Result, protocols_in_order
 
-__all__ = ["image_account", "metrics_table", "percent", "protocols_in_order", "reasons"]
+__all__ = ["image_account", "metrics_table", "percent", "reasons"]
 
-_GAP = "  "
+_TEXT_COLUMNS = ("protocol", "localizer", "threshold")
 
 
-def metrics_table(metrics: Mapping[str, object]) -> str:
-    """All results of a ``metrics.json``, each protocol with its baselines directly below, as lines of plain text.
+def metrics_table(metrics: Metrics) -> str:
+    """All results, each protocol with its baselines directly below, as lines of plain text.
 
-    Parameters
-    ----------
-    metrics
-        The content of the file, schema ``wsol-metrics-1``. Rates are fractions; the table shows percentages.
-
-    Returns
-    -------
-    str
-        Lines without trailing spaces, the last one without newline. The first line accounts for every image that
-        was asked for; below it stand the ground truth, where not all boxes count, and the views, where the
-        configuration names them. Columns that no row has are left out. Of the localization figures only GT-known
-        Loc carries its interval, which keeps the lines short; the file has those of the other rates, but none by class
-        and none of PxAP.
-
-    Raises
-    ------
-    MetricsError
-        The content does not follow the schema.
+    The first line accounts for every image that was asked for; below it stand the ground truth, where not all boxes
+    count, and the views, where the configuration names them. Columns that no row has are left out. Of the
+    localization metrics only GT-known Loc carries its interval, which keeps the lines short.
     """
-    checked = parse_metrics(metrics)
-    lines = [f"{checked.name} ({checked.kind}): {image_account(checked.counts)}"]
-    if checked.config.get("boxes") == "first":
+    lines = [f"{metrics.name} ({metrics.kind}): {image_account(metrics.counts)}"]
+    if metrics.config.get("boxes") == "first":
         lines.append("ground truth: first box of each image only")
-    if "views" in checked.config:
-        lines.append(f"views: {checked.config['views']}")
-    if checked.counts.notes:
-        lines.append(f"noted: {reasons(checked.counts.notes)}")
-    if checked.classification is not None:
-        top1, top5 = checked.classification.top1, checked.classification.top5
+    if "views" in metrics.config:
+        lines.append(f"views: {metrics.config['views']}")
+    if metrics.counts.notes:
+        lines.append(f"noted: {reasons(metrics.counts.notes)}")
+    if metrics.classification is not None:
+        top1, top5 = metrics.classification.top1, metrics.classification.top5
         lines.append(
             f"Top-1 Class {_with_interval(top1)}, Top-5 Class {_with_interval(top5)}, "
-            f"{checked.classification.images} images"
+            f"{metrics.classification.images} images"
         )
-    rows = _rows(checked)
-    if not rows:
+    results = metrics.all_results
+    if not results:
         return "\n".join([*lines, "no results"])
-    has_intervals = any(result.gt_known_loc.interval is not None for result in _all(checked))
+    has_intervals = any(result.gt_known_loc.interval is not None for result in results)
     unit = "Percentages; GT-known Loc with its 95 % interval." if has_intervals else "Percentages."
+    rows = []
+    for protocol in protocols_in_order([metrics]):
+        rows += [_row(result, mark="") for result in metrics.results if result.protocol == protocol]
+        rows += [_row(result, mark=" *") for result in metrics.baselines if result.protocol == protocol]
     lines += ["", *_aligned(rows), "", unit]
-    if any(row["threshold"].endswith("oracle") for row in rows):
-        lines.append("oracle: the threshold is the best one on these very images, so the figure is an upper estimate.")
-    if checked.baselines:
+    if any(result.threshold_is_oracle for result in results):
+        lines.append("oracle: the threshold is the best one on these very images, so the rate is an upper estimate.")
+    if metrics.baselines:
         lines.append("* baseline: never looks at the image.")
-    names = {result.protocol: result.max_box_acc_v2_name for result in _all(checked) if result.max_box_acc_v2}
+    names = {result.protocol: result.max_box_acc_v2.name for result in results if result.max_box_acc_v2}
     lines += [f"V2 under {protocol}: {name}." for protocol, name in names.items()]
     return "\n".join(lines)
 
@@ -87,40 +76,17 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def protocols_in_order(runs: list[Metrics]) -> list[str]:
-    """Names of all protocols of several files, in the order in which they first appear."""
-    return list(dict.fromkeys(result.protocol for run in runs for result in _all(run)))
-
-
-def _all(metrics: Metrics) -> tuple[Result, ...]:
-    return metrics.results + metrics.baselines
-
-
-def _rows(metrics: Metrics) -> list[dict[str, str]]:
-    rows = []
-    for protocol in protocols_in_order([metrics]):
-        rows += [_row(result, mark="") for result in metrics.results if result.protocol == protocol]
-        rows += [_row(result, mark=" *") for result in metrics.baselines if result.protocol == protocol]
-    return rows
-
-
 def _row(result: Result, *, mark: str) -> dict[str, str]:
-    by_iou = result.max_box_acc or {}
+    """Cells by heading, those of the class alone left out: they stand above the table."""
+    rates = {metric.heading: metric.read(result, None) for metric in METRICS.values()}
     threshold = "" if result.threshold is None else f"{result.threshold:.3f}"
     return {
         "protocol": result.protocol,
         "localizer": result.localizer + mark,
-        "GT-known Loc": _with_interval(result.gt_known_loc),
-        "Top-1 Loc": _optional(result.top1_loc),
-        "Top-5 Loc": _optional(result.top5_loc),
-        **{f"Max .{iou.removeprefix('0.')}": _optional(rate) for iou, rate in by_iou.items()},
-        "V2": _optional(result.max_box_acc_v2),
+        **{heading: "" if rate is None else percent(rate.rate) for heading, rate in rates.items()},
+        METRICS["gt_known_loc"].heading: _with_interval(result.gt_known_loc),
         "threshold": threshold + (" oracle" if result.threshold_is_oracle else ""),
     }
-
-
-def _optional(rate: Rate | None) -> str:
-    return "" if rate is None else percent(rate.rate)
 
 
 def _with_interval(rate: Rate) -> str:
@@ -130,19 +96,14 @@ def _with_interval(rate: Rate) -> str:
 
 
 def _aligned(rows: list[dict[str, str]]) -> list[str]:
-    """Rows with a heading in columns as wide as their widest cell; words to the left, numbers to the right."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    # MaxBoxAcc columns come from the first row that has them, which may stand after the last fixed column.
-    names.sort(key=lambda name: (name in ("V2", "threshold"), name == "threshold"))
-    names = [name for name in names if any(row.get(name) for row in rows)]
-    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names}
+    """Heading and rows in columns as wide as their widest cell; text to the left, numbers to the right."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in columns}
     lines = []
-    for row in [{name: name for name in names}, *rows]:
+    for row in [{name: name for name in columns}, *rows]:
         cells = [
-            row.get(name, "").ljust(widths[name])
-            if name in ("protocol", "localizer", "threshold")
-            else row.get(name, "").rjust(widths[name])
-            for name in names
+            row[name].ljust(widths[name]) if name in _TEXT_COLUMNS else row[name].rjust(widths[name])
+            for name in columns
         ]
-        lines.append(_GAP.join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
     return lines

@@ -1,7 +1,10 @@
 """Options of ``wsol-eval run``, ``maps`` and ``baseline``, which pipeline files and tables pass on."""
 
+from typing import get_args
+
 import click
 
+from evaluation.names import BOX_CHOICES, PROTOCOL_NAMES
 from pipelines.cli.options import (
     DATA_OPTION,
     EXISTING_FILE,
@@ -11,14 +14,12 @@ from pipelines.cli.options import (
     SPLIT_NAMES,
     Option,
 )
+from training.config import Precision
+from training.inference.config import LOCALIZERS
 
-__all__ = ["BASELINE_OPTIONS", "DEVICE_OPTION", "LOCALIZER_NAMES", "MAPS_OPTIONS", "PROTOCOL_NAMES", "RUN_OPTIONS"]
+__all__ = ["BASELINE_OPTIONS", "DEVICE_OPTION", "MAPS_OPTIONS", "RUN_OPTIONS"]
 
-# Spelled out because importing what defines them loads numba, OpenCV or torch; a test compares them.
-PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
-LOCALIZER_NAMES = ("cam", "grad-cam", "saliency", "cam*saliency")
-BOX_NAMES = ("all", "first")
-PRECISION_NAMES = ("auto", "fp32", "bf16")
+PRECISION_NAMES = ("auto", *get_args(Precision))
 
 DEVICE_OPTION = Option(
     "--device",
@@ -37,7 +38,7 @@ _SHARED = (
         type=click.Choice(PROTOCOL_NAMES),
         help="Evaluation protocol; may be given several times.  [default: all]",
     ),
-    Option("--boxes", type=click.Choice(BOX_NAMES), default="all", help="Ground-truth boxes that count."),
+    Option("--boxes", type=click.Choice(BOX_CHOICES), default="all", help="Ground-truth boxes that count."),
     Option(
         "--blacklist",
         type=EXISTING_FILE,
@@ -83,7 +84,7 @@ RUN_OPTIONS = (
         "--localizer",
         "localizers",
         multiple=True,
-        type=click.Choice(LOCALIZER_NAMES),
+        type=click.Choice(tuple(LOCALIZERS)),
         help="Map that boxes are taken from; may be given several times.  [default: all but grad-cam]",
     ),
     Option(

@@ -6,7 +6,7 @@ import multiprocessing
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +16,15 @@ from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.maps import MapSource
 from evaluation.metrics.baselines import centred_gaussian_map
 from evaluation.metrics.pixels import PixelPrecision
+from evaluation.names import EvaluationKind
 from evaluation.protocols import get_protocol
 from evaluation.results.folder import EvaluationPlan, ResultFolder
+from evaluation.results.schema import Metrics, PixelScores
 from evaluation.scoring import ImageMaps, ScoringTask, score_images
 from evaluation.workers import end_with_parent, map_in_order
 from pipelines.jobs.choices import EvaluationChoices, NetworkChoices
 from pipelines.jobs.score_map_shards import SHARD_ROWS
 from pseudo_maps.images import decode_image
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["evaluate_baselines", "evaluate_maps", "evaluate_network"]
 
@@ -36,16 +35,14 @@ IMAGES_AT_ONCE = 64
 Advance = Callable[[int], None]
 
 
-def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> dict[str, Any]:
-    """Score the predictors that never look at the image; returns the content of metrics.json."""
+def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metrics:
+    """Score the predictors that never look at the image; returns its metrics."""
     plan = _plan(choices, kind="baseline", localizers=())
     return _evaluate(plan, choices, score=functools.partial(_score_without_maps, choices), advance=advance)
 
 
-def evaluate_maps(
-    choices: EvaluationChoices, source: MapSource, *, masks: Path | None, advance: Advance
-) -> dict[str, Any]:
-    """Score a folder of maps as a localizer; returns the content of metrics.json.
+def evaluate_maps(choices: EvaluationChoices, source: MapSource, *, masks: Path | None, advance: Advance) -> Metrics:
+    """Score a folder of maps as a localizer; returns its metrics.
 
     Parameters
     ----------
@@ -80,12 +77,12 @@ def evaluate_maps(
         score=score,
         advance=advance,
         maps_of=source.maps_of,
-        extra=None if masks is None else lambda: {"pixels": _pixel_precision(choices.evaluation_set, source, masks)},
+        pixels=None if masks is None else lambda: _pixel_scores(choices.evaluation_set, source, masks),
     )
 
 
-def evaluate_network(choices: EvaluationChoices, network: NetworkChoices, *, advance: Advance) -> dict[str, Any]:
-    """Score a trained network; returns the content of metrics.json.
+def evaluate_network(choices: EvaluationChoices, network: NetworkChoices, *, advance: Advance) -> Metrics:
+    """Score a trained network; returns its metrics.
 
     With several devices, each has a process of its own that scores its share of the images; no process waits for
     another, and their results meet in the journal.
@@ -114,7 +111,7 @@ def evaluate_network(choices: EvaluationChoices, network: NetworkChoices, *, adv
 def _plan(
     choices: EvaluationChoices,
     *,
-    kind: str,
+    kind: EvaluationKind,
     localizers: tuple[str, ...],
     source: dict[str, Any] | None = None,
     stamp: str | None = None,
@@ -144,9 +141,9 @@ def _evaluate(
     score: Callable[[Sequence[EvaluationImage]], Iterator[list[ImageScores]]],
     advance: Advance,
     maps_of: Callable[[EvaluationImage], ImageMaps] | None = None,
-    extra: Callable[[], dict[str, Any]] | None = None,
+    pixels: Callable[[], PixelScores] | None = None,
     again: frozenset[int] = frozenset(),
-) -> dict[str, Any]:
+) -> Metrics:
     with ResultFolder(choices.out, plan=plan) as folder:
         finished = folder.finished()
         if finished is not None and not again:
@@ -155,7 +152,7 @@ def _evaluate(
         folder.score(score, again=again, advance=advance)
         if choices.out is not None and maps_of is not None:
             _draw(folder, plan, choices, maps_of)
-        return folder.write(extra=extra() if extra else None)
+        return folder.write(pixels=pixels() if pixels else None)
 
 
 def _draw(
@@ -213,7 +210,7 @@ def _masks_digest(evaluation_set: EvaluationSet, masks: Path) -> str:
     return digest.hexdigest()
 
 
-def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Path) -> dict[str, Any]:
+def _pixel_scores(evaluation_set: EvaluationSet, source: MapSource, masks: Path) -> PixelScores:
     """PxAP of the maps, and beside it that of the centred Gaussian, over all images that are not blacklisted."""
     precision, baseline = PixelPrecision(), PixelPrecision()
     gaussian_hw = centred_gaussian_map()
@@ -227,7 +224,7 @@ def _pixel_precision(evaluation_set: EvaluationSet, source: MapSource, masks: Pa
             baseline.add(gaussian_hw, mask_hw)
         except ValueError as error:
             raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error
-    return {**precision.metrics(), "centred_gaussian_px_ap": baseline.average_precision()}
+    return precision.scores(baseline=baseline)
 
 
 def _score_on_devices(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.images import BOX_CHOICES, EvaluationImage, EvaluationSet
+from evaluation.images import EvaluationImage, EvaluationSet
+from evaluation.names import BOX_CHOICES
 from pipelines.datasets import Dataset, DatasetError, load_boxes
 from pseudo_maps.records import ImageRecord
 

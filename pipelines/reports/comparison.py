@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
-from evaluation.metrics.errors import ERROR_KINDS
+from evaluation.names import ERROR_KINDS
 from evaluation.results.folder import EVALUATION_FOLDER
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics

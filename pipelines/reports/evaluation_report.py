@@ -1,14 +1,17 @@
 """Turns the metrics of one or several evaluated runs into one self-contained HTML page that compares them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart
-from evaluation.metrics.errors import ERROR_KINDS
-from evaluation.results.schema import ClassScore, Rate, Result
-from evaluation.results.tables import percent, protocols_in_order, reasons
+from evaluation.metrics.registry import METRICS
+from evaluation.names import ERROR_KINDS
+from evaluation.results.schema import ClassScore, Rate, Result, protocols_in_order
+from evaluation.results.tables import percent, reasons
 from pipelines.reports.comparison import (
     VIEWS_RULE,
     LoadedRun,
@@ -59,19 +62,13 @@ class _Row:
         return f"{self.runs[0].label}: {self.result.localizer}"
 
 
-_COLUMNS: tuple[tuple[str, str], ...] = (
-    ("gt_known_loc", "GT-known\nLoc"),
-    ("over_baseline", "over\nbaseline"),
-    ("top1_loc", "Top-1\nLoc"),
-    ("top5_loc", "Top-5\nLoc"),
-    ("top1_class", "Top-1\nClass"),
-    ("top5_class", "Top-5\nClass"),
-    ("max_0.3", "MaxBoxAcc\n.3"),
-    ("max_0.5", "MaxBoxAcc\n.5"),
-    ("max_0.7", "MaxBoxAcc\n.7"),
-    ("v2", "V2"),
-)
-"""Figures of the summary table and their headings, broken where they may break."""
+_OVER_BASELINE = "over_baseline"
+
+_COLUMNS: dict[str, str] = {}
+"""Headings of the summary table by metric, broken where they may break; after the first metric, its lead."""
+for _metric in METRICS.values():
+    _COLUMNS[_metric.name] = "\n".join(_metric.heading.rsplit(" ", 1))
+    _COLUMNS.setdefault(_OVER_BASELINE, "over\nbaseline")
 
 
 def write_report(
@@ -133,14 +130,15 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     protocols = protocols_in_order([run.metrics for run in runs])
     comparable = same_images(runs)
     groups = [_group(runs, protocol=protocol, comparable=comparable) for protocol in protocols]
-    used = [key for key, _ in _COLUMNS if any(key in row["cells"] for group in groups for row in group["rows"])]
+    used = [key for key in _COLUMNS if any(key in row["cells"] for group in groups for row in group["rows"])]
     return {
         "runs": [_run_summary(run) for run in runs],
         "warnings": comparison_warnings(runs),
         "comparable": comparable,
-        "columns": [(key, heading) for key, heading in _COLUMNS if key in used],
+        "columns": [(key, _COLUMNS[key]) for key in used],
         "groups": groups,
         "marks_best": any(cell.is_best for group in groups for row in group["rows"] for cell in row["cells"].values()),
+        "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
         "classes": [table for run in runs for table in _class_tables(run)],
@@ -170,6 +168,7 @@ def _paragraphs(text: str) -> list[tuple[bool, str]]:
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:
     counts = run.metrics.counts
+    pixels = msgspec.to_builtins(run.metrics.pixels) or {}
     return {
         "label": run.label,
         "kind": run.metrics.kind,
@@ -180,7 +179,7 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
         "skipped": reasons(counts.skipped),
         "notes": reasons(counts.notes),
         "classified": run.metrics.classification.images if run.metrics.classification else None,
-        "pixels": [(name, texts[0]) for name, texts, _ in _setting_rows([run.metrics.pixels or {}])],
+        "pixels": [(name, texts[0]) for name, texts, _ in _setting_rows([pixels])],
     }
 
 
@@ -211,29 +210,29 @@ def _shared_row(same: Sequence[tuple[LoadedRun, Result]]) -> _Row:
     classified = {(result.top1_loc, result.top5_loc): result for _, result in same if result.top1_loc is not None}
     result = next(iter(classified.values()), same[0][1])
     if len(classified) > 1:
-        result = replace(result, top1_loc=None, top5_loc=None, errors=None)
+        result = msgspec.structs.replace(result, top1_loc=None, top5_loc=None, errors=None)
     return _Row(runs=tuple(run for run, _ in same), result=result, is_baseline=True)
 
 
 def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
     rows = _rows(runs, protocol=protocol, comparable=comparable)
-    figures = [_figures(row, rows) for row in rows]
+    rates = [_rates(row) for row in rows]
     best = {}
-    ours = [cells for row, cells in zip(rows, figures, strict=True) if not row.is_baseline]
+    ours = [cells for row, cells in zip(rows, rates, strict=True) if not row.is_baseline]
     if comparable and len(ours) > 1:
         for key in {key for cells in ours for key in cells}:
-            rates = [cells[key].rate for cells in ours if key in cells]
+            found = [cells[key].rate for cells in ours if key in cells]
             # Where all are equal none is the best.
-            best[key] = max((rate for rate in rates if rate is not None), default=None) if len(set(rates)) > 1 else None
+            best[key] = max((rate for rate in found if rate is not None), default=None) if len(set(found)) > 1 else None
     table = []
-    for row, cells in zip(rows, figures, strict=True):
+    for row, cells in zip(rows, rates, strict=True):
         shown = {
             key: _cell(rate, is_best=not row.is_baseline and rate.rate is not None and rate.rate == best.get(key))
             for key, rate in cells.items()
         }
         above = _over_baseline(row, rows)
         if above is not None:
-            shown["over_baseline"] = _Cell(text=f"{100 * above[0]:+.2f}", note=f"over {above[1]}")
+            shown[_OVER_BASELINE] = _Cell(text=f"{100 * above[0]:+.2f}", note=f"over {above[1]}")
         table.append(
             {
                 "localizer": row.result.localizer,
@@ -253,7 +252,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         "protocol": protocol,
         "rows": table,
         "rules": _rules(rows),
-        "v2_names": sorted({row.result.max_box_acc_v2_name for row in rows} - {""}),
+        "v2_names": sorted({row.result.max_box_acc_v2.name for row in rows if row.result.max_box_acc_v2}),
         "charts": _charts(rows, protocol=protocol),
     }
 
@@ -268,13 +267,10 @@ def _rules(rows: list[_Row]) -> dict[str, str]:
     return {key: text for key, text in rows[0].result.describe.items() if key != VIEWS_RULE} | views
 
 
-def _figures(row: _Row, rows: list[_Row]) -> dict[str, Rate]:
-    result, classes = row.result, row.runs[0].metrics.classification
-    optional = {"top1_loc": result.top1_loc, "top5_loc": result.top5_loc, "v2": result.max_box_acc_v2}
-    if classes is not None and not row.is_baseline:
-        optional |= {"top1_class": classes.top1, "top5_class": classes.top5}
-    optional |= {f"max_{iou}": rate for iou, rate in (result.max_box_acc or {}).items()}
-    return {"gt_known_loc": result.gt_known_loc, **{key: rate for key, rate in optional.items() if rate is not None}}
+def _rates(row: _Row) -> dict[str, Rate]:
+    classes = None if row.is_baseline else row.runs[0].metrics.classification
+    rates = {metric.name: metric.read(row.result, classes) for metric in METRICS.values()}
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def _over_baseline(row: _Row, rows: list[_Row]) -> tuple[float, str] | None:
@@ -317,7 +313,7 @@ def _in_words(kind: str, rows: list[_Row]) -> str:
     if kind == "overlaps":
         return ": share of images by IoU"
     best = [
-        f"{row.name}: best {percent(max(row.result.curve.gt_known['0.5']))} %"
+        f"{row.name}: best {percent(max(row.result.curve.gt_known_50))} %"
         for row in rows
         if row.result.curve is not None
     ]

@@ -38,34 +38,22 @@ def scored(**changes: Any) -> ImageScores:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index": -1}, "expected index >= 0"),
-        ({"label": -2}, "label >= -1"),
         ({"status": "fine"}, "unknown status 'fine'"),
         ({"top_classes": None}, "found one of them"),
         ({"true_rank": -1}, "found rank -1"),
         ({"label": -1}, "found rank 1"),
         ({"top_classes": None, "top_probabilities": None}, "found rank 1"),
-        ({"true_rank": 0}, r"rank 0 but stands at \[1\]"),
-        ({"true_rank": 6}, r"rank 6 but stands at \[1\]"),
-        ({"label": 7}, r"class 7 has rank 1 but stands at \[\]"),
-        ({"top_probabilities": np.array([0.6])}, r"float64 \(1,\)"),
-        ({"top_classes": np.array([2, 1], dtype=np.int32)}, r"int32 \(2,\)"),
-        ({"top_classes": np.arange(6), "top_probabilities": np.ones(6)}, r"1 to 5 top classes"),
-        ({"boxes": {}}, "but boxes for"),
-        ({"status": NO_BOXES}, "expected no overlaps with status 'no boxes'"),
-        ({"iou": {("cam", "fixed"): np.zeros(2)}}, r"found \(2,\) and \(1, 4\)"),
-        ({"iou": {("cam", "fixed"): np.zeros(1, dtype=np.float32)}}, "expected float64, found float32"),
-        ({"iou": {("cam", "fixed"): np.array([1.1])}}, "from 0 to 1, found 1.1"),
-        ({"iou": {("cam", "fixed"): np.array([np.nan])}}, "from 0 to 1, found nan"),
-        ({"ground_truth": {}}, "no ground truth under fixed"),
-        ({"ground_truth": {"fixed": np.zeros(4)}}, r"expected \(B, 4\) float64"),
+        ({"boxes": {}}, "and boxes of"),
+        ({"status": NO_BOXES}, "status 'no boxes' with overlaps"),
+        ({"iou": {("cam", "fixed"): np.zeros(2)}}, r"found \(2,\), \(1, 4\)"),
+        ({"ground_truth": {}}, "ground truth under fixed"),
     ],
 )
 def test_fields_that_do_not_fit_name_the_image(changes: dict[str, Any], message: str) -> None:
     scored()
     with pytest.raises(ValueError, match=message) as caught:
         scored(**changes)
-    assert str(caught.value).startswith(f"image 'val/x' (index {changes.get('index', 3)}): ")
+    assert str(caught.value).startswith("image 'val/x' (index 3): ")
 
 
 def test_a_true_class_outside_the_kept_ones_has_a_rank_beyond_them() -> None:
@@ -86,23 +74,23 @@ def test_the_limit_itself_counts_unless_the_rule_is_exclusive() -> None:
 def test_images_without_map_are_stacked_as_no_box_unless_a_baseline_gives_them_one() -> None:
     failed = scored(status=NO_MAP, iou={}, boxes={})
     baseline = scored(status=NO_MAP)
-    iou_il, boxes_il4 = stack_levels([scored(), failed, baseline], localizer="cam", rules=FIXED)
+    iou_il, boxes_il4 = stack_levels([scored(), failed, baseline], localizer="cam", protocol=FIXED)
     assert iou_il.tolist() == [[0.25], [0.0], [0.25]]
     assert boxes_il4[:, 0].tolist() == [[0, 1, 2, 3], [-1, -1, -1, -1], [0, 1, 2, 3]]
 
 
 def test_a_scored_image_without_the_localizer_or_of_other_levels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'val/x'.*expected 1 levels of localizer 'saliency'.*found nothing"):
-        stack_levels([scored()], localizer="saliency", rules=FIXED)
+        stack_levels([scored()], localizer="saliency", protocol=FIXED)
     ground_truth = {"sweep": np.zeros((1, 4))}
     iou, boxes = {("cam", "sweep"): np.zeros(2)}, {("cam", "sweep"): np.zeros((2, 4))}
     with pytest.raises(ValueError, match=r"expected 7 levels.*found 2 levels"):
-        stack_levels([scored(iou=iou, boxes=boxes, ground_truth=ground_truth)], localizer="cam", rules=SWEEP)
+        stack_levels([scored(iou=iou, boxes=boxes, ground_truth=ground_truth)], localizer="cam", protocol=SWEEP)
 
 
 def test_every_protocol_follows_the_rules_that_counting_asks_for() -> None:
     for protocol in PROTOCOLS.values():
         levels = len(protocol.thresholds_l)
         assert levels == 1 or protocol.threshold_is_oracle
-        iou_il, boxes_il4 = stack_levels([scored(status=NO_MAP, iou={}, boxes={})], localizer="cam", rules=protocol)
+        iou_il, boxes_il4 = stack_levels([scored(status=NO_MAP, iou={}, boxes={})], localizer="cam", protocol=protocol)
         assert iou_il.shape == (1, levels) and boxes_il4.shape == (1, levels, 4)

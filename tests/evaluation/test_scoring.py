@@ -20,8 +20,9 @@ from evaluation.image_scores import (
 )
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.names import BASELINES
 from evaluation.protocols import PROTOCOLS
-from evaluation.scoring import BASELINES, ImageMaps, ScoringTask, centre_crop, score_batch, score_images
+from evaluation.scoring import ImageMaps, ScoringTask, centre_crop, score_batch, score_images
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from tests.evaluation.scores_making import assert_same

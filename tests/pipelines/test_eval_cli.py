@@ -1,20 +1,16 @@
 """The contract of ``wsol-eval``: choices, exit codes, what is printed, and what imports torch."""
 
 import re
-import typing
 from pathlib import Path
 
 import pytest
 
-import pipelines.cli.eval_options as eval_options
-from evaluation.images import BOX_CHOICES
+from evaluation.names import PROTOCOL_NAMES
 from evaluation.protocols import PROTOCOLS
 from pipelines.eval_cli import main
 from tests.integration.eval_command import evaluate, evaluated, make_listed_data, result_of
 from tests.integration.prep_command import subprocess_run
 from tests.pipelines.test_prep_cli import plain
-from training.config import Precision
-from training.inference.config import LOCALIZERS
 
 BOX = (4.0, 2.0, 35.0, 17.0)
 
@@ -39,17 +35,14 @@ def anything(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("names", "definition"),
     [
-        (eval_options.PROTOCOL_NAMES, PROTOCOLS),
-        (eval_options.LOCALIZER_NAMES, LOCALIZERS),
-        (eval_options.BOX_NAMES, BOX_CHOICES),
-        (eval_options.PRECISION_NAMES, ("auto", *typing.get_args(Precision))),
+        (PROTOCOL_NAMES, PROTOCOLS),
         (
             # A sweep has no threshold of its own, and a crop shows no whole image.
             next(option for option in main.commands["predict"].params if option.name == "protocol").type.choices,
             [name for name, rules in PROTOCOLS.items() if len(rules.thresholds_l) == 1 and not rules.crops_centre],
         ),
     ],
-    ids=["protocols", "localizers", "boxes", "precisions", "protocols of predict"],
+    ids=["protocols", "protocols of predict"],
 )
 def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
     assert tuple(names) == tuple(definition)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipelines.cli.eval_options import PROTOCOL_NAMES
+from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION, TASK_OPTIONS, task_share
 from pipelines.cli.terminal import CONTEXT_SETTINGS, common_options, ending_on_signals, wants_debug
 from pipelines.eval_cli import run as evaluate_run

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.drawing.charts import SeedDots, seed_chart
+from evaluation.metrics.registry import METRICS
 from pipelines.experiments.paper_table.plan import TablePlan, run_name
 from pipelines.experiments.paper_table.results import (
     CLASS_METRICS,
@@ -25,7 +26,7 @@ __all__ = ["TABLE_FILES", "write_tables"]
 
 TABLE_FILES = ("table.md", "table.csv", "table.html")
 _TEMPLATE = "ablation_table.html.jinja"
-_METRIC_NAMES = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "top1_class": "Top-1 Class"}
+_METRIC_NAMES = {name: METRICS[name].heading for name in ("gt_known_loc", "top1_loc", "top1_class")}
 """Metrics of the paper's tables."""
 _NOTHING = "-"
 

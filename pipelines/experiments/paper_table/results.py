@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evaluation.metrics.registry import METRICS
+from evaluation.names import BASELINES
 from evaluation.results.schema import Metrics, Result, read_metrics
-from evaluation.scoring import BASELINES
 from pipelines.experiments.paper_table.plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.reports.training_images import other_training_images
@@ -257,9 +258,7 @@ def _order(plan: TablePlan, key: tuple[str, str, str, str, str]) -> tuple[int, .
 
 
 def _values(result: Result) -> dict[str, float]:
-    rates = {"gt_known_loc": result.gt_known_loc, "top1_loc": result.top1_loc, "top5_loc": result.top5_loc}
-    rates |= {f"max_box_acc_{iou}": rate for iou, rate in (result.max_box_acc or {}).items()}
-    rates["max_box_acc_v2"] = result.max_box_acc_v2
+    rates = {name: metric.read(result, None) for name, metric in METRICS.items()}
     found = {name: 100 * rate.rate for name, rate in rates.items() if rate is not None and rate.rate is not None}
     return found if result.threshold is None else {**found, THRESHOLD_METRIC: result.threshold}
 

@@ -1,9 +1,9 @@
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart, write_charts
 from evaluation.results.schema import Histogram, parse_metrics

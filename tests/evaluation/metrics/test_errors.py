@@ -3,7 +3,8 @@ import pytest
 
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.image_scores import NO_MAP, SCORED, ImageScores
-from evaluation.metrics.errors import ERROR_KINDS, classify_errors, image_verdicts
+from evaluation.metrics.errors import classify_errors, image_verdicts
+from evaluation.names import ERROR_KINDS
 from tests.evaluation.scores_making import FIXED, Rules, random_boxes
 
 OBJECT = (0, 0, 9, 9)
@@ -116,7 +117,7 @@ def test_correct_follows_top1_with_class_scores_and_gt_known_without() -> None:
     ]
     boxes = np.array([[[0.0, 0, 9, 19]]] * 3 + [[list(NO_BOX)]] * 2)
     iou = np.array([[0.5]] * 3 + [[0.0]] * 2)
-    found = image_verdicts(images, rules=rules, iou_il=iou, boxes_il4=boxes)
+    found = image_verdicts(images, protocol=rules, iou_il=iou, boxes_il4=boxes)
     # Exactly .5 is not above it: with class scores the box that holds all of the object is "more".
     assert [ERROR_KINDS[kind] for kind in found[:, 0]] == ["more", "wrong class", "correct", "no box", "wrong class"]
 
@@ -137,7 +138,7 @@ def test_the_box_of_a_map_in_which_nothing_stands_out_is_no_box() -> None:
             **classes,
         )
         boxes = np.array([[box]])
-        (kind,) = image_verdicts([image], rules=by, iou_il=np.array([[iou]]), boxes_il4=boxes)[0]
+        (kind,) = image_verdicts([image], protocol=by, iou_il=np.array([[iou]]), boxes_il4=boxes)[0]
         assert boxes.tolist() == [[box]]
         return ERROR_KINDS[kind]
 
@@ -151,4 +152,4 @@ def test_the_box_of_a_map_in_which_nothing_stands_out_is_no_box() -> None:
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="I ground truths, found"):
-        image_verdicts([], rules=FIXED, iou_il=np.zeros((1, 1)), boxes_il4=np.zeros((1, 1, 4)))
+        image_verdicts([], protocol=FIXED, iou_il=np.zeros((1, 1)), boxes_il4=np.zeros((1, 1, 4)))

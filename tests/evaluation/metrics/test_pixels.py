@@ -1,4 +1,5 @@
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -49,7 +50,7 @@ def test_several_images_agree_with_the_definition_on_their_pooled_pixels() -> No
         pooled_objects.append(mask[valid] == 255)
     expected = by_definition(np.concatenate(pooled_scores), np.concatenate(pooled_objects))
     assert precision.average_precision() == pytest.approx(expected, abs=1e-12)
-    assert precision.metrics()["ignored_pixels"] == 3 * 50 * 190
+    assert precision.scores(baseline=precision).ignored_pixels == 3 * 50 * 190
 
 
 def test_a_map_of_the_frames_size_that_follows_the_mask() -> None:
@@ -90,7 +91,7 @@ def test_masks_of_other_sizes_come_to_the_frame_by_nearest_neighbour() -> None:
     precision = PixelPrecision()
     precision.add(None, mask)
     quarter = (FRAME // 2) ** 2
-    assert precision.metrics() == {
+    assert msgspec.to_builtins(precision.scores(baseline=precision)) == {
         "px_ap": 1 / 3,
         "images": 1,
         "failed": 1,
@@ -98,6 +99,7 @@ def test_masks_of_other_sizes_come_to_the_frame_by_nearest_neighbour() -> None:
         "background_pixels": 2 * quarter,
         "ignored_pixels": quarter,
         "frame_px": FRAME,
+        "centred_gaussian_px_ap": 1 / 3,
     }
 
 
@@ -136,4 +138,4 @@ def test_without_object_pixels_there_is_no_figure() -> None:
     precision = PixelPrecision()
     precision.add(np.eye(3), np.zeros((4, 4), dtype=np.uint8))
     with pytest.raises(ValueError, match="no object pixel in 1 masks"):
-        precision.metrics()
+        precision.scores(baseline=precision)

@@ -15,11 +15,12 @@ import pytest
 from evaluation.drawing import result_charts
 from evaluation.image_scores import SCORED, ImageScores
 from evaluation.images import EvaluationImage
+from evaluation.names import BASELINES
 from evaluation.results.folder import FIGURES_FOLDER, EvaluationPlan, ResultFolder
 from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
-from evaluation.results.schema import METRICS_FILE, MetricsError, read_metrics
+from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
 from evaluation.results.tables import metrics_table
-from evaluation.scoring import BASELINES, ImageMaps, ScoringTask, score_images
+from evaluation.scoring import ImageMaps, ScoringTask, score_images
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from pseudo_maps import __version__
@@ -68,7 +69,7 @@ class Scoring:
             yield score_images(batch, maps, task=self._task)
 
 
-def finish(out: Path | None, plan: EvaluationPlan, scoring: Scoring, **options: object) -> dict[str, object]:
+def finish(out: Path | None, plan: EvaluationPlan, scoring: Scoring, **options: object) -> Metrics:
     with ResultFolder(out, plan=plan) as folder:
         folder.score(scoring, advance=scoring.told.append, **options)  # type: ignore[arg-type]
         return folder.write()
@@ -121,7 +122,7 @@ def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path)
         metrics = folder.write()
         assert {path.name for path in folder.folder.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
     assert not folder.folder.exists()
-    assert metrics == json.loads((undisturbed / METRICS_FILE).read_text(encoding="utf-8"))
+    assert metrics == read_metrics(undisturbed / METRICS_FILE)
 
 
 def test_progress_is_told_in_full(plan: EvaluationPlan, tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_figures_are_drawn_by_protocol_and_the_same_again(
 
 def test_baselines_alone_have_no_figures(plan: EvaluationPlan, tmp_path: Path) -> None:
     plan = replace(plan, kind="baseline", localizers=())
-    assert finish(tmp_path, plan, Scoring(plan))["results"] == []
+    assert finish(tmp_path, plan, Scoring(plan)).results == ()
     assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
 
 
@@ -164,7 +165,7 @@ def test_matplotlib_is_not_loaded_before_a_figure_is_drawn() -> None:
 def test_a_single_ground_truth_box_is_said_of_every_result(plan: EvaluationPlan) -> None:
     plan = replace(plan, boxes="first")
     metrics = finish(None, plan, Scoring(plan))
-    described = [one["describe"] for one in (*metrics["results"], *metrics["baselines"])]
+    described = [one.describe for one in metrics.all_results]
     assert len(described) == 2 * (1 + len(BASELINES))
     for rules in described:
         assert rules["ground_truth"].startswith("first box only, scaled to 224")
@@ -189,8 +190,8 @@ def test_views_are_said_of_every_result_but_of_no_baseline(
 ) -> None:
     plan = replace(plan, protocols=("cam", "cam-release"), source={"views": views.describe()})
     metrics = finish(None, plan, Scoring(plan))
-    assert [one["describe"]["views"] for one in metrics["results"]] == [of_cam, of_release]
-    assert not [one for one in metrics["baselines"] if "views" in one["describe"]]
+    assert [one.describe["views"] for one in metrics.results] == [of_cam, of_release]
+    assert not [one for one in metrics.baselines if "views" in one.describe]
     assert metrics_table(metrics).splitlines()[1] == f"views: {views.describe()}"
 
 
@@ -205,7 +206,7 @@ def test_a_map_in_which_nothing_stands_out_is_no_box_among_the_errors(plan: Eval
     with ResultFolder(tmp_path, plan=plan) as folder:
         folder.score(constant, advance=lambda count: None)
         metrics = folder.write()
-    assert [one["errors"]["no box"] for one in metrics["results"]] == [4] * 4
+    assert [one.errors and one.errors["no box"] for one in metrics.results] == [4] * 4
     row = next(iter(read_predictions(tmp_path / PREDICTIONS_FILE)))
     assert row["pseudo-map ts-cam box_224px"] == "0 0 1 1" and row["pseudo-map ts-cam verdict"] == "no box"
 
@@ -275,7 +276,7 @@ def test_a_journal_of_another_plan_is_refused(
 # --- finished before
 
 
-def finished(out: Path, plan: EvaluationPlan) -> dict[str, object] | None:
+def finished(out: Path, plan: EvaluationPlan) -> Metrics | None:
     with ResultFolder(out, plan=plan) as folder:
         return folder.finished()
 
@@ -283,7 +284,7 @@ def finished(out: Path, plan: EvaluationPlan) -> dict[str, object] | None:
 def test_a_finished_evaluation_is_known_by_its_plan(plan: EvaluationPlan, undisturbed: Path, tmp_path: Path) -> None:
     assert finished(tmp_path, plan) is None
     found = finished(undisturbed, plan)
-    assert found == json.loads((undisturbed / METRICS_FILE).read_text(encoding="utf-8"))
+    assert found == read_metrics(undisturbed / METRICS_FILE)
     # What a stamp stands for may have changed since.
     assert finished(undisturbed, replace(plan, stamp="times of files")) is None
 
@@ -292,7 +293,7 @@ def test_another_name_is_written_into_the_results(plan: EvaluationPlan, undistur
     out = shutil.copytree(undisturbed, tmp_path / "out")
     assert read_metrics(out / METRICS_FILE).name == "a plan"
     renamed = finished(out, replace(plan, name="another name"))
-    assert renamed is not None and renamed["name"] == "another name"
+    assert renamed is not None and renamed.name == "another name"
     before, after = ((folder / METRICS_FILE).read_text(encoding="utf-8") for folder in (undisturbed, out))
     assert after == before.replace('"a plan"', '"another name"', 1)
     assert finished(out, replace(plan, name="another name")) == renamed
@@ -316,7 +317,7 @@ def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(result_charts, "write_figures", stop)
+        patch.setattr(result_charts, "write_charts", stop)
         finish(tmp_path, plan, Scoring(plan))
     assert results_in(tmp_path) == results_in(undisturbed)
     assert finished(tmp_path, plan) is None

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.image_scores import NO_BOXES, NO_MAP, SCORED, ImageScores, is_skipped
-from evaluation.metrics.errors import ERROR_KINDS
 from evaluation.metrics.tally import Tally
+from evaluation.names import ERROR_KINDS
 from evaluation.results.predictions import (
     PredictionsError,
     prediction_columns,
@@ -80,7 +81,7 @@ def test_rows_say_what_the_tally_counts(tmp_path: Path) -> None:
     write(tmp_path / "p.csv", images, levels)
     rows = list(read_predictions(tmp_path / "p.csv"))
     assert [row["image_id"] for row in rows] == [image.image_id for image in images]
-    for result in tally.metrics()["results"]:
+    for result in map(msgspec.to_builtins, tally.results()):
         name = f"{result['localizer']} {result['protocol']}"
         verdicts = [row[f"{name} verdict"] for row in rows]
         assert {word: verdicts.count(word) for word in ERROR_KINDS} == result["errors"]

@@ -9,12 +9,16 @@ from defusedxml import ElementTree
 
 from evaluation.metrics.tally import Tally
 from evaluation.results.predictions import write_predictions
-from evaluation.results.schema import MetricsError
+from evaluation.results.schema import Metrics, MetricsError, write_metrics
 from pipelines.reports.comparison import comparison_warnings, load_runs, paired_counts, same_images
 from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics, plain, rate, result
 from tests.evaluation.scores_making import ALL_RULES, CLASSES, LOCALIZERS, random_images
 from tests.pipelines.report_page import Page, comparable_runs, make_run, report, summary_rows
+
+PIXELS = {"px_ap": 0.6125, "images": 20, "failed": 0, "frame_px": 224, "centred_gaussian_px_ap": 0.5} | dict.fromkeys(
+    ("object_pixels", "background_pixels", "ignored_pixels"), 7
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,10 +220,10 @@ def test_settings_that_differ_are_marked(tmp_path: Path) -> None:
 
 
 def test_pixel_figures_are_shown_where_there_are_masks(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a", plain(pixels={"PxAP": {"cam": 0.6125}, "images": 20}))
+    run = make_run(tmp_path / "a", plain(pixels=PIXELS))
     _, page = report(tmp_path, run)
     cells = [element["text"] for element in page.all("th", "td")]
-    place = cells.index("PxAP.cam")
+    place = cells.index("px_ap")
     assert cells[place + 1] == "0.6125"
 
 
@@ -259,7 +263,6 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
         one["per_class"][0]["wnid"] = "<script>"
     for one in made["results"][:1]:
         one["localizer"] = one["protocol"] = HOSTILE
-    made["pixels"] = {HOSTILE: HOSTILE}
     run = make_run(tmp_path / "a", made, right=None)
     text, page = report(tmp_path, run)
     assert not page.all("script") and "<script" not in text
@@ -312,15 +315,18 @@ def evaluated_run(folder: Path, *, images: int = 60, seed: int = 0) -> Path:
     tally = Tally(ALL_RULES, LOCALIZERS, class_wnids=CLASSES, baselines=["cam"], bootstrap_samples=20)
     tally.add(scores)
     folder.mkdir(parents=True)
-    around = {
-        "schema": "wsol-metrics-1",
-        "kind": "run",
-        "name": folder.name,
-        "pixels": None,
-        "config": {},
-        "versions": {},
-    }
-    (folder / "metrics.json").write_text(json.dumps(around | tally.metrics()), encoding="utf-8")
+    made = Metrics(
+        kind="run",
+        name=folder.name,
+        counts=tally.counts(),
+        classification=tally.classification(),
+        results=tally.results(),
+        baselines=tally.baseline_results(),
+        pixels=None,
+        config={},
+        versions={},
+    )
+    write_metrics(folder / "metrics.json", made)
     write_predictions(
         folder / "predictions.csv",
         scores,

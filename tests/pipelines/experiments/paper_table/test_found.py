@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pipelines.experiments.paper_table.cli as ablation_cli
-from pipelines.cli.eval_options import PROTOCOL_NAMES
+from evaluation.names import PROTOCOL_NAMES
 from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.experiments.paper_table.found import find_runs
 from pipelines.experiments.paper_table.plan import TablePlan
