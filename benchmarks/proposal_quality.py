@@ -21,8 +21,8 @@ from pycocotools import mask as coco_mask
 
 from pseudo_maps.images import decode_image
 from pseudo_maps.proposals import PRESETS, ProposalConfig, propose
-from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
-from pseudo_maps.proposals.geodesic_proposals import fit_working_size
+from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.resampling import fit_working_size
 
 SMALLEST_AREA_FRACTION = 0.02
 
@@ -87,7 +87,9 @@ def quality(data: Path, config: ProposalConfig, *, jobs: int = 2) -> dict[str, f
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--preset", "presets", type=click.Choice(list(PRESETS)), multiple=True, default=tuple(PRESETS))
 @click.option(
-    "--boundaries", type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]), default="directed-sobel"
+    "--boundaries",
+    type=click.Choice([name for name, row in DETECTORS.items() if not row.needs_model]),
+    default="directed-sobel",
 )
 @click.option("--jobs", default=2)
 def main(data: Path, presets: tuple[str, ...], boundaries: str, jobs: int) -> None:

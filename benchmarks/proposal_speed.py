@@ -25,24 +25,24 @@ from pseudo_maps.images import decode_image
 from pseudo_maps.map_making import make_map
 from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.proposals import PRESETS
-from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
-from pseudo_maps.proposals.geodesic_proposals import fit_working_size
-from pseudo_maps.proposals.selective_search import SelectiveSearchConfig, selective_search_boxes
-from pseudo_maps.proposals.weighting import WEIGHTINGS
+from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.proposals.geodesic_config import WEIGHTINGS
+from pseudo_maps.proposals.selective_search import selective_search_boxes
 from pseudo_maps.records import ImageRecord
+from pseudo_maps.resampling import fit_working_size
 
 STAGES = {
     "decode": ("pseudo_maps.map_making", "decode_image"),
-    "shrink": ("pseudo_maps.proposals", "fit_working_size"),
-    "boundaries": ("pseudo_maps.proposals", "detect_boundaries"),
-    "superpixels": ("pseudo_maps.proposals", "geodesic_superpixels"),
-    "graph": ("pseudo_maps.proposals", "build_region_graph"),
-    "spectral contrast": ("pseudo_maps.proposals.boundaries", "spectral_contrast_weights"),
-    "geometry": ("pseudo_maps.proposals", "region_geometry"),
-    "seeds": ("pseudo_maps.proposals", "farthest_point_seeds"),
-    "geodesics": ("pseudo_maps.proposals", "distances_from_sets"),
-    "level sets": ("pseudo_maps.proposals", "critical_level_sets"),
-    "deduplication": ("pseudo_maps.proposals", "keep_distinct"),
+    "shrink": ("pseudo_maps.map_making", "fit_working_size"),
+    "boundaries": ("pseudo_maps.proposals.geodesic_proposals", "detect_boundaries"),
+    "superpixels": ("pseudo_maps.proposals.geodesic_proposals", "geodesic_superpixels"),
+    "graph": ("pseudo_maps.proposals.geodesic_proposals", "build_region_graph"),
+    "spectral contrast": ("pseudo_maps.proposals.spectral_contrast", "spectral_contrast_weights"),
+    "geometry": ("pseudo_maps.proposals.geodesic_proposals", "region_geometry"),
+    "seeds": ("pseudo_maps.proposals.geodesic_proposals", "farthest_point_seeds"),
+    "geodesics": ("pseudo_maps.proposals.geodesic_proposals", "distances_from_sets"),
+    "level sets": ("pseudo_maps.proposals.geodesic_proposals", "critical_level_sets"),
+    "deduplication": ("pseudo_maps.proposals.geodesic_proposals", "keep_distinct"),
     "resampling": ("pseudo_maps.map_making", "area_average"),
     "quantisation": ("pseudo_maps.map_making", "quantise_map"),
 }
@@ -108,7 +108,9 @@ def measure(pictures: list[np.ndarray], function: Callable[[np.ndarray], Any]) -
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="b1100")
 @click.option(
-    "--boundaries", type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]), default="directed-sobel"
+    "--boundaries",
+    type=click.Choice([name for name, row in DETECTORS.items() if not row.needs_model]),
+    default="directed-sobel",
 )
 @click.option("--weighting", type=click.Choice(list(WEIGHTINGS)), default="uniform", help="How proposals are averaged.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
@@ -134,7 +136,7 @@ def main(images: Path, preset: str, boundaries: str, weighting: str, limit: int 
     ]
     rivals: dict[str, Callable[[np.ndarray], Any]] = {
         f"Selective Search {mode} (OpenCV)": functools.partial(
-            lambda picture, mode: selective_search_boxes(picture, config=SelectiveSearchConfig(mode=mode)), mode=mode
+            lambda picture, mode: selective_search_boxes(picture, mode=mode), mode=mode
         )
         for mode in ("fast", "single")
     }

@@ -31,9 +31,9 @@ from pseudo_maps.images import decode_image
 from pseudo_maps.map_making import saliency_map
 from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.proposals import PRESETS
-from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL
+from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.proposals.geodesic_config import WEIGHTINGS
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
-from pseudo_maps.proposals.weighting import WEIGHTINGS
 from pseudo_maps.shards import quantise_map
 
 PROTOCOL = PROTOCOLS["wsoleval-v1"]
@@ -97,7 +97,7 @@ def localization(iou_il: npt.NDArray[np.float64]) -> str:
 def configurations(presets: Sequence[str]) -> Iterator[tuple[str, str, list[tuple[str, MapConfig]]]]:
     """Detector, preset, and for each weighting its name and configuration."""
     for detector in DETECTORS:
-        if detector in DETECTORS_WITH_MODEL:
+        if DETECTORS[detector].needs_model:
             continue
         for preset in presets:
             base = dataclasses.replace(PRESETS[preset], boundaries=detector)

@@ -19,9 +19,9 @@ import skimage
 from evaluation.drawing.overlays import overlay_heat
 from pseudo_maps.images import decode_image
 from pseudo_maps.proposals import PRESETS, Proposals, propose_from_boundaries
-from pseudo_maps.proposals.detectors import DETECTORS, DETECTORS_WITH_MODEL, detect_boundaries
-from pseudo_maps.proposals.geodesic_proposals import fit_working_size
+from pseudo_maps.proposals.detectors import DETECTORS, detect_boundaries
 from pseudo_maps.proposals.region_graph import build_region_graph
+from pseudo_maps.resampling import fit_working_size
 from pseudo_maps.shards import quantise_map
 
 PHOTOGRAPHS = (
@@ -110,7 +110,7 @@ def row_of(path: Path, *, boundaries: str) -> Picture:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option(
     "--boundaries",
-    type=click.Choice([d for d in DETECTORS if d not in DETECTORS_WITH_MODEL]),
+    type=click.Choice([name for name, row in DETECTORS.items() if not row.needs_model]),
     default="spectral-contrast",
 )
 @click.argument("images", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))

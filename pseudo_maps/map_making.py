@@ -1,4 +1,4 @@
-"""Turns one image file into its quantised saliency map and table row, whatever state the file is in."""
+"""Saliency map of one image: from pixels to the averaged map, from an image file to its row of a shard."""
 
 import os
 import traceback
@@ -8,10 +8,9 @@ import numpy.typing as npt
 
 from pseudo_maps.config import MapConfig
 from pseudo_maps.images import ImageDecodeError, decode_image
-from pseudo_maps.proposals.geodesic_proposals import ProposalConfig, propose
-from pseudo_maps.proposals.selective_search import average_boxes, selective_search_boxes
+from pseudo_maps.proposals.methods import METHODS
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.resampling import area_average
+from pseudo_maps.resampling import area_average, fit_working_size
 from pseudo_maps.shards import STATUS_OK, quantise_map
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
@@ -35,23 +34,23 @@ def saliency_map(
     saliency
         (map_size, map_size) float32 in 0..1: the whole image squeezed to a square, area-averaged.
     proposals
-        How many proposals were averaged; 0 gives an all-zero map.
+        Number of proposals averaged; 0 gives an all-zero map.
 
     References
     ----------
     Chen and Hsu, ICASSP 2019, section 2.3 (the map ``M^p`` of equation 2).
     """
-    if isinstance(config.proposals, ProposalConfig):
-        proposals = propose(image_rgb, config=config.proposals, boundary_model=boundary_model)
-        average, count = proposals.average(weighting=config.weighting), len(proposals.masks)
-    else:
-        boxes_xyxy, (height, width) = selective_search_boxes(image_rgb, config=config.proposals)
-        average, count = average_boxes(boxes_xyxy, height=height, width=width), len(boxes_xyxy)
+    average, count = METHODS[config.method].average(
+        fit_working_size(image_rgb, longest_px=config.proposals.working_size),
+        config.proposals,
+        weighting=config.weighting,
+        boundary_model=boundary_model,
+    )
     return area_average(average, height=config.map_size, width=config.map_size), count
 
 
 def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_model: str | None = None) -> MadeMap:
-    """Make the map of one image below ``root``; a bad image gives a status and a message, never an exception."""
+    """Make the map of the image file ``root/record.path``; a bad image gives a status and a message, no exception."""
     height = width = 0
     try:
         decoded = decode_image(
@@ -72,7 +71,7 @@ def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_mode
         return _failed(record, config, "unreadable", str(error))
     except MemoryError as error:
         return _failed(record, config, "out-of-memory", repr(error), height=height, width=width)
-    except Exception:  # One bad image must not cost the others theirs; the traceback goes to the run log.
+    except Exception:  # One bad image must not stop the others; the traceback goes to the run log.
         return _failed(record, config, "error", traceback.format_exc(), height=height, width=width)
     row = row_of(record, height=height, width=width, peak=peak, proposals=count, status=STATUS_OK)
     return MadeMap(map_uint8=map_uint8, row=row, message="")

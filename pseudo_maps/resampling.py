@@ -1,16 +1,28 @@
-"""Turns a saliency map at working size into the square map that shards hold, by exact area averaging."""
+"""Resampling by area: images to working size, saliency maps to the size that shards store."""
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pseudo_maps.kernels import Doubles, Floats, Longs, kernel
 
-__all__ = ["area_average"]
+__all__ = ["area_average", "fit_working_size"]
+
+
+def fit_working_size(rgb_hwc: npt.NDArray[np.uint8], *, longest_px: int) -> npt.NDArray[np.uint8]:
+    """Shrink a (H, W, 3) uint8 image by area averaging so that no side is above ``longest_px``; never enlarge."""
+    height, width, _ = rgb_hwc.shape
+    longest = max(height, width)
+    if longest <= longest_px:
+        return rgb_hwc
+    size = (max(1, round(width * longest_px / longest)), max(1, round(height * longest_px / longest)))
+    shrunk: npt.NDArray[np.uint8] = cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA)
+    return shrunk
 
 
 @kernel
 def _overlaps(source: int, target: int) -> tuple[Longs, Longs, Doubles]:
-    """Which source cells each target cell covers, and by what fraction of the target cell's length."""
+    """First source cell, number of source cells and their shares of the length, for each target cell."""
     first = np.empty(target, dtype=np.int64)
     counts = np.empty(target, dtype=np.int64)
     widest = source // target + 2
@@ -53,9 +65,9 @@ def _area_average(values: Floats, out_height: int, out_width: int) -> Floats:
 def area_average(values_hw: npt.NDArray[np.float32], *, height: int, width: int) -> npt.NDArray[np.float32]:
     """Resample (H, W) float32 to (height, width): the mean over the area that each new pixel covers.
 
-    Both grids span the whole image, so pixel centres are aligned: new pixel ``i`` covers the stretch
-    ``i * H / height`` to ``(i + 1) * H / height``. Pixels cut by a border count by the share inside. The same
-    rule enlarges (OpenCV's ``INTER_AREA`` would switch to interpolation there).
+    Both grids span the whole image, so pixel centres are aligned: new row ``i`` covers the old rows from
+    ``i * H / height`` to ``(i + 1) * H / height``. Pixels cut by a border count by the share inside. Enlarging
+    follows the same rule (OpenCV's ``INTER_AREA`` would interpolate).
     """
     if values_hw.ndim != 2 or values_hw.size == 0 or height < 1 or width < 1:
         raise ValueError(f"cannot resample shape {values_hw.shape} to ({height}, {width})")

@@ -7,8 +7,8 @@ from typing import Any
 
 from pipelines.experiments.steps import command_line
 from pseudo_maps import __version__
-from pseudo_maps.config import DEFAULT_PRESET, MapConfig
-from pseudo_maps.proposals import PRESETS
+from pseudo_maps.config import MapConfig
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.runs.generation import default_shard_size
 from pseudo_maps.shards.manifest import Manifest

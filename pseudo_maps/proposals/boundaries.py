@@ -1,27 +1,28 @@
-"""Turns an image into boundary strengths, in the one form that superpixels and edge weights need.
+"""Boundary strengths of an image, in the one form that superpixels and edge weights need.
 
-A detector gives a function of the image; ``BoundaryStrength`` hides whether its values live between pixels
-(directed Sobel) or on pixels (structured forests, any external map), and whether edge weights look at the
-superpixels too (spectral contrast).
+``BoundaryStrength`` hides whether a detector's values lie between pixels (directed Sobel) or on pixels (structured
+forests, any external map), and whether edge weights depend on the superpixels too (spectral contrast).
 
 Legend: H, W pixels; C crossings between superpixels; E edges of the superpixel graph.
 
 References
 ----------
 Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015 (oriented non-maximum suppression).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps.proposals.non_maximum_suppression import suppress_non_maxima
+from pseudo_maps.kernels import Floats, kernel
+from pseudo_maps.proposals.filters import tent_filter
 from pseudo_maps.proposals.region_graph import RegionGraph, crossing_percentiles
-from pseudo_maps.proposals.spectral_contrast import spectral_contrast_weights
 
-__all__ = ["BoundaryStrength", "boundaries_from_pixel_map", "boundaries_from_step_maps"]
+__all__ = ["BoundaryStrength", "boundaries_from_pixel_map", "boundaries_from_step_maps", "suppress_non_maxima"]
 
 THICK_SHARE = np.float32(0.01)
 PIXEL_BIAS = np.float32(0.01)
@@ -33,6 +34,10 @@ STEP_MAP_EXPONENT = 0.8
 """Edge weight of step maps: median of the values across the edge, to the power of 0.8."""
 STEP_BIAS_PER_SPACING = 0.05
 """Superpixel cost of step maps: plus 0.05 divided by the mean spacing of the superpixels in pixels."""
+ORIENTATION_RADIUS = 4
+"""Radius of the tent filter whose second differences give the boundary's orientation."""
+TOLERANCE = np.float32(1.01)
+"""A pixel is suppressed only when a value beside it, across the boundary, exceeds it by more than 1 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +56,17 @@ class BoundaryStrength:
     """Percentile of the pooled values that is the edge's weight."""
     weight_exponent: float
     """The weight is raised to this power."""
-    appearance_bins: npt.NDArray[np.uint8] | None = None
-    """(H, W, 4) uint8 bins of colour and texture: with them the weight is only the contrast, which spectral contrast
-    refines; without, it is final."""
+    refine: Callable[[RegionGraph, npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
+    """Final weights (E,) in 0..1 from the superpixel graph and the pooled weights (E,); None when these are final."""
 
     def superpixel_steps(self, *, superpixel_count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Step costs (H, W-1) and (H-1, W) for a segmentation into about ``superpixel_count`` superpixels."""
+        """Costs of steps in x (H, W-1) and y (H-1, W) for a segmentation into about ``superpixel_count``."""
         height, width = self.step_x.shape[0], self.step_y.shape[1]
         bias = np.float32(self.bias_per_spacing * math.sqrt(superpixel_count / (height * width)))
         return self.step_x + bias, self.step_y + bias
 
     def edge_weights(self, graph: RegionGraph) -> npt.NDArray[np.float32]:
-        """Weight (E,) float32 in 0..1 of every edge: strength of the boundary between its two superpixels."""
+        """Strength of the boundary between the two superpixels of every edge, (E,) float32 in 0..1."""
         horizontal = graph.crossing_pixel[: graph.horizontal_count]
         vertical = graph.crossing_pixel[graph.horizontal_count :]
         pooled = [part for x, y in self.weight_maps for part in (x.ravel()[horizontal], y.ravel()[vertical])]
@@ -76,18 +80,16 @@ class BoundaryStrength:
         )
         if self.weight_exponent != 1.0:
             weights = weights ** np.float32(self.weight_exponent)
-        if self.appearance_bins is None:
-            return weights
-        return spectral_contrast_weights(graph, weights, self.appearance_bins)
+        return weights if self.refine is None else self.refine(graph, weights)
 
 
 def boundaries_from_step_maps(
     coarse: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
     fine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
 ) -> BoundaryStrength:
-    """Boundary strengths from maps between pixels: pairs of (H, W-1) and (H-1, W) float32 in 0..1.
+    """Boundary strengths from pairs of maps between pixels, (H, W-1) and (H-1, W) float32 in 0..1.
 
-    ``fine`` draws the superpixels; ``coarse`` weighs the edges between them.
+    ``fine`` gives the step costs of the superpixels; ``coarse`` the weights of the edges between them.
     """
     return BoundaryStrength(
         step_x=fine[0],
@@ -107,9 +109,9 @@ def boundaries_from_pixel_map(
     Parameters
     ----------
     thick
-        (H, W) probability of boundary in 0..1, as wide as the detector draws it.
+        (H, W) boundary probability in 0..1, as the detector returns it.
     thin
-        (H, W) the same after non-maximum suppression, in 0..1. Made from ``thick`` when absent.
+        (H, W) the same after non-maximum suppression, in 0..1; computed from ``thick`` when None.
 
     Raises
     ------
@@ -142,3 +144,51 @@ def _checked_map(name: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.
     if not (checked.min() >= 0 and checked.max() <= 1):
         raise ValueError(f"{name} boundary map: expected values in 0..1, found {checked.min():g} to {checked.max():g}")
     return checked
+
+
+@kernel
+def _bilinear(values: Floats, y: float, x: float) -> float:
+    height, width = values.shape
+    y = min(max(y, 0.0), height - 1.0)
+    x = min(max(x, 0.0), width - 1.0)
+    y0, x0 = int(y), int(x)
+    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+    fy, fx = y - y0, x - x0
+    upper = values[y0, x0] * (1 - fx) + values[y0, x1] * fx
+    lower = values[y1, x0] * (1 - fx) + values[y1, x1] * fx
+    return float(upper * (1 - fy) + lower * fy)
+
+
+@kernel
+def _suppress(values: Floats, blurred: Floats, radius: int, thin: Floats) -> None:
+    height, width = values.shape
+    for y in range(height):
+        up, down = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            curvature_x = 2 * blurred[y, x] - blurred[y, right] - blurred[y, left]
+            curvature_y = 2 * blurred[y, x] - blurred[down, x] - blurred[up, x]
+            twist = blurred[up, left] + blurred[down, right] - blurred[up, right] - blurred[down, left]
+            if twist > 0:
+                curvature_y = -curvature_y
+            angle = math.atan2(curvature_y, curvature_x)
+            step_x, step_y = math.cos(angle), math.sin(angle)
+            value = values[y, x]
+            thin[y, x] = value
+            for r in range(1, radius + 1):
+                ahead = _bilinear(values, y + r * step_y, x + r * step_x)
+                behind = _bilinear(values, y - r * step_y, x - r * step_x)
+                if TOLERANCE * value < ahead or TOLERANCE * value < behind:
+                    thin[y, x] = 0
+                    break
+
+
+def suppress_non_maxima(strength: npt.NDArray[np.float32], *, radius: int = 1) -> npt.NDArray[np.float32]:
+    """Keep each value of a (H, W) float32 map only where it is a maximum across the boundary's direction.
+
+    The direction comes from second differences of the map smoothed with a tent of radius 4; the value is compared
+    with bilinear samples of the unsmoothed map up to ``radius`` pixels away on both sides. Others become 0.
+    """
+    thin = np.empty_like(strength)
+    _suppress(strength, tent_filter(strength, radius=ORIENTATION_RADIUS), radius, thin)
+    return thin

@@ -1,74 +1,68 @@
-"""Turns the name of a boundary detector into boundary strengths of an image."""
+"""Registry of the boundary detectors: one file and one row each; a detector is imported at its first use."""
 
-import dataclasses
-import functools
-from pathlib import Path
+from __future__ import annotations
 
-import cv2
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from pseudo_maps.proposals.appearance import appearance_bins
-from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_pixel_map
-from pseudo_maps.proposals.color import rgb_to_luv
-from pseudo_maps.proposals.directed_sobel import directed_sobel, directed_sobel_of_luv
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["DETECTORS", "DETECTORS_WITH_MODEL", "detect_boundaries"]
+    from pseudo_maps.proposals.boundaries import BoundaryStrength
+
+    Detect: TypeAlias = Callable[[npt.NDArray[np.uint8], str | None], BoundaryStrength]
+
+__all__ = ["DETECTORS", "Detector", "detect_boundaries"]
+
+
+def _directed_sobel(rgb_hwc: npt.NDArray[np.uint8], model: str | None) -> BoundaryStrength:
+    from pseudo_maps.proposals.directed_sobel import directed_sobel
+
+    return directed_sobel(rgb_hwc)
+
+
+def _spectral_contrast(rgb_hwc: npt.NDArray[np.uint8], model: str | None) -> BoundaryStrength:
+    from pseudo_maps.proposals.spectral_contrast import spectral_contrast
+
+    return spectral_contrast(rgb_hwc)
+
+
+def _structured_forest(rgb_hwc: npt.NDArray[np.uint8], model: str | None) -> BoundaryStrength:
+    from pseudo_maps.proposals.structured_forest import structured_forest
+
+    assert model is not None
+    return structured_forest(rgb_hwc, model=model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """One boundary detector."""
+
+    meaning: str
+    """What it looks at, for help texts."""
+    detect: Detect
+    """Boundary strengths of a (H, W, 3) uint8 RGB image, with the path of a model file or None."""
+    needs_model: bool = False
+    """Whether it needs a trained model file."""
+
 
 DETECTORS = {
-    "directed-sobel": "colour differences at three scales with local contrast normalisation; needs no model",
-    "spectral-contrast": "directed Sobel, colour and texture histograms and a random walk over the superpixels",
-    "structured-forest": "OpenCV's structured forest; needs its trained model file (.yml or .yml.gz)",
+    "directed-sobel": Detector(
+        meaning="colour differences at three scales with local contrast normalisation", detect=_directed_sobel
+    ),
+    "spectral-contrast": Detector(
+        meaning="directed Sobel, colour and texture histograms and a random walk over the superpixels",
+        detect=_spectral_contrast,
+    ),
+    "structured-forest": Detector(
+        meaning="OpenCV's structured forest with your model file (.yml or .yml.gz)",
+        detect=_structured_forest,
+        needs_model=True,
+    ),
 }
-"""Name and meaning of every detector."""
-DETECTORS_WITH_MODEL = frozenset({"structured-forest"})
-
-
-_FOREST_OPTIONS = ("stride", "shrinkNumber", "patchSize", "patchInnerSize", "numberOfTrees", "numberOfTreesToEvaluate")
-_FOREST_TABLES = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
-FOREST_SMALLEST_SIDE_PX = 16
-"""Side of the patch that a forest predicts; OpenCV fails on narrower images, which are mirrored up to it."""
-
-
-@functools.lru_cache(maxsize=1)
-def _structured_forest(model: str) -> "cv2.ximgproc.StructuredEdgeDetection":
-    if not hasattr(cv2, "ximgproc"):
-        raise ValueError(
-            "the structured-forest detector needs cv2.ximgproc: install opencv-contrib-python-headless (and no other "
-            "opencv package beside it)"
-        )
-    if not Path(model).is_file():
-        raise ValueError(f"boundary model {model}: no such file")
-    try:
-        problem = _forest_problem(model)
-        if problem is None:
-            return cv2.ximgproc.createStructuredEdgeDetection(model)
-    except (cv2.error, SystemError) as error:
-        # A file that cannot be parsed is a SystemError without any word of its own.
-        problem = str(error.__cause__ or error).strip()
-    raise ValueError(f"boundary model {model}: not a structured forest model: {problem}")
-
-
-def _forest_problem(model: str) -> str | None:
-    """What a file lacks to be a forest; OpenCV itself does not look and ends the process on other files."""
-    storage = cv2.FileStorage(model, cv2.FILE_STORAGE_READ)
-    if not storage.isOpened():
-        return "the file cannot be parsed"
-    try:
-        options = storage.getNode("options")
-        for name in _FOREST_OPTIONS:
-            value = options.getNode(name)
-            if value.empty() or not value.isInt() or int(value.real()) < 1:
-                return f"options/{name}: expected a whole number of at least 1"
-        trees = int(options.getNode("numberOfTrees").real())
-        for name in _FOREST_TABLES:
-            table = storage.getNode(name)
-            rows = table.size() if table.isSeq() else 0
-            if rows != trees or not all(table.at(row).isSeq() and table.at(row).size() for row in range(rows)):
-                return f"{name}: expected a list for each of the {trees} trees, found {rows}"
-    finally:
-        storage.release()
-    return None
+"""Every boundary detector by its name."""
 
 
 def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: str | None = None) -> BoundaryStrength:
@@ -77,22 +71,12 @@ def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: s
     Raises
     ------
     ValueError
-        Unknown detector, a model that is missing, not readable or not wanted.
+        Unknown detector, or a model file that is missing, unreadable or not needed.
     """
     if detector not in DETECTORS:
         raise ValueError(f"boundaries: expected one of {', '.join(DETECTORS)}, found {detector!r}")
-    if (model is not None) != (detector in DETECTORS_WITH_MODEL):
-        wanted = "needs a model file (--boundary-model)" if model is None else "takes no model file"
+    row = DETECTORS[detector]
+    if (model is not None) != row.needs_model:
+        wanted = "needs a model file (--boundary-model)" if row.needs_model else "takes no model file"
         raise ValueError(f"boundary detector {detector} {wanted}")
-    if detector == "directed-sobel":
-        return directed_sobel(rgb_hwc)
-    if detector == "spectral-contrast":
-        luv_chw = rgb_to_luv(rgb_hwc)
-        return dataclasses.replace(directed_sobel_of_luv(luv_chw), appearance_bins=appearance_bins(luv_chw))
-    assert model is not None
-    forest = _structured_forest(model)
-    height, width, _ = rgb_hwc.shape
-    below, right = max(0, FOREST_SMALLEST_SIDE_PX - height), max(0, FOREST_SMALLEST_SIDE_PX - width)
-    padded = np.pad(rgb_hwc, ((0, below), (0, right), (0, 0)), mode="symmetric")
-    thick = forest.detectEdges(padded.astype(np.float32) / np.float32(255))
-    return boundaries_from_pixel_map(np.clip(thick[:height, :width], 0, 1))
+    return row.detect(rgb_hwc, model)

@@ -1,4 +1,4 @@
-"""Turns an image into boundary strengths between pixels, without a trained model: the directed Sobel detector.
+"""Boundary detector directed-sobel: colour differences between neighbouring pixels at three scales; needs no model.
 
 References
 ----------
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from pseudo_maps.kernels import Floats, kernel
 from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_step_maps
-from pseudo_maps.proposals.color import rgb_to_luv
-from pseudo_maps.proposals.filters import tent_filter
+from pseudo_maps.proposals.filters import rgb_to_luv, tent_filter
 
 __all__ = ["directed_sobel", "directed_sobel_of_luv"]
 
@@ -26,7 +25,7 @@ CONTRAST_FLOOR = np.float32(0.01)
 def _add_differences(
     smooth0: Floats, smooth1: Floats, smooth2: Floats, weight: np.float32, step_x: Floats, step_y: Floats
 ) -> None:
-    """Add to both step maps the weighted colour distance of neighbouring pixels; one (H, W) map a channel."""
+    """Add the weighted colour distance of neighbouring pixels to both step maps; one (H, W) map for each channel."""
     height, width = smooth0.shape
     for y in range(height):
         for x in range(width - 1):
@@ -92,14 +91,14 @@ def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image from colour differences at three scales.
 
     At each scale the Luv image is smoothed and differentiated between neighbouring pixels; the weighted sum is
-    normalised by local contrast and scaled to a maximum of 1. The finest scale alone draws the superpixels, the
-    sum weighs their edges. A uniform image gives zeros.
+    divided by the local contrast and scaled to a maximum of 1. The finest scale alone gives the step costs of the
+    superpixels, the sum the weights of their edges. A uniform image gives zeros.
     """
     return directed_sobel_of_luv(rgb_to_luv(rgb_hwc))
 
 
 def directed_sobel_of_luv(luv_chw: npt.NDArray[np.float32]) -> BoundaryStrength:
-    """``directed_sobel`` of an image that ``rgb_to_luv`` has converted already, (3, H, W) float32."""
+    """The same from the (3, H, W) float32 image that ``rgb_to_luv`` returns."""
     _, height, width = luv_chw.shape
     step_x = np.zeros((height, width - 1), dtype=np.float32)
     step_y = np.zeros((height - 1, width), dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Turns an image into geodesic object proposals: masks over superpixels, best first, without any training.
+"""Geodesic object proposals of an image: masks over superpixels, best first, without any training.
 
-The unsupervised variant, as the paper uses it: seeds by geodesic farthest points, single superpixels as
-foreground, image borders as background. The learned seeds and masks of the authors' release are trained on
-object masks and are deliberately left out.
+The unsupervised variant, as the paper uses it: seeds are geodesic farthest points, the foreground is a single
+superpixel, the background sides of the frame. The learned seeds and masks of the authors' release are left out on
+purpose: they are trained on object masks.
 
 Legend: H, W pixels; S superpixels; N seeds; P proposals.
 
@@ -15,13 +15,12 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, and the authors
 import functools
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pseudo_maps.proposals.boundaries import BoundaryStrength
-from pseudo_maps.proposals.deduplication import keep_distinct
-from pseudo_maps.proposals.detectors import DETECTORS, detect_boundaries
+from pseudo_maps.proposals.detectors import detect_boundaries
+from pseudo_maps.proposals.geodesic_config import WEIGHTINGS, ProposalConfig
 from pseudo_maps.proposals.geodesic_distances import (
     CostGraph,
     build_cost_graph,
@@ -29,66 +28,23 @@ from pseudo_maps.proposals.geodesic_distances import (
     farthest_point_seeds,
     geodesic_costs,
 )
-from pseudo_maps.proposals.level_sets import critical_level_sets
-from pseudo_maps.proposals.region_features import region_features
-from pseudo_maps.proposals.region_graph import build_region_graph, region_geometry
+from pseudo_maps.proposals.level_sets import critical_level_sets, keep_distinct
+from pseudo_maps.proposals.region_graph import build_region_graph, region_features, region_geometry
 from pseudo_maps.proposals.superpixels import geodesic_superpixels
-from pseudo_maps.proposals.weighting import WEIGHTINGS, objectness_saliency, uniform_saliency
+from pseudo_maps.proposals.weighting import objectness_saliency, uniform_saliency
+from pseudo_maps.resampling import fit_working_size
 
-__all__ = ["PRESETS", "ProposalConfig", "Proposals", "propose", "propose_from_boundaries"]
+__all__ = ["Proposals", "propose", "propose_from_boundaries"]
 
 WHOLE_FRAME = 15
-"""Background of the seed proposals, beside none at all (bit mask: 1 top, 2 bottom, 4 left, 8 right)."""
+"""Background of the seeds' proposals, beside none at all (bit mask: 1 top, 2 bottom, 4 left, 8 right)."""
 FRAME_BACKGROUNDS = tuple(range(1, WHOLE_FRAME + 1))
-"""Backgrounds of the proposals without a seed: every choice of sides."""
+"""Backgrounds of the proposals without a seed: every combination of sides."""
 SEED_SIZES = (0.0, 0.75)
 FRAME_SIZES = (0.1, 1.0)
 """Smallest and largest proposal as fractions of the number of superpixels, with and without a seed."""
 SEED_PROPOSAL_SCORE = np.float32(1e-3)
 """Score of the proposal that is a seed superpixel alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProposalConfig:
-    """Everything that decides which proposals an image gets."""
-
-    boundaries: str = "directed-sobel"
-    """Boundary detector."""
-    boundary_model: str = ""
-    """SHA-256 of the detector's model file, empty for detectors without one."""
-    superpixels: int = 1000
-    """Wanted number of superpixels."""
-    rounds: int = 1
-    """Rounds of the superpixels' k-means."""
-    seeds: int = 150
-    """Number of seeds; fewer where an image has fewer superpixels."""
-    levels: int = 7
-    """At most this many level sets of each distance field."""
-    max_iou: float = 0.85
-    """Two proposals overlap at most this much (intersection over union in superpixels)."""
-    seed_proposals: bool = True
-    """Propose every seed superpixel alone too (small objects)."""
-    working_size: int = 500
-    """Longest side in pixels at which the proposals are computed; smaller images are not enlarged."""
-
-    def __post_init__(self) -> None:
-        if self.boundaries not in DETECTORS:
-            raise ValueError(f"boundaries: expected one of {', '.join(DETECTORS)}, found {self.boundaries!r}")
-        for name in ("superpixels", "rounds", "seeds", "levels", "working_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if not 0 < self.max_iou < 1:
-            raise ValueError(f"max_iou: expected 0 < max_iou < 1, found {self.max_iou}")
-
-
-PRESETS: dict[str, ProposalConfig] = {
-    "b650": ProposalConfig(seeds=130, levels=5, max_iou=0.80),
-    "b1100": ProposalConfig(seeds=150, levels=7, max_iou=0.85),
-    "b2200": ProposalConfig(seeds=200, levels=10, max_iou=0.90),
-    "b4400": ProposalConfig(seeds=300, levels=15, max_iou=0.90),
-}
-"""The release's unsupervised presets, named by their rough number of proposals with structured forests; directed
-Sobel boundaries give about 1.4 times as many."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +74,7 @@ class Proposals:
     def average(self, *, weighting: str = "uniform") -> npt.NDArray[np.float32]:
         """Weighted mean of the proposals: saliency (H, W) float32 in 0..1 at working size.
 
-        Computed per superpixel and spread to the pixels once; no mask is ever drawn. Without proposals all zero.
+        Computed per superpixel and copied to the pixels once; no mask is ever rasterised. All zero without proposals.
 
         Parameters
         ----------
@@ -128,7 +84,7 @@ class Proposals:
         Raises
         ------
         ValueError
-            An unknown weighting, or one that needs colours with proposals that were made without an image.
+            An unknown weighting, or one that needs colours when the proposals were made without an image.
 
         References
         ----------
@@ -146,17 +102,6 @@ class Proposals:
             )
             saliency = objectness_saliency(self.masks, self.scores, regions)
         return saliency[self.labels]
-
-
-def fit_working_size(rgb_hwc: npt.NDArray[np.uint8], *, longest_px: int) -> npt.NDArray[np.uint8]:
-    """Shrink a (H, W, 3) uint8 image by area averaging so that no side is above ``longest_px``; never enlarge."""
-    height, width, _ = rgb_hwc.shape
-    longest = max(height, width)
-    if longest <= longest_px:
-        return rgb_hwc
-    size = (max(1, round(width * longest_px / longest)), max(1, round(height * longest_px / longest)))
-    shrunk: npt.NDArray[np.uint8] = cv2.resize(rgb_hwc, size, interpolation=cv2.INTER_AREA)
-    return shrunk
 
 
 def propose(
@@ -197,7 +142,7 @@ def propose_from_boundaries(
 ) -> Proposals:
     """Geodesic object proposals from boundary strengths made by ``config.boundaries`` or by any other detector.
 
-    The image (H, W, 3) uint8 at working size decides nothing here; weightings of the average may need its colours.
+    The image (H, W, 3) uint8 at working size has no influence on the proposals; weightings may need its colours.
     """
     height, width = boundaries.step_x.shape[0], boundaries.step_y.shape[1]
     count = min(config.superpixels, height * width)
@@ -221,7 +166,7 @@ def geodesic_masks(
     graph
         Neighbours and step costs of the S superpixels.
     sides
-        (S,) int32 bit mask of the sides of the frame that each superpixel touches.
+        (S,) int32 bit mask of the sides of the frame that each superpixel touches, see ``region_geometry``.
     """
     region_count = len(sides)
     seeds = farthest_point_seeds(graph, count=config.seeds)

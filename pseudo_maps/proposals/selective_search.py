@@ -1,4 +1,4 @@
-"""Turns an image into Selective Search boxes and their average: the fallback built on OpenCV.
+"""Selective Search boxes from OpenCV and their average.
 
 References
 ----------
@@ -7,13 +7,16 @@ Uijlings et al., "Selective search for object recognition", IJCV 2013, as implem
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps.proposals.geodesic_proposals import fit_working_size
-
-__all__ = ["SELECTIVE_SEARCH_MODES", "SelectiveSearchConfig", "average_boxes", "selective_search_boxes"]
+__all__ = [
+    "SELECTIVE_SEARCH_MODES",
+    "SelectiveSearchConfig",
+    "average_boxes",
+    "average_selective_search",
+    "selective_search_boxes",
+]
 
 SELECTIVE_SEARCH_MODES = ("fast", "quality", "single")
 """OpenCV's three strategies: several colour spaces and similarities, more of them, or one of each."""
@@ -28,7 +31,7 @@ class SelectiveSearchConfig:
     mode: str = "fast"
     """Strategy: fast, quality or single."""
     working_size: int = 500
-    """Longest side in pixels at which boxes are searched; smaller images are not enlarged."""
+    """Longest side in pixels at which objects are proposed; smaller images are not enlarged."""
 
     def __post_init__(self) -> None:
         if self.mode not in SELECTIVE_SEARCH_MODES:
@@ -37,44 +40,47 @@ class SelectiveSearchConfig:
             raise ValueError(f"working_size: expected at least 1, found {self.working_size}")
 
 
-def selective_search_boxes(
-    image_rgb: npt.NDArray[np.uint8], *, config: SelectiveSearchConfig
-) -> tuple[npt.NDArray[np.int32], tuple[int, int]]:
+def average_selective_search(
+    rgb_hwc: npt.NDArray[np.uint8], config: SelectiveSearchConfig, *, weighting: str, boundary_model: str | None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Average of the boxes of an image at working size, and their number: see ``ProposalMethod.average``."""
+    boxes_xyxy = selective_search_boxes(rgb_hwc, mode=config.mode)
+    height, width, _ = rgb_hwc.shape
+    return average_boxes(boxes_xyxy, height=height, width=width), len(boxes_xyxy)
+
+
+def selective_search_boxes(rgb_hwc: npt.NDArray[np.uint8], *, mode: str = "fast") -> npt.NDArray[np.int32]:
     """All boxes that Selective Search finds in a (H, W, 3) uint8 RGB image.
 
     Returns
     -------
-    boxes_xyxy
-        (P, 4) int32 ``x0, y0, x1, y1``, 0-based, inclusive, in working-size pixels, in lexicographic order
-        (OpenCV ranks them with random numbers, so its order changes from call to call; the set does not).
-    (height, width)
-        The working size.
+    (P, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive, in lexicographic order (OpenCV ranks them with
+    random numbers, so its order changes from call to call; the set does not).
 
     Raises
     ------
     ValueError
         OpenCV without ``ximgproc``.
     """
+    import cv2  # Not above: the registry of methods imports this module, and cv2 takes 0.2 s.
+
     if not hasattr(cv2, "ximgproc"):
         raise ValueError(
             "selective search needs cv2.ximgproc, which this OpenCV lacks: install opencv-contrib-python-headless "
             "and remove every other opencv package"
         )
-    working = fit_working_size(image_rgb, longest_px=config.working_size)
-    height, width, _ = working.shape
-    if min(height, width) < SMALLEST_SIDE_PX:
-        return np.zeros((0, 4), dtype=np.int32), (height, width)
+    if min(rgb_hwc.shape[:2]) < SMALLEST_SIDE_PX:
+        return np.zeros((0, 4), dtype=np.int32)
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-    search.setBaseImage(np.ascontiguousarray(working[..., ::-1]))
-    if config.mode == "fast":
+    search.setBaseImage(np.ascontiguousarray(rgb_hwc[..., ::-1]))
+    if mode == "fast":
         search.switchToSelectiveSearchFast()
-    elif config.mode == "quality":
+    elif mode == "quality":
         search.switchToSelectiveSearchQuality()
     else:
         search.switchToSingleStrategy()
     x, y, w, h = np.asarray(search.process(), dtype=np.int32).reshape(-1, 4).T
-    boxes = np.stack([x, y, x + w - 1, y + h - 1], axis=1)
-    return np.unique(boxes, axis=0), (height, width)
+    return np.unique(np.stack([x, y, x + w - 1, y + h - 1], axis=1), axis=0)
 
 
 def average_boxes(boxes_xyxy: npt.NDArray[np.int32], *, height: int, width: int) -> npt.NDArray[np.float32]:

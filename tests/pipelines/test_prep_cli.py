@@ -13,12 +13,13 @@ from pipelines.cli.options import LAYOUT_NAMES, SPLIT_NAMES
 from pipelines.datasets import LAYOUTS, SPLITS
 from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.prep_cli import main
-from pseudo_maps.config import DEFAULT_PRESET, METHODS, MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals import PRESETS
 from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, WEIGHTINGS
+from pseudo_maps.proposals.methods import METHODS
 from pseudo_maps.proposals.selective_search import SELECTIVE_SEARCH_MODES
-from pseudo_maps.proposals.weighting import WEIGHTINGS
 from pseudo_maps.runs.child import ImageLimits
 from pseudo_maps.runs.engines import BACKENDS
 from tests.integration.prep_command import prep, propose, subprocess_run

@@ -3,9 +3,11 @@ import json
 
 import pytest
 
-from pseudo_maps.config import DEFAULT_PRESET, METHODS, MapConfig
+from pseudo_maps.config import MapConfig
 from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals import PRESETS, ProposalConfig
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET
+from pseudo_maps.proposals.methods import METHODS
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 
 CHANGES = [
@@ -77,10 +79,10 @@ def test_equal_settings_are_equal_whatever_the_object() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"weighting": "loud"}, "weighting: expected one of uniform, objectness, found 'loud'"),
+        ({"weighting": "loud"}, "weighting: expected one of uniform, objectness with method geodesic, found 'loud'"),
         (
             {"weighting": "objectness", "proposals": SelectiveSearchConfig()},
-            "boxes of Selective Search have only 'uniform', found 'objectness'",
+            "expected one of uniform with method selective-search, found 'objectness'",
         ),
         ({"map_size": 0}, "at least 1, found 0"),
         ({"map_size": -224}, "at least 1, found -224"),

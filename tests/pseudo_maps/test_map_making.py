@@ -68,8 +68,8 @@ def test_the_map_is_the_mean_of_the_proposals_over_each_cell() -> None:
 
 
 def test_the_map_of_selective_search_is_the_mean_of_its_boxes() -> None:
-    boxes, (height, width) = selective_search_boxes(scene(), config=SEARCH.proposals)
-    drawn = np.zeros((len(boxes), height, width))
+    boxes = selective_search_boxes(scene(), mode="single")
+    drawn = np.zeros((len(boxes), *scene().shape[:2]))
     for box, (x0, y0, x1, y1) in zip(drawn, boxes, strict=True):
         box[y0 : y1 + 1, x0 : x1 + 1] = 1
     found, count = saliency_map(scene(), config=SEARCH)

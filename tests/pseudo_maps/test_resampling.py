@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pseudo_maps.resampling import area_average
+from pseudo_maps.resampling import area_average, fit_working_size
 
 side = st.integers(1, 13)
 
@@ -93,3 +93,28 @@ def test_order_of_axes_does_not_matter() -> None:
 def test_refuses_what_cannot_be_resampled(values: npt.NDArray[np.float32], height: int, width: int) -> None:
     with pytest.raises(ValueError, match="cannot resample shape"):
         area_average(values, height=height, width=width)
+
+
+# --- working size
+
+
+@pytest.mark.parametrize(
+    ("shape", "longest", "expected"),
+    [
+        ((375, 500), 500, (375, 500)),
+        ((10, 20), 500, (10, 20)),
+        ((1000, 750), 500, (500, 375)),
+        ((501, 1), 500, (500, 1)),
+        ((3, 2000), 500, (1, 500)),
+        ((1, 4000), 1, (1, 1)),
+    ],
+)
+def test_working_size_bounds_the_longest_side(shape: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
+    working = fit_working_size(np.full((*shape, 3), 77, np.uint8), longest_px=longest)
+    assert working.shape == (*expected, 3) and working.dtype == np.uint8 and (working == 77).all()
+
+
+def test_shrinking_takes_the_mean_of_the_area() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    blocks = image.reshape(15, 4, 20, 4, 3).mean(axis=(1, 3))
+    assert np.abs(fit_working_size(image, longest_px=20) - blocks).max() <= 0.5

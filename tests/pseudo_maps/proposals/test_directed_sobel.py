@@ -2,8 +2,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pseudo_maps.proposals.color import rgb_to_luv
 from pseudo_maps.proposals.directed_sobel import directed_sobel
+from pseudo_maps.proposals.filters import rgb_to_luv
 
 Doubles = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]

@@ -13,13 +13,12 @@ from scipy import ndimage
 
 from pseudo_maps.proposals import PRESETS, ProposalConfig, Proposals, propose, propose_from_boundaries
 from pseudo_maps.proposals.boundaries import boundaries_from_pixel_map, boundaries_from_step_maps
+from pseudo_maps.proposals.geodesic_config import WEIGHTINGS
 from pseudo_maps.proposals.geodesic_distances import build_cost_graph, geodesic_costs
-from pseudo_maps.proposals.geodesic_proposals import fit_working_size, geodesic_masks
+from pseudo_maps.proposals.geodesic_proposals import geodesic_masks
 from pseudo_maps.proposals.region_graph import build_region_graph, region_geometry
-from pseudo_maps.proposals.weighting import WEIGHTINGS
-from tests.pseudo_maps.proposals.test_deduplication import slow_keep
 from tests.pseudo_maps.proposals.test_geodesic_distances import neighbour_dicts, slow_dijkstra, slow_seeds
-from tests.pseudo_maps.proposals.test_level_sets import slow_level_sets
+from tests.pseudo_maps.proposals.test_level_sets import slow_keep, slow_level_sets
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
@@ -304,31 +303,6 @@ def test_the_image_stays_as_it_is() -> None:
     before = image.copy()
     propose(image, config=SMALL)
     assert np.array_equal(image, before)
-
-
-# --- working size
-
-
-@pytest.mark.parametrize(
-    ("shape", "longest", "expected"),
-    [
-        ((375, 500), 500, (375, 500)),
-        ((10, 20), 500, (10, 20)),
-        ((1000, 750), 500, (500, 375)),
-        ((501, 1), 500, (500, 1)),
-        ((3, 2000), 500, (1, 500)),
-        ((1, 4000), 1, (1, 1)),
-    ],
-)
-def test_working_size_bounds_the_longest_side(shape: tuple[int, int], longest: int, expected: tuple[int, int]) -> None:
-    working = fit_working_size(np.full((*shape, 3), 77, np.uint8), longest_px=longest)
-    assert working.shape == (*expected, 3) and working.dtype == np.uint8 and (working == 77).all()
-
-
-def test_shrinking_takes_the_mean_of_the_area() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    blocks = image.reshape(15, 4, 20, 4, 3).mean(axis=(1, 3))
-    assert np.abs(fit_working_size(image, longest_px=20) - blocks).max() <= 0.5
 
 
 # --- bad input

@@ -30,8 +30,8 @@ def block_image() -> Bytes:
 @needs_ximgproc
 @pytest.mark.parametrize("mode", SELECTIVE_SEARCH_MODES)
 def test_boxes_are_distinct_inside_and_in_order(mode: str) -> None:
-    boxes, size = selective_search_boxes(block_image(), config=SelectiveSearchConfig(mode=mode))
-    assert size == (60, 80) and boxes.dtype == np.int32 and len(boxes) >= 1
+    boxes = selective_search_boxes(block_image(), mode=mode)
+    assert boxes.dtype == np.int32 and len(boxes) >= 1
     x0, y0, x1, y1 = boxes.T
     assert (x0 >= 0).all() and (x0 <= x1).all() and (x1 < 80).all()
     assert (y0 >= 0).all() and (y0 <= y1).all() and (y1 < 60).all()
@@ -41,7 +41,7 @@ def test_boxes_are_distinct_inside_and_in_order(mode: str) -> None:
 
 @needs_ximgproc
 def test_the_object_is_among_the_boxes() -> None:
-    boxes, _ = selective_search_boxes(block_image(), config=SelectiveSearchConfig())
+    boxes = selective_search_boxes(block_image())
     off = np.abs(boxes - [20, 15, 65, 40]).max(axis=1)
     assert off.min() <= 2
 
@@ -65,28 +65,20 @@ def test_colours_are_read_as_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cv2.ximgproc.segmentation, "createSelectiveSearchSegmentation", Spy)
     image = block_image()
-    selective_search_boxes(image, config=SelectiveSearchConfig(mode="single"))
+    selective_search_boxes(image, mode="single")
     assert np.array_equal(seen[0], image[..., ::-1])
 
 
 @needs_ximgproc
 def test_the_set_of_boxes_is_the_same_every_time() -> None:
-    found = [selective_search_boxes(block_image(), config=SelectiveSearchConfig())[0].tobytes() for _ in range(3)]
+    found = [selective_search_boxes(block_image()).tobytes() for _ in range(3)]
     assert len(set(found)) == 1
-
-
-@needs_ximgproc
-def test_boxes_refer_to_the_working_size() -> None:
-    large = block_image().repeat(4, axis=0).repeat(4, axis=1)
-    boxes, size = selective_search_boxes(large, config=SelectiveSearchConfig(working_size=80))
-    assert size == (60, 80) and (boxes[:, 2] < 80).all() and (boxes[:, 3] < 60).all()
 
 
 @needs_ximgproc
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1)])
 def test_lines_of_pixels_have_no_boxes(shape: tuple[int, int]) -> None:
-    boxes, size = selective_search_boxes(np.zeros((*shape, 3), np.uint8), config=SelectiveSearchConfig())
-    assert boxes.shape == (0, 4) and size == shape
+    assert selective_search_boxes(np.zeros((*shape, 3), np.uint8)).shape == (0, 4)
 
 
 @needs_ximgproc
@@ -95,15 +87,15 @@ def test_lines_of_pixels_have_no_boxes(shape: tuple[int, int]) -> None:
 def test_tiny_and_uniform_images_do_not_fail(shape: tuple[int, int], mode: str) -> None:
     for level in (0, 255):
         image = np.full((*shape, 3), level, np.uint8)
-        boxes, size = selective_search_boxes(image, config=SelectiveSearchConfig(mode=mode))
-        assert size == shape and boxes.shape[1] == 4
+        boxes = selective_search_boxes(image, mode=mode)
+        assert boxes.shape[1] == 4
         assert (boxes[:, 2:] < shape[::-1]).all()
 
 
 def test_opencv_without_the_module_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "ximgproc", raising=False)
     with pytest.raises(ValueError, match="install opencv-contrib-python-headless"):
-        selective_search_boxes(block_image(), config=SelectiveSearchConfig())
+        selective_search_boxes(block_image())
 
 
 @pytest.mark.parametrize(
