@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,12 @@ import click
 from pipelines.cli.inspection import preview, verify
 from pipelines.cli.options import (
     DATA_OPTION,
+    EXISTING_FILE,
     LAYOUT_OPTION,
     SPLIT_NAMES,
     TASK_OPTIONS,
+    field_options,
+    given_names,
     task_share,
 )
 from pipelines.cli.terminal import (
@@ -23,28 +27,37 @@ from pipelines.cli.terminal import (
     ending_on_signals,
     opencv_clash,
 )
+from pseudo_maps.config import MapConfig
+from pseudo_maps.proposals.detectors import DETECTORS
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
+from pseudo_maps.proposals.methods import METHODS, MethodConfig
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
-    from pseudo_maps.config import MapConfig
     from pseudo_maps.runs.generation import Plan, Summary
 
 __all__ = ["main"]
 
-# The choices are spelled out because importing what defines them loads numba and OpenCV, 0.6 s that --help and
-# every typing error would cost; a test compares them with the definitions.
-METHOD_NAMES = ("geodesic", "selective-search")
-MODE_NAMES = ("fast", "quality", "single")
-PRESET_NAMES = ("b650", "b1100", "b2200", "b4400")
-DETECTOR_NAMES = ("directed-sobel", "spectral-contrast", "structured-forest")
-WEIGHTING_NAMES = ("uniform", "objectness")
 BACKEND_NAMES = ("loky", "sequential", "dask", "ray", "spark")
-GEODESIC_OPTIONS = {
-    "preset": "--preset",
-    "boundaries": "--boundaries",
-    "boundary_model": "--boundary-model",
-    "weighting": "--weighting",
+
+GEODESIC_FIELDS = ("boundaries", "working_size")
+"""Fields of ``ProposalConfig`` with an option; a preset gives the others."""
+MAP_OPTIONS = (
+    *field_options(
+        ProposalConfig,
+        {field.name: None for field in dataclasses.fields(ProposalConfig) if field.name not in GEODESIC_FIELDS},
+    ),
+    *field_options(SelectiveSearchConfig, {"mode": {"name": "search-mode"}, "working_size": None}),
+    *field_options(MapConfig, {"proposals": None, "weighting": {"default": "objectness"}}),
+)
+METHOD_OF_OPTION = {
+    "preset": "geodesic",
+    "boundaries": "geodesic",
+    "boundary_model": "geodesic",
+    "search_mode": "selective-search",
 }
+"""Options that only one method has."""
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -53,37 +66,15 @@ def main() -> None:
     """Make, check and look at the saliency maps that weakly-supervised localization is trained on."""
 
 
-@main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *TASK_OPTIONS])
+@main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *MAP_OPTIONS, *TASK_OPTIONS])
 @click.option("--split", type=click.Choice(SPLIT_NAMES), required=True, help="Split of the data set.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards.")
-@click.option("--method", type=click.Choice(METHOD_NAMES), default="geodesic", help="How objects are proposed.")
-@click.option("--preset", type=click.Choice(PRESET_NAMES), default="b1100", help="Size of the proposal set.")
-@click.option("--boundaries", type=click.Choice(DETECTOR_NAMES), default="directed-sobel", help="Boundary detector.")
+@click.option("--method", type=click.Choice(tuple(METHODS)), default="geodesic", help="How objects are proposed.")
+@click.option("--preset", type=click.Choice(tuple(PRESETS)), default=DEFAULT_PRESET, help="Size of the proposal set.")
 @click.option(
     "--boundary-model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
-)
-@click.option("--search-mode", type=click.Choice(MODE_NAMES), default="fast", help="Strategy of selective-search.")
-@click.option(
-    "--weighting",
-    type=click.Choice(WEIGHTING_NAMES),
-    default="objectness",
-    help="How proposals are averaged; uniform is the paper's plain mean, and all that selective-search has.",
-)
-@click.option(
-    "--working-size",
-    type=click.IntRange(min=1),
-    default=500,
-    help="Longest side in pixels at which objects are proposed; smaller images are not enlarged.",
-)
-@click.option("--map-size", type=click.IntRange(min=1), default=224, help="Side in pixels of the square maps.")
-@click.option("--by-name/--no-by-name", default=True, help="Also list every map under its own name, for viewers.")
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(min=1),
-    default=178_956_970,
-    help="Do not decode images whose header states more pixels.",
 )
 @click.option(
     "--shard-size",
@@ -193,36 +184,33 @@ def _say_compiling() -> None:
 
 def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
     """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
-    import dataclasses
+    from pseudo_maps.files import file_sha256
 
-    from pseudo_maps.config import MapConfig
-    from pseudo_maps.proposals import PRESETS, ProposalConfig
-    from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
-    from pseudo_maps.shards import file_sha256
-
-    context = click.get_current_context()
-    method = settings["method"]
-    foreign = {"search_mode": "--search-mode"} if method == "geodesic" else GEODESIC_OPTIONS
-    for name, flag in foreign.items():
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{flag} has no meaning with --method {method}")
-    proposals: ProposalConfig | SelectiveSearchConfig
-    if method == "geodesic":
-        needs_model = settings["boundaries"] == "structured-forest"
+    given, name = given_names(click.get_current_context()), settings["method"]
+    method = METHODS[name]
+    foreign = {option for option, owner in METHOD_OF_OPTION.items() if owner != name}
+    if len(method.weightings) == 1:
+        foreign.add("weighting")
+    for option in sorted(given & foreign):
+        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
+    if name == "geodesic":
+        needs_model = DETECTORS[settings["boundaries"]].needs_model
         if needs_model != (boundary_model is not None):
             raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
-        digest = "" if boundary_model is None else file_sha256(boundary_model)
-        proposals = dataclasses.replace(
+        proposals: MethodConfig = dataclasses.replace(
             PRESETS[settings["preset"]],
             boundaries=settings["boundaries"],
-            boundary_model=digest,
+            boundary_model="" if boundary_model is None else file_sha256(boundary_model),
             working_size=settings["working_size"],
         )
     else:
-        proposals = SelectiveSearchConfig(mode=settings["search_mode"], working_size=settings["working_size"])
+        values = {**settings, "mode": settings["search_mode"]}
+        proposals = method.config(
+            **{field.name: values[field.name] for field in dataclasses.fields(method.config) if field.name in values}
+        )
     return MapConfig(
         proposals=proposals,
-        weighting=settings["weighting"] if method == "geodesic" else "uniform",
+        weighting=method.weightings[0] if "weighting" in foreign else settings["weighting"],
         map_size=settings["map_size"],
         max_pixels=settings["max_pixels"],
         by_name=settings["by_name"],

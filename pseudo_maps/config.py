@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from pseudo_maps.images import MAX_PIXELS
-from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, WEIGHTINGS
 from pseudo_maps.proposals.methods import METHODS, MethodConfig
 
 __all__ = ["MapConfig"]
@@ -17,14 +17,14 @@ class MapConfig:
 
     proposals: MethodConfig = field(default_factory=lambda: PRESETS[DEFAULT_PRESET])
     """Configuration of the proposal method; its class tells the method."""
-    weighting: str = "uniform"
-    """How the proposals are averaged."""
-    map_size: int = 224
+    weighting: str = field(default="uniform", metadata={"choices": tuple(WEIGHTINGS)})
+    """How proposals are averaged; uniform is the paper's plain mean, and the only one of selective-search."""
+    map_size: int = field(default=224, metadata={"min": 1})
     """Side in pixels of the square map; the whole image is squeezed into it."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
     """Images whose header states more pixels are not decoded."""
     by_name: bool = True
-    """Also list every map under its own name in /by_name of the shard, for viewers."""
+    """Also list every map under its own name in the shard (/by_name), for viewers."""
 
     def __post_init__(self) -> None:
         weightings = METHODS[self.method].weightings

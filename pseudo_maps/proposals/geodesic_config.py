@@ -1,6 +1,6 @@
 """Configuration, presets and weightings of the geodesic method; imports neither numba nor OpenCV."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pseudo_maps.proposals.detectors import DETECTORS
 
@@ -17,8 +17,8 @@ WEIGHTINGS = {
 class ProposalConfig:
     """Everything that decides which geodesic proposals an image gets."""
 
-    boundaries: str = "directed-sobel"
-    """Boundary detector, a key of ``DETECTORS``."""
+    boundaries: str = field(default="directed-sobel", metadata={"choices": tuple(DETECTORS)})
+    """Boundary detector."""
     boundary_model: str = ""
     """SHA-256 of the detector's model file, empty for detectors without one."""
     superpixels: int = 1000
@@ -33,7 +33,7 @@ class ProposalConfig:
     """Largest overlap of two proposals (intersection over union in superpixels)."""
     seed_proposals: bool = True
     """Whether every seed superpixel alone is a proposal too (small objects)."""
-    working_size: int = 500
+    working_size: int = field(default=500, metadata={"min": 1})
     """Longest side in pixels at which objects are proposed; smaller images are not enlarged."""
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ References
 Uijlings et al., "Selective search for object recognition", IJCV 2013, as implemented in ``cv2.ximgproc``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,8 @@ SMALLEST_SIDE_PX = 2
 class SelectiveSearchConfig:
     """Everything that decides which boxes an image gets."""
 
-    mode: str = "fast"
-    """Strategy: fast, quality or single."""
+    mode: str = field(default="fast", metadata={"choices": SELECTIVE_SEARCH_MODES})
+    """Strategy of Selective Search."""
     working_size: int = 500
     """Longest side in pixels at which objects are proposed; smaller images are not enlarged."""
 

@@ -15,11 +15,7 @@ from pipelines.datasets.synthetic import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.config import MapConfig
 from pseudo_maps.images import MAX_PIXELS
-from pseudo_maps.proposals import PRESETS
-from pseudo_maps.proposals.detectors import DETECTORS
-from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, WEIGHTINGS
-from pseudo_maps.proposals.methods import METHODS
-from pseudo_maps.proposals.selective_search import SELECTIVE_SEARCH_MODES
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET
 from pseudo_maps.runs.child import ImageLimits
 from pseudo_maps.runs.engines import BACKENDS
 from tests.integration.prep_command import prep, propose, subprocess_run
@@ -45,14 +41,9 @@ def plain(text: str) -> str:
         (SPLIT_NAMES, SPLITS),
         (LAYOUT_NAMES, LAYOUTS),
         (SUFFIX_NAMES, PICTURE_SUFFIXES),
-        (prep_cli.METHOD_NAMES, METHODS),
-        (prep_cli.MODE_NAMES, SELECTIVE_SEARCH_MODES),
-        (prep_cli.PRESET_NAMES, PRESETS),
-        (prep_cli.DETECTOR_NAMES, DETECTORS),
-        (prep_cli.WEIGHTING_NAMES, WEIGHTINGS),
         (prep_cli.BACKEND_NAMES, BACKENDS),
     ],
-    ids=["splits", "layouts", "suffixes", "methods", "modes", "presets", "detectors", "weightings", "backends"],
+    ids=["splits", "layouts", "suffixes", "backends"],
 )
 def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
     assert names == tuple(definition)
