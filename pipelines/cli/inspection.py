@@ -221,7 +221,7 @@ def preview(
         raise click.UsageError("--ids and --worst exclude each other on a contact sheet")
     worst_count = worst or count
     if out is not None:
-        from pipelines.reports.preview import contact_sheet
+        from pipelines.reports.contact_sheet import contact_sheet
 
         shown = contact_sheet(
             folder,

@@ -1,12 +1,8 @@
-"""Turns a folder of maps and its data set into pictures of single maps: image, map, overlay and box."""
+"""Pictures of single saliency maps: image, map, overlay and boxes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import cv2
-import numpy as np
-import numpy.typing as npt
 
 from evaluation.boxes.wsoleval import boxes_at_thresholds
 from evaluation.drawing.overlays import (
@@ -16,6 +12,7 @@ from evaluation.drawing.overlays import (
     draw_boxes,
     heat_colours,
     overlay_heat,
+    resized,
 )
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
@@ -29,7 +26,7 @@ class MapPictures:
     """What can be shown of one image, every picture ``(H, W, 3)`` uint8 RGB of one size."""
 
     row: MapRow
-    """What the shard's table says."""
+    """The image's row of the shard's table."""
     image: Picture | None
     """The image, None when it cannot be read."""
     heat: Picture | None
@@ -80,8 +77,8 @@ class MapGallery:
         """Ids of all images that have a map, in the order of the data."""
         return list(self._by_id)
 
-    def wanted(self, words: Sequence[str]) -> list[str]:
-        """Image ids that words of the command line mean: an id, or several with commas between them.
+    def listed(self, arguments: Sequence[str]) -> list[str]:
+        """Image ids of arguments that are each an id, or several ids separated by commas.
 
         Raises
         ------
@@ -89,9 +86,9 @@ class MapGallery:
             An id that the data or the maps do not have.
         """
         ids = []
-        for word in words:
+        for argument in arguments:
             # An id of a plain image folder may itself hold a comma.
-            parts = [word] if word in self else [part.strip() for part in word.split(",") if part.strip()]
+            parts = [argument] if argument in self else [part.strip() for part in argument.split(",") if part.strip()]
             for image_id in parts:
                 if image_id not in self:
                     raise DatasetError(
@@ -133,10 +130,10 @@ class MapGallery:
                 scale = longest_px / max(file_height, file_width)
                 width, height = max(1, round(file_width * scale)), max(1, round(file_height * scale))
         if image is not None:
-            image = _resized(image, width=width, height=height, interpolation=cv2.INTER_AREA)
+            image = resized(image, width=width, height=height)
         if row.status != STATUS_OK:
             return MapPictures(row=row, image=image, heat=None, overlay=None, boxed=image)
-        map_hw = _resized(self.index.read_uint8(image_id), width=width, height=height, interpolation=cv2.INTER_LINEAR)
+        map_hw = resized(self.index.read_uint8(image_id), width=width, height=height)
         heat = heat_colours(map_hw)
         if image is None:
             return MapPictures(row=row, image=None, heat=heat, overlay=None, boxed=None)
@@ -146,7 +143,3 @@ class MapGallery:
             boxed = draw_boxes(boxed, boxes_n4, colour=GROUND_TRUTH_RGB)
         boxed = draw_boxes(boxed, boxes_at_thresholds(map_hw, [self._threshold]), colour=PREDICTED_RGB)
         return MapPictures(row=row, image=image, heat=heat, overlay=overlay_heat(image, map_hw), boxed=boxed)
-
-
-def _resized(picture: npt.NDArray[np.uint8], *, width: int, height: int, interpolation: int) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), dtype=np.uint8)

@@ -1,9 +1,5 @@
-"""Turns all shards of a split into a survey: counts, histograms, the failed, the worst and a random sample.
+"""Survey of all saliency maps of a split: counts, histograms, failed images, lowest peaks and a random sample."""
 
-Shards are read one after the other and forgotten, so 1.28 million images take no more memory than a thousand.
-"""
-
-import heapq
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,16 +14,17 @@ from pseudo_maps.shards.manifest import manifest_path, read_manifest
 
 __all__ = ["FailedImage", "Histogram", "MapSurvey", "survey_maps"]
 
-_SHARE_BINS = 20
-"""Bars of a histogram of shares from 0 to 1: 5 % each."""
-_PROPOSAL_BARS = 20
+_BARS = 20
+"""Bars of a histogram at most; those of shares are 5 % each."""
 _HALF_PEAK = 128
 """Lowest stored value that is at least half the peak, which is stored as 255."""
+_ROW = np.dtype([("shard", int), ("row", int), ("image_id", object), ("peak", float), ("rank", float)])
+"""A map that may be shown or measured; the maps with the lowest random ranks are the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Histogram:
-    """Numbers of maps by the interval that a value lies in; the last interval holds its upper end too."""
+    """Maps by the interval that a value lies in; the last interval includes its upper end."""
 
     edges: npt.NDArray[np.float64]
     """(N + 1,) rising."""
@@ -46,29 +43,25 @@ class FailedImage:
     """An image without a map."""
 
     image_id: str
-    """Its id."""
     path: str
     """Its file, relative to the data root."""
     status: str
-    """Why it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MapSurvey:
-    """What can be said of the maps of a split."""
+    """Counts, histograms and chosen images of a split."""
 
     images: int
-    """Rows of all shards that are there."""
+    """Rows of all shards that exist."""
     shards: int
-    """Shards that are there."""
     missing_shards: int
-    """Shards that the manifest states and that are not there; 0 without a manifest."""
+    """Shards of the manifest that do not exist; 0 without a manifest."""
     map_shape: tuple[int, int]
     """(H, W) of every map."""
     size_bytes: int
-    """Bytes of the shards."""
     provenance: Mapping[str, Any]
-    """Of the first shard."""
+    """Of the last shard."""
     counts: Mapping[str, int]
     """Images by status, ``STATUS_OK`` first, then by number."""
     peak: Histogram
@@ -108,8 +101,8 @@ def survey_maps(
     measured
         Maps to measure the coverage on at most; they are chosen at random, like the sample.
     seed
-        Of the random choice, at least 0: equal seeds choose equal maps of equal folders, and a shard that is missing
-        does not change the order of preference of the others' rows.
+        Random seed of the choice, at least 0: equal seeds choose equal maps of equal folders, and a missing shard does
+        not change the order of preference of the other shards' rows.
 
     Raises
     ------
@@ -120,21 +113,52 @@ def survey_maps(
 
     Notes
     -----
-    Every row gets a random number, and the rows with the lowest numbers are the sample: so it is drawn while reading,
-    without knowing how many rows will come. About 10 ms a shard of 1000 rows, maps measured included, and 52 MB.
+    About 10 ms a shard of 1000 rows. Of each map only peak and number of proposals stay in memory.
     """
     paths = _shards(folder, split)
     manifest = read_manifest(folder, split) if manifest_path(folder, split).exists() else None
-    collected = _Collected(worst=worst, random=random, failed=failed, measured=measured)
-    for index, path in paths:
+    counts: Counter[str] = Counter()
+    failures: list[FailedImage] = []
+    peaks, proposals = [], []
+    lowest = sample = np.empty(0, dtype=_ROW)
+    for shard, path in paths.items():
         with ShardReader(path) as reader:
-            collected.add(reader, generator=np.random.default_rng([seed, index]), size_bytes=path.stat().st_size)
-    shards = len(paths)
-    return collected.survey(shards=shards, missing=0 if manifest is None else max(manifest.shards - shards, 0))
+            table, provenance, map_shape = reader.table, reader.provenance, reader.map_shape
+        counts.update(table["status"].tolist())
+        is_ok = table["status"] == STATUS_OK
+        for row in np.flatnonzero(~is_ok)[: failed - len(failures)].tolist():
+            values = {name: str(table[name][row]) for name in ("image_id", "path", "status")}
+            failures.append(FailedImage(**values))
+        peaks.append(table["peak"][is_ok])
+        proposals.append(table["proposals"][is_ok])
+        made = np.empty(int(is_ok.sum()), dtype=_ROW)
+        made["shard"], made["row"] = shard, np.flatnonzero(is_ok)
+        made["image_id"], made["peak"] = table["image_id"][is_ok], peaks[-1]
+        made["rank"] = np.random.default_rng([seed, shard]).random(len(table))[is_ok]
+        lowest = _first(np.concatenate([lowest, made]), by="peak", count=worst)
+        sample = _first(np.concatenate([sample, made]), by="rank", count=max(measured, random))
+    coverages = _coverages(paths, sample[:measured])
+    return MapSurvey(
+        images=counts.total(),
+        shards=len(paths),
+        missing_shards=0 if manifest is None else max(manifest.shards - len(paths), 0),
+        map_shape=map_shape,
+        size_bytes=sum(path.stat().st_size for path in paths.values()),
+        provenance=provenance,
+        counts={STATUS_OK: 0} | dict(sorted(counts.most_common(), key=lambda item: item[0] != STATUS_OK)),
+        # A peak above 1 cannot be: maps are means of masks.
+        peak=_histogram(np.minimum(np.concatenate(peaks), 1.0), edges=np.linspace(0, 1, _BARS + 1)),
+        proposals=_proposal_histogram(np.concatenate(proposals)),
+        coverage=_histogram(coverages, edges=np.linspace(0, 1, _BARS + 1)),
+        sampled=len(coverages),
+        failed=tuple(failures),
+        worst=tuple(map(str, lowest["image_id"])),
+        random=tuple(map(str, np.sort(sample[:random], order=["shard", "row"])["image_id"])),
+    )
 
 
-def _shards(folder: Path, split: str) -> list[tuple[int, Path]]:
-    """Number and path of every shard of the split, in order."""
+def _shards(folder: Path, split: str) -> dict[int, Path]:
+    """Path of every shard of the split by its number, in order."""
     found = list_shards(folder, split)
     if not found:
         raise ShardError(f"{folder}: no shard of the split {split!r}")
@@ -143,116 +167,34 @@ def _shards(folder: Path, split: str) -> list[tuple[int, Path]]:
         raise ShardError(
             f"{folder}: shards of {split} are numbered of {counts}; wsol-prep verify tells which are wrong"
         )
-    return [(index, path) for (index, _), path in found.items()]
+    return {index: path for (index, _), path in found.items()}
 
 
-class _Collected:
-    """What has been seen so far."""
-
-    def __init__(self, *, worst: int, random: int, failed: int, measured: int) -> None:
-        self._wanted = {"worst": worst, "random": random, "failed": failed, "measured": measured}
-        self._images = self._size_bytes = 0
-        self._counts: Counter[str] = Counter()
-        self._proposals: Counter[int] = Counter()
-        self._peak_counts: npt.NDArray[np.int64] = np.zeros(_SHARE_BINS, dtype=np.int64)
-        self._peak_sum, self._peak_low, self._peak_high = 0.0, np.inf, -np.inf
-        self._failed: list[FailedImage] = []
-        self._worst: list[tuple[float, str]] = []
-        # (minus the random number, place among all rows, id, coverage): the heap's first is the next to go.
-        self._sample: list[tuple[float, int, str, float]] = []
-        self._first: ShardReader | None = None
-
-    def add(self, reader: ShardReader, *, generator: np.random.Generator, size_bytes: int) -> None:
-        """Take the rows of a shard into account."""
-        self._first = self._first or reader
-        table = reader.table
-        self._size_bytes += size_bytes
-        self._counts.update(table["status"].tolist())
-        is_ok = table["status"] == STATUS_OK
-        for row in np.flatnonzero(~is_ok)[: self._wanted["failed"] - len(self._failed)].tolist():
-            values = {name: str(table[name][row]) for name in ("image_id", "path", "status")}
-            self._failed.append(FailedImage(**values))
-        peaks = table["peak"][is_ok]
-        ids = table["image_id"][is_ok]
-        if len(peaks):
-            # A peak above 1 cannot be: maps are means of masks.
-            self._peak_counts += np.histogram(np.minimum(peaks, 1.0), bins=_SHARE_BINS, range=(0, 1))[0]
-            self._peak_sum += float(peaks.sum())
-            self._peak_low = min(self._peak_low, float(peaks.min()))
-            self._peak_high = max(self._peak_high, float(peaks.max()))
-            self._proposals.update(table["proposals"][is_ok].tolist())
-            lowest = np.argsort(peaks, kind="stable")[: self._wanted["worst"]].tolist()
-            candidates = [*self._worst, *((float(peaks[place]), str(ids[place])) for place in lowest)]
-            self._worst = heapq.nsmallest(self._wanted["worst"], candidates)
-        self._draw(reader, is_ok, generator.random(len(table)))
-        self._images += len(table)
-
-    def _draw(self, reader: ShardReader, is_ok: npt.NDArray[np.bool_], numbers: npt.NDArray[np.float64]) -> None:
-        """Keep the rows with the lowest random numbers and measure them."""
-        size = max(self._wanted["measured"], self._wanted["random"])
-        if not size:
-            return
-        highest = -self._sample[0][0] if len(self._sample) == size else np.inf
-        for row in np.flatnonzero(is_ok & (numbers < highest)).tolist():
-            rank = -float(numbers[row])
-            if len(self._sample) == size and rank <= self._sample[0][0]:
-                continue
-            covered = float((reader.read_uint8(row) >= _HALF_PEAK).mean())
-            entry = (rank, self._images + row, str(reader.table["image_id"][row]), covered)
-            if len(self._sample) < size:
-                heapq.heappush(self._sample, entry)
-            else:
-                heapq.heapreplace(self._sample, entry)
-
-    def survey(self, *, shards: int, missing: int) -> MapSurvey:
-        """Everything together."""
-        assert self._first is not None
-        best = sorted(self._sample, reverse=True)
-        measured = np.array([covered for *_, covered in best[: self._wanted["measured"]]])
-        chosen = sorted((place, image_id) for _, place, image_id, _ in best[: self._wanted["random"]])
-        made = self._counts[STATUS_OK]
-        return MapSurvey(
-            images=self._images,
-            shards=shards,
-            missing_shards=missing,
-            map_shape=self._first.map_shape,
-            size_bytes=self._size_bytes,
-            provenance=self._first.provenance,
-            counts={STATUS_OK: made}
-            | {name: number for name, number in self._counts.most_common() if name != STATUS_OK},
-            peak=Histogram(
-                edges=np.linspace(0, 1, _SHARE_BINS + 1),
-                counts=self._peak_counts,
-                mean=self._peak_sum / made if made else np.nan,
-                low=self._peak_low if made else np.nan,
-                high=self._peak_high if made else np.nan,
-            ),
-            proposals=_proposal_histogram(self._proposals),
-            coverage=Histogram(
-                edges=np.linspace(0, 1, _SHARE_BINS + 1),
-                counts=np.histogram(measured, bins=_SHARE_BINS, range=(0, 1))[0],
-                mean=float(measured.mean()) if len(measured) else np.nan,
-                low=float(measured.min()) if len(measured) else np.nan,
-                high=float(measured.max()) if len(measured) else np.nan,
-            ),
-            sampled=len(measured),
-            failed=tuple(self._failed),
-            worst=tuple(image_id for _, image_id in self._worst),
-            random=tuple(image_id for _, image_id in chosen),
-        )
+def _first(rows: npt.NDArray[Any], *, by: str, count: int) -> npt.NDArray[Any]:
+    """The rows with the lowest values, in their order."""
+    return rows[np.argsort(rows[by], kind="stable")[:count]]
 
 
-def _proposal_histogram(numbers: Counter[int]) -> Histogram:
-    """Bars of equal, whole width, so that each holds as many possible numbers."""
-    values = np.array(sorted(numbers), dtype=np.int64)
-    weights = np.array([numbers[value] for value in values.tolist()], dtype=np.int64)
-    if not len(values):
-        return Histogram(
-            edges=np.array([0.0, 1.0]), counts=np.zeros(1, dtype=np.int64), mean=np.nan, low=np.nan, high=np.nan
-        )
-    low, high = int(values[0]), int(values[-1])
-    width = max(1, -(-(high - low + 1) // _PROPOSAL_BARS))
-    edges = np.arange(low, high + width + 1, width, dtype=np.float64)
-    counts = np.bincount((values - low) // width, weights=weights, minlength=len(edges) - 1).astype(np.int64)
-    mean = float((values * weights).sum() / weights.sum())
+def _coverages(paths: Mapping[int, Path], rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Of each map (N,) the share of pixels at half the peak or above."""
+    coverages = []
+    for shard in np.unique(rows["shard"]).tolist():
+        with ShardReader(paths[shard]) as reader:
+            for row in rows["row"][rows["shard"] == shard].tolist():
+                coverages.append((reader.read_uint8(row) >= _HALF_PEAK).mean())
+    return np.array(coverages, dtype=np.float64)
+
+
+def _histogram(values_n: npt.NDArray[Any], *, edges: npt.NDArray[np.float64]) -> Histogram:
+    counts, _ = np.histogram(values_n, bins=edges)
+    if not len(values_n):
+        return Histogram(edges=edges, counts=counts, mean=np.nan, low=np.nan, high=np.nan)
+    mean, low, high = (float(value) for value in (values_n.mean(dtype=float), values_n.min(), values_n.max()))
     return Histogram(edges=edges, counts=counts, mean=mean, low=low, high=high)
+
+
+def _proposal_histogram(proposals_n: npt.NDArray[Any]) -> Histogram:
+    """Bars of equal, whole width, so that each holds as many possible numbers."""
+    low, high = (int(proposals_n.min()), int(proposals_n.max())) if len(proposals_n) else (0, 0)
+    width = max(1, -(-(high - low + 1) // _BARS))
+    return _histogram(proposals_n, edges=np.arange(low, high + width + 1, width, dtype=np.float64))

@@ -1,0 +1,104 @@
+"""Contact sheet of saliency maps: one picture with image, map, overlay and boxes of every chosen image."""
+
+import heapq
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.drawing.overlays import Picture, save_picture
+from evaluation.drawing.picture_grid import picture_grid
+from pipelines.reports.map_pictures import MapGallery, MapPictures
+from pseudo_maps.shards import STATUS_OK
+
+__all__ = ["contact_sheet"]
+
+CELL_PX = 224
+"""Side of each picture: the usual size of a map."""
+_MISSING_GREY = 200
+_HEADINGS = ("image", "map", "overlay", "box red, truth green")
+
+
+def contact_sheet(
+    folder: Path,
+    *,
+    data: Path,
+    split: str,
+    out: Path,
+    layout: str = "auto",
+    image_ids: Sequence[str] = (),
+    worst_first: bool = False,
+    count: int = 12,
+    columns: int = 2,
+    threshold: float = 0.5,
+) -> int:
+    """Draw a contact sheet of a split's maps.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shards; it may be incomplete.
+    data
+        Data root of the images; boxes, where it has any, are drawn in green.
+    out
+        Picture to write, in the format that its name's end says (``PICTURE_SUFFIXES``).
+    image_ids
+        Images to show, each item an id or several separated by commas; by default ``count`` of them spread evenly
+        over the split.
+    worst_first
+        Show failed images and then the lowest peaks.
+    columns
+        Images beside one another.
+    threshold
+        The red box surrounds the largest contour above this fraction of the peak.
+
+    Returns
+    -------
+    int
+        How many images the sheet shows.
+
+    Raises
+    ------
+    DatasetError
+        An id that the data set or the maps do not have.
+    ValueError
+        ``out`` ends in another suffix.
+    """
+    gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
+    chosen = gallery.listed(image_ids) or _choose(gallery, worst_first=worst_first, count=count)
+    boxes = gallery.boxes(chosen)
+    shown = [
+        _captioned(gallery.pictures(image_id, truth=boxes.get(image_id), square=True, longest_px=CELL_PX))
+        for image_id in chosen
+    ]
+    columns = min(columns, len(shown))
+    blank = [(np.full((CELL_PX, CELL_PX, 3), 255, dtype=np.uint8), "")] * len(_HEADINGS)
+    padded = [*shown, *[blank] * (-len(shown) % columns)]
+    rows = [list(chain.from_iterable(padded[start : start + columns])) for start in range(0, len(padded), columns)]
+    save_picture(out, picture_grid(_HEADINGS * columns, rows))
+    return len(shown)
+
+
+def _choose(gallery: MapGallery, *, worst_first: bool, count: int) -> list[str]:
+    ids, index = gallery.ids, gallery.index
+    if worst_first:
+        return heapq.nsmallest(
+            count, ids, key=lambda image_id: (index.status(image_id) == STATUS_OK, index.peak(image_id), image_id)
+        )
+    places = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
+    return [ids[place] for place in places]
+
+
+def _captioned(shown: MapPictures) -> list[tuple[Picture, str]]:
+    """The four pictures of an image, each with its caption; grey stands for what is missing."""
+    row = shown.row
+    if row.status == STATUS_OK:
+        captions = (row.image_id, f"peak {row.peak:.2f}", f"{row.proposals} proposals", "")
+    else:
+        captions = (row.image_id, row.status, "", "")
+    grey = np.full((CELL_PX, CELL_PX, 3), _MISSING_GREY, dtype=np.uint8)
+    pictures = (shown.image, shown.heat, shown.overlay, shown.boxed)
+    return [
+        (grey if picture is None else picture, caption) for picture, caption in zip(pictures, captions, strict=True)
+    ]
