@@ -62,9 +62,9 @@ class Line:
 
     name: str
     """Its name in the legend."""
-    x_n: npt.ArrayLike
+    x_n: Sequence[float] | npt.NDArray[np.float64]
     """(N,) rising."""
-    y_n: npt.ArrayLike
+    y_n: Sequence[float] | npt.NDArray[np.float64]
     """(N,); NaN leaves a gap."""
     is_baseline: bool = False
     """Drawn dashed and grey."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.results.schema import Rate
-from pipelines.reports.comparison import all_results, load_runs
+from pipelines.reports.comparison import load_runs
 
 __all__ = ["DemoFigures", "introduction", "read_figures", "summary_lines"]
 
@@ -50,7 +50,7 @@ def read_figures(evaluations: Mapping[str, Path]) -> DemoFigures:
     rates = {
         (name, result.localizer, result.protocol): result.gt_known_loc
         for name, run in runs.items()
-        for result, _ in all_results(run)
+        for result in run.metrics.all_results
     }
     return DemoFigures(images=runs[GAP].metrics.counts.scored, rates=rates)
 

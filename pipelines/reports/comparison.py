@@ -1,4 +1,4 @@
-"""Turns the folders of evaluated runs into checked figures, and says where two runs cannot be compared."""
+"""Evaluated runs as the report reads them: where they cannot be compared, and how they differ image by image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,6 @@ __all__ = [
     "ImageVerdicts",
     "LoadedRun",
     "PairedCounts",
-    "all_results",
     "comparison_warnings",
     "load_run",
     "load_runs",
@@ -28,22 +27,22 @@ __all__ = [
 ]
 
 VIEWS_RULE = "views"
-"""The rule of a result that belongs to its network, not to the protocol."""
+"""The rule among those of a result that belongs to its network, not to the protocol."""
 
 _RIGHT = ERROR_KINDS[0]
 """The verdict of an image whose box, and class where there are class scores, is right."""
 _NAMED_BASELINES = 2
-"""Baselines that a warning names: they differ together."""
+"""Baselines that a warning names at most: they differ together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageVerdicts:
-    """What ``predictions.csv`` says of each image."""
+    """The content of ``predictions.csv`` that is compared."""
 
     status: Mapping[str, tuple[str, str]]
-    """By image id its label and status."""
-    right: Mapping[str, frozenset[str]]
-    """By localizer and protocol (``saliency under wsoleval-v1``) the ids with the verdict ``correct``."""
+    """Label and status by image id."""
+    right: Mapping[tuple[str, str], frozenset[str]]
+    """Ids with the verdict ``correct`` by localizer and protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +52,19 @@ class LoadedRun:
     label: str
     """Its name, unique among the runs of the report."""
     metrics: Metrics
-    """Checked figures."""
     verdicts: ImageVerdicts | None
-    """Image by image, where the folder has ``predictions.csv``."""
+    """None where the folder has no ``predictions.csv``."""
     panels: Panels | None
     """Example pictures, where the folder has some."""
+
+    @property
+    def results(self) -> list[tuple[Result, bool]]:
+        """Every result, and whether it is a baseline; those of ``wsol-eval baseline`` all are."""
+        is_baseline = self.metrics.kind == "baseline"
+        return [
+            *((result, is_baseline) for result in self.metrics.results),
+            *((result, True) for result in self.metrics.baselines),
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +74,13 @@ class PairedCounts:
     first: str
     """Label of the first run."""
     other: str
-    """Label of the other run."""
-    what: str
-    """Localizer and protocol."""
+    localizer: str
+    protocol: str
     both: int
     """Images right in both."""
     only_first: int
-    """Images right in the first alone."""
     only_other: int
-    """Images right in the other alone."""
     neither: int
-    """Images right in none."""
 
     @property
     def images(self) -> int:
@@ -114,7 +117,7 @@ def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
 
 
 def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> LoadedRun:
-    """Read a run: its ``metrics.json``, and what else lies beside it.
+    """Read a run: its ``metrics.json``, verdicts and example pictures.
 
     Parameters
     ----------
@@ -165,27 +168,18 @@ def _metrics_path(folder: Path) -> Path:
     )
 
 
-def all_results(run: LoadedRun) -> list[tuple[Result, bool]]:
-    """Every result of a run, and whether it is a baseline; those of ``wsol-eval baseline`` all are."""
-    is_baseline = run.metrics.kind == "baseline"
-    return [
-        *((result, is_baseline) for result in run.metrics.results),
-        *((result, True) for result in run.metrics.baselines),
-    ]
-
-
 def same_images(runs: Sequence[LoadedRun]) -> bool:
-    """Whether nothing known speaks against all runs being scored on the same images, labels and ground truth."""
+    """Whether all runs were scored on the same images, labels and ground truth, as far as their files tell."""
     return not any(_image_differences(runs[0], other) for other in runs[1:])
 
 
 def comparison_warnings(runs: Sequence[LoadedRun]) -> list[str]:
-    """Sentences, one a reason, why figures of these runs do not belong side by side; empty when there is none.
+    """One sentence for each reason why results of these runs do not belong side by side.
 
-    Every run is held against the first: other images, other denominators, other ground truth (a baseline, which
-    never looks at an image, gives other figures), other rules under the same protocol name, no protocol in
-    common. What several runs differ by in the same way is said once for all of them. When the images could not be
-    compared because ``predictions.csv`` is missing, that is said too.
+    Every run is compared with the first: other images, other denominators, other ground truth (a baseline, which
+    never looks at an image, has another rate), other rules under the same protocol name, no protocol in common.
+    Differences that several runs share are named once. A missing ``predictions.csv`` is a reason too: without it the
+    images cannot be compared.
     """
     first = runs[0]
     differing: dict[str, list[str]] = {}
@@ -210,22 +204,21 @@ def paired_counts(runs: Sequence[LoadedRun]) -> list[PairedCounts]:
     """
     rows = []
     first = runs[0]
-    ours = {
-        f"{result.localizer} under {result.protocol}" for result, is_baseline in all_results(first) if not is_baseline
-    }
+    ours = {(result.localizer, result.protocol) for result, is_baseline in first.results if not is_baseline}
     for other in runs[1:]:
         if first.verdicts is None or other.verdicts is None:
             continue
         shared = _scored(first) & _scored(other)
-        for what, right_first in first.verdicts.right.items():
-            if what not in ours or what not in other.verdicts.right:
+        for pair, right_first in first.verdicts.right.items():
+            if pair not in ours or pair not in other.verdicts.right:
                 continue
-            a, b = right_first & shared, other.verdicts.right[what] & shared
+            a, b = right_first & shared, other.verdicts.right[pair] & shared
             rows.append(
                 PairedCounts(
                     first=first.label,
                     other=other.label,
-                    what=what,
+                    localizer=pair[0],
+                    protocol=pair[1],
                     both=len(a & b),
                     only_first=len(a - b),
                     only_other=len(b - a),
@@ -263,31 +256,31 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         # On other images the baselines differ as well: no news.
         return differences
     changed = [
-        f"{result.localizer} under {result.protocol}"
+        f"{result.localizer} (protocol {result.protocol})"
         for result, base in _shared_baselines(first, other)
         if result.gt_known_loc.rate != base.gt_known_loc.rate
     ]
     if changed:
         named = ", ".join(changed[:_NAMED_BASELINES]) + (", ..." if len(changed) > _NAMED_BASELINES else "")
         return [
-            f"the baseline {named}, which never looks at an image, gives different figures: ground truth or images "
+            f"the baseline {named}, which never looks at an image, has another GT-known Loc: ground truth or images "
             "differ."
         ]
     return []
 
 
 def _shared_baselines(first: LoadedRun, other: LoadedRun) -> list[tuple[Result, Result]]:
-    of_other = {(base.localizer, base.protocol): base for base, is_baseline in all_results(other) if is_baseline}
+    of_other = {(base.localizer, base.protocol): base for base, is_baseline in other.results if is_baseline}
     return [
         (base, of_other[base.localizer, base.protocol])
-        for base, is_baseline in all_results(first)
+        for base, is_baseline in first.results
         if is_baseline and (base.localizer, base.protocol) in of_other
     ]
 
 
 def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
     differences = []
-    rules_of = [{result.protocol: result.describe for result, _ in all_results(run)} for run in (first, other)]
+    rules_of = [{result.protocol: result.describe for result, _ in run.results} for run in (first, other)]
     for protocol, rules in rules_of[0].items():
         if protocol not in rules_of[1]:
             continue
@@ -295,7 +288,7 @@ def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         for key in dict.fromkeys([*rules, *others]):
             if key != VIEWS_RULE and rules.get(key) != others.get(key):
                 differences.append(
-                    f"{protocol} does not mean the same: {key} is “{rules.get(key, 'not given')}”, "
+                    f"the protocol {protocol} has other rules: {key} is “{rules.get(key, 'not given')}”, "
                     f"against “{others.get(key, 'not given')}”."
                 )
     if all(rules_of) and not rules_of[0].keys() & rules_of[1].keys():
@@ -305,14 +298,14 @@ def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
 
 def _read_verdicts(path: Path) -> ImageVerdicts:
     status: dict[str, tuple[str, str]] = {}
-    right: dict[str, set[str]] = {}
+    right: dict[tuple[str, str], set[str]] = {}
     for number, row in enumerate(read_predictions(path), start=1):
         image_id = row["image_id"]
         if image_id in status:
             raise PredictionsError(f"{path}: row {number}: a second row of {image_id!r}; evaluate again")
         status[image_id] = (row["label"], row["status"])
         for localizer, protocol in result_pairs(row):
-            ids = right.setdefault(f"{localizer} under {protocol}", set())
+            ids = right.setdefault((localizer, protocol), set())
             if row[f"{localizer} {protocol} verdict"] == _RIGHT:
                 ids.add(image_id)
-    return ImageVerdicts(status=status, right={what: frozenset(ids) for what, ids in right.items()})
+    return ImageVerdicts(status=status, right={pair: frozenset(ids) for pair, ids in right.items()})

@@ -1,4 +1,4 @@
-"""Turns the metrics of one or several evaluated runs into one self-contained HTML page that compares them."""
+"""HTML page that compares evaluated runs: tables, charts, example pictures, classes and settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,32 +16,31 @@ from pipelines.reports.comparison import (
     VIEWS_RULE,
     LoadedRun,
     PairedCounts,
-    all_results,
     comparison_warnings,
     load_runs,
     paired_counts,
     same_images,
 )
-from pipelines.reports.html_pages import data_uri, write_page
+from pipelines.reports.html_pages import setting_texts, svg_image, write_page
 from pipelines.reports.pictures import picture_tables
-from pipelines.reports.training_curves import read_history, training_charts
-from pipelines.reports.training_images import distinct_names, other_training_images
+from pipelines.reports.trainings import distinct_names, other_training_images, read_history, training_charts
 from training.run_folder.files import read_finished
 
 __all__ = ["write_report"]
 
 _CLASSES_SHOWN = 8
 """Best and worst classes in a table each; up to twice as many all stand in one."""
+_OVER_BASELINE = "over_baseline"
 _TEMPLATE = "report.html.jinja"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell:
-    """A figure of the summary table."""
+    """A value of the summary table."""
 
     text: str
     note: str = ""
-    """Interval, or what it is compared with; in small letters."""
+    """Confidence interval, or the baseline compared with; in small letters."""
     is_best: bool = False
 
 
@@ -62,15 +61,6 @@ class _Row:
         return f"{self.runs[0].label}: {self.result.localizer}"
 
 
-_OVER_BASELINE = "over_baseline"
-
-_COLUMNS: dict[str, str] = {}
-"""Headings of the summary table by metric, broken where they may break; after the first metric, its lead."""
-for _metric in METRICS.values():
-    _COLUMNS[_metric.name] = "\n".join(_metric.heading.rsplit(" ", 1))
-    _COLUMNS.setdefault(_OVER_BASELINE, "over\nbaseline")
-
-
 def write_report(
     runs: Sequence[Path],
     out: Path,
@@ -82,8 +72,8 @@ def write_report(
     """Write a page that compares runs: tables, curves, errors, classes, pictures, configuration.
 
     The page needs no script, no network and no second file. The same runs give the same bytes. Where runs were
-    scored on different images, with other ground truth or by other rules, the page says so before any figure, and
-    marks no figure as the best.
+    scored on different images, with other ground truth or by other rules, the page says so before any result, and
+    marks no result as the best.
 
     Parameters
     ----------
@@ -95,7 +85,7 @@ def write_report(
     title
         What the page is called; by default the names of the runs.
     introduction
-        Plain text that stands above all figures. Paragraphs are separated by empty lines; a line that begins with
+        Plain text that stands above all results. Paragraphs are separated by empty lines; a line that begins with
         ``# `` is a heading, alone.
     training
         Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
@@ -106,7 +96,7 @@ def write_report(
     MetricsError, PredictionsError
         A file of a run is missing, damaged or of another schema.
     ValueError
-        No run is given, the example pictures of a run are damaged, or a training run has no finished epoch or is there
+        No run is given, the example pictures of a run are damaged, or a training run has no finished epoch or is given
         twice.
     """
     trained = dict(zip(distinct_names(training), training, strict=True))
@@ -116,12 +106,9 @@ def write_report(
     histories = [read_history(folder, name=name) for name, folder in trained.items()]
     context = {
         **page,
-        "heading": title or f"Localization results: {', '.join(run.label for run in loaded)}",
+        "title": title or f"Localization results: {', '.join(run.label for run in loaded)}",
         "introduction": _paragraphs(introduction),
-        "training": [
-            {"uri": data_uri(chart.svg, kind="svg+xml"), "alt": chart.alt}
-            for chart in (training_charts(histories) if histories else ())
-        ],
+        "training": training_charts(histories),
     }
     write_page(out, template=_TEMPLATE, context=context)
 
@@ -130,12 +117,16 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     protocols = protocols_in_order([run.metrics for run in runs])
     comparable = same_images(runs)
     groups = [_group(runs, protocol=protocol, comparable=comparable) for protocol in protocols]
-    used = [key for key in _COLUMNS if any(key in row["cells"] for group in groups for row in group["rows"])]
+    headings = {name: "\n".join(metric.heading.rsplit(" ", 1)) for name, metric in METRICS.items()}
+    # After the metric that it is the difference of.
+    first = next(iter(headings))
+    headings = {first: headings[first], _OVER_BASELINE: "over\nbaseline", **headings}
+    used = {key for group in groups for row in group["rows"] for key in row["cells"]}
     return {
         "runs": [_run_summary(run) for run in runs],
         "warnings": comparison_warnings(runs),
         "comparable": comparable,
-        "columns": [(key, _COLUMNS[key]) for key in used],
+        "columns": [(key, heading) for key, heading in headings.items() if key in used],
         "groups": groups,
         "marks_best": any(cell.is_best for group in groups for row in group["rows"] for cell in row["cells"].values()),
         "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
@@ -168,7 +159,6 @@ def _paragraphs(text: str) -> list[tuple[bool, str]]:
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:
     counts = run.metrics.counts
-    pixels = msgspec.to_builtins(run.metrics.pixels) or {}
     return {
         "label": run.label,
         "kind": run.metrics.kind,
@@ -179,7 +169,7 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
         "skipped": reasons(counts.skipped),
         "notes": reasons(counts.notes),
         "classified": run.metrics.classification.images if run.metrics.classification else None,
-        "pixels": [(name, texts[0]) for name, texts, _ in _setting_rows([pixels])],
+        "pixels": setting_texts(msgspec.to_builtins(run.metrics.pixels) or {}),
     }
 
 
@@ -191,13 +181,13 @@ def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> list[_Ro
     rows: list[_Row] = []
     baselines: dict[Any, list[tuple[LoadedRun, Result]]] = {}
     for run in runs:
-        for result, is_baseline in all_results(run):
+        for result, is_baseline in run.results:
             if result.protocol != protocol:
                 continue
             if not is_baseline:
                 rows.append(_Row(runs=(run,), result=result, is_baseline=False))
                 continue
-            # Equal figures on other images would be a coincidence, not the same baseline.
+            # Equal rates on other images would be a coincidence, not the same baseline.
             owner = "" if comparable else run.label
             v2 = None if result.max_box_acc_v2 is None else result.max_box_acc_v2.rate
             key = (result.localizer, owner, result.gt_known_loc.rate, v2, result.threshold)
@@ -217,28 +207,16 @@ def _shared_row(same: Sequence[tuple[LoadedRun, Result]]) -> _Row:
 def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
     rows = _rows(runs, protocol=protocol, comparable=comparable)
     rates = [_rates(row) for row in rows]
-    best = {}
-    ours = [cells for row, cells in zip(rows, rates, strict=True) if not row.is_baseline]
-    if comparable and len(ours) > 1:
-        for key in {key for cells in ours for key in cells}:
-            found = [cells[key].rate for cells in ours if key in cells]
-            # Where all are equal none is the best.
-            best[key] = max((rate for rate in found if rate is not None), default=None) if len(set(found)) > 1 else None
+    best = _best([cells for row, cells in zip(rows, rates, strict=True) if not row.is_baseline]) if comparable else {}
     table = []
     for row, cells in zip(rows, rates, strict=True):
-        shown = {
-            key: _cell(rate, is_best=not row.is_baseline and rate.rate is not None and rate.rate == best.get(key))
-            for key, rate in cells.items()
-        }
-        above = _over_baseline(row, rows)
-        if above is not None:
-            shown[_OVER_BASELINE] = _Cell(text=f"{100 * above[0]:+.2f}", note=f"over {above[1]}")
+        shown = {key: _cell(rate, best=None if row.is_baseline else best.get(key)) for key, rate in cells.items()}
         table.append(
             {
                 "localizer": row.result.localizer,
                 "runs": [run.label for run in row.runs],
                 "is_baseline": row.is_baseline,
-                "cells": shown,
+                "cells": shown | _over_baseline(row, rows),
                 "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
                 "is_oracle": row.result.threshold_is_oracle,
                 "images": row.result.gt_known_loc.images,
@@ -257,6 +235,16 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
     }
 
 
+def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
+    """Highest rate of each metric; where all are equal none is the best."""
+    found: dict[str, set[float]] = {}
+    for cells in ours:
+        for key, rate in cells.items():
+            if rate.rate is not None:
+                found.setdefault(key, set()).add(rate.rate)
+    return {key: max(rates) for key, rates in found.items() if len(rates) > 1}
+
+
 def _rules(rows: list[_Row]) -> dict[str, str]:
     """Rules of a protocol, then the views of each run that has some."""
     views = {
@@ -273,25 +261,23 @@ def _rates(row: _Row) -> dict[str, Rate]:
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def _over_baseline(row: _Row, rows: list[_Row]) -> tuple[float, str] | None:
-    """GT-known Loc above the best baseline of the same run, as a fraction, and which one that is."""
+def _over_baseline(row: _Row, rows: list[_Row]) -> dict[str, _Cell]:
+    """GT-known Loc above the best baseline of the same run, where it has one."""
     rate = row.result.gt_known_loc.rate
-    if row.is_baseline or rate is None:
-        return None
     baselines = {
         other.result.localizer: other.result.gt_known_loc.rate
         for other in rows
         if other.is_baseline and row.runs[0] in other.runs and other.result.gt_known_loc.rate is not None
     }
-    if not baselines:
-        return None
+    if row.is_baseline or rate is None or not baselines:
+        return {}
     best = max(baselines, key=lambda name: baselines[name])
-    return rate - baselines[best], best
+    return {_OVER_BASELINE: _Cell(text=f"{100 * (rate - baselines[best]):+.2f}", note=f"over {best}")}
 
 
-def _cell(rate: Rate, *, is_best: bool) -> _Cell:
+def _cell(rate: Rate, *, best: float | None) -> _Cell:
     interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
-    return _Cell(text=percent(rate.rate), note=interval, is_best=is_best)
+    return _Cell(text=percent(rate.rate), note=interval, is_best=rate.rate is not None and rate.rate == best)
 
 
 def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
@@ -301,13 +287,12 @@ def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
     for kind, title in CHART_TITLES.items():
         svg = result_chart(kind, results, protocol=protocol)
         if svg is not None:
-            alt = f"{title}, {protocol}{_in_words(kind, rows)}."
-            charts.append({"uri": data_uri(svg, kind="svg+xml"), "alt": alt})
+            charts.append(svg_image(svg, alt=f"{title}, {protocol}{_chart_text(kind, rows)}."))
     return charts
 
 
-def _in_words(kind: str, rows: list[_Row]) -> str:
-    """What a chart says, for readers who do not see it, from the punctuation on."""
+def _chart_text(kind: str, rows: list[_Row]) -> str:
+    """What a chart shows, for readers who do not see it, from the punctuation on."""
     if kind == "errors":
         return "; the numbers stand in the table below"
     if kind == "overlaps":
@@ -330,61 +315,32 @@ def _difference(pair: PairedCounts) -> str:
 def _class_tables(run: LoadedRun) -> list[dict[str, Any]]:
     """Classes of a run's results under the first of its protocols: further ones would repeat the order."""
     tables = []
-    ours = [result for result, is_baseline in all_results(run) if not is_baseline and result.per_class]
+    ours = [result for result, is_baseline in run.results if not is_baseline and result.per_class]
     for result in ours:
         if result.protocol != ours[0].protocol:
             continue
         scored = [score for score in result.per_class if score.gt_known_loc is not None]
-        ordered = sorted(scored, key=_class_order)
-        name = f"{run.label}: {result.localizer} under {result.protocol}"
+        ordered = sorted(scored, key=lambda score: (-(score.gt_known_loc or 0.0), score.label))
+        parts = {f"best of {len(ordered)} classes": ordered[:_CLASSES_SHOWN]}
+        parts[f"worst of {len(ordered)} classes"] = ordered[: -_CLASSES_SHOWN - 1 : -1]
         if len(ordered) <= 2 * _CLASSES_SHOWN:
-            tables.append({"caption": f"{name}, all {len(ordered)} classes, best first", "rows": _class_rows(ordered)})
-            continue
-        best, worst = ordered[:_CLASSES_SHOWN], ordered[: -_CLASSES_SHOWN - 1 : -1]
-        tables.append({"caption": f"{name}, best of {len(ordered)} classes", "rows": _class_rows(best)})
-        tables.append({"caption": f"{name}, worst of {len(ordered)} classes", "rows": _class_rows(worst)})
+            parts = {f"all {len(ordered)} classes, best first": ordered}
+        for part, scores in parts.items():
+            caption = f"{run.label}: {result.localizer}, protocol {result.protocol}, {part}"
+            tables.append({"caption": caption, "rows": [_class_row(score) for score in scores]})
     return tables
 
 
-def _class_order(score: ClassScore) -> tuple[float, int]:
-    return -(score.gt_known_loc or 0.0), score.label
-
-
-def _class_rows(scores: list[ClassScore]) -> list[tuple[str, ...]]:
-    return [
-        (
-            score.wnid or str(score.label),
-            str(score.images),
-            *(percent(rate) for rate in (score.gt_known_loc, score.top1_loc, score.top1_class)),
-        )
-        for score in scores
-    ]
+def _class_row(score: ClassScore) -> tuple[str, ...]:
+    rates = (score.gt_known_loc, score.top1_loc, score.top1_class)
+    return score.wnid or str(score.label), str(score.images), *map(percent, rates)
 
 
 def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Name, value in every run, and whether the runs differ, of nested settings spread out as ``a.b``."""
-    spread = [dict(_spread(setting)) for setting in settings]
-    names = sorted({name for setting in spread for name in setting})
+    """Name, value in every run, and whether the runs differ."""
+    by_run = [setting_texts(setting) for setting in settings]
     rows = []
-    for name in names:
-        texts = [setting.get(name, "-") for setting in spread]
+    for name in sorted(set().union(*by_run)):
+        texts = [texts.get(name, "-") for texts in by_run]
         rows.append((name, texts, len(set(texts)) > 1))
     return rows
-
-
-def _spread(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            pairs += _spread(value, f"{prefix}{name}.")
-        else:
-            pairs.append((f"{prefix}{name}", _setting_text(value)))
-    return pairs
-
-
-def _setting_text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_setting_text(item) for item in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Turns a template and what it shows into one self-contained HTML page."""
+"""Self-contained HTML pages from templates, and the texts and pictures that all of them need."""
 
 import base64
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import jinja2
 
 from pseudo_maps.files import write_atomically
 
-__all__ = ["data_uri", "write_page"]
+__all__ = ["data_uri", "setting_texts", "svg_image", "write_page"]
 
 
 def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
@@ -22,7 +22,7 @@ def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
     template
         Name of a file in ``pipelines/reports/templates``.
     context
-        What its names stand for. Text is escaped, and a name that is missing is an error.
+        Values of the names in the template. Text is escaped, and a missing name is an error.
 
     Raises
     ------
@@ -39,10 +39,40 @@ def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
     )
     page = environment.get_template(template).render(context)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # A class may be named after a file name that is no UTF-8.
+    # A class may be named after a file name that is not UTF-8.
     write_atomically(out, page.encode("utf-8", errors="replace"))
 
 
 def data_uri(content: bytes, *, kind: str) -> str:
-    """A picture as text that stands in the page itself; ``kind`` is ``png``, ``jpeg`` or ``svg+xml``."""
+    """A picture as the source of an ``img`` element; ``kind`` is ``jpeg`` or ``svg+xml``."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def svg_image(svg: bytes, *, alt: str) -> dict[str, str]:
+    """``uri`` and ``alt`` of a chart, as the templates show it."""
+    return {"uri": data_uri(svg, kind="svg+xml"), "alt": alt}
+
+
+def setting_texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Values of nested settings as text, by names such as ``a.b``.
+
+    Examples
+    --------
+    >>> setting_texts({"views": {"scales": [1.0, 1.25], "flip": False}, "seed": None})
+    {'views.scales': '1.0, 1.25', 'views.flip': 'no', 'seed': 'none'}
+    """
+    texts: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            texts |= setting_texts(value, f"{prefix}{name}.")
+        else:
+            texts[f"{prefix}{name}"] = _text(value)
+    return texts
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "", {}) else str(value)

@@ -1,51 +1,24 @@
-"""Turns a folder of maps and its data set into one self-contained HTML page: what the maps are like, and pictures."""
+"""HTML page about the saliency maps of a split: counts, histograms, failed images and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.drawing.overlays import Picture, jpeg_bytes
-from pipelines.reports.html_pages import data_uri, write_page
+from pipelines.reports.html_pages import data_uri, setting_texts, write_page
 from pipelines.reports.map_pictures import MapGallery
 from pipelines.reports.map_survey import Histogram, MapSurvey, survey_maps
 from pseudo_maps.shards import STATUS_OK
 
-__all__ = ["configuration_in_words", "write_preview_page"]
+__all__ = ["described_configuration", "write_preview_page"]
 
 THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
 
 _TEMPLATE = "preview.html.jinja"
 _JPEG_QUALITY = 85
-_CHART_SIZE = (320, 120)
-"""Width and height of a chart's area of bars, in the units of its drawing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Bar:
-    """A bar of a chart, in units of the drawing from its top left, and what it says on pointing at it."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chart:
-    """A histogram as the template draws it."""
-
-    title: str
-    unit: str
-    bars: list[_Bar]
-    ticks: list[tuple[float, str]]
-    """Place along the axis and label."""
-    highest: int
-    """Maps in the highest bar."""
-    summary: str
-    """The same in words, for readers who do not see it."""
+_CHART_WIDTH, _CHART_HEIGHT = 320, 120
+"""Of the area of bars, in units of the template's drawing. Drawn there, because wsol-prep imports no matplotlib."""
 
 
 def write_preview_page(
@@ -72,13 +45,13 @@ def write_preview_page(
     out
         HTML file to write; its folder is made when it is missing.
     image_ids
-        Images to show, several in one word with commas between them if need be; by default ``count`` random ones.
+        Images to show, each item an id or several separated by commas; by default ``count`` random ones.
     worst
         How many of the lowest peaks, and how many of the images that failed, to show.
     threshold
         The red box surrounds the largest contour above this fraction of the peak.
     seed
-        Of the random choice, of images and of the maps that the coverage is measured on.
+        Random seed of the sample, and of the maps that the coverage is measured on.
 
     Returns
     -------
@@ -93,7 +66,7 @@ def write_preview_page(
         Shards or manifest cannot be read.
     """
     gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
-    chosen = gallery.wanted(image_ids)
+    chosen = gallery.listed(image_ids)
     survey = survey_maps(folder, split, worst=worst, random=0 if chosen else count, seed=seed)
     failed = [image.image_id for image in survey.failed[:worst]]
     groups = [
@@ -103,24 +76,24 @@ def write_preview_page(
     ]
     configuration = survey.provenance["configuration"]
     context = {
-        "split": split,
         "survey": survey,
         "made": survey.counts[STATUS_OK],
         "kilobytes": f"{survey.size_bytes / max(survey.images, 1) / 1000:.1f}",
-        "words": configuration_in_words(configuration),
-        "settings": [*_spread(configuration), ("package version", str(survey.provenance["package_version"]))],
+        "title": f"Saliency maps of the split {split}",
+        "description": described_configuration(configuration),
+        "settings": {**setting_texts(configuration), "package version": survey.provenance["package_version"]},
         "charts": _charts(survey),
-        "groups": [group for group in groups if group["figures"]],
+        "groups": [group for group in groups if group["maps"]],
         "is_random": not chosen,
         "seed": seed,
         "threshold": threshold,
     }
     write_page(out, template=_TEMPLATE, context=context)
-    return sum(len(group["figures"]) for group in groups)
+    return sum(len(group["maps"]) for group in groups)
 
 
-def configuration_in_words(configuration: Mapping[str, Any]) -> str:
-    """What maps are, from the configuration that their shards hold, for readers who do not know its names."""
+def described_configuration(configuration: Mapping[str, Any]) -> str:
+    """A sentence about the maps from the configuration that their shards hold."""
     proposals = configuration.get("proposals")
     details = dict(proposals) if isinstance(proposals, Mapping) else {}
     method = str(configuration.get("method", "an unknown method"))
@@ -139,30 +112,30 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
     """A title and the pictures of those images that the data have."""
     known = [image_id for image_id in image_ids if image_id in gallery]
     boxes = gallery.boxes(known)
-    figures = []
+    maps = []
     for image_id in known:
         shown = gallery.pictures(image_id, truth=boxes.get(image_id), square=False, longest_px=THUMBNAIL_PX)
         pictures = {"image": shown.image, "map": shown.heat, "overlay": shown.overlay, "box": shown.boxed}
         row = shown.row
         size = f"{row.width} x {row.height} px, " if row.width and row.height else ""
-        numbers = f"{size}{row.proposals} proposals, peak {row.peak:.3f}" if row.status == STATUS_OK else row.status
-        figures.append(
+        is_ok = row.status == STATUS_OK
+        maps.append(
             {
                 "image_id": image_id,
                 "wnid": row.wnid,
-                "numbers": numbers,
-                "status": "" if row.status == STATUS_OK else row.status,
+                "numbers": f"{size}{row.proposals} proposals, peak {row.peak:.3f}" if is_ok else row.status,
+                "status": "" if is_ok else row.status,
                 "pictures": [(name, _thumbnail(picture)) for name, picture in pictures.items()],
             }
         )
-    return {"title": title, "figures": figures}
+    return {"title": title, "maps": maps}
 
 
 def _thumbnail(picture: Picture | None) -> str:
     return "" if picture is None else data_uri(jpeg_bytes(picture, quality=_JPEG_QUALITY), kind="jpeg")
 
 
-def _charts(survey: MapSurvey) -> list[_Chart]:
+def _charts(survey: MapSurvey) -> list[dict[str, Any]]:
     made = survey.counts[STATUS_OK]
     measured = "all maps" if survey.sampled == made else f"{survey.sampled:,} of {made:,} maps, drawn at random"
     kinds: list[tuple[str, str, Histogram, Callable[[float], str]]] = [
@@ -170,32 +143,26 @@ def _charts(survey: MapSurvey) -> list[_Chart]:
         ("Coverage", f"share of pixels at half the peak or above; {measured}", survey.coverage, "{:.0%}".format),
         ("Proposals", "proposals that were averaged", survey.proposals, "{:,.0f}".format),
     ]
-    return [_chart(title, unit, found, number=number) for title, unit, found, number in kinds if found.counts.any()]
+    return [
+        {"title": title, "unit": unit, **_drawn(found, number=number)}
+        for title, unit, found, number in kinds
+        if found.counts.any()
+    ]
 
 
-def _chart(title: str, unit: str, histogram: Histogram, *, number: Callable[[float], str]) -> _Chart:
-    width, height = _CHART_SIZE
+def _drawn(histogram: Histogram, *, number: Callable[[float], str]) -> dict[str, Any]:
+    """Places of bars and ticks in units of the drawing from its top left, with their texts."""
+    edges, counts = histogram.edges.tolist(), histogram.counts.tolist()
+    highest, width = max(counts), _CHART_WIDTH / len(counts)
     bars = []
-    bar_width = width / len(histogram.counts)
-    highest = int(histogram.counts.max())
-    for place, count in enumerate(histogram.counts.tolist()):
-        tall = height * count / highest
-        low, high = (number(float(histogram.edges[place + end])) for end in (0, 1))
-        text = f"{low} to {high}: {count:,} {'map' if count == 1 else 'maps'}"
-        bars.append(_Bar(x=place * bar_width, y=height - tall, width=bar_width, height=tall, text=text))
-    first, last = float(histogram.edges[0]), float(histogram.edges[-1])
-    ticks = [(width * share, number(first + share * (last - first))) for share in (0.0, 0.5, 1.0)]
+    for place, count in enumerate(counts):
+        height = _CHART_HEIGHT * count / highest
+        text = f"{number(edges[place])} to {number(edges[place + 1])}: {count:,} {'map' if count == 1 else 'maps'}"
+        top = _CHART_HEIGHT - height
+        bars.append({"x": place * width, "y": top, "width": width, "height": height, "text": text})
+    ticks = [
+        (_CHART_WIDTH * share, number(edges[0] + share * (edges[-1] - edges[0])), anchor)
+        for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
+    ]
     summary = f"mean {number(histogram.mean)}, lowest {number(histogram.low)}, highest {number(histogram.high)}"
-    return _Chart(title=title, unit=unit, bars=bars, ticks=ticks, highest=highest, summary=summary)
-
-
-def _spread(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Names and values of nested settings, spread out as ``a.b``."""
-    pairs = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            pairs += _spread(value, f"{prefix}{name}.")
-        else:
-            text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
-            pairs.append((f"{prefix}{name}", text or "none"))
-    return pairs
+    return {"bars": bars, "ticks": ticks, "highest": highest, "summary": summary}

@@ -19,7 +19,7 @@ from pipelines.experiments.paper_table.results import (
 )
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.experiments.paper_table.statements import PAPER_NOTE, statements
-from pipelines.reports.html_pages import data_uri, write_page
+from pipelines.reports.html_pages import svg_image, write_page
 from pseudo_maps.files import write_atomically
 
 __all__ = ["TABLE_FILES", "write_tables"]
@@ -277,8 +277,8 @@ def _charts(results: TableResults, *, arch: str) -> list[dict[str, str]]:
         if not dots:
             continue
         title = f"{arch}, protocol {protocol}"
-        uri = data_uri(seed_chart(dots, title=title, axis="GT-known Loc (%)"), kind="svg+xml")
-        charts.append({"uri": uri, "alt": f"GT-known Loc of every row and seed, {title}; the numbers stand below"})
+        svg = seed_chart(dots, title=title, axis="GT-known Loc (%)")
+        charts.append(svg_image(svg, alt=f"GT-known Loc of every row and seed, {title}; the numbers stand below"))
     return charts
 
 

@@ -49,7 +49,7 @@ def test_baselines_are_no_news_on_other_images(tmp_path: Path) -> None:
     (warning,) = warnings_of(first, make_run(tmp_path / "b", made, prefix="other"))
     assert "different image sets" in warning
     (warning,) = warnings_of(first, make_run(tmp_path / "c", made))
-    assert "centred-gaussian under cam, centred-gaussian under wsoleval-v1, which never looks" in warning
+    assert "centred-gaussian (protocol cam), centred-gaussian (protocol wsoleval-v1), which never looks" in warning
 
 
 def test_other_denominators_are_said_without_predictions(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_other_ground_truth_is_noticed_by_its_baseline(tmp_path: Path) -> None:
     made["baselines"][0]["gt_known_loc"] = rate(109)
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", made)]
     (warning,) = warnings_of(*runs)
-    assert "the baseline centred-gaussian under cam, which never looks at an image, gives different figures" in warning
+    assert "the baseline centred-gaussian (protocol cam), which never looks at an image, has another" in warning
     assert not same_images(load_runs(runs))
 
 
@@ -90,7 +90,7 @@ def test_other_rules_under_the_same_name_are_said(tmp_path: Path) -> None:
             one["describe"]["IoU"] = "exclusive, > .5"
     runs = [make_run(tmp_path / "a", plain("a")), make_run(tmp_path / "b", made)]
     (warning,) = warnings_of(*runs)
-    assert "cam does not mean the same: IoU is “inclusive, >= .5”, against “exclusive, > .5”." in warning
+    assert "the protocol cam has other rules: IoU is “inclusive, >= .5”, against “exclusive, > .5”." in warning
     text, _ = report(tmp_path, *runs)
     assert "Read this before comparing" in text
 
@@ -105,8 +105,8 @@ def test_images_are_compared_one_by_one(tmp_path: Path) -> None:
     runs = comparable_runs(tmp_path)
     text, _ = report(tmp_path, *runs)
     pairs = paired_counts(load_runs(runs))
-    assert [pair.what for pair in pairs] == [
-        f"{localizer} under {protocol}" for localizer in ("cam", "saliency") for protocol in ("cam", "wsoleval-v1")
+    assert [(pair.localizer, pair.protocol) for pair in pairs] == [
+        (localizer, protocol) for localizer in ("cam", "saliency") for protocol in ("cam", "wsoleval-v1")
     ]
     # Right are 0..99 in the first and 30..149 in the other, of 200 scored.
     assert (pairs[0].both, pairs[0].only_first, pairs[0].only_other, pairs[0].neither) == (70, 30, 50, 50)

@@ -90,7 +90,7 @@ def test_the_same_runs_give_the_same_bytes(two: tuple[str, Page, list[Path]], tm
 def test_results_stand_above_the_baseline_of_their_protocol(two: tuple[str, Page, list[Path]]) -> None:
     rows = summary_rows(two[0])
     per_protocol = ["cam gap", "saliency gap", "cam ours", "saliency ours", "centred-gaussian baseline"]
-    assert [row[0] for row in rows] == ["cam", *per_protocol, "wsoleval-v1", *per_protocol]
+    assert [row[0] for row in rows] == ["protocol cam", *per_protocol, "protocol wsoleval-v1", *per_protocol]
 
 
 def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
@@ -145,7 +145,7 @@ def test_views_and_a_single_ground_truth_box_are_said_of_each_run(tmp_path: Path
 
 def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:
     text, page, _ = two
-    assert "Underlined: the highest figure" in text
+    assert "Underlined: the highest rate" in text
     best = [element["text"] for element in page.all("span") if element["attrs"].get("class") == "best"]
     assert best.count("70.00") == 3, "GT-known under both protocols and MaxBoxAcc .5"
     assert "54.00" not in best, "the baseline"
@@ -188,7 +188,7 @@ def test_charts_are_pictures_for_light_and_dark_pages(two: tuple[str, Page, list
 def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) -> None:
     text, _, _ = two
     captions = re.findall(r"<caption>(.*?)</caption>", text)
-    assert captions[:2] == ["gap: cam under cam, best of 20 classes", "gap: cam under cam, worst of 20 classes"]
+    assert captions[:2] == [f"gap: cam, protocol cam, {part} of 20 classes" for part in ("best", "worst")]
     assert len(captions) == 8
     best, worst = (
         re.findall(r'row">(n\d+)<', text.split(f"<caption>{caption}")[1].split("</table>")[0])
@@ -201,7 +201,7 @@ def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) 
 def test_few_classes_stand_in_one_table(tmp_path: Path) -> None:
     made = metrics(results=[result("cam", "cam", correct=90, classes=16)])
     text, _ = report(tmp_path, make_run(tmp_path / "a", made))
-    assert re.findall(r"<caption>(.*?)</caption>", text) == ["gap: cam under cam, all 16 classes, best first"]
+    assert re.findall(r"<caption>(.*?)</caption>", text) == ["gap: cam, protocol cam, all 16 classes, best first"]
 
 
 def test_settings_that_differ_are_marked(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_results_of_the_baseline_command_are_baselines(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "gap", plain()), make_run(tmp_path / "boxes", made, right=[])]
     text, _ = report(tmp_path, *runs)
     assert [row[0] for row in summary_rows(text)][:5] == [
-        "cam",
+        "protocol cam",
         "cam gap",
         "saliency gap",
         "centred-gaussian baseline, gap",
@@ -342,14 +342,16 @@ def test_what_the_evaluator_writes_can_be_reported(tmp_path: Path) -> None:
     loaded = load_runs(runs)
     assert same_images(loaded) and comparison_warnings(loaded) == []
     pairs = paired_counts(loaded)
-    assert [pair.what for pair in pairs] == ["saliency under sweep", "saliency under fixed"]
+    assert [(pair.localizer, pair.protocol) for pair in pairs] == [("saliency", "sweep"), ("saliency", "fixed")]
     for pair, made in zip(pairs, loaded[0].metrics.results, strict=True):
         assert made.errors is not None
         assert (pair.both, pair.only_first, pair.only_other) == (made.errors["correct"], 0, 0)
         assert pair.images == loaded[0].metrics.counts.scored
     text, _ = report(tmp_path, *runs)
     assert [row[0] for row in summary_rows(text)] == [
-        name for protocol in ("sweep", "fixed") for name in (protocol, "saliency one", "saliency two", "cam baseline")
+        name
+        for protocol in ("sweep", "fixed")
+        for name in (f"protocol {protocol}", "saliency one", "saliency two", "cam baseline")
     ]
 
 
@@ -367,7 +369,7 @@ def test_a_baseline_stands_once_and_without_figures_that_depend_on_the_run(tmp_p
         content["baselines"][0] |= {"top1_loc": None if right is None else rate(right)}
     runs = {content["name"]: make_run(tmp_path / content["name"], content) for content in contents}
     text, page = report(tmp_path, *runs.values())
-    assert [row[0] for row in summary_rows(text)] == ["wsoleval-v1", "centred-gaussian baseline"]
+    assert [row[0] for row in summary_rows(text)] == ["protocol wsoleval-v1", "centred-gaussian baseline"]
     assert "35.00" not in text and "40.00" not in text
     (chart,) = [image["attrs"]["alt"] for image in page.all("img")]
     assert chart.count("centred-gaussian") == 1

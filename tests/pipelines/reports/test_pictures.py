@@ -9,7 +9,7 @@ import pytest
 from evaluation.drawing.panels import CaptionedPicture, Column, PanelRow, Panels, write_panels
 from pipelines.reports.evaluation_report import write_report
 from tests.pipelines.report_page import Page, comparable_runs, report
-from tests.pipelines.reports.test_training_curves import make_log
+from tests.pipelines.reports.test_trainings import make_log
 
 
 def draw(run: Path, *, localizers: tuple[str, ...], images: tuple[str, ...] = ("one", "two")) -> None:

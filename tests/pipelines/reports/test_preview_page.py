@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.reports.preview_page import configuration_in_words, write_preview_page
+from pipelines.reports.preview_page import described_configuration, write_preview_page
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.shards import MapIndex
@@ -180,11 +180,11 @@ def test_an_unknown_id_leaves_no_page(data: Path, maps: Path, tmp_path: Path) ->
     ],
 )
 def test_the_configuration_is_told_in_words(config: MapConfig, expected: str) -> None:
-    assert expected in configuration_in_words(config.as_json())
+    assert expected in described_configuration(config.as_json())
 
 
 def test_settings_of_another_version_are_told_as_far_as_they_go() -> None:
-    told = configuration_in_words({"method": "new"})
+    told = described_configuration({"method": "new"})
     assert told.startswith("Each map is an average of the boxes of new, weighted by an unknown rule; it is stored")
 
 

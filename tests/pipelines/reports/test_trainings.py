@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.reports.training_curves import read_history, training_charts
+from pipelines.reports.trainings import read_history, training_charts
 
 
 def make_log(folder: Path, *, saliency: bool = False, epochs: int = 2, tail: str = "") -> Path:
@@ -49,8 +49,8 @@ def test_a_folder_without_a_finished_epoch_is_named(tmp_path: Path) -> None:
 def test_charts_say_what_they_show_and_only_the_full_method_has_saliency(tmp_path: Path) -> None:
     histories = [read_history(make_log(tmp_path / "gap")), read_history(make_log(tmp_path / "full", saliency=True))]
     loss, accuracy, saliency = training_charts(histories)
-    assert loss.alt == "Classification loss, by epoch: gap ends at 1; full ends at 1."
-    assert "gap: training windows ends at 50; gap: validation images ends at 25; full:" in accuracy.alt
-    assert saliency.alt.startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
+    assert loss["alt"] == "Classification loss, by epoch: gap ends at 1; full ends at 1."
+    assert "gap: training crops ends at 50; gap: validation images ends at 25; full:" in accuracy["alt"]
+    assert saliency["alt"].startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
     for chart in (loss, accuracy, saliency):
-        assert chart.svg.startswith(b"<?xml")
+        assert chart["uri"].startswith("data:image/svg+xml;base64,")

@@ -1,0 +1,171 @@
+"""Training runs in reports: names, curves by epoch, and whether they learned from the same images."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.drawing.charts import Line, line_chart
+from pipelines.reports.html_pages import svg_image
+from training.run_folder.files import METRICS_LOG_FILE
+
+__all__ = ["TrainingHistory", "distinct_names", "other_training_images", "read_history", "training_charts"]
+
+_SALIENCY_VALUES = {
+    "map": "map loss",
+    "d_pos": "d_pos, foreground to image",
+    "d_neg": "d_neg, foreground to background",
+    "mean_saliency": "mean saliency",
+}
+"""What the full method logs besides the classification loss, and its names in the legend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingHistory:
+    """A training run, epoch by epoch."""
+
+    name: str
+    values: Mapping[str, Mapping[float, float]]
+    """By logged name the value after each epoch: means over the epoch's steps, accuracies as fractions."""
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """As much of the end of each path as it takes to tell the folders apart.
+
+    Raises
+    ------
+    ValueError
+        A folder is given twice.
+
+    Examples
+    --------
+    >>> distinct_names([Path("/table/gap/seed-0"), Path("/table/ours/seed-0")])
+    ['gap/seed-0', 'ours/seed-0']
+    """
+    paths = [folder.resolve() for folder in folders]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path}: expected every training run once, found it {paths.count(path)} times")
+    names = [path.name for path in paths]
+    length = 1
+    while len(set(names)) < len(names):
+        length += 1
+        names = ["/".join(path.parts[-length:]) for path in paths]
+    return names
+
+
+def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """One sentence when not all runs learned from the same images, none when they did.
+
+    Parameters
+    ----------
+    finished
+        By name of a run the content of its ``finished.json``: ``images_sha256``, and the number ``images`` where it is
+        known. Runs without the digest are not compared.
+
+    Examples
+    --------
+    >>> runs = {"gap": {"images": 38, "images_sha256": "a"}, "ours": {"images": 37, "images_sha256": "b"}}
+    >>> other_training_images(runs)[0].partition(":")[0]
+    'Not all runs learned from the same images'
+    >>> other_training_images({"gap": runs["gap"]})
+    []
+    """
+    by_digest: dict[object, list[str]] = {}
+    for name, one in finished.items():
+        if one.get("images_sha256"):
+            by_digest.setdefault(one["images_sha256"], []).append(name)
+    if len(by_digest) < 2:
+        return []
+    groups = []
+    for names in by_digest.values():
+        number = finished[names[0]].get("images")
+        groups.append(", ".join(names) + ("" if number is None else f" ({number} images)"))
+    return [
+        f"Not all runs learned from the same images: {', against '.join(groups)}. --on-missing skip leaves out images "
+        "without a map, --limit all but the first."
+    ]
+
+
+def read_history(folder: Path, *, name: str | None = None) -> TrainingHistory:
+    """Read what a run of wsol-train logged after each epoch; it may still be running.
+
+    Parameters
+    ----------
+    folder
+        That of the run.
+    name
+        Its name in legends; by default that of the folder.
+
+    Raises
+    ------
+    ValueError
+        There is no such log, or no epoch is finished in it.
+    """
+    path = folder / METRICS_LOG_FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: not found; expected the folder of a run of wsol-train")
+    values: dict[str, dict[float, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+            if event["event"] not in ("epoch", "val"):
+                continue
+            epoch = float(event.pop("epoch"))
+        except (ValueError, KeyError, TypeError):
+            # The last line of a process that was killed while writing it.
+            continue
+        prefix = "val_" if event["event"] == "val" else ""
+        for key, value in event.items():
+            if value is None or isinstance(value, int | float):
+                # null is logged for NaN and infinity.
+                values.setdefault(prefix + key, {})[epoch] = math.nan if value is None else float(value)
+    if "train_classification" not in values:
+        raise ValueError(f"{path}: expected at least one finished epoch, found none; report after the first epoch")
+    return TrainingHistory(name=name or folder.resolve().name, values=values)
+
+
+def training_charts(histories: Sequence[TrainingHistory]) -> list[dict[str, str]]:
+    """Charts of the classification loss, of accuracy, and of each run's map loss and triplet distances.
+
+    Returns
+    -------
+    list of dict
+        ``uri`` and ``alt`` of each, the latter with the last value of every line; none without a run.
+    """
+    if not histories:
+        return []
+    losses = _lines({run.name: run.values.get("train_classification") for run in histories})
+    accuracies = _lines(
+        {
+            f"{run.name}: {images}": run.values.get(key)
+            for run in histories
+            for key, images in (("train_top1", "training crops"), ("val_top1", "validation images"))
+        },
+        factor=100,
+    )
+    charts = [
+        _chart(losses, title="Classification loss", y_label="cross entropy"),
+        _chart(accuracies, title="Top-1 accuracy while training", y_label="images (%)"),
+    ]
+    for run in histories:
+        lines = _lines({name: run.values.get(f"train_{key}") for key, name in _SALIENCY_VALUES.items()})
+        if lines:
+            charts.append(_chart(lines, title=f"Saliency of {run.name} while training", y_label="value"))
+    return charts
+
+
+def _lines(named: Mapping[str, Mapping[float, float] | None], *, factor: float = 1.0) -> list[Line]:
+    """Lines of those values by epoch that were logged."""
+    return [
+        Line(name=name, x_n=list(by_epoch), y_n=[factor * value for value in by_epoch.values()])
+        for name, by_epoch in named.items()
+        if by_epoch
+    ]
+
+
+def _chart(lines: Sequence[Line], *, title: str, y_label: str) -> dict[str, str]:
+    svg = line_chart(lines, title=title, x_label="epoch", y_label=y_label, fractions=False, dots="all")
+    last = "; ".join(f"{line.name} ends at {line.y_n[-1]:.3g}" for line in lines)
+    return svg_image(svg, alt=f"{title}, by epoch: {last}.")
