@@ -1,18 +1,16 @@
 """Turns a function and a stream of work into a stream of results from worker processes, in order and bounded."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from pseudo_maps.processes import prepare_worker_process
+from pseudo_maps.processes import end_with_parent, prepare_worker_process
 
-__all__ = ["end_with_parent", "map_in_order", "worker_count"]
+__all__ = ["map_in_order"]
 
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
@@ -22,29 +20,6 @@ _WAITING_PER_WORKER = 3
 
 # The function of this worker process, set once: sending it with every piece of work would send its data again.
 _function: Callable[[Any], Any] | None = None
-
-
-def worker_count(jobs: int) -> int:
-    """Processes that ``--jobs`` means: -1 is one for each core that this process may use.
-
-    Raises
-    ------
-    ValueError
-        0, or below -1.
-    """
-    if jobs == 0 or jobs < -1:
-        raise ValueError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
-    return len(os.sched_getaffinity(0)) if jobs == -1 else jobs
-
-
-def end_with_parent() -> None:
-    """Let this process, which multiprocessing has spawned, end as soon as the one that started it is gone.
-
-    Without this, the workers of a process that was killed wait for work for ever, because each of them holds the
-    writing end of the pipe that it reads from. Ctrl-C reaches the whole group: the parent decides and ends the rest.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_wait_for_the_end_of_the_parent, daemon=True).start()
 
 
 def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *, jobs: int) -> Iterator[_Result]:
@@ -89,17 +64,11 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
     global _function
+    # Ctrl-C reaches the whole group: the parent decides and ends the rest.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     prepare_worker_process()
     _function = function
-
-
-def _wait_for_the_end_of_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        # No clean-up: it would wait for the parent.
-        os._exit(1)
 
 
 def _call(piece: Any) -> Any:

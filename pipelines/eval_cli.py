@@ -260,10 +260,10 @@ def _as_usage_error() -> Iterator[None]:
 
 
 def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
-    from evaluation.workers import worker_count
     from pipelines.datasets import open_dataset
     from pipelines.jobs.choices import EvaluationChoices
     from pipelines.jobs.evaluation_set import load_evaluation_set
+    from pseudo_maps.processes import worker_count
 
     with _as_usage_error():
         jobs = worker_count(options["jobs"])

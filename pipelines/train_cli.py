@@ -122,14 +122,19 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
     """Keep a second run out of the folder, before anything in it is looked at."""
+    from pseudo_maps.files import folder_lock
     from training.run_folder.checkpoints import CheckpointFolder
-    from training.run_folder.lock import alone_in
+    from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
 
     # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
     if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():
         yield
         return
-    with alone_in(out, say=lambda line: click.echo(f"wsol-train: {line}", err=True)):
+
+    def warn(line: str) -> None:
+        click.echo(f"wsol-train: warning: {line}", err=True)
+
+    with folder_lock(out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=warn):
         yield
 
 
@@ -201,15 +206,15 @@ def _check_finished(
 ) -> None:
     """ValueError when a finished run was asked for with other settings or images than it was made with."""
     from pipelines.jobs.training import choose_records, identify_inputs
+    from pseudo_maps.files import differences
     from pseudo_maps.shards import MapIndex
-    from training.config import configuration_differences
     from training.data.loading import TrainingImages
 
     index = None if maps is None else MapIndex(maps, "train")
     asked = identify_inputs(config, index=index, perceptual_weights=options["perceptual_weights"])
-    differences = configuration_differences(finished.get("configuration", {}), asked.as_json())
-    if differences:
-        raise ValueError(f"{out}: holds a finished run of other settings ({'; '.join(differences)}); use another --out")
+    lines = differences(finished.get("configuration", {}), asked.as_json())
+    if lines:
+        raise ValueError(f"{out}: holds a finished run of other settings ({'; '.join(lines)}); use another --out")
     records, _ = choose_records(train, index=index, on_missing=options["on_missing"], limit=options["limit"])
     images = TrainingImages(records, root=train.root, crop=config.crop, seed=config.seed)
     if finished.get("images_sha256") not in (None, images.sha256()):

@@ -1,16 +1,31 @@
-"""Turns a process into a good worker: one thread, and memory that is kept instead of returned and faulted in again."""
+"""Worker processes: their number, their threads and memory, and their end together with the parent process."""
 
 import ctypes
+import fcntl
+import multiprocessing
+import os
+import select
+import signal
+import time
+from pathlib import Path
 
-import cv2
-
-__all__ = ["prepare_worker_process"]
+__all__ = ["end_with_parent", "is_running", "prepare_worker_process", "worker_count"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_HEAP_BLOCK = 32 << 20
 """Largest value that glibc accepts; the arrays of an image are 1 to 8 MB."""
 _KEPT_FREE_BYTES = 256 << 20
+
+_CLOCK_TOLERANCE_S = 60.0
+"""The clocks of a file server and a host may differ; a process id is not given again that quickly."""
+
+
+def worker_count(jobs: int) -> int:
+    """Processes that ``--jobs`` means: -1 is one for each core that this process may use; ValueError for 0 and < -1."""
+    if jobs == 0 or jobs < -1:
+        raise ValueError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
+    return len(os.sched_getaffinity(0)) if jobs == -1 else jobs
 
 
 def prepare_worker_process() -> None:
@@ -20,8 +35,70 @@ def prepare_worker_process() -> None:
     the process: each image needs about 50 MB of arrays of a few MB, which would otherwise go back to the system and
     come again page by page. On a virtual machine that was 29 of 66 ms an image.
     """
+    import cv2
+
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+
+
+def end_with_parent(lifeline: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal as soon as its parent process is gone.
+
+    Parameters
+    ----------
+    lifeline
+        Reading end of a pipe, passed on by the parent, which holds the writing end and never writes; it is closed
+        here. By default the pipe that multiprocessing gives its processes; nothing happens in a process that has none.
+    by
+        SIGKILL also ends a process in the middle of compiled code, or one that is stopped.
+
+    Notes
+    -----
+    The kernel closes the writing end with the parent, however that ends. ``PR_SET_PDEATHSIG`` would fire at the end of
+    the *thread* that started this process.
+    """
+    pipe = lifeline
+    if pipe is None:
+        parent = multiprocessing.parent_process()
+        if parent is None:
+            return
+        pipe = parent.sentinel
+    # Opened anew, because whom to signal is a property of the open file, which other processes may have as well.
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY)
+    if lifeline is not None:
+        os.close(lifeline)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETSIG, by)
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
+    if select.select([own], [], [], 0)[0]:
+        os.kill(os.getpid(), by)
+
+
+def is_running(process: int, *, since_s: float | None = None) -> bool:
+    """Whether this host has a process of that id; one that has ended and was not waited for (a zombie) is none.
+
+    Parameters
+    ----------
+    process
+        Process id.
+    since_s
+        Seconds since 1970 at which it was there; a process that began later only has the same id.
+    """
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    try:
+        # The name of the program, in parentheses, may itself hold spaces and parentheses.
+        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        # Hidden from other users (hidepid), or it has just ended.
+        return True
+    # proc(5): field 3 is the state; field 22 the start, in clock ticks after that of the system.
+    began_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] not in "ZX" and (since_s is None or began_s <= since_s + _CLOCK_TOLERANCE_S)

@@ -4,7 +4,7 @@ The docstring under a field is also the help text of the command-line option mad
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -33,7 +33,6 @@ __all__ = [
     "TrainRunConfig",
     "TripletSign",
     "changed",
-    "configuration_differences",
     "recipe",
 ]
 
@@ -350,32 +349,6 @@ def changed(config: _Config, values: Mapping[str, Any]) -> _Config:
             nested.setdefault(outer, {})[inner] = value
     fields |= {outer: changed(getattr(config, outer), inner) for outer, inner in nested.items()}
     return replace(config, **fields)  # type: ignore[type-var]
-
-
-def configuration_differences(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """Compare two configurations as ``as_json`` gives them.
-
-    Returns
-    -------
-    list of str
-        "optimiser.lr: 0.01 there, 0.001 now" for each value that differs, in the order of ``own``, then what only
-        ``stored`` has; empty when they are equal.
-    """
-    there, now = dict(_leaves(stored)), dict(_leaves(own))
-    return [
-        f"{name}: {there.get(name, 'nothing')!r} there, {now.get(name, 'nothing')!r} now"
-        for name in [*now, *(name for name in there if name not in now)]
-        if name not in there or name not in now or there[name] != now[name]
-    ]
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    # An empty mapping is a value: "maps" of a run without maps.
-    if isinstance(value, Mapping) and (value or not name):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
 
 
 def _plain(value: Any) -> Any:

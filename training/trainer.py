@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.config import TrainConfig, TrainRunConfig, configuration_differences
+from pseudo_maps.files import differences
+from training.config import TrainConfig, TrainRunConfig
 from training.data.hide_and_seek import hide_and_seek
 from training.data.loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
 from training.data.sampling import EpochSampler
@@ -413,9 +414,9 @@ class Trainer:
         found = self._folder.latest()
         if found is None:
             raise CheckpointError(f"{self._out}: there is no checkpoint to resume from; start without --resume")
-        differences = configuration_differences(found.state["config"], self._config.as_json())
-        if differences:
-            raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(differences))
+        lines = differences(found.state["config"], self._config.as_json())
+        if lines:
+            raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(lines))
         if found.state["steps_per_epoch"] != self._steps_per_epoch:
             raise CheckpointError(
                 f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "

@@ -24,10 +24,10 @@ from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
-from evaluation.results.json_differences import value_differences
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
 from evaluation.results.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_metrics
 from pseudo_maps import __version__
+from pseudo_maps.files import differences
 
 __all__ = ["EVALUATION_FOLDER", "FIGURES_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
 
@@ -126,8 +126,8 @@ class ResultFolder:
         plan = self._plan
         wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config()}))
         # An evaluation of another kind has other settings altogether.
-        differing = value_differences({"kind": found.kind}, {"kind": wanted["kind"]})
-        differing = differing or value_differences(found.config, wanted["config"])
+        differing = differences({"kind": found.kind}, {"kind": wanted["kind"]})
+        differing = differing or differences(found.config, wanted["config"])
         if differing:
             raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
         whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()

@@ -22,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.image_scores import ImageScores, Pair
-from evaluation.results.json_differences import value_differences
-from pseudo_maps.files import TEMPORARY_SUFFIX, replacing, write_atomically
+from pseudo_maps.files import differences, replacing, temporary_name_pattern, write_atomically
 
 __all__ = ["DamagedResultWarning", "ResultJournal"]
 
 _CONFIG_NAME = "config.json"
 _RESULT_NAME = re.compile(r"[0-9]{9,}\.npz")
-_TEMPORARY_NAME = re.compile(r"\.(config\.json|[0-9]{9,}\.npz)" + TEMPORARY_SUFFIX)
+_TEMPORARY_NAME = temporary_name_pattern(r"config\.json|[0-9]{9,}\.npz")
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy, zip and JSON raise over a file that is cut off or overwritten."""
@@ -84,7 +83,7 @@ class ResultJournal:
             return
         except ValueError as error:
             raise ValueError(f"{path}: expected JSON, found: {error}; remove {folder} to evaluate anew") from error
-        differing = value_differences(found, wanted)
+        differing = differences(found, wanted)
         if differing:
             raise ValueError(
                 f"{folder}: holds results of another configuration: {'; '.join(differing)}; give another folder, or "

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import multiprocessing
 import queue
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from evaluation.protocols import get_protocol
 from evaluation.results.folder import EvaluationPlan, ResultFolder
 from evaluation.results.schema import Metrics, PixelScores
 from evaluation.scoring import ImageMaps, ScoringTask, score_images
-from evaluation.workers import end_with_parent, map_in_order
+from evaluation.workers import map_in_order
 from pipelines.jobs.choices import EvaluationChoices, NetworkChoices
 from pipelines.jobs.score_map_shards import SHARD_ROWS
+from pseudo_maps.files import file_sha256
 from pseudo_maps.images import decode_image
+from pseudo_maps.processes import end_with_parent
 
 __all__ = ["evaluate_baselines", "evaluate_maps", "evaluate_network"]
 
@@ -206,7 +209,7 @@ def _masks_digest(evaluation_set: EvaluationSet, masks: Path) -> str:
         path = _mask_path(image, masks)
         if not path.is_file():
             raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 
@@ -287,6 +290,7 @@ def _score_share(
 ) -> None:
     from pipelines.jobs.network_evaluation import NetworkEvaluation
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     try:
         for batch in NetworkEvaluation(choices, network, device=device).score(images):

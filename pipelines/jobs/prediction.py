@@ -17,11 +17,11 @@ from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_png
 from evaluation.protocols import get_protocol
 from pipelines.datasets.folders import IMAGE_SUFFIXES
+from pseudo_maps.files import write_atomically
 from pseudo_maps.images import decode_image
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import NetworkLocalizer, load_for_inference
-from training.run_folder.checkpoints import write_atomically
 
 __all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
 

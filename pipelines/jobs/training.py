@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from pipelines.cli.terminal import bar_width
 from pipelines.datasets import Dataset
+from pseudo_maps.files import file_sha256
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import MapIndex, file_sha256
+from pseudo_maps.shards import MapIndex
 from training.config import OnMissing, TrainConfig, TrainRunConfig
 from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import MapReport, TrainingImages, check_maps

@@ -18,6 +18,7 @@ import numpy as np
 
 from pseudo_maps import __version__
 from pseudo_maps.config import MapConfig
+from pseudo_maps.files import host_name
 from pseudo_maps.kernels import telling_of_compilation
 from pseudo_maps.map_making import saliency_map
 from pseudo_maps.records import ImageRecord
@@ -27,7 +28,7 @@ from pseudo_maps.runs.journal import remove_journals_of_finished_shards
 from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
 from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard
 from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
-from pseudo_maps.shards.layout import PROVENANCE_KEYS, host_name
+from pseudo_maps.shards.layout import PROVENANCE_KEYS
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
 

@@ -18,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pseudo_maps.files import host_name
+from pseudo_maps.processes import is_running
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import ImageDeath, MadeImage
 from pseudo_maps.runs.frames import encode_frame, header_of, intact_frames
-from pseudo_maps.shards.layout import STATUS_OK, MapRow, canonical_json, host_name
-from pseudo_maps.shards.leftovers import is_running, parse_partial_name
+from pseudo_maps.shards.layout import STATUS_OK, MapRow, canonical_json
+from pseudo_maps.shards.leftovers import parse_partial_name
 
 __all__ = ["JournalState", "ShardJournal", "remove_journals_of_finished_shards", "shard_digest"]
 

@@ -16,8 +16,8 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Self
 
-from pseudo_maps.shards.layout import host_name
-from pseudo_maps.shards.leftovers import is_running
+from pseudo_maps.files import host_name
+from pseudo_maps.processes import is_running
 
 __all__ = ["ProgressWatch", "ShardProgress", "remove_stale_progress"]
 

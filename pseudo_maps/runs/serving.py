@@ -11,15 +11,13 @@ and go out, in the order of the requests:
 - ``{"made": number, "row": MapRow as JSON, "message": str}`` with the compressed map beside it.
 """
 
-import fcntl
 import os
-import select
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from pseudo_maps.processes import end_with_parent
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.frames import FrameBuffer, encode_frame, header_of
 from pseudo_maps.shards import compress_map
@@ -44,7 +42,8 @@ def serve(make: Callable[..., MadeMap], *, read_configuration: Callable[[Mapping
         Turns the configuration as JSON into ``config``.
     """
     requests, results = _claim_pipes()
-    _die_with_the_parent(int(sys.argv[1]))
+    # At once, also in the middle of a loop in compiled code.
+    end_with_parent(int(sys.argv[1]))
     with suppress(OSError):
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE)
@@ -81,16 +80,3 @@ def _claim_pipes() -> tuple[int, BinaryIO]:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     return requests, os.fdopen(results, "wb")
-
-
-def _die_with_the_parent(lifeline: int) -> None:
-    """End this process at once when the parent is gone, also in the middle of a loop in compiled code.
-
-    The parent holds the other end of the pipe ``lifeline`` and never writes. When it dies the kernel sends SIGIO,
-    whose default is to end the process. ``PR_SET_PDEATHSIG`` would do so already at the end of the *thread* that
-    started this process, and dask's workers start it from a thread of a pool.
-    """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pseudo_maps.files import differences
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import (
     CHILD_MODULE,
@@ -25,7 +26,7 @@ from pseudo_maps.runs.child import (
 from pseudo_maps.runs.journal import JournalState, ShardJournal, shard_digest
 from pseudo_maps.runs.progress import ShardProgress
 from pseudo_maps.shards import STATUS_OK, ShardReader, ShardWriter, compress_map, make_provenance
-from pseudo_maps.shards.layout import PROVENANCE_KEYS, differences
+from pseudo_maps.shards.layout import PROVENANCE_KEYS
 from pseudo_maps.shards.manifest import ManifestMismatch
 from pseudo_maps.shards.outcomes import row_of
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pseudo_maps.files import differences
 from pseudo_maps.shards.id_table import IdTable
 from pseudo_maps.shards.layout import (
     STATUS_OK,
@@ -19,7 +20,6 @@ from pseudo_maps.shards.layout import (
     ShardError,
     check_split,
     decode_row,
-    differences,
     list_shards,
     shard_name,
 )
@@ -133,11 +133,11 @@ class MapIndex:
     def _check_alike(self, head: ShardHead, *, path: Path, manifest: Manifest | None) -> None:
         if head.map_shape != self.map_shape:
             raise ShardError(f"{path}: maps of {head.map_shape}, expected {self.map_shape} as in {self._paths[0].name}")
-        lines = differences(head.provenance, self.provenance)
+        lines = differences(head.provenance, self.provenance, names=("here", "there"))
         reference = self._paths[0].name
         if manifest is not None:
             stated = {key: getattr(manifest, key) for key in ("configuration", "package_version", "schema_version")}
-            lines = differences({key: head.provenance.get(key) for key in stated}, stated)
+            lines = differences({key: head.provenance.get(key) for key in stated}, stated, names=("here", "there"))
             reference = "the manifest"
         if lines:
             raise ShardError(

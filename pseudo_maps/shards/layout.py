@@ -5,7 +5,6 @@ import math
 import os
 import posixpath
 import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,6 @@ TABLE_FIELDS = (
 """Columns of /images, in order."""
 
 _SHARD_NAME = re.compile(r"(?P<split>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<index>\d{5,})-of-(?P<count>\d{5,})\.h5")
-_TEMPORARY_NAME = re.compile(r"\.(?P<target>.+\.(?:h5\.sha256|h5|manifest\.json))\.(?P<host>[^.].*)\.(?P<pid>\d+)\.tmp")
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _INT32_MAX = int(np.iinfo(np.int32).max)
 
@@ -164,31 +162,6 @@ def list_shards(folder: Path, split: str) -> dict[tuple[int, int], Path]:
 def checksum_path(shard: Path) -> Path:
     """Path of the file with the shard's SHA-256, in the format of ``sha256sum``."""
     return shard.with_name(shard.name + ".sha256")
-
-
-def temporary_path(target: Path) -> Path:
-    """Where ``target`` is made before it gets its name: hidden, beside it, named after host and process."""
-    return target.with_name(f".{target.name}.{host_name()}.{os.getpid()}.tmp")
-
-
-def host_name() -> str:
-    """Name of this host as it stands in the names of temporary files."""
-    return socket.gethostname().replace("/", "_") or "localhost"
-
-
-def parse_temporary_name(name: str) -> tuple[str, str, int] | None:
-    """Target's name, host and process id of a name that ``temporary_path`` gives; None for any other name."""
-    found = _TEMPORARY_NAME.fullmatch(name)
-    return None if found is None else (found["target"], found["host"], int(found["pid"]))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def quantise_map(map_hw: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], float]:
@@ -357,21 +330,3 @@ def canonical_json(value: Mapping[str, Any]) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ShardError(f"provenance and configuration have to be JSON values: {error}") from error
-
-
-def differences(found: Any, expected: Any, *, key: str = "") -> list[str]:
-    """``key: found A, expected B`` for every value in which two JSON values differ, keys dotted."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        lines = []
-        for name in sorted(found.keys() | expected.keys()):
-            dotted = f"{key}.{name}" if key else name
-            if name not in found:
-                lines.append(f"{dotted}: found nothing, expected {expected[name]!r}")
-            elif name not in expected:
-                lines.append(f"{dotted}: found {found[name]!r}, expected nothing")
-            else:
-                lines += differences(found[name], expected[name], key=dotted)
-        return lines
-    if found == expected and isinstance(found, bool) == isinstance(expected, bool):
-        return []
-    return [f"{key}: found {found!r}, expected {expected!r}"]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pseudo_maps.shards.layout import host_name, parse_shard_name, parse_temporary_name
+from pseudo_maps.files import host_name, temporary_name_pattern
+from pseudo_maps.processes import is_running
+from pseudo_maps.shards.layout import parse_shard_name
 
 __all__ = [
     "PartialFile",
     "is_abandoned",
     "is_made_for",
-    "is_running",
     "parse_partial_name",
     "partials_of_use",
     "remove_stale_temporaries",
@@ -23,10 +24,8 @@ QUIET_S = 3600.0
 """A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
 written, hashed and renamed within seconds, and a journal grows with every image."""
 
-_CLOCK_TOLERANCE_S = 60.0
-"""The clock of a file server and that of a host may differ; a process id is not given again that quickly."""
-
-_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.journal")
+_TEMPORARY_NAME = temporary_name_pattern(r".+\.(?:h5\.sha256|h5|manifest\.json)")
+_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<process>\d+)\.[0-9a-f]{8}\.journal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,26 +53,24 @@ def parse_partial_name(name: str) -> PartialFile | None:
     True
     """
     journal = _JOURNAL_NAME.fullmatch(name)
-    if journal is not None:
-        host, process = journal["host"], int(journal["pid"])
-        return PartialFile(target=journal["target"], host=host, process=process, is_journal=True)
-    temporary = parse_temporary_name(name)
-    if temporary is None:
+    found = journal or _TEMPORARY_NAME.fullmatch(name)
+    if found is None:
         return None
-    target, host, process = temporary
-    return PartialFile(target=target, host=host, process=process, is_journal=False)
+    return PartialFile(
+        target=found["target"], host=found["host"] or "", process=int(found["process"]), is_journal=journal is not None
+    )
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Remove ``.NAME.HOST.PID.tmp`` files of this host whose process is gone; returns what was removed.
+    """Remove temporary files of this host whose process is gone; returns what was removed.
 
     Files of other hosts stay, since their processes cannot be looked up from here: ``wsol-prep verify --repair``
     removes those that nobody has written to for an hour.
     """
     removed = []
     for path in folder.iterdir():
-        found = parse_temporary_name(path.name)
-        if found is not None and found[1] == host_name() and is_abandoned(path):
+        found = parse_partial_name(path.name)
+        if found is not None and not found.is_journal and found.host == host_name() and is_abandoned(path):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
@@ -102,10 +99,7 @@ def is_abandoned(path: Path) -> bool:
         return False
     if partial.host != host_name():
         return time.time() - written_s > QUIET_S
-    if not is_running(partial.process):
-        return True
-    started_s = _start_of_process(partial.process)
-    return started_s is not None and written_s + _CLOCK_TOLERANCE_S < started_s
+    return not is_running(partial.process, since_s=written_s)
 
 
 def is_made_for(partial: PartialFile, split: str) -> bool:
@@ -149,26 +143,3 @@ def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> li
             )
         found.append((path, reason))
     return found
-
-
-def is_running(process: int) -> bool:
-    """Whether this host has a process of that id."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _start_of_process(process: int) -> float | None:
-    """When a process of this host began, in seconds since 1970; None where the system does not tell."""
-    try:
-        # The name of the program, in parentheses, may itself hold spaces and parentheses.
-        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        # proc(5): field 22 of the line, counted from 1, in clock ticks after the start of the system.
-        after_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot_s

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pseudo_maps import __version__
+from pseudo_maps.files import differences, sync, temporary_path
 from pseudo_maps.shards.layout import (
     SCHEMA_VERSION,
     canonical_json,
     check_split,
-    differences,
     parse_shard_name,
-    sync_folder,
-    temporary_path,
 )
 
 __all__ = [
@@ -42,9 +39,6 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 _READ_ATTEMPTS = 20
 _READ_PAUSE_S = 0.1
 """Without hard links the file has its name before its content; two seconds are ample for a few KB."""
-
-_this_process = threading.Lock()
-"""Threads of one process share the name of the temporary file."""
 
 
 class ManifestError(ValueError):
@@ -205,9 +199,8 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
         What is there is no manifest.
     """
     path = manifest_path(folder, manifest.split)
-    with _this_process:
-        if not path.exists() and _create(path, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"):
-            return True
+    if not path.exists() and _create(path, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"):
+        return True
     _compare(path, manifest)
     return False
 
@@ -248,36 +241,27 @@ def _create(path: Path, text: str) -> bool:
     """Give ``text`` the name ``path``; False when the name is taken."""
     temporary = temporary_path(path)
     try:
-        _write_synced(temporary, text, mode="w", named=path)
+        _write_new(temporary, text, named=path)
         try:
             # Unlike a rename, a link never replaces what another task has put there meanwhile.
             os.link(temporary, path)
-        except FileExistsError:
-            return False
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            return _create_exclusively(path, text)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return True
-
-
-def _create_exclusively(path: Path, text: str) -> bool:
-    try:
-        _write_synced(path, text, mode="x", named=path)
+            _write_new(path, text, named=path)
     except FileExistsError:
         return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
     return True
 
 
-def _write_synced(path: Path, text: str, *, mode: str, named: Path) -> None:
+def _write_new(path: Path, text: str, *, named: Path) -> None:
     try:
-        with path.open(mode, encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(path)
     except OSError as error:
         # A full disk shows when writing, and that error names no file; opening names the hidden one.
         raise OSError(error.errno, error.strerror, str(named)) from error

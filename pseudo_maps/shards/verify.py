@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from pseudo_maps.files import file_sha256
+from pseudo_maps.files import differences, file_sha256
 from pseudo_maps.shards.layout import (
     PROVENANCE_KEYS,
     SCHEMA_VERSION,
     ShardError,
     checksum_path,
-    differences,
     field_problem,
     list_shards,
     parse_shard_name,
@@ -271,7 +270,9 @@ class _SplitChecker:
         """Every row and map of a shard; its image ids."""
         if self._manifest is not None:
             stated = {key: getattr(self._manifest, key) for key in PROVENANCE_KEYS}
-            lines = differences({key: reader.provenance.get(key) for key in stated}, stated)
+            lines = differences(
+                {key: reader.provenance.get(key) for key in stated}, stated, names=("in the shard", "in the manifest")
+            )
             if lines:
                 self._doubt(path, "configuration", "differs from the manifest: " + "; ".join(lines))
         if self._on_rows is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5a, h5d, h5g, h5p, h5r, h5s, h5t
 
-from pseudo_maps.files import file_sha256
+from pseudo_maps.files import file_sha256, replacing
 from pseudo_maps.shards.fletcher32 import CHECKSUM_BYTES, append_checksum, fletcher32
 from pseudo_maps.shards.layout import (
     BY_NAME_GROUP,
@@ -31,8 +31,6 @@ from pseudo_maps.shards.layout import (
     encode_table,
     field_problem,
     row_problem,
-    sync_folder,
-    temporary_path,
 )
 
 __all__ = ["ShardWriter", "compress_map", "write_shard_file"]
@@ -226,33 +224,26 @@ class ShardWriter:
                 f"{self._path}: {len(self._rows) - len(rows)} of {len(self._rows)} rows were not written, "
                 f"the first is row {self._rows.index(None)}"
             )
-        temporary = temporary_path(self._path)
         target_sum = checksum_path(self._path)
-        temporary_sum = temporary_path(target_sum)
         existed = self._path.exists()
         try:
-            write_shard_file(
-                temporary,
-                chunks=chunks,
-                rows=rows,
-                map_shape=self._map_shape,
-                provenance=self._provenance,
-                by_name=self._by_name,
-            )
-            temporary.chmod(_READ_ONLY)
-            _write_synced(temporary_sum, f"{file_sha256(temporary)}  {self._path.name}\n")
-            temporary_sum.chmod(_READ_ONLY)
-            os.replace(temporary_sum, target_sum)
-            try:
-                os.replace(temporary, self._path)
-            except OSError:
-                if not existed:
-                    target_sum.unlink()
-                raise
-        finally:
-            temporary.unlink(missing_ok=True)
-            temporary_sum.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+            with replacing(self._path) as temporary:
+                write_shard_file(
+                    temporary,
+                    chunks=chunks,
+                    rows=rows,
+                    map_shape=self._map_shape,
+                    provenance=self._provenance,
+                    by_name=self._by_name,
+                )
+                temporary.chmod(_READ_ONLY)
+                with replacing(target_sum) as temporary_sum:
+                    temporary_sum.write_text(f"{file_sha256(temporary)}  {self._path.name}\n", encoding="utf-8")
+                    temporary_sum.chmod(_READ_ONLY)
+        except OSError:
+            if not existed:
+                target_sum.unlink(missing_ok=True)
+            raise
         self._finish()
 
     def _finish(self) -> None:
@@ -274,7 +265,7 @@ def write_shard_file(
     provenance: bytes,
     by_name: bool,
 ) -> None:
-    """Write one shard to ``path`` and sync it to the disk.
+    """Write one shard to ``path``.
 
     Parameters
     ----------
@@ -313,10 +304,7 @@ def write_shard_file(
             _write_by_name(file, rows=rows, map_shape=map_shape, palette=palette)
         file.flush()
         image = file.id.get_file_image()
-    with path.open("wb") as written:
-        written.write(image)
-        written.flush()
-        os.fsync(written.fileno())
+    path.write_bytes(image)
 
 
 def _write_palette(file: h5py.File) -> h5py.Dataset:
@@ -400,10 +388,3 @@ def _set(target: h5g.GroupID | h5d.DatasetID, attributes: Iterable[_Attribute]) 
         h5a.create(target, attribute.name, attribute.stored_type, scalar).write(
             attribute.value, mtype=attribute.memory_type
         )
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.workers import map_in_order, worker_count
+from evaluation.workers import map_in_order
+from pseudo_maps.processes import is_running
 from tests.command_calls import REPOSITORY
 
 DEADLINE_S = 60.0
@@ -37,16 +38,6 @@ def die_at_three(number: int) -> int:
 def name_process_and_wait(folder: str) -> None:
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(DEADLINE_S)
-
-
-def test_jobs_are_counted() -> None:
-    assert [worker_count(jobs) for jobs in (1, 5, -1)] == [1, 5, len(os.sched_getaffinity(0))]
-
-
-@pytest.mark.parametrize("jobs", [0, -2])
-def test_no_jobs_are_refused(jobs: int) -> None:
-    with pytest.raises(ValueError, match=f"--jobs {jobs}: expected a number of at least 1, or -1"):
-        worker_count(jobs)
 
 
 def test_one_job_is_this_process() -> None:
@@ -86,13 +77,13 @@ def test_an_error_of_the_function_is_raised_in_its_place(jobs: int) -> None:
 def test_an_error_never_leaves_the_pool_waiting() -> None:
     """Python 3.11.2 has a race there; forked workers start fast enough to meet it within a few pools."""
     program = (
-        "import multiprocessing; from pipelines import worker_pool\n"
+        "import multiprocessing; from evaluation.workers import map_in_order\n"
         "from tests.evaluation.test_workers import refuse_seven\n"
         "forked = multiprocessing.get_context('fork')\n"
         "multiprocessing.get_context = lambda method: forked\n"
         "for _ in range(150):\n"
         "    try:\n"
-        "        list(worker_pool.map_in_order(refuse_seven, range(30), jobs=2))\n"
+        "        list(map_in_order(refuse_seven, range(30), jobs=2))\n"
         "    except ValueError:\n"
         "        continue\n"
         "    raise AssertionError('no error')\n"
@@ -131,12 +122,3 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     while any(map(is_running, workers)):
         assert time.monotonic() < give_up, "a worker outlived its parent"
         time.sleep(0.01)
-
-
-def is_running(process: int) -> bool:
-    """Whether a process is there that is no zombie waiting for whoever adopted it."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"

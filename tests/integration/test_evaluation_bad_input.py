@@ -348,7 +348,7 @@ def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path
         (last,) = (line for line in result.output.splitlines() if line.startswith(expected))
         assert named in last and last.endswith("); use another --out")
     result = evaluate("baseline", "--data", listed, "--out", out)
-    assert result.exit_code == 1 and '(kind: "maps" there, "baseline" now)' in result.output
+    assert result.exit_code == 1 and '(kind: "maps" stored, "baseline" now)' in result.output
     assert (out / "metrics.json").read_bytes() == before
 
 

@@ -421,7 +421,7 @@ def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: P
     assert evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"] == pixels
     without = evaluate(*command, "--out", tmp_path / "out")
     assert (
-        without.exit_code == 1 and '(masks: {"sha256": ' in without.output and "there, nothing now)" in without.output
+        without.exit_code == 1 and '(masks: {"sha256": ' in without.output and "stored, nothing now)" in without.output
     )
 
 

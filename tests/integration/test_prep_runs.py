@@ -98,7 +98,7 @@ def test_other_settings_are_refused_naming_what_differs(
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert f"wsol-prep: error: {maps / 'val.manifest.json'} was made from other images or settings" in result.output
     for key in keys:
-        assert re.search(rf"(?m)^  [\w.]*{key}: found .*, expected .*", result.output), key
+        assert re.search(rf"(?m)^  [\w.]*{key}: .* stored, .* now", result.output), key
     assert "another output folder" in result.output
     dry = propose(data, maps, *words, "--dry-run")
     assert (dry.exit_code, dry.stderr) == (1, result.stderr)
@@ -109,8 +109,8 @@ def test_another_number_of_images_leads_and_shows_no_digests(data: Path, maps: P
     result = propose(data, maps, "--limit", "9", "--map-size", "16")
     lines = result.stderr.splitlines()
     begin = next(number for number, line in enumerate(lines) if "was made from other images" in line)
-    assert lines[begin + 1] == "  images: found 10, expected 9"
-    assert "ids_sha256" not in result.stderr and "configuration.map_size: found 32, expected 16" in result.stderr
+    assert lines[begin + 1] == "  images: 10 stored, 9 now"
+    assert "ids_sha256" not in result.stderr and "configuration.map_size: 32 stored, 16 now" in result.stderr
 
 
 def test_images_taken_from_journals_are_told_apart(data: Path, made: Path, maps: Path) -> None:

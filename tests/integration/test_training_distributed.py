@@ -14,10 +14,11 @@ import torch
 from click.testing import CliRunner
 
 from pipelines.train_cli import main
+from pseudo_maps.files import folder_lock
 from tests.command_calls import REPOSITORY
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.run_folder.checkpoints import CheckpointFolder
-from training.run_folder.lock import alone_in
+from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
 
@@ -114,12 +115,12 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tm
 
 def test_a_folder_in_which_another_run_is_at_work_is_refused_once(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with alone_in(out, say=pytest.fail):
+    with folder_lock(out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=pytest.fail):
         (before,) = out.iterdir()
         process = start("--data", colours, "--out", out, *WORDS, "--epochs", "1")
         text, _ = process.communicate(timeout=300)
         assert process.returncode != 0
-        lines = [line for line in text.splitlines() if "is training in this folder" in line]
+        lines = [line for line in text.splitlines() if "is at work in this folder" in line]
         assert len(lines) == 1, text
         assert lines[0].startswith(f"wsol-train: error: {out}: process {os.getpid()} on host ")
         assert list(out.iterdir()) == [before]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from pseudo_maps.files import differences
 from training.config import (
     METHODS,
     RECIPES,
@@ -24,7 +25,6 @@ from training.config import (
     TrainConfig,
     TrainRunConfig,
     changed,
-    configuration_differences,
     recipe,
 )
 from training.networks.registry import ARCHITECTURES
@@ -147,7 +147,7 @@ def test_the_stored_configuration_is_plain_and_survives_a_checkpoint(tmp_path: P
     torch.save(plain, tmp_path / "plain.pt")
     back = torch.load(tmp_path / "plain.pt", weights_only=True)
     assert back == plain
-    assert configuration_differences(back, config.as_json()) == []
+    assert differences(back, config.as_json()) == []
 
 
 def test_differences_name_the_innermost_values() -> None:
@@ -155,24 +155,24 @@ def test_differences_name_the_innermost_values() -> None:
     own = TrainConfig(
         seed=2, optimiser=OptimiserConfig(lr=0.5), maps={"method": "selective-search", "new": {"mode": "fast"}}
     ).as_json()
-    assert configuration_differences(stored, own) == [
-        "optimiser.lr: 0.01 there, 0.5 now",
-        "seed: 0 there, 2 now",
-        "maps.method: 'geodesic' there, 'selective-search' now",
-        "maps.new.mode: 'nothing' there, 'fast' now",
-        "maps.old: 1 there, 'nothing' now",
+    assert differences(stored, own) == [
+        "optimiser.lr: 0.01 stored, 0.5 now",
+        "seed: 0 stored, 2 now",
+        'maps.method: "geodesic" stored, "selective-search" now',
+        'maps.new: nothing stored, {"mode": "fast"} now',
+        "maps.old: 1 stored, nothing now",
     ]
 
 
 def test_no_maps_differ_from_some() -> None:
     without, some = TrainConfig().as_json(), TrainConfig(maps={"method": "geodesic"}).as_json()
-    assert "maps.method: 'nothing' there, 'geodesic' now" in configuration_differences(without, some)
-    assert "maps.method: 'geodesic' there, 'nothing' now" in configuration_differences(some, without)
+    assert 'maps.method: nothing stored, "geodesic" now' in differences(without, some)
+    assert 'maps.method: "geodesic" stored, nothing now' in differences(some, without)
 
 
 def test_types_of_json_are_told_apart_where_they_matter() -> None:
     stored, own = TrainConfig().as_json(), TrainConfig(clip_norm=1.0).as_json()
-    assert configuration_differences(stored, own) == ["clip_norm: None there, 1.0 now"]
+    assert differences(stored, own) == ["clip_norm: nothing stored, 1.0 now"]
 
 
 def test_the_configuration_imports_no_torch() -> None:

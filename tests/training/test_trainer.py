@@ -310,8 +310,8 @@ def test_resuming_another_configuration_names_what_differs(data: Path, gap_run: 
     before = (gap_run / "metrics.jsonl").read_text()
     with pytest.raises(CheckpointError) as caught:
         make_trainer(data, gap_run, other).fit(resume=True)
-    assert "optimiser.lr: 0.001 there, 0.5 now" in str(caught.value)
-    assert "seed: 0 there, 3 now" in str(caught.value)
+    assert "optimiser.lr: 0.001 stored, 0.5 now" in str(caught.value)
+    assert "seed: 0 stored, 3 now" in str(caught.value)
     assert "batch_size" not in str(caught.value)
     assert (gap_run / "metrics.jsonl").read_text() == before
 

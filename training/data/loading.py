@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
+from pseudo_maps.processes import end_with_parent
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.config import CropConfig, OnMissing
@@ -396,8 +397,9 @@ def keep_batch(batch: Any) -> Any:
 
 
 def start_worker(worker: int) -> None:
-    """What a loader's worker starts with: it ends with its parent, and decodes in one thread."""
+    """What a loader's worker starts with: it ends with its parent process, and decodes in one thread."""
     heed_parent_alone()
+    end_with_parent()
     # torch's own loader limits torch in its workers; OpenCV would start a pool as large as the machine in each.
     cv2.setNumThreads(1)
 

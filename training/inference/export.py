@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from pseudo_maps import __version__
+from pseudo_maps.files import write_atomically
 from training.inference.localizers import InferenceModel
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from training.run_folder.checkpoints import write_atomically
 
 __all__ = ["INPUT_NAME", "METADATA_FILE", "OUTPUT_NAMES", "export_onnx", "export_torch"]
 

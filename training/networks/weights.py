@@ -4,7 +4,6 @@ Files are read with ``weights_only``, so a file can hold tensors but run nothing
 weights: those have to be asked for by name.
 """
 
-import hashlib
 import re
 import sys
 import zipfile
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
+from pseudo_maps.files import file_sha256
 from training.networks.googlenet import GoogLeNetEncoder
 from training.networks.layer_transfer import ConvSource, NormSource, copy_into
 from training.networks.parts import ConvUnit, Encoder, ImportedLayer, conv_units
@@ -269,8 +269,7 @@ def _check_hash(path: Path, *, url: str) -> None:
     stated = _HASH_IN_NAME.search(path.name)
     if stated is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if not found.startswith(stated[1]):
         raise WeightsError(_replace_file(path, url, f"its SHA-256 begins with {found[: len(stated[1])]}"))
 

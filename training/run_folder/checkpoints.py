@@ -5,12 +5,10 @@ A checkpoint is what ``torch.save`` writes, with a marker and a version inside; 
 booleans and None, because nothing else passes ``weights_only``.
 """
 
-import contextlib
 import io
 import json
 import os
 import re
-import socket
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -21,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, METRICS_LOG_FILE, checkpoint_name, read_finished
+from pseudo_maps.files import temporary_name_pattern, write_atomically
+from training.run_folder.files import FINISHED_FILE, checkpoint_name, read_finished
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -32,7 +31,6 @@ __all__ = [
     "FoundCheckpoint",
     "load_checkpoint",
     "save_checkpoint",
-    "write_atomically",
 ]
 
 CHECKPOINT_FORMAT = "saliency-aware-wsol checkpoint"
@@ -43,8 +41,8 @@ CHECKPOINT_VERSION = 1
 _PLAIN_TYPES = (bool, int, float, str, type(None), Tensor, torch.nn.Parameter)
 """Compared exactly: a numpy.float64 is a float, and weights_only does not read it."""
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
-_TEMPORARY_GLOBS = (f".{CHECKPOINT_GLOB}.*.tmp", f".{FINISHED_FILE}.*.tmp", f".{METRICS_LOG_FILE}*.tmp")
-"""What killed processes leave: of this module's files, and of the run's log."""
+_LEFTOVER = temporary_name_pattern(r"checkpoint-\d{8,}\.pt|finished\.json|metrics\.jsonl")
+"""Names of what killed processes leave: of this module's files, and of the run's log."""
 
 
 class CheckpointError(ValueError):
@@ -220,9 +218,9 @@ class CheckpointFolder:
         earlier = [other for other in self.steps() if other < step]
         for other in later + earlier[: max(0, len(earlier) - (self._keep_last - 1))]:
             self.path(other).unlink(missing_ok=True)
-        for pattern in _TEMPORARY_GLOBS:
-            for leftover in self._run_dir.glob(pattern):
-                leftover.unlink(missing_ok=True)
+        for path in self._run_dir.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         return target
 
     def latest(self) -> FoundCheckpoint | None:
@@ -298,43 +296,3 @@ def _check_plain(value: object, *, place: str) -> None:
             f"{place} is a {type(value).__module__}.{type(value).__qualname__}, expected a dict, list, tuple, tensor, "
             "int, float, str, bool or None"
         )
-
-
-def write_atomically(path: Path, encoded: bytes | memoryview) -> None:
-    """Make a file appear whole, with this content and safe on the disk, or leave what was there.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        _remove(temporary)
-        raise OSError(
-            error.errno, f"{error.strerror}: not written, and what was there before is unchanged", str(path)
-        ) from error
-    except BaseException:
-        _remove(temporary)
-        raise
-    _sync_folder(path.parent)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

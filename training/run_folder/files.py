@@ -4,12 +4,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHECKPOINT_GLOB", "FINISHED_FILE", "METRICS_LOG_FILE", "checkpoint_name", "read_finished"]
+__all__ = [
+    "CHECKPOINT_GLOB",
+    "FINISHED_FILE",
+    "LOCK_FILE",
+    "LOCK_WAIT_S",
+    "METRICS_LOG_FILE",
+    "checkpoint_name",
+    "read_finished",
+]
 
 FINISHED_FILE = "finished.json"
 """There when a run is finished, and only then: its summary and configuration."""
 METRICS_LOG_FILE = "metrics.jsonl"
 """One line of JSON for each event of a run."""
+LOCK_FILE = ".training.lock"
+"""Locked by the run that writes to the folder, and there only meanwhile."""
+LOCK_WAIT_S = 10.0
+"""Seconds in which a run that was terminated a moment ago may save its checkpoint and release the lock."""
 CHECKPOINT_GLOB = "checkpoint-*.pt"
 """Pattern of all that ``checkpoint_name`` gives."""
 

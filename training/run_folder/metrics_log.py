@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from training.run_folder.checkpoints import write_atomically
+from pseudo_maps.files import write_atomically
 from training.run_folder.files import METRICS_LOG_FILE
 
 __all__ = ["MetricsLog"]

@@ -16,8 +16,7 @@ from evaluation.results.folder import EVALUATION_FOLDER, JOURNAL_FOLDER
 from evaluation.results.schema import METRICS_FILE
 from pipelines.datasets import Dataset
 from pipelines.experiments.paper_table.rows import ROWS
-from pseudo_maps.files import write_atomically
-from pseudo_maps.shards import file_sha256
+from pseudo_maps.files import differences, file_sha256, write_atomically
 from pseudo_maps.shards.manifest import manifest_path
 from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
@@ -206,9 +205,9 @@ class TableRun:
                 continue
             if record is None:
                 return f"{folder} was not made by wsol-pipeline table; use another --out, or move it away"
-            differences = _differences(record.get(part, {}), getattr(self, part))
-            if differences:
-                return f"{folder} was made with other settings ({'; '.join(differences)}); use another --out"
+            lines = differences(record.get(part, {}), getattr(self, part))
+            if lines:
+                return f"{folder} was made with other settings ({'; '.join(lines)}); use another --out"
         return None
 
     def contradictions(self, options: Collection[str]) -> list[str]:
@@ -224,7 +223,7 @@ class TableRun:
         for part, now in (("training", self.training), ("evaluation", self.evaluation)):
             there = record.get(part, {})
             of_both = [option for option in options if option in there and option in now]
-            found += _differences({name: there[name] for name in of_both}, {name: now[name] for name in of_both})
+            found += differences({name: there[name] for name in of_both}, {name: now[name] for name in of_both})
         return list(dict.fromkeys(found))
 
     def record(self) -> dict[str, Any] | None:
@@ -412,12 +411,3 @@ def _manifest_digest(maps: Path, split: str) -> str:
     """Identity of the maps: their manifest holds the configuration and a digest of the images' ids."""
     path = manifest_path(maps, split)
     return f"sha256 {file_sha256(path)}" if path.is_file() else "none"
-
-
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = [*now, *(name for name in there if name not in now)]
-    return [
-        f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
-        for name in names
-        if there.get(name) != json.loads(json.dumps(now.get(name)))
-    ]

@@ -14,6 +14,7 @@ from evaluation.results.schema import Metrics, Result, read_metrics
 from pipelines.experiments.paper_table.plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.reports.trainings import other_training_images
+from pseudo_maps.files import differences
 
 __all__ = [
     "CLASS_METRICS",
@@ -299,9 +300,6 @@ def _warnings(
     finished: Sequence[tuple[TableRun, Metrics]], configurations: Mapping[str, Mapping[str, Any]]
 ) -> Iterable[str]:
     """Sentences that name runs made with other settings or scored on other images than the first."""
-    # Imported here: it takes torch along.
-    from training.config import configuration_differences
-
     first_of_all: Mapping[str, Any] | None = None
     first_of_row: dict[str, Mapping[str, Any]] = {}
     data: Any = None
@@ -315,9 +313,9 @@ def _warnings(
         configuration = configurations[run.name]
         shared = {name: value for name, value in configuration.items() if name not in _DIFFERS_BY_ROW}
         first_of_all = first_of_all or shared
-        different = configuration_differences(first_of_all, shared)
+        different = differences(first_of_all, shared)
         of_row = {name: configuration.get(name) for name in ("loss", "maps", "perceptual")}
-        different += configuration_differences(first_of_row.setdefault(run.row, of_row), of_row)
+        different += differences(first_of_row.setdefault(run.row, of_row), of_row)
         if different:
             yield f"{run.name} was trained with other settings than the first run: {'; '.join(different)}."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.experiments.paper_table.results import TableResults
 from pipelines.experiments.paper_table.rows import ROWS
-from pseudo_maps.shards import file_sha256
+from pseudo_maps.files import file_sha256
 
 __all__ = ["PAPER_NOTE", "statements"]
 

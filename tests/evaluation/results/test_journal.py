@@ -160,17 +160,17 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
     journal_in(tmp_path, protocols=("sweep", "fixed"))
     with pytest.raises(
         ValueError,
-        match=r"another configuration: data\.split: \"val\" there, \"train\" now; seed: nothing there, 1 now;",
+        match=r"another configuration: data\.split: \"val\" stored, \"train\" now; seed: nothing stored, 1 now;",
     ):
         journal_in(tmp_path, data={"root": "x", "split": "train"}, seed=1)
-    with pytest.raises(ValueError, match=r"protocols: \[\"sweep\", \"fixed\"\] there, \[\"sweep\"\] now"):
+    with pytest.raises(ValueError, match=r"protocols: \[\"sweep\", \"fixed\"\] stored, \[\"sweep\"\] now"):
         journal_in(tmp_path, protocols=["sweep"])
 
 
 def test_equal_numbers_of_other_types_are_another_configuration(tmp_path: Path) -> None:
     journal_in(tmp_path, limit=1)
     for value in (1.0, True):
-        with pytest.raises(ValueError, match="limit: 1 there, "):
+        with pytest.raises(ValueError, match="limit: 1 stored, "):
             journal_in(tmp_path, limit=value)
 
 

@@ -192,7 +192,7 @@ def test_two_configurations(folder):
         MapIndex(folder, "val")
     message = str(caught.value)
     assert "val-00001-of-00002.h5: made with other settings than val-00000-of-00002.h5" in message
-    assert "configuration.proposals.seeds: found 31, expected 30" in message
+    assert "configuration.proposals.seeds: 31 here, 30 there" in message
     assert "method" not in message
 
 

@@ -60,7 +60,7 @@ def test_a_report_takes_what_is_typed_where_it_contradicts_nothing(folders: tupl
 @pytest.mark.parametrize(
     ("typed", "named"),
     [
-        ("--epochs 2", "(--epochs: 7 there, 2 now); and so with 1 more of the runs"),
+        ("--epochs 2", "(--epochs: 7 stored, 2 now); and so with 1 more of the runs"),
         ("--limit 3", "(--limit: 2 there, 3 now)"),
         ("--protocol cam", "(protocols: ['cam', 'wsoleval-v1'] there, ['cam'] now)"),
     ],
@@ -86,7 +86,7 @@ def test_other_settings_are_refused_before_anything_is_run_or_written(folders: t
     for more in ([], ["--dry-run"]):
         result = table(*folders, *settings, "--device", "cpu", *more)
         assert result.exit_code == 1
-        assert "seed-4 was made with other settings (--epochs: 7 there, 2 now); use another --out" in result.output
+        assert "seed-4 was made with other settings (--epochs: 7 stored, 2 now); use another --out" in result.output
         assert result.output.count("\n") == 1 and result.output.endswith("the tables are as they were\n")
     assert tables(folders) == before
 

@@ -87,7 +87,7 @@ def test_a_folder_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     )
     gap = runs_by_name(replace(plan, training={**plan.training, "map_weight": setting("--map-weight", 3.0)}))
     assert gap["alexnet-gap gap seed 1"].refusal() is None
-    assert "--map-weight: 2.0 there, 3.0 now" in (gap[name].refusal() or "")
+    assert "--map-weight: 2.0 stored, 3.0 now" in (gap[name].refusal() or "")
 
 
 def test_another_evaluation_of_the_same_training_is_refused_until_the_old_one_is_gone(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_another_evaluation_of_the_same_training_is_refused_until_the_old_one_is
     run = runs_by_name(plan)[name]
     write_finished(run, correct=100)
     other = runs_by_name(replace(plan, protocols=("cam",)))[name]
-    assert "protocols: ['cam', 'wsoleval-v1'] there, ['cam'] now" in (other.refusal() or "")
+    assert 'protocols: ["cam", "wsoleval-v1"] stored, ["cam"] now' in (other.refusal() or "")
     run.metrics_file.unlink()
     run.metrics_file.parent.rmdir()
     assert other.refusal() is None

@@ -3,7 +3,6 @@ import fcntl
 import multiprocessing
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -13,21 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from pseudo_maps.files import FolderBusy, folder_lock
 from tests.integration.prep_command import REPOSITORY
-from training.run_folder.lock import LOCK_FILE, RunFolderBusy, alone_in
 
 HOLDER = """
-import os, sys, time
+import sys
 from pathlib import Path
-from training.run_folder.lock import alone_in
-with alone_in(Path(sys.argv[1]), say=print, wait_s=0):
-    helper = os.fork() if "forks" in sys.argv else None
-    if helper == 0:
-        # Outlives the holder, as a loader's worker does for some seconds.
-        time.sleep(60)
-    print(helper, flush=True)
+from pseudo_maps.files import folder_lock
+with folder_lock(Path(sys.argv[1]), ".lock", wait_s=0, warn=print):
+    print("holds", flush=True)
     sys.stdin.read()
 """
+
+
+LOCK_FILE = ".lock"
 
 
 def silent(line: str) -> None:
@@ -35,7 +33,7 @@ def silent(line: str) -> None:
 
 
 def take(folder: Path, *, wait_s: float = 0) -> None:
-    with alone_in(folder, say=silent, wait_s=wait_s):
+    with folder_lock(folder, LOCK_FILE, wait_s=wait_s, warn=silent):
         pass
 
 
@@ -68,11 +66,11 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., tuple["subprocess.Popen[str]"
 def test_the_second_is_told_folder_host_process_and_what_to_do(tmp_path: Path, hold: Callable) -> None:
     holder, _ = hold(tmp_path)
     who = f"{holder.pid} on {socket.gethostname()}"
-    with pytest.raises(RunFolderBusy) as caught:
+    with pytest.raises(FolderBusy) as caught:
         take(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: process {holder.pid} on host {socket.gethostname()} is training in this folder; wait for its "
-        f"end, stop it (kill {who}: it saves a checkpoint), or use another --out"
+        f"{tmp_path}: process {holder.pid} on host {socket.gethostname()} is at work in this folder; wait for its "
+        f"end, terminate it (kill {who}), or use another folder"
     )
 
 
@@ -82,24 +80,11 @@ def test_a_killed_holder_lets_go_and_its_file_is_taken_over(tmp_path: Path, hold
     holder.wait()
     lock = tmp_path / LOCK_FILE
     assert lock.read_text() == f"{socket.gethostname()} {holder.pid}\n"
-    with alone_in(tmp_path, say=silent, wait_s=0):
+    with folder_lock(tmp_path, LOCK_FILE, wait_s=0, warn=silent):
         assert lock.read_text() == f"{socket.gethostname()} {os.getpid()}\n"
-        with pytest.raises(RunFolderBusy, match=f"process {os.getpid()} on host"):
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on host"):
             take(tmp_path)
     assert not lock.exists()
-
-
-def test_what_a_killed_holder_had_forked_does_not_hold_on(tmp_path: Path, hold: Callable) -> None:
-    holder, helper = hold(tmp_path, "forks")
-    try:
-        with pytest.raises(RunFolderBusy):
-            take(tmp_path)
-        holder.kill()
-        holder.wait()
-        os.kill(int(helper), 0)
-        take(tmp_path)
-    finally:
-        os.kill(int(helper), signal.SIGKILL)
 
 
 def test_a_holder_that_is_about_to_end_is_waited_for(tmp_path: Path, hold: Callable) -> None:
@@ -113,19 +98,19 @@ def test_a_holder_that_is_about_to_end_is_waited_for(tmp_path: Path, hold: Calla
 
 @pytest.mark.parametrize("content", ["", "one two three", "host x1", "\0" * 2000])
 def test_a_file_that_does_not_tell_is_no_obstacle_to_the_message(tmp_path: Path, content: str) -> None:
-    with alone_in(tmp_path, say=silent, wait_s=0):
+    with folder_lock(tmp_path, LOCK_FILE, wait_s=0, warn=silent):
         (tmp_path / LOCK_FILE).write_text(content)
-        with pytest.raises(RunFolderBusy) as caught:
+        with pytest.raises(FolderBusy) as caught:
             take(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: another process is training in this folder; wait for its end, stop it, or use another --out"
+        f"{tmp_path}: another process is at work in this folder; wait for its end, terminate it, or use another folder"
     )
 
 
 def test_a_lock_file_that_was_removed_meanwhile_leaves_the_next_one_s_alone(tmp_path: Path) -> None:
-    with alone_in(tmp_path, say=silent, wait_s=0):
+    with folder_lock(tmp_path, LOCK_FILE, wait_s=0, warn=silent):
         (tmp_path / LOCK_FILE).unlink()
-        with alone_in(tmp_path, say=silent, wait_s=0):
+        with folder_lock(tmp_path, LOCK_FILE, wait_s=0, warn=silent):
             (tmp_path / LOCK_FILE).rename(tmp_path / "away")
             (tmp_path / LOCK_FILE).write_text("of a third run")
         assert (tmp_path / LOCK_FILE).read_text() == "of a third run"
@@ -138,11 +123,11 @@ def enter_often(folder: Path, times: int) -> None:
         while True:
             try:
                 # The folder comes and goes as well.
-                with alone_in(folder, say=silent, wait_s=0):
+                with folder_lock(folder, LOCK_FILE, wait_s=0, warn=silent):
                     os.close(os.open(folder / "alone", os.O_CREAT | os.O_EXCL))
                     (folder / "alone").unlink()
                 break
-            except (RunFolderBusy, FileNotFoundError):
+            except (FolderBusy, FileNotFoundError):
                 continue
 
 
@@ -165,7 +150,7 @@ def test_a_folder_is_made_and_stays_when_something_was_left_in_it(tmp_path: Path
     run = tmp_path / "runs" / "one"
     take(run)
     assert list(tmp_path.iterdir()) == []
-    with alone_in(run, say=silent, wait_s=0):
+    with folder_lock(run, LOCK_FILE, wait_s=0, warn=silent):
         (run / "result").touch()
     assert list(run.iterdir()) == [run / "result"]
 
@@ -173,7 +158,7 @@ def test_a_folder_is_made_and_stays_when_something_was_left_in_it(tmp_path: Path
 def test_an_empty_folder_that_was_there_stays(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(ZeroDivisionError), alone_in(run, say=silent, wait_s=0):
+    with pytest.raises(ZeroDivisionError), folder_lock(run, LOCK_FILE, wait_s=0, warn=silent):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == [run] and list(run.iterdir()) == []
 
@@ -200,16 +185,16 @@ def test_without_locks_there_is_one_line_and_the_work_goes_on(
 ) -> None:
     answer(monkeypatch, number)
     said: list[str] = []
-    with alone_in(tmp_path / "run", say=said.append, wait_s=0):
+    with folder_lock(tmp_path / "run", LOCK_FILE, wait_s=0, warn=said.append):
         assert list((tmp_path / "run").iterdir()) == []
     (line,) = said
-    assert line.startswith(f"warning: {tmp_path / 'run'}: its file system knows no locks")
+    assert line.startswith(f"{tmp_path / 'run'}: its file system has no locks")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nfs_s_answer_for_a_lock_that_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, errno.EACCES)
-    with pytest.raises(RunFolderBusy):
+    with pytest.raises(FolderBusy):
         take(tmp_path)
 
 
