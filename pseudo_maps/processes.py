@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
+
 __all__ = ["end_with_parent", "is_running", "prepare_worker_process", "worker_count"]
 
 _M_TRIM_THRESHOLD = -1
@@ -35,8 +37,6 @@ def prepare_worker_process() -> None:
     the process: each image needs about 50 MB of arrays of a few MB, which would otherwise go back to the system and
     come again page by page. On a virtual machine that was 29 of 66 ms an image.
     """
-    import cv2
-
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -24,7 +24,7 @@ QUIET_S = 3600.0
 """A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
 written, hashed and renamed within seconds, and a journal grows with every image."""
 
-_TEMPORARY_NAME = temporary_name_pattern(r".+\.(?:h5\.sha256|h5|manifest\.json)")
+_TEMPORARY_NAME = temporary_name_pattern(r"[\w.-]+-\d{5,}-of-\d{5,}\.h5(?:\.sha256)?|[\w.-]+\.manifest\.json")
 _JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<process>\d+)\.[0-9a-f]{8}\.journal")
 
 

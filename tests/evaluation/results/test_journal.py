@@ -167,11 +167,10 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
         journal_in(tmp_path, protocols=["sweep"])
 
 
-def test_equal_numbers_of_other_types_are_another_configuration(tmp_path: Path) -> None:
+def test_a_flag_that_equals_a_number_is_another_configuration(tmp_path: Path) -> None:
     journal_in(tmp_path, limit=1)
-    for value in (1.0, True):
-        with pytest.raises(ValueError, match="limit: 1 stored, "):
-            journal_in(tmp_path, limit=value)
+    with pytest.raises(ValueError, match="limit: 1 stored, true now"):
+        journal_in(tmp_path, limit=True)
 
 
 @pytest.mark.parametrize("value", [{1, 2}, float("nan"), Path("x")])

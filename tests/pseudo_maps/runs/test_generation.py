@@ -265,12 +265,12 @@ def test_a_task_without_a_shard_has_nothing_to_do(root: Path, tmp_path: Path) ->
 
 
 def test_what_a_killed_process_left_goes_away(root: Path, tmp_path: Path) -> None:
-    from pseudo_maps.shards.layout import temporary_path
+    from pseudo_maps.files import temporary_path
 
     (tmp_path / "maps").mkdir()
     own = temporary_path(tmp_path / "maps" / shard_name("val", 0, 3))
     # Not our number and above the kernel's largest: a process that cannot be there.
-    stale = own.with_name(own.name.replace(f".{os.getpid()}.tmp", ".4194305.tmp"))
+    stale = own.with_name(own.name.replace(f".{os.getpid()}.", ".4194305."))
     stale.write_bytes(b"half a shard")
     generate(root, tmp_path / "maps")
     assert not stale.exists()

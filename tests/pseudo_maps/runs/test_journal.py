@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pseudo_maps.files import host_name
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import ImageDeath, MadeImage
 from pseudo_maps.runs.journal import ShardJournal, remove_journals_of_finished_shards, shard_digest
 from pseudo_maps.shards import compress_map, make_provenance
-from pseudo_maps.shards.layout import host_name
 from pseudo_maps.shards.outcomes import row_of
 
 RECORDS = [ImageRecord(image_id=f"n/{n}", path=f"n/{n}.png", wnid="n", label=1) for n in range(3)]

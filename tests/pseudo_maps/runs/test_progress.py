@@ -1,8 +1,8 @@
 import os
 from pathlib import Path
 
+from pseudo_maps.files import host_name
 from pseudo_maps.runs.progress import ProgressWatch, ShardProgress, remove_stale_progress
-from pseudo_maps.shards.layout import host_name
 
 
 def test_all_images_are_told_at_the_end_and_the_folder_is_gone(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_two_configurations(folder):
 def test_a_configuration_that_is_not_the_manifests(folder):
     make_folder(folder, images=1)
     make_shard(folder / shard_name("val", 0, 1), ["val_0"], configuration={"method": "other"})
-    with pytest.raises(ShardError, match=r"than the manifest:\n  configuration.method: found 'other'"):
+    with pytest.raises(ShardError, match=r"than the manifest:\n  configuration.method: \"other\" here"):
         MapIndex(folder, "val")
 
 

@@ -10,7 +10,7 @@ from pseudo_maps.shards import (
     quantise_map,
     shard_name,
 )
-from pseudo_maps.shards.layout import by_name_links, differences
+from pseudo_maps.shards.layout import by_name_links
 from tests.pseudo_maps.shard_making import make_row
 
 
@@ -128,18 +128,6 @@ def test_by_name_links_are_unique_and_legal(pairs):
     for _, group, link in links:
         assert group not in ("", ".", "..") and link not in ("", ".", "..")
         assert "/" not in group + link
-
-
-def test_differences_name_dotted_keys():
-    found = {"a": {"b": 1, "c": [1, 2]}, "d": True, "e": 1}
-    expected = {"a": {"b": 2, "c": [1, 2]}, "d": 1, "f": None}
-    assert differences(found, expected) == [
-        "a.b: found 1, expected 2",
-        "d: found True, expected 1",
-        "e: found 1, expected nothing",
-        "f: found nothing, expected None",
-    ]
-    assert differences(found, found) == []
 
 
 def test_status_ok_is_ok():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pseudo_maps.shards.layout import temporary_path
+from pseudo_maps.files import temporary_path
 from pseudo_maps.shards.leftovers import PartialFile, is_abandoned, parse_partial_name, remove_stale_temporaries
 
 HOST = socket.gethostname()
@@ -18,8 +18,9 @@ def touch(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("target", ["val-00000-of-00003.h5", "val-00000-of-00003.h5.sha256", "val.manifest.json"])
-def test_what_a_dead_process_left_is_removed_and_named(tmp_path: Path, dead_pid: int, target: str) -> None:
-    left = touch(tmp_path, f".{target}.{HOST}.{dead_pid}.tmp")
+@pytest.mark.parametrize("ending", ["tmp", "x0123abcd.tmp"])
+def test_what_a_dead_process_left_is_removed_and_named(tmp_path: Path, dead_pid: int, target: str, ending: str) -> None:
+    left = touch(tmp_path, f".{target}.{HOST}.{dead_pid}.{ending}")
     assert remove_stale_temporaries(tmp_path) == [left]
     assert list(tmp_path.iterdir()) == []
 
@@ -113,6 +114,7 @@ def test_only_names_of_files_in_the_making_can_be_asked_about(tmp_path: Path) ->
     ("name", "host", "process", "is_journal"),
     [
         (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12, False),
+        (".val-00000-of-00003.h5.node7.12.x01234567.tmp", "node7", 12, False),
         (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12, True),
     ],
 )

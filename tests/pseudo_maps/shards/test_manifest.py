@@ -77,18 +77,18 @@ def test_every_difference_is_named_with_both_values(tmp_path):
         images=5,
         shards=2,
         package_version="9.9",
-        configuration={"method": "geodesic", "proposals": {"seeds": 31, "levels": [1, 2]}, "extra": None},
+        configuration={"method": "geodesic", "proposals": {"seeds": 31, "levels": [1, 2]}, "extra": 1},
     )
     before = manifest_path(tmp_path, "val").read_bytes()
     with pytest.raises(ManifestMismatch) as caught:
         agree_on_manifest(tmp_path, other)
     message = str(caught.value)
     for line in (
-        "images: found 7, expected 5",
-        "shards: found 3, expected 2",
-        f"package_version: found '{MANIFEST.package_version}', expected '9.9'",
-        "configuration.proposals.seeds: found 30, expected 31",
-        "configuration.extra: found nothing, expected None",
+        "images: 7 stored, 5 now",
+        "shards: 3 stored, 2 now",
+        f'package_version: "{MANIFEST.package_version}" stored, "9.9" now',
+        "configuration.proposals.seeds: 30 stored, 31 now",
+        "configuration.extra: nothing stored, 1 now",
         "another output folder",
         str(tmp_path),
     ):
@@ -147,7 +147,7 @@ def test_a_task_that_came_first_is_not_overwritten(tmp_path, monkeypatch):
         original(source, target)
 
     monkeypatch.setattr(os, "link", link_late)
-    with pytest.raises(ManifestMismatch, match="package_version: found 'other'"):
+    with pytest.raises(ManifestMismatch, match='package_version: "other" stored'):
         agree_on_manifest(tmp_path, MANIFEST)
     assert os.listdir(tmp_path) == ["val.manifest.json"]
 

@@ -144,7 +144,7 @@ def test_nothing_stays_without_commit(path):
     assert os.listdir(path.parent) == []
 
 
-@pytest.mark.parametrize("step", ["write_shard_file", "file_sha256", "_write_synced"])
+@pytest.mark.parametrize("step", ["write_shard_file", "file_sha256"])
 def test_a_failing_commit_leaves_nothing(path, monkeypatch, step):
     original = getattr(writer_module, step)
 

