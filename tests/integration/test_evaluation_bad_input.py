@@ -338,9 +338,9 @@ def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path
     before = (out / "metrics.json").read_bytes()
     for other, named in (
         (("--protocol", "ts-cam"), 'protocols: ["cam"] there, ["cam", "ts-cam"] now'),
-        (("--seed", 3), "bootstrap.seed: 0 there, 3 now"),
-        (("--limit", 2), "data.images: 4 there, 2 now"),
-        (("--boxes", "first"), 'boxes: "all" there, "first" now'),
+        (("--seed", 3), "bootstrap.seed: 0 stored, 3 now"),
+        (("--limit", 2), "data.images: 4 stored, 2 now"),
+        (("--boxes", "first"), 'boxes: "all" stored, "first" now'),
     ):
         result = evaluate(*words, *other)
         assert result.exit_code == 1

@@ -113,9 +113,9 @@ def test_finished_stages_are_kept(finished: tuple[Path, str]) -> None:
     ("old", "new", "stage", "named"),
     [
         ("map-size = 32", "map-size = 16", "proposals", "map_size"),
-        ("epochs = 1", "epochs = 2", "training", "epochs: 1 there, 2 now"),
+        ("epochs = 1", "epochs = 2", "training", "epochs: 1 stored, 2 now"),
         ("device", "limit = 3\ndevice", "training", "other training images than these 3"),
-        ('["cam"]', '["ts-cam"]', "evaluation", 'protocols: ["cam"] there, ["ts-cam"] now'),
+        ('["cam"]', '["ts-cam"]', "evaluation", 'protocols: ["cam"] stored, ["ts-cam"] now'),
     ],
 )
 def test_a_stage_of_other_settings_is_refused_with_what_differs(

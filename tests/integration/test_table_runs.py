@@ -110,7 +110,7 @@ def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: P
     # Asked for with other settings it runs and writes nothing, and names what differs.
     result = table(*inputs, "--epochs", 3)
     assert result.exit_code == 1
-    refusal = f"{run} was made with other settings (--epochs: 2 there, 3 now); use another --out"
+    refusal = f"{run} was made with other settings (--epochs: 2 stored, 3 now); use another --out"
     assert result.output == f"wsol-pipeline: error: {refusal}. Nothing was run, and the tables are as they were\n"
     assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
     assert lines_of_logs(out) == ran

@@ -256,7 +256,7 @@ def test_counting_before_all_are_there_names_the_first_that_is_missing(plan: Eva
         ({"protocols": ("cam",)}, "protocols"),
         ({"localizers": ("pseudo-map", "cam")}, "localizers"),
         ({"boxes": "first"}, "boxes"),
-        ({"seed": 1}, r"bootstrap\.seed: 0 there, 1 now"),
+        ({"seed": 1}, r"bootstrap\.seed: 0 stored, 1 now"),
         ({"source": {"maps": {"format": "other"}}}, r"maps\.format"),
         ({"kind": "run"}, "kind"),
         ({"stamp": "files of another time"}, "stamp"),
@@ -330,11 +330,11 @@ def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"protocols": ("cam",)}, 'protocols: ["cam", "wsoleval-v1"] there, ["cam"] now'),
-        ({"localizers": ("cam",), "kind": "run"}, 'kind: "maps" there, "run" now'),
-        ({"bootstrap_samples": 21}, "bootstrap.samples: 20 there, 21 now"),
-        ({"source": {}}, 'maps: {"format": "made"} there, nothing now'),
-        ({"source": {"maps": {"format": "made"}, "views": "all"}}, 'views: nothing there, "all" now'),
+        ({"protocols": ("cam",)}, 'protocols: ["cam", "wsoleval-v1"] stored, ["cam"] now'),
+        ({"localizers": ("cam",), "kind": "run"}, 'kind: "maps" stored, "run" now'),
+        ({"bootstrap_samples": 21}, "bootstrap.samples: 20 stored, 21 now"),
+        ({"source": {}}, 'maps: {"format": "made"} stored, nothing now'),
+        ({"source": {"maps": {"format": "made"}, "views": "all"}}, 'views: nothing stored, "all" now'),
     ],
     ids=str,
 )

@@ -61,8 +61,8 @@ def test_a_report_takes_what_is_typed_where_it_contradicts_nothing(folders: tupl
     ("typed", "named"),
     [
         ("--epochs 2", "(--epochs: 7 stored, 2 now); and so with 1 more of the runs"),
-        ("--limit 3", "(--limit: 2 there, 3 now)"),
-        ("--protocol cam", "(protocols: ['cam', 'wsoleval-v1'] there, ['cam'] now)"),
+        ("--limit 3", "(--limit: 2 stored, 3 now)"),
+        ("--protocol cam", '(protocols: ["cam", "wsoleval-v1"] stored, ["cam"] now)'),
     ],
 )
 def test_a_report_of_other_settings_is_refused(folders: tuple[object, ...], typed: str, named: str) -> None:

@@ -243,9 +243,9 @@ def test_a_damaged_record_of_the_settings_fails_its_run_alone(plan: TablePlan, r
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "budget": ({"epochs": 8}, "epochs: 7 there, 8 now"),
-    "loss": ({"loss": {"map_kind": "bce"}}, "loss.map_kind: 'l2' there, 'bce' now"),
-    "F": ({"perceptual": "random"}, "perceptual: 'imagenet' there, 'random' now"),
+    "budget": ({"epochs": 8}, "epochs: 7 stored, 8 now"),
+    "loss": ({"loss": {"map_kind": "bce"}}, 'loss.map_kind: "l2" stored, "bce" now'),
+    "F": ({"perceptual": "random"}, 'perceptual: "imagenet" stored, "random" now'),
 }
 
 
