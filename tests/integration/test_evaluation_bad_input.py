@@ -337,7 +337,7 @@ def test_results_of_other_settings_are_kept_and_named(listed: Path, folder: Path
     assert evaluate(*words).exit_code == 0
     before = (out / "metrics.json").read_bytes()
     for other, named in (
-        (("--protocol", "ts-cam"), 'protocols: ["cam"] there, ["cam", "ts-cam"] now'),
+        (("--protocol", "ts-cam"), 'protocols: ["cam"] stored, ["cam", "ts-cam"] now'),
         (("--seed", 3), "bootstrap.seed: 0 stored, 3 now"),
         (("--limit", 2), "data.images: 4 stored, 2 now"),
         (("--boxes", "first"), 'boxes: "all" stored, "first" now'),
