@@ -1,12 +1,11 @@
-"""Turns a data root on disk, in any of four layouts, into image records, classes and ground-truth boxes."""
+"""Data sets on disk, in any of four layouts: image records, classes and ground-truth boxes."""
 
-from pipelines.datasets.box_files import load_boxes
 from pipelines.datasets.boxes import BoxAnnotation, scale_boxes
-from pipelines.datasets.layouts import LAYOUTS, open_dataset
+from pipelines.datasets.layouts import LAYOUT_NAMES, load_boxes, open_dataset
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 
 __all__ = [
-    "LAYOUTS",
+    "LAYOUT_NAMES",
     "SPLITS",
     "BoxAnnotation",
     "Dataset",

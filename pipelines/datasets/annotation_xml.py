@@ -1,7 +1,7 @@
-"""Turns one ILSVRC annotation file (PASCAL VOC style XML) into class names, box corners and a frame size.
+"""ILSVRC annotation files (PASCAL VOC style XML): class names, box corners and frame size.
 
-The image an annotation belongs to is told by the XML file's own name: ``<filename>`` holds the literal
-``%s`` in hundreds of ILSVRC files and is not read.
+An annotation belongs to the image of the XML file's own name: ``<filename>`` is not read, because it holds the literal
+``%s`` in hundreds of ILSVRC files.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from pipelines.datasets.text import describe, parse_number
 __all__ = ["MAX_XML_BYTES", "XmlAnnotation", "read_annotation_xml"]
 
 MAX_XML_BYTES = 4_000_000
-"""Largest annotation file read. ILSVRC's have a few kilobytes; one box takes about 350 bytes."""
+"""Largest annotation file read; one box takes about 350 bytes, ILSVRC's files a few kilobytes."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XmlAnnotation:
-    """What one annotation file says, corners as written (not ordered, not clipped)."""
+    """Content of one annotation file, corners as written (not ordered, not clipped)."""
 
     names: tuple[str, ...]
-    """``<name>`` of each object: a wnid, in some files human words, possibly empty."""
+    """``<name>`` of each object: a wnid, in some files words, possibly empty."""
     corners: tuple[tuple[float, ...], ...]
     """``xmin, ymin, xmax, ymax`` of each object, finite, 0-based inclusive pixels."""
     frame_width: int | None
@@ -39,18 +39,11 @@ class XmlAnnotation:
 def read_annotation_xml(path: Path) -> XmlAnnotation:
     """Read one annotation file.
 
-    Parameters
-    ----------
-    path
-        An XML file with the root ``<annotation>``.
-
     Raises
     ------
     DatasetError
-        Not well-formed, not an annotation, entities declared, larger than ``MAX_XML_BYTES``, an object
-        without the four corners, or a corner or size that is not a finite number.
-    OSError
-        The file cannot be opened.
+        Not well-formed, not an annotation, entities declared, larger than ``MAX_XML_BYTES``, an object without the four
+        corners, or a corner or size that is not a finite number.
     """
     with path.open("rb") as file:
         encoded = file.read(MAX_XML_BYTES + 1)
@@ -64,7 +57,7 @@ def read_annotation_xml(path: Path) -> XmlAnnotation:
         line = error.position[0]
         raise DatasetError(f"{path}, line {line}: expected well-formed XML, found: {error}") from None
     except (ValueError, LookupError) as error:
-        # An encoding that the parser does not know.
+        # An unknown encoding.
         raise DatasetError(f"{path}, line 1: expected XML in UTF-8, found: {error}") from None
     if annotation.tag != "annotation":
         raise DatasetError(f"{path}: expected the root element <annotation>, found <{annotation.tag}>")

@@ -1,7 +1,7 @@
-"""Turns boxes as annotators wrote them into tidy boxes inside a frame, and scales them to another frame.
+"""Ground-truth boxes: corners in order, clipped to the frame, scaled to another frame.
 
 Boxes are ``(x0, y0, x1, y1)`` in 0-based inclusive pixel coordinates, the convention of ILSVRC: a box covers
-``x1 - x0 + 1`` columns, and ``x0 == x1`` is one pixel wide.
+``x1 - x0 + 1`` columns.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,7 @@ class BoxAnnotation:
     """Ground-truth boxes of one image and the frame they refer to."""
 
     boxes_xyxy: npt.NDArray[np.float64]
-    """(n, 4) float64, read-only, 0-based inclusive pixels, ``0 <= x0 <= x1 <= W - 1`` and so for y.
-
-    With an unknown frame the upper limits are not enforced.
-    """
+    """(n, 4) float64, read-only, ``0 <= x0 <= x1 <= W - 1``, likewise for y; no upper limit if the frame is unknown."""
     frame_width: int | None
     """Width in pixels of the image the boxes were drawn on (the file's may differ); None if unknown."""
     frame_height: int | None
@@ -36,15 +33,10 @@ def tidy_boxes(
     frame_width: int | None,
     frame_height: int | None,
 ) -> BoxAnnotation:
-    """Order the corners of boxes, clip them to their frame and drop what is empty then.
+    """Order the corners of boxes, clip them to their frame and drop boxes that lie outside it.
 
-    Parameters
-    ----------
-    corners
-        (n, 4) finite numbers: two opposite corners ``x, y, x, y`` in any order, 0-based inclusive pixels.
-    frame_width, frame_height
-        Size in pixels of the frame the boxes refer to; both None when unknown, and then boxes are clipped
-        at 0 only.
+    ``corners`` are (n, 4) finite numbers, two opposite corners ``x, y, x, y`` in any order, 0-based inclusive pixels.
+    The sizes of the frame are both None when unknown; then boxes are clipped at 0 only.
 
     Raises
     ------
@@ -57,12 +49,7 @@ def tidy_boxes(
         raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {frame_width} x {frame_height}")
     given = np.asarray(corners, dtype=np.float64).reshape(-1, 4)
     first, second = given[:, :2], given[:, 2:]
-    last_xy = np.array(
-        [
-            np.inf if frame_width is None else frame_width - 1,
-            np.inf if frame_height is None else frame_height - 1,
-        ]
-    )
+    last_xy = np.array([np.inf if side is None else side - 1 for side in (frame_width, frame_height)])
     lower = np.maximum(np.minimum(first, second), 0.0)
     upper = np.minimum(np.maximum(first, second), last_xy)
     inside = (lower <= upper).all(axis=1)
@@ -87,19 +74,18 @@ def scale_boxes(
     """Boxes of ``annotation`` in a frame of another size.
 
     An inclusive box covers the area from its first pixel's left edge to its last pixel's right edge, so
-    ``x0' = x0 * W' / W`` and ``x1' = (x1 + 1) * W' / W - 1``, and so for y: areas, as inclusive boxes count
-    them, scale exactly by ``W' H' / (W H)``. A box that shrinks below one pixel has ``x1' < x0'`` but still
-    ``x1' - x0' + 1 > 0``.
+    ``x0' = x0 * W' / W`` and ``x1' = (x1 + 1) * W' / W - 1``, and likewise for y: areas, counted inclusively, scale
+    exactly by ``W' H' / (W H)``. A box that shrinks below one pixel has ``x1' < x0'`` but still ``x1' - x0' + 1 > 0``.
 
     Parameters
     ----------
     annotation
         Boxes and the frame W x H they refer to.
     width, height
-        W' and H', the size in pixels of the frame wanted.
+        W' and H', the size in pixels of the new frame.
     file_width, file_height
-        Size in pixels of the image file; stands in where the annotation states no frame (CSV files state
-        none), and then boxes are clipped to it, and dropped when nothing is left. Unused otherwise.
+        Size in pixels of the image file. Used only where the annotation states no frame (CSV files state none): boxes
+        are then clipped to it, and dropped when nothing is left.
 
     Returns
     -------

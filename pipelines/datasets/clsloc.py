@@ -1,106 +1,88 @@
-"""Turns the Kaggle CLS-LOC tree (``Data``, ``ImageSets``, ``LOC_*`` files) into image records and classes.
+"""Layout clsloc: the Kaggle CLS-LOC tree (``Data``, ``Annotations``, ``ImageSets``, ``LOC_*`` files).
 
-Image ids are what the ImageSets lists write: ``n01440764/n01440764_10026`` in train and
-``ILSVRC2012_val_00000001`` in val and test. Listed images are not looked for on disk: 1,281,167 stats at the
-1 ms of a busy cluster file system are 20 minutes. Without a list each image folder is scanned once.
+The first three folders lie in the root or, as in Kaggle's archive, in its folder ``ILSVRC``. Image ids are what the
+ImageSets lists write: ``n01440764/n01440764_10026`` in train and ``ILSVRC2012_val_00000001`` in val and test. Listed
+images are not looked for on disk: 1,281,167 stats at the 1 ms of a busy cluster file system take 20 minutes. Without a
+list each image folder is scanned once.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipelines.datasets.annotation_xml import read_annotation_xml
+from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
 from pipelines.datasets.folders import class_folders, image_files
 from pipelines.datasets.model import Classes, Dataset, DatasetError
 from pipelines.datasets.solution_csv import read_solution_csv
 from pipelines.datasets.text import check_ids, describe, read_lines, read_synset_mapping
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
-__all__ = ["IMAGE_SUFFIX", "ClslocTree", "find_tree", "open_clsloc", "xml_stems"]
+__all__ = ["is_clsloc", "load_clsloc_boxes", "open_clsloc"]
 
-IMAGE_SUFFIX = ".JPEG"
+_IMAGE_SUFFIX = ".JPEG"
 """Suffix of every image of ILSVRC, also of the one that is a PNG; the lists leave it out."""
-
 _LIST_NAMES = {"train": "train_cls.txt", "val": "val.txt", "test": "test.txt"}
+_MAPPING = "LOC_synset_mapping.txt"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClslocTree:
-    """Where the parts of a CLS-LOC tree lie."""
-
-    root: Path
-    """The data root: holds the ``LOC_*`` files."""
-    below: str
-    """``""``, or ``"ILSVRC/"`` when the three folders lie in that folder, as Kaggle's archive unpacks."""
-
-    def folder(self, kind: str, split: str | None = None) -> Path:
-        """Folder of ``kind`` (``Data``, ``Annotations``, ``ImageSets``), of one split when given."""
-        folder = self.root / f"{self.below}{kind}" / "CLS-LOC"
-        return folder if split is None else folder / split
-
-    def mapping(self) -> Path:
-        """File of the class list."""
-        return self.root / "LOC_synset_mapping.txt"
-
-    def solution(self, split: str) -> Path:
-        """CSV file of a split's boxes."""
-        return self.root / f"LOC_{split}_solution.csv"
+def _find_tree(root: Path) -> Path | None:
+    """Folder of ``Data`` and ``ImageSets``, or None when ``root`` has neither."""
+    kinds = ("Data", "ImageSets")
+    places = (root, root / "ILSVRC")
+    return next((place for place in places if any((place / kind / "CLS-LOC").is_dir() for kind in kinds)), None)
 
 
-def find_tree(root: Path) -> ClslocTree | None:
-    """The CLS-LOC tree at ``root``, or None when there is neither its image nor its list folder."""
-    for below in ("", "ILSVRC/"):
-        tree = ClslocTree(root=root, below=below)
-        if tree.folder("Data").is_dir() or tree.folder("ImageSets").is_dir():
-            return tree
-    return None
-
-
-def open_clsloc(root: Path, *, split: str) -> Dataset:
-    """Read one split of a CLS-LOC tree.
-
-    Labels are the line numbers of ``LOC_synset_mapping.txt``; without it, the sorted class folders of train;
-    without those, the sorted wnids of the split's own images. Classes of val images come from
-    ``LOC_val_solution.csv``, without it from the annotation XML files, and stay unknown without either, as
-    those of test.
-
-    Raises
-    ------
-    DatasetError
-        No such tree, no images of the split, or a list, CSV or XML file that does not read.
-    """
-    tree = find_tree(root)
+def _need_tree(root: Path) -> Path:
+    tree = _find_tree(root)
     if tree is None:
         raise DatasetError(
             f"{root}: expected a CLS-LOC tree with the folder Data/CLS-LOC or ImageSets/CLS-LOC (in the root "
             "or in its folder ILSVRC), found neither; check the data root"
         )
-    ids, paths, source = _list_images(tree, split=split)
-    classes = _declared_classes(tree)
+    return tree
+
+
+def is_clsloc(root: Path) -> bool:
+    """Whether ``root`` is a CLS-LOC tree."""
+    return _find_tree(root) is not None
+
+
+def open_clsloc(root: Path, *, split: str) -> Dataset:
+    """Read one split of a CLS-LOC tree.
+
+    Labels are the line numbers of ``LOC_synset_mapping.txt``; without it, positions among the sorted class folders of
+    train; without those, among the sorted wnids of the split's own images. Classes of val images come from
+    ``LOC_val_solution.csv``, without it from the annotation XML files; without either they are unknown, as in test.
+
+    Raises
+    ------
+    DatasetError
+        No such tree, no images of the split, or an invalid list, CSV or XML file.
+    """
+    tree = _need_tree(root)
+    ids, paths, source = _list_images(root, tree, split=split)
+    classes = _declared_classes(root, tree)
     if split == "train":
         wnids = [image_id.partition("/")[0] for image_id in ids]
-    elif split == "val":
-        wnid_of = _val_wnids(tree, ids=ids, classes=classes)
-        wnids = [wnid_of.get(image_id, "") for image_id in ids]
     else:
-        wnids = [""] * len(ids)
+        wnid_of = _val_wnids(root, tree, ids=ids, classes=classes) if split == "val" else {}
+        wnids = [wnid_of.get(image_id, "") for image_id in ids]
     if classes is None:
         found = tuple(sorted(set(wnids) - {""}))
         classes = Classes(wnids=found, words=found)
-    # One shared string and number a class: 1.28 million copies of a wnid are 75 MB.
+    # One shared string for each class: 1.28 million copies of a wnid are 75 MB.
     class_of = {wnid: (wnid, label) for label, wnid in enumerate(classes.wnids)}
     class_of[""] = ("", UNKNOWN_LABEL)
     records: list[ImageRecord] = []
     for image_id, path, wnid in zip(ids, paths, wnids, strict=True):
-        known = class_of.get(wnid)
-        if known is None:
+        if wnid not in class_of:
             raise DatasetError(
                 f"{source}, entry {len(records) + 1}: image {describe(image_id)} is of class {describe(wnid)}, "
-                f"expected one of the {len(classes.wnids)} classes of {tree.mapping()} (or, without it, of the train "
-                "folders); add the class there or remove the image"
+                f"expected {_known_classes(root, classes)}; add the class there or remove the image"
             )
-        records.append(ImageRecord(image_id=image_id, path=path, wnid=known[0], label=known[1]))
+        wnid, label = class_of[wnid]
+        records.append(ImageRecord(image_id=image_id, path=path, wnid=wnid, label=label))
     return Dataset(
         root=root,
         split=split,
@@ -111,8 +93,44 @@ def open_clsloc(root: Path, *, split: str) -> Dataset:
     )
 
 
-def xml_stems(folder: Path) -> dict[str, str]:
-    """Annotation files of one folder: name without its suffix (``.xml`` in any case) to name; one scan."""
+def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, BoxAnnotation]:
+    """Boxes of the ``wanted`` images that have any.
+
+    They come from the split's XML files when it has an annotation folder (these state the frame size too), else from
+    ``LOC_<split>_solution.csv``, which states none. In train, 544,546 of 1,281,167 images are annotated. An annotation
+    belongs to the image it is filed under, whatever its ``<name>`` and ``<filename>`` say.
+
+    Raises
+    ------
+    DatasetError
+        An invalid annotation file.
+    """
+    annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
+    solution = dataset.root / f"LOC_{dataset.split}_solution.csv"
+    boxes: dict[str, BoxAnnotation] = {}
+    if annotations.is_dir():
+        # One scan of each folder instead of 736,621 failing opens.
+        stems: dict[str, dict[str, str]] = {}
+        for image_id in wanted:
+            below = PurePosixPath(image_id).parent.as_posix()
+            if below not in stems:
+                stems[below] = _xml_stems(annotations / below)
+            name = stems[below].get(image_id.rpartition("/")[2])
+            if name is not None:
+                found = read_annotation_xml(annotations / below / name)
+                boxes[image_id] = tidy_boxes(
+                    found.corners, frame_width=found.frame_width, frame_height=found.frame_height
+                )
+    elif solution.is_file():
+        rows = read_solution_csv(solution, split=dataset.split)
+        for image_id in wanted:
+            if image_id in rows:
+                boxes[image_id] = tidy_boxes(rows[image_id].corners, frame_width=None, frame_height=None)
+    return boxes
+
+
+def _xml_stems(folder: Path) -> dict[str, str]:
+    """File name by stem of the annotation files in a folder (``.xml`` in any case); one scan."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.name.lower().endswith(".xml"))
@@ -121,22 +139,20 @@ def xml_stems(folder: Path) -> dict[str, str]:
     return {name[: -len(".xml")]: name for name in names}
 
 
-def _list_images(tree: ClslocTree, *, split: str) -> tuple[list[str], list[str], Path]:
+def _list_images(root: Path, tree: Path, *, split: str) -> tuple[list[str], list[str], Path]:
     """Image ids and their paths below the root, in list order or sorted by path, and where they were found."""
-    image_set = tree.folder("ImageSets") / _LIST_NAMES[split]
-    images = tree.folder("Data", split)
-    below = images.relative_to(tree.root).as_posix()
+    image_set = tree / "ImageSets" / "CLS-LOC" / _LIST_NAMES[split]
+    images = tree / "Data" / "CLS-LOC" / split
+    below = images.relative_to(root).as_posix()
     if image_set.is_file():
         ids = _read_image_set(image_set, with_folder=split == "train")
-        paths = [f"{below}/{image_id}{IMAGE_SUFFIX}" for image_id in ids]
-        source = image_set
+        paths, source = [f"{below}/{image_id}{_IMAGE_SUFFIX}" for image_id in ids], image_set
     else:
         folders = class_folders(images) if split == "train" else [""]
         names = [name for folder in folders for name in image_files(images, below=folder)]
         ids = [name.rpartition(".")[0] for name in names]
         check_ids(ids, source=images)
-        paths = [f"{below}/{name}" for name in names]
-        source = images
+        paths, source = [f"{below}/{name}" for name in names], images
     if not ids:
         raise DatasetError(
             f"{source}: expected images of split {split!r}, found none; looked for the list {image_set} and "
@@ -146,7 +162,7 @@ def _list_images(tree: ClslocTree, *, split: str) -> tuple[list[str], list[str],
 
 
 def _read_image_set(path: Path, *, with_folder: bool) -> list[str]:
-    """Ids of an ImageSets list: ``id number`` or just ``id`` a line."""
+    """Ids of an ImageSets list, each line ``id number`` or just ``id``."""
     ids = []
     for number, line in enumerate(read_lines(path), start=1):
         image_id, _, index = line.partition(" ")
@@ -164,54 +180,57 @@ def _read_image_set(path: Path, *, with_folder: bool) -> list[str]:
     return ids
 
 
-def _declared_classes(tree: ClslocTree) -> Classes | None:
-    if tree.mapping().is_file():
-        return read_synset_mapping(tree.mapping())
-    train = tree.folder("Data", "train")
+def _declared_classes(root: Path, tree: Path) -> Classes | None:
+    if (root / _MAPPING).is_file():
+        return read_synset_mapping(root / _MAPPING)
+    train = tree / "Data" / "CLS-LOC" / "train"
     wnids = tuple(class_folders(train)) if train.is_dir() else ()
     return Classes(wnids=wnids, words=wnids) if wnids else None
 
 
-def _val_wnids(tree: ClslocTree, *, ids: Sequence[str], classes: Classes | None) -> dict[str, str]:
+def _known_classes(root: Path, classes: Classes) -> str:
+    return f"one of the {len(classes.wnids)} classes of {root / _MAPPING} (or, without it, of the train folders)"
+
+
+def _val_wnids(root: Path, tree: Path, *, ids: Sequence[str], classes: Classes | None) -> dict[str, str]:
     """Class of each val image that has one, from the CSV file, else from the XML files."""
-    solution = tree.solution("val")
+    solution = root / "LOC_val_solution.csv"
+    wnid_of = {}
     if solution.is_file():
         rows = read_solution_csv(solution, split="val")
-        listed = {image_id: rows[image_id] for image_id in ids if image_id in rows}
         known = frozenset(() if classes is None else classes.wnids)
-        for row in listed.values():
-            if classes is not None and row.wnids[0] not in known:
-                raise DatasetError(
-                    f"{solution}, line {row.line}: expected one of the {len(classes.wnids)} classes of "
-                    f"{tree.mapping()} (or, without it, of the train folders), found {describe(row.wnids[0])}"
-                )
-        return {image_id: row.wnids[0] for image_id, row in listed.items()}
-    annotations = tree.folder("Annotations", "val")
-    available = xml_stems(annotations)
-    names = _names_to_wnids(classes)
-    wnid_of = {}
+        for image_id in ids:
+            if image_id in rows:
+                wnid = wnid_of[image_id] = rows[image_id].wnids[0]
+                if classes is not None and wnid not in known:
+                    raise DatasetError(
+                        f"{solution}, line {rows[image_id].line}: expected {_known_classes(root, classes)}, "
+                        f"found {describe(wnid)}"
+                    )
+        return wnid_of
+    annotations = tree / "Annotations" / "CLS-LOC" / "val"
+    available = _xml_stems(annotations)
+    named = _wnids_by_name(classes)
     for image_id in ids:
         if image_id in available:
-            for name in read_annotation_xml(annotations / available[image_id]).names:
-                wnid = names.get(name.casefold(), "") if names else name
-                if wnid:
-                    wnid_of[image_id] = wnid
-                    break
+            names = read_annotation_xml(annotations / available[image_id]).names
+            wnids = (named.get(name.casefold(), "") if named else name for name in names)
+            wnid = next(filter(None, wnids), "")
+            if wnid:
+                wnid_of[image_id] = wnid
     return wnid_of
 
 
-def _names_to_wnids(classes: Classes | None) -> dict[str, str]:
-    """What ``<name>`` may say, in lower case, to the wnid; ``""`` for words that two classes share.
+def _wnids_by_name(classes: Classes | None) -> dict[str, str]:
+    """Wnid of everything that ``<name>`` may hold, in lower case; ``""`` for words that two classes share.
 
-    Some files hold words instead of the wnid: all words of the class or one of its comma-separated synonyms
-    ("crane" is a bird and a machine, so it says nothing).
+    Some files hold words instead of the wnid: all words of the class or one of its comma-separated synonyms ("crane" is
+    a bird and a machine, hence ambiguous).
     """
-    if classes is None:
-        return {}
     names: dict[str, str] = {}
-    for wnid, words in zip(classes.wnids, classes.words, strict=True):
+    for wnid, words in zip(*classes, strict=True) if classes is not None else ():
         synonyms = {words.casefold(), *(word.strip().casefold() for word in words.split(","))}
         for name in synonyms - {""}:
             names[name] = "" if names.get(name, wnid) != wnid else wnid
-    names.update({wnid.casefold(): wnid for wnid in classes.wnids})
+    names.update({wnid.casefold(): wnid for wnid in (classes.wnids if classes is not None else ())})
     return names

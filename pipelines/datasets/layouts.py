@@ -1,23 +1,59 @@
-"""Tells which layout a data root has, and opens it: a folder on disk becomes a ``Dataset``."""
+"""Registry of the data set layouts: one file and one row each; opens a data set and loads its boxes."""
 
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.datasets.clsloc import find_tree, open_clsloc
-from pipelines.datasets.folders import contains_image, has_wnid_folders, open_imagefolder, open_imagenet
+from pipelines.datasets.boxes import BoxAnnotation
+from pipelines.datasets.clsloc import is_clsloc, load_clsloc_boxes, open_clsloc
+from pipelines.datasets.imagefolder import is_imagefolder, open_imagefolder
+from pipelines.datasets.imagenet import is_imagenet, open_imagenet
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
-from pipelines.datasets.wsoleval import has_metadata, open_wsoleval
+from pipelines.datasets.text import describe
+from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, open_wsoleval
 
-__all__ = ["LAYOUTS", "open_dataset"]
+__all__ = ["LAYOUTS", "LAYOUT_NAMES", "Layout", "load_boxes", "open_dataset"]
 
-_READERS = {
-    "clsloc": open_clsloc,
-    "imagenet": open_imagenet,
-    "imagefolder": open_imagefolder,
-    "wsoleval": open_wsoleval,
+
+def _no_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way to arrange a data set in folders."""
+
+    signs: str
+    """What identifies it, for the message that nothing was recognised."""
+    detect: Callable[[Path], bool]
+    """Whether a data root has this layout."""
+    open: Callable[..., Dataset]
+    """``open(root, split=...)``: records and classes of one split."""
+    boxes: Callable[..., dict[str, BoxAnnotation]] = _no_boxes
+    """``boxes(dataset, wanted=ids)``: annotations of the wanted images that have any, in the same order."""
+    fallback: bool = False
+    """Whether it counts only where no other layout is recognised: any folder of folders may be an image folder."""
+
+
+LAYOUTS = {
+    "clsloc": Layout(
+        signs="Data/CLS-LOC or ImageSets/CLS-LOC", detect=is_clsloc, open=open_clsloc, boxes=load_clsloc_boxes
+    ),
+    "imagenet": Layout(signs="train/<wnid> or val/<wnid>", detect=is_imagenet, open=open_imagenet),
+    "imagefolder": Layout(
+        signs="image files in any folder", detect=is_imagefolder, open=open_imagefolder, fallback=True
+    ),
+    "wsoleval": Layout(
+        signs="image_ids.txt in the folder, in <split> or in metadata/ILSVRC/<split>",
+        detect=is_wsoleval,
+        open=open_wsoleval,
+        boxes=load_wsoleval_boxes,
+    ),
 }
+"""Every layout by its name."""
 
-LAYOUTS = ("auto", *_READERS)
+LAYOUT_NAMES = ("auto", *LAYOUTS)
 """Names that ``open_dataset`` takes as layout."""
 
 
@@ -33,7 +69,7 @@ def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "aut
     layout
         ``clsloc`` (Kaggle's CLS-LOC tree), ``imagenet`` (``root/<split>/<wnid>/*``, as torchvision sorts it),
         ``imagefolder`` (``root/<class>/**`` or ``root/<split>/<class>/**``), ``wsoleval`` (metadata of the
-        wsolevaluation project), or ``auto``, which tells it from what is there.
+        wsolevaluation project), or ``auto``, which recognises it by its files.
 
     Returns
     -------
@@ -43,49 +79,52 @@ def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "aut
     Raises
     ------
     DatasetError
-        No such folder, an unknown split or layout, no or more than one layout recognised, or a file that
-        does not read. Images are not opened, and listed images are not looked for.
-
-    Examples
-    --------
-    >>> dataset = open_dataset("/data/ILSVRC", split="val")  # doctest: +SKIP
-    >>> dataset.layout, len(dataset.records)  # doctest: +SKIP
-    ('clsloc', 50000)
+        No such folder, an unknown split or layout, no or more than one layout recognised, or an invalid file. Images
+        are not opened, and listed images are not looked for.
     """
     root = Path(root)
     if split not in SPLITS:
         raise DatasetError(f"expected one of the splits {', '.join(SPLITS)}, found {split!r}")
-    if layout not in LAYOUTS:
-        raise DatasetError(f"expected one of the layouts {', '.join(LAYOUTS)}, found {layout!r}")
+    if layout not in LAYOUT_NAMES:
+        raise DatasetError(f"expected one of the layouts {', '.join(LAYOUT_NAMES)}, found {layout!r}")
     if not root.is_dir():
         raise DatasetError(f"{root}: expected the folder of a data set, found none; check the path")
-    if layout == "auto":
-        layout = _detect(root)
-    return _READERS[layout](root, split=split)
+    return LAYOUTS[_detect(root) if layout == "auto" else layout].open(root, split=split)
 
 
 def _detect(root: Path) -> str:
-    matches = []
-    if find_tree(root) is not None:
-        matches.append("clsloc")
-    if any(has_wnid_folders(root / split) for split in SPLITS):
-        matches.append("imagenet")
-    if has_metadata(root):
-        matches.append("wsoleval")
-    if not matches and (root / "CLS-LOC").is_dir():
-        # As an image folder it would be one class named CLS-LOC, train and val together.
-        raise DatasetError(f"{root}: expected the root of a CLS-LOC tree, found one of its folders; give its parent")
-    # Any folder of folders could be an image folder, so it counts only when nothing more telling is there.
-    if not matches and contains_image(root):
-        matches.append("imagefolder")
+    matches = [name for name, layout in LAYOUTS.items() if not layout.fallback and layout.detect(root)]
+    if not matches:
+        matches = [name for name, layout in LAYOUTS.items() if layout.fallback and layout.detect(root)]
     if len(matches) > 1:
         raise DatasetError(
             f"{root}: expected one layout, found signs of {' and '.join(matches)}; name the one to use as layout"
         )
     if not matches:
-        raise DatasetError(
-            f"{root}: no known layout; looked for Data/CLS-LOC or ImageSets/CLS-LOC (clsloc), "
-            "train/<wnid> or val/<wnid> (imagenet), image_ids.txt in the folder, in <split> or in "
-            "metadata/ILSVRC/<split> (wsoleval), and image files in any folder (imagefolder); check the path"
-        )
+        signs = ", ".join(f"{layout.signs} ({name})" for name, layout in LAYOUTS.items())
+        raise DatasetError(f"{root}: no known layout; looked for {signs}; check the path")
     return matches[0]
+
+
+def load_boxes(dataset: Dataset, *, image_ids: Iterable[str] | None = None) -> dict[str, BoxAnnotation]:
+    """Ground-truth boxes by image id, in the order of the records; images without annotation are absent.
+
+    Boxes are 0-based inclusive pixels of the annotation's own frame; see ``scale_boxes``. An image whose boxes were all
+    dropped is present with an array of shape (0, 4). ``image_ids`` selects images, in any order; None means all.
+
+    Raises
+    ------
+    DatasetError
+        An id that is not in the data set, or an invalid annotation file.
+    """
+    wanted = [record.image_id for record in dataset.records]
+    if image_ids is not None:
+        chosen = set(image_ids)
+        unknown = chosen.difference(wanted)
+        if unknown:
+            raise DatasetError(
+                f"{dataset.root}: expected ids of split {dataset.split!r}, found {len(unknown)} others, "
+                f"such as {describe(min(unknown))}"
+            )
+        wanted = [image_id for image_id in wanted if image_id in chosen]
+    return LAYOUTS[dataset.layout].boxes(dataset, wanted=wanted)

@@ -1,7 +1,8 @@
-"""The data set that every layout's reader makes out of a data root, and the error they all raise."""
+"""Data set: the images of one split with their classes, and the error that every layout raises."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pseudo_maps.records import ImageRecord
 
@@ -12,17 +13,16 @@ SPLITS = ("train", "val", "test")
 
 
 class DatasetError(ValueError):
-    """A data root that does not read as a data set; names the file, the line, what was expected and found."""
+    """An invalid data set; the message names the file and line, what was expected and what was found."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classes:
+class Classes(NamedTuple):
     """Classes of a data set, in label order."""
 
     wnids: tuple[str, ...]
     """Class names, index = label."""
     words: tuple[str, ...]
-    """Human words of the same classes; the wnid again where they are unknown."""
+    """Human-readable names of the same classes; the wnid again where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,4 +40,4 @@ class Dataset:
     class_wnids: tuple[str, ...]
     """Class names, index = label."""
     class_words: tuple[str, ...]
-    """Human words of the classes in the same order; the wnid again where they are unknown."""
+    """Human-readable names of the classes in the same order; the wnid again where they are unknown."""

@@ -1,7 +1,7 @@
-"""Turns ``LOC_train_solution.csv`` or ``LOC_val_solution.csv`` into wnids and box corners for each image id.
+"""Solution files of the Kaggle localization challenge: ``LOC_train_solution.csv`` and ``LOC_val_solution.csv``.
 
-The format of the Kaggle localization challenge: a header, then ``ImageId,PredictionString`` where the second
-field repeats ``wnid x0 y0 x1 y1``. It states no frame size.
+After a header each line is ``ImageId,PredictionString``, where the second field repeats ``wnid x0 y0 x1 y1``. The frame
+size is not stated.
 """
 
 from dataclasses import dataclass
@@ -29,23 +29,16 @@ class SolutionRow:
 
 
 def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
-    """Read a solution file: image id, as the ImageSets lists write it, to its row, in file order.
+    """Read a solution file: rows by image id, as the ImageSets lists write it, in file order.
 
-    Kaggle's train file writes ``n01440764_10026`` where the list says ``n01440764/n01440764_10026``; either
-    is understood.
-
-    Parameters
-    ----------
-    path
-        The CSV file.
-    split
-        ``train`` adds the class folder to ids that have none.
+    Kaggle's train file writes ``n01440764_10026`` where the list says ``n01440764/n01440764_10026``; both are accepted
+    when ``split`` is ``train``.
 
     Raises
     ------
     DatasetError
-        Missing file, no header, a row whose fields are not one id and five a box, a corner that is not a
-        finite number, an unsafe id, or an id that occurs twice.
+        Missing file, no header, a row that is not one id and five fields for each box, a corner that is not a finite
+        number, an unsafe id, or an id that occurs twice.
     """
     lines = read_lines(path)
     if not lines or lines[0].strip() != _HEADER:
@@ -58,23 +51,19 @@ def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
         fields = boxes.split()
         if not comma or not fields or len(fields) % _FIELDS_A_BOX:
             raise DatasetError(
-                f"{path}, line {number}: expected an image id, a comma and five fields a box "
+                f"{path}, line {number}: expected an image id, a comma and five fields for each box "
                 f"(wnid x0 y0 x1 y1), found {len(fields)} fields in {describe(line)}"
             )
-        corners: list[tuple[float, ...]] = []
-        for start in range(0, len(fields), _FIELDS_A_BOX):
-            values = []
-            for field in fields[start + 1 : start + _FIELDS_A_BOX]:
-                value = parse_number(field)
-                if value is None:
-                    raise DatasetError(
-                        f"{path}, line {number}: expected a number as box corner, found {describe(field)}"
-                    )
-                values.append(value)
-            corners.append(tuple(values))
+        values = []
+        for field in (field for place, field in enumerate(fields) if place % _FIELDS_A_BOX):
+            value = parse_number(field)
+            if value is None:
+                raise DatasetError(f"{path}, line {number}: expected a number as box corner, found {describe(field)}")
+            values.append(value)
+        corners = tuple(tuple(values[start : start + 4]) for start in range(0, len(values), 4))
         if split == "train" and "/" not in image_id:
             image_id = f"{image_id.partition('_')[0]}/{image_id}"
         ids.append(image_id)
-        rows.append(SolutionRow(line=number, wnids=tuple(fields[::_FIELDS_A_BOX]), corners=tuple(corners)))
+        rows.append(SolutionRow(line=number, wnids=tuple(fields[::_FIELDS_A_BOX]), corners=corners))
     check_ids(ids, source=path, first_line=2)
     return dict(zip(ids, rows, strict=True))

@@ -1,7 +1,7 @@
-"""Turns text files of a data set into checked lines, ids and numbers; errors name the file and the line.
+"""Text files of a data set: lines, ids and numbers, checked; errors name the file and the line.
 
-Ids become file paths, so they are judged as text (a link inside the data root may point anywhere: clusters
-keep their images behind links, but no list may climb out of the root by itself).
+Ids become file paths, so no id may lead out of the data root. They are checked as text: links inside the root may point
+anywhere, because clusters keep images behind links.
 """
 
 import math
@@ -23,8 +23,8 @@ __all__ = [
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_SHOWN_CHARACTERS = 80  # of an offending text, so that a binary file does not flood the terminal
-_MAX_COUNT_DIGITS = 9  # sizes and labels stay far below 10^9; int() of megabytes of digits would take minutes
+_SHOWN_CHARACTERS = 80  # of an invalid text, so that a binary file does not flood the terminal
+_MAX_COUNT_DIGITS = 9  # sizes and labels are far below 10^9; int() of megabytes of digits would take minutes
 
 
 def describe(text: str) -> str:
@@ -33,9 +33,7 @@ def describe(text: str) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file: line ``i`` of the file is element ``i - 1``.
-
-    A byte order mark, carriage returns before the line ends and empty lines at the end are dropped.
+    """Lines of a UTF-8 text file, without byte order mark, carriage returns and empty lines at the end.
 
     Raises
     ------
@@ -67,7 +65,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def path_fault(text: str) -> str | None:
-    """What makes ``text`` unfit as a relative POSIX path, or None when nothing does."""
+    """What makes ``text`` an invalid or unsafe relative POSIX path, or None."""
     if not text:
         return "an empty name"
     if _SURROGATE.search(text):
@@ -85,14 +83,8 @@ def path_fault(text: str) -> str | None:
 
 
 def check_ids(ids: Sequence[str], *, source: Path, first_line: int = 1) -> None:
-    """Check that ``ids``, one a line of ``source``, are plain relative paths and unique.
-
-    Raises
-    ------
-    DatasetError
-        Names the first line at fault.
-    """
-    # Whole-text searches settle the usual case: 1,281,167 ids in 0.6 s with the duplicates, against 1.4 s more.
+    """Raise a ``DatasetError`` for the first of ``ids``, one per line of ``source``, that is unsafe or not unique."""
+    # Searching the joined text is enough for valid lists: 1,281,167 ids in 0.6 s instead of 2.0 s.
     joined = "\n" + "\n".join(ids) + "\n"
     suspicious = ("\\", "\n/", "/\n", "//", "\n\n", "/.", "\n.")
     if any(token in joined for token in suspicious) or not all(map(str.isprintable, ids)):
@@ -115,7 +107,7 @@ def check_ids(ids: Sequence[str], *, source: Path, first_line: int = 1) -> None:
 
 
 def parse_number(text: str) -> float | None:
-    """Finite decimal number in ``text``, or None (also for what only Python takes: ``nan``, ``1_0``)."""
+    """Finite decimal number in ``text``, or None (also for ``nan`` and Python's ``1_0``)."""
     if "_" in text or not text.isascii():
         return None
     try:
@@ -133,7 +125,7 @@ def parse_count(text: str) -> int | None:
 
 
 def read_synset_mapping(path: Path) -> Classes:
-    """Classes from ``LOC_synset_mapping.txt``: one ``wnid words`` a line, line ``i`` is label ``i - 1``.
+    """Classes from ``LOC_synset_mapping.txt``: each line is ``wnid words``, line ``i`` is label ``i - 1``.
 
     Raises
     ------
@@ -142,12 +134,8 @@ def read_synset_mapping(path: Path) -> Classes:
     """
     lines = read_lines(path)
     if not lines:
-        raise DatasetError(f"{path}: expected one 'wnid words' line a class, found an empty file")
-    wnids: list[str] = []
-    words: list[str] = []
-    for line in lines:
-        wnid, _, rest = line.strip().partition(" ")
-        wnids.append(wnid)
-        words.append(rest.strip() or wnid)
+        raise DatasetError(f"{path}: expected one 'wnid words' line for each class, found an empty file")
+    parts = [line.strip().partition(" ") for line in lines]
+    wnids = tuple(wnid for wnid, _, _ in parts)
     check_ids(wnids, source=path)
-    return Classes(wnids=tuple(wnids), words=tuple(words))
+    return Classes(wnids=wnids, words=tuple(words.strip() or wnid for wnid, _, words in parts))

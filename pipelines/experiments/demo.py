@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from evaluation.results.schema import METRICS_FILE
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.demo_text import BOXES, FULL, GAP, MAPS, introduction, read_figures, summary_lines
 from pipelines.experiments.steps import StepRunner, command_line
 from pseudo_maps import __version__

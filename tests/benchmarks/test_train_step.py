@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from benchmarks import train_step
 from benchmarks.train_step import ON_DEVICE, PLAIN, REAL, Measured, MemoryMeter, PlainStep, RealData
 from pipelines.datasets import open_dataset
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
 from training.config import TrainRunConfig
 from training.processes import Processes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from tests.integration.prep_command import propose
 
 

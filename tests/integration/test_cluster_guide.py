@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.runs.array_tasks import array_share
 from tests.integration.prep_command import QUICK, REPOSITORY, files

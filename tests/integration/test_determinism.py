@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps.shards.verify import verify_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]

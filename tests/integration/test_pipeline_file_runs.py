@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from tests.command_calls import start_python
 
 FILE = """\

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.pipeline_cli import main
 from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY, propose

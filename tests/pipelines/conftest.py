@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from tests.integration.prep_command import VAL, prep, val_id
 
 

@@ -11,7 +11,7 @@ from evaluation.drawing.overlays import PICTURE_SUFFIXES
 from pipelines.cli.inspection import SUFFIX_NAMES
 from pipelines.cli.options import LAYOUT_NAMES, SPLIT_NAMES
 from pipelines.datasets import LAYOUTS, SPLITS
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.config import MapConfig
 from pseudo_maps.images import MAX_PIXELS

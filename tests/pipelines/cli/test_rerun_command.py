@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.rerun_command import rerun_command
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps import __version__
 from pseudo_maps.config import MapConfig
 from pseudo_maps.shards.manifest import Manifest, read_manifest

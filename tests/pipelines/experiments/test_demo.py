@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.demo import DemoPlan
 from pipelines.pipeline_cli import main
 from pseudo_maps.shards import MapIndex

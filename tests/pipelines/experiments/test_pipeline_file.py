@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.pipeline_example import example_file
 from pipelines.experiments.pipeline_file import (
     EVALUATION,

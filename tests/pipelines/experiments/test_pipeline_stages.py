@@ -6,7 +6,7 @@ import pytest
 from click.testing import Result
 
 import pipelines.pipeline_cli as pipeline_cli
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.pipeline_file import read_pipeline_file
 from pipelines.experiments.pipeline_stages import STAGES, pipeline_steps, wanted_steps
 from pipelines.pipeline_cli import main

@@ -8,7 +8,7 @@ from click.testing import Result
 
 import pipelines.experiments.paper_table.cli as ablation_cli
 from pipelines.datasets import open_dataset
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.eval_cli import run as evaluate_run
 from pipelines.pipeline_cli import main
 from pipelines.train_cli import main as train_program

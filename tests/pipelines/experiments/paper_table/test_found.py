@@ -7,7 +7,7 @@ import pytest
 
 import pipelines.experiments.paper_table.cli as ablation_cli
 from evaluation.names import PROTOCOL_NAMES
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.paper_table.found import find_runs
 from pipelines.experiments.paper_table.plan import TablePlan
 from pipelines.train_cli import ARCH_NAMES

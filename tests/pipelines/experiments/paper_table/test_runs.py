@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.synthetic import make_clsloc_dataset
+from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.paper_table.plan import TablePlan, TableRun
 from pipelines.experiments.paper_table.runs import examine_folders, make_runs, show_lines
 from tests.pipelines.table_runs import make_plan, runs_by_name, setting, write_finished

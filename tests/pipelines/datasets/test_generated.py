@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.datasets import load_boxes, open_dataset
-from pipelines.datasets.synthetic import MARK_COLOURS, MARK_SHAPES, PARAMETERS_FILE, make_clsloc_dataset
+from pipelines.datasets.generated import MARK_COLOURS, MARK_SHAPES, PARAMETERS_FILE, make_clsloc_dataset
 from pseudo_maps.images import decode_image
 
 SMALL = {"classes": 3, "train_per_class": 2, "val_per_class": 3, "size_px": (64, 90)}
@@ -90,10 +91,10 @@ def test_mask_lies_on_the_object(small):
 
 def test_csv_and_xml_agree_and_only_val_has_xml(small, tmp_path):
     assert not (small / "Annotations" / "CLS-LOC" / "train").exists()
-    from_csv = load_boxes(open_dataset(small, split="train"))
-    full = make_clsloc_dataset(tmp_path / "full", **SMALL, train_xml=True)
-    from_xml = load_boxes(open_dataset(full, split="train"))
-    assert list(from_csv) == list(from_xml) and len(from_xml) == 6
+    from_xml = load_boxes(open_dataset(small, split="val"))
+    copy = shutil.copytree(small, tmp_path / "copy", ignore=shutil.ignore_patterns("Annotations"))
+    from_csv = load_boxes(open_dataset(copy, split="val"))
+    assert list(from_csv) == list(from_xml) and len(from_xml) == 9
     for image_id, annotation in from_xml.items():
         assert annotation.boxes_xyxy.tolist() == from_csv[image_id].boxes_xyxy.tolist()
         assert annotation.frame_width is not None and from_csv[image_id].frame_width is None
@@ -139,16 +140,16 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pipelines.datasets.synthetic._write_image", fail)
+    monkeypatch.setattr("pipelines.datasets.generated._write_image", fail)
     with pytest.raises(OSError, match="disk full"):
         make_clsloc_dataset(tmp_path / "data", **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_made_meanwhile_by_another_process_is_taken(tmp_path, monkeypatch):
-    import pipelines.datasets.synthetic as synthetic
+    import pipelines.datasets.generated as generated
 
-    write = synthetic._write_dataset
+    write = generated._write_dataset
     target = tmp_path / "data"
 
     def write_late(staging, *, parameters):
@@ -156,7 +157,7 @@ def test_a_data_set_made_meanwhile_by_another_process_is_taken(tmp_path, monkeyp
         if not target.exists():
             write(target, parameters=parameters)
 
-    monkeypatch.setattr(synthetic, "_write_dataset", write_late)
+    monkeypatch.setattr(generated, "_write_dataset", write_late)
     assert make_clsloc_dataset(target, **SMALL) == target
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -166,8 +167,8 @@ def test_a_data_set_made_meanwhile_by_another_process_is_taken(tmp_path, monkeyp
     [
         ({"classes": 0}, "1 to 36 classes, found 0"),
         ({"classes": 37}, "found 37"),
-        ({"train_per_class": 0}, "1 image a class"),
-        ({"val_per_class": -1}, "1 image a class"),
+        ({"train_per_class": 0}, "1 image for each class"),
+        ({"val_per_class": -1}, "1 image for each class"),
         ({"seed": -1}, "seed"),
         ({"size_px": (100, 90)}, "smallest <= largest"),
         ({"size_px": (10, 90)}, "64 <= smallest"),

@@ -1,0 +1,54 @@
+"""Layout imagefolder: any tree of class folders, ``root/<class>/**`` or ``root/<split>/<class>/**``."""
+
+from pathlib import Path
+
+from pipelines.datasets.folders import class_folders, folder_classes, folder_dataset, image_files, walk_images
+from pipelines.datasets.model import SPLITS, Dataset, DatasetError
+from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+
+__all__ = ["is_imagefolder", "open_imagefolder"]
+
+
+def is_imagefolder(root: Path) -> bool:
+    """Whether there is an image in ``root`` or anywhere below it; stops at the first.
+
+    Raises
+    ------
+    DatasetError
+        ``root`` is a folder inside a CLS-LOC tree: it would be one class named CLS-LOC, train and val together.
+    """
+    if (root / "CLS-LOC").is_dir():
+        raise DatasetError(f"{root}: expected the root of a CLS-LOC tree, found one of its folders; give its parent")
+    return next(walk_images(root), None) is not None
+
+
+def open_imagefolder(root: Path, *, split: str) -> Dataset:
+    """Read any tree of class folders.
+
+    The class root is ``root/<split>`` when ``root`` has a folder of any split's name, else ``root`` itself. Ids are
+    paths below the class root with their suffix. Images directly in the class root have no class. Labels are the
+    positions among the sorted class folders (of all splits, when split folders exist).
+
+    Raises
+    ------
+    DatasetError
+        Other splits' folders but not this one's, a link that leads back to a folder above it, a file name that cannot
+        be an id, or no image at all.
+    """
+    present = [name for name in SPLITS if (root / name).is_dir()]
+    if present and split not in present:
+        raise DatasetError(
+            f"{root}: expected the folder {split!r} beside {', '.join(map(repr, present))}, found none; "
+            "choose one of these splits"
+        )
+    folder = root / split if present else root
+    prefix = f"{split}/" if present else ""
+    wnids = folder_classes(root) if present else class_folders(folder)
+    records = [
+        ImageRecord(image_id=name, path=f"{prefix}{name}", wnid="", label=UNKNOWN_LABEL) for name in image_files(folder)
+    ]
+    for label, wnid in enumerate(wnids):
+        if (folder / wnid).is_dir():
+            for name in sorted(walk_images(folder, below=wnid)):
+                records.append(ImageRecord(image_id=name, path=f"{prefix}{name}", wnid=wnid, label=label))
+    return folder_dataset(root, folder=folder, layout="imagefolder", split=split, records=records, wnids=wnids)

@@ -1,0 +1,54 @@
+"""Layout imagenet: torchvision's ImageNet folder, ``root/<split>/<wnid>/<name>.<suffix>``."""
+
+import re
+from pathlib import Path
+
+from pipelines.datasets.folders import folder_classes, folder_dataset, image_files, scan_folder
+from pipelines.datasets.model import SPLITS, Dataset, DatasetError
+from pseudo_maps.records import ImageRecord
+
+__all__ = ["is_imagenet", "open_imagenet"]
+
+_WNID = re.compile(r"n[0-9]{8}")
+
+
+def is_imagenet(root: Path) -> bool:
+    """Whether a split's folder in ``root`` has a folder that is named like a wnid."""
+    folders = [root / split for split in SPLITS if (root / split).is_dir()]
+    return any(is_folder and _WNID.fullmatch(name) for folder in folders for name, is_folder in scan_folder(folder))
+
+
+def open_imagenet(root: Path, *, split: str) -> Dataset:
+    """Read one split of torchvision's ImageNet folder.
+
+    Ids are ``<wnid>/<name>``. Labels are the positions among the sorted class folders of all splits; words come from
+    ``LOC_synset_mapping.txt`` in the root, where there is one.
+
+    Raises
+    ------
+    DatasetError
+        No folder of the split, a class folder that is not named like a wnid, images outside class folders, two files
+        that differ only in their suffix, or no image at all.
+    """
+    folder = root / split
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder; expected images of split {split!r} in wnid folders")
+    loose = image_files(folder)
+    if loose:
+        raise DatasetError(
+            f"{folder}: expected images in wnid folders, found {len(loose)} outside, such as {loose[0]!r}; "
+            "sort them into wnid folders or use layout 'clsloc' or 'imagefolder'"
+        )
+    wnids = folder_classes(root)
+    for wnid in wnids:
+        if not _WNID.fullmatch(wnid):
+            raise DatasetError(
+                f"{root}: expected class folders named n and eight digits, found {wnid!r}; "
+                "use layout 'imagefolder' for other names"
+            )
+    records = [
+        ImageRecord(image_id=name.rpartition(".")[0], path=f"{split}/{name}", wnid=wnid, label=label)
+        for label, wnid in enumerate(wnids)
+        for name in image_files(folder, below=wnid)
+    ]
+    return folder_dataset(root, folder=folder, layout="imagenet", split=split, records=records, wnids=wnids)
