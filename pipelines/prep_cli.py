@@ -13,7 +13,6 @@ from pipelines.cli.options import (
     DATA_OPTION,
     EXISTING_FILE,
     LAYOUT_OPTION,
-    SPLIT_NAMES,
     TASK_OPTIONS,
     field_options,
     given_names,
@@ -27,6 +26,7 @@ from pipelines.cli.terminal import (
     ending_on_signals,
     opencv_clash,
 )
+from pipelines.datasets import SPLITS
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.detectors import DETECTORS
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *MAP_OPTIONS, *TASK_OPTIONS])
-@click.option("--split", type=click.Choice(SPLIT_NAMES), required=True, help="Split of the data set.")
+@click.option("--split", type=click.Choice(SPLITS), required=True, help="Split of the data set.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards.")
 @click.option("--method", type=click.Choice(tuple(METHODS)), default="geodesic", help="How objects are proposed.")
 @click.option("--preset", type=click.Choice(tuple(PRESETS)), default=DEFAULT_PRESET, help="Size of the proposal set.")

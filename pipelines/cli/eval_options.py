@@ -11,9 +11,9 @@ from pipelines.cli.options import (
     EXISTING_FOLDER,
     LAYOUT_OPTION,
     NEW_FOLDER,
-    SPLIT_NAMES,
     Option,
 )
+from pipelines.datasets import SPLITS
 from training.config import Precision
 from training.inference.config import LOCALIZERS
 
@@ -30,7 +30,7 @@ DEVICE_OPTION = Option(
 _SHARED = (
     DATA_OPTION,
     LAYOUT_OPTION,
-    Option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set."),
+    Option("--split", type=click.Choice(SPLITS), default="val", help="Split of the data set."),
     Option(
         "--protocol",
         "protocols",

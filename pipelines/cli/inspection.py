@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION, SPLIT_NAMES
+from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION
 from pipelines.cli.terminal import CONTEXT_SETTINGS, Progress, common_options
+from pipelines.datasets import SPLITS
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ SCORE_MAPS = "score_maps"
 
 @click.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--split", "splits", type=click.Choice(SPLIT_NAMES), multiple=True, help="Only these splits.")
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -158,7 +159,7 @@ def _checked_suffix(_context: click.Context, _parameter: click.Parameter, value:
 
 @click.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--split", type=click.Choice(SPLIT_NAMES), default="val", help="Split of the data set.")
+@click.option("--split", type=click.Choice(SPLITS), default="val", help="Split of the data set.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

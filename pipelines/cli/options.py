@@ -16,14 +16,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from pipelines.datasets import LAYOUT_NAMES
+
 __all__ = [
     "DATA_OPTION",
     "EXISTING_FILE",
     "EXISTING_FOLDER",
-    "LAYOUT_NAMES",
     "LAYOUT_OPTION",
     "NEW_FOLDER",
-    "SPLIT_NAMES",
     "TASK_OPTIONS",
     "Option",
     "arguments",
@@ -34,10 +34,6 @@ __all__ = [
     "task_share",
 ]
 
-# Spelled out because importing what defines them loads OpenCV, which --help and every typing error would cost; a
-# test compares them with the definitions.
-SPLIT_NAMES = ("train", "val", "test")
-LAYOUT_NAMES = ("auto", "clsloc", "imagenet", "imagefolder", "wsoleval")
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -5,7 +5,7 @@ import textwrap
 
 import click
 
-from pipelines.cli.options import LAYOUT_NAMES
+from pipelines.datasets import LAYOUT_NAMES
 from pipelines.experiments.pipeline_file import EVALUATION, PROPOSALS, TRAINING
 from pipelines.experiments.pipeline_options import OptionKeys
 

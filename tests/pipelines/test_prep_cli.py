@@ -9,8 +9,6 @@ import pytest
 import pipelines.prep_cli as prep_cli
 from evaluation.drawing.overlays import PICTURE_SUFFIXES
 from pipelines.cli.inspection import SUFFIX_NAMES
-from pipelines.cli.options import LAYOUT_NAMES, SPLIT_NAMES
-from pipelines.datasets import LAYOUTS, SPLITS
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.config import MapConfig
@@ -38,12 +36,10 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize(
     ("names", "definition"),
     [
-        (SPLIT_NAMES, SPLITS),
-        (LAYOUT_NAMES, LAYOUTS),
         (SUFFIX_NAMES, PICTURE_SUFFIXES),
         (prep_cli.BACKEND_NAMES, BACKENDS),
     ],
-    ids=["splits", "layouts", "suffixes", "backends"],
+    ids=["suffixes", "backends"],
 )
 def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
     assert names == tuple(definition)
