@@ -34,8 +34,9 @@ PAPER, INK, GRID, BASELINE = "#ffffff", "#1c2024", "#d9dde1", "#6b7178"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8518f", "#9a6a00", "#2a93d5")
 """Okabe and Ito's colours for colour-blind readers; two are darker, since the originals are too pale for lines."""
 ERROR_COLOURS: Mapping[ErrorKind, str] = dict(
-    zip(ERROR_KINDS, ("#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#999999", "#333333"), strict=True)
+    zip(ERROR_KINDS, ("#0a9c72", "#56b4e9", "#cc79a7", "#e69f00", "#d4600a", "#999999", "#333333"), strict=True)
 )
+"""Okabe and Ito's as well, none equal to one of ``SERIES``: on dark pages they stay as they are."""
 ON_DARK: Mapping[str, str] = {
     PAPER: "#16191d",
     INK: "#e6e8ea",

@@ -20,7 +20,6 @@ __all__ = [
     "LoadedRun",
     "PairedCounts",
     "comparison_warnings",
-    "load_run",
     "load_runs",
     "paired_counts",
     "same_images",
@@ -43,6 +42,11 @@ class ImageVerdicts:
     """Label and status by image id."""
     right: Mapping[tuple[str, str], frozenset[str]]
     """Ids with the verdict ``correct`` by localizer and protocol."""
+
+    @property
+    def scored(self) -> set[str]:
+        """Ids of the images that were not skipped."""
+        return {image_id for image_id, (_, status) in self.status.items() if not is_skipped(status)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,32 +104,13 @@ class PairedCounts:
 
 
 def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
-    """Read runs and give them labels that differ: a second ``gap`` becomes ``gap (2)``.
-
-    Raises
-    ------
-    ValueError
-        There is no path, or a run cannot be read (see ``load_run``).
-    """
-    if not paths:
-        raise ValueError("expected at least one run folder or metrics.json, found none")
-    runs: list[LoadedRun] = []
-    for path in paths:
-        taken = {run.label for run in runs}
-        runs.append(load_run(path, taken=taken))
-    return runs
-
-
-def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> LoadedRun:
-    """Read a run: its ``metrics.json``, verdicts and example pictures.
+    """Read metrics, verdicts and example pictures of runs; a second ``gap`` is labelled ``gap (2)``.
 
     Parameters
     ----------
-    path
-        Folder that wsol-eval wrote, or the ``metrics.json`` inside; or the folder of a run of wsol-train, in which
-        ``wsol-eval run`` leaves its results by default.
-    taken
-        Labels of other runs, which this one must not have.
+    paths
+        Of each run the folder that wsol-eval wrote, or the ``metrics.json`` inside; or the folder of a run of
+        wsol-train, in which ``wsol-eval run`` leaves its results by default.
 
     Raises
     ------
@@ -134,16 +119,24 @@ def load_run(path: Path, *, taken: set[str] | frozenset[str] = frozenset()) -> L
     PredictionsError
         ``predictions.csv`` is damaged or has an image twice.
     ValueError
-        The file of example pictures is damaged.
+        There is no path, or a file of example pictures is damaged.
     """
-    metrics_path = _metrics_path(path) if path.is_dir() else path
-    metrics = read_metrics(metrics_path)
-    folder = metrics_path.parent
-    base = metrics.name or folder.resolve().name
-    label, number = base, 1
-    while label in taken:
-        number += 1
-        label = f"{base} ({number})"
+    if not paths:
+        raise ValueError("expected at least one run folder or metrics.json, found none")
+    runs: dict[str, LoadedRun] = {}
+    for path in paths:
+        metrics_path = _metrics_path(path) if path.is_dir() else path
+        metrics = read_metrics(metrics_path)
+        base = label = metrics.name or metrics_path.parent.resolve().name
+        number = 1
+        while label in runs:
+            number += 1
+            label = f"{base} ({number})"
+        runs[label] = _loaded(metrics_path.parent, metrics=metrics, label=label)
+    return list(runs.values())
+
+
+def _loaded(folder: Path, *, metrics: Metrics, label: str) -> LoadedRun:
     predictions = folder / PREDICTIONS_FILE
     verdicts = None
     if predictions.is_file():
@@ -199,8 +192,7 @@ def comparison_warnings(runs: Sequence[LoadedRun]) -> list[str]:
 def paired_counts(runs: Sequence[LoadedRun]) -> list[PairedCounts]:
     """Every run against the first, image by image, for each localizer and protocol that both have.
 
-    Images that either run skipped are left out, and so are baselines; runs without ``predictions.csv`` are passed
-    over.
+    Left out are images that either run skipped, baselines, and runs without ``predictions.csv``.
     """
     rows = []
     first = runs[0]
@@ -208,7 +200,7 @@ def paired_counts(runs: Sequence[LoadedRun]) -> list[PairedCounts]:
     for other in runs[1:]:
         if first.verdicts is None or other.verdicts is None:
             continue
-        shared = _scored(first) & _scored(other)
+        shared = first.verdicts.scored & other.verdicts.scored
         for pair, right_first in first.verdicts.right.items():
             if pair not in ours or pair not in other.verdicts.right:
                 continue
@@ -228,11 +220,6 @@ def paired_counts(runs: Sequence[LoadedRun]) -> list[PairedCounts]:
     return rows
 
 
-def _scored(run: LoadedRun) -> set[str]:
-    assert run.verdicts is not None
-    return {image_id for image_id, (_, status) in run.verdicts.status.items() if not is_skipped(status)}
-
-
 def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
     differences = []
     one, two = first.metrics.counts, other.metrics.counts
@@ -249,16 +236,20 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         relabelled = sum(a[image_id][0] != b[image_id][0] for image_id in shared)
         if relabelled:
             differences.append(f"{relabelled} images have another class label.")
-        moved = len((_scored(first) ^ _scored(other)) & shared)
+        moved = len((first.verdicts.scored ^ other.verdicts.scored) & shared)
         if moved:
             differences.append(f"{moved} images are scored in one run and skipped in the other.")
     if differences:
         # On other images the baselines differ as well: no news.
         return differences
+    ours, theirs = (
+        {(one.localizer, one.protocol): one.gt_known_loc.rate for one, is_baseline in run.results if is_baseline}
+        for run in (first, other)
+    )
     changed = [
-        f"{result.localizer} (protocol {result.protocol})"
-        for result, base in _shared_baselines(first, other)
-        if result.gt_known_loc.rate != base.gt_known_loc.rate
+        f"{localizer} (protocol {protocol})"
+        for (localizer, protocol), rate in ours.items()
+        if theirs.get((localizer, protocol), rate) != rate
     ]
     if changed:
         named = ", ".join(changed[:_NAMED_BASELINES]) + (", ..." if len(changed) > _NAMED_BASELINES else "")
@@ -267,15 +258,6 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
             "differ."
         ]
     return []
-
-
-def _shared_baselines(first: LoadedRun, other: LoadedRun) -> list[tuple[Result, Result]]:
-    of_other = {(base.localizer, base.protocol): base for base, is_baseline in other.results if is_baseline}
-    return [
-        (base, of_other[base.localizer, base.protocol])
-        for base, is_baseline in first.results
-        if is_baseline and (base.localizer, base.protocol) in of_other
-    ]
 
 
 def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:

@@ -1,7 +1,7 @@
 """Contact sheet of saliency maps: one picture with image, map, overlay and boxes of every chosen image."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from evaluation.drawing.overlays import Picture, save_picture
 from evaluation.drawing.picture_grid import picture_grid
-from pipelines.reports.map_pictures import MapGallery, MapPictures
-from pseudo_maps.shards import STATUS_OK
+from pipelines.reports.map_pictures import MapGallery
+from pseudo_maps.shards import STATUS_OK, MapRow
 
 __all__ = ["contact_sheet"]
 
@@ -37,10 +37,8 @@ def contact_sheet(
 
     Parameters
     ----------
-    folder
-        Folder of the shards; it may be incomplete.
-    data
-        Data root of the images; boxes, where it has any, are drawn in green.
+    folder, data, split, layout, threshold
+        As in ``MapGallery``; boxes, where the data have any, are drawn in green.
     out
         Picture to write, in the format that its name's end says (``PICTURE_SUFFIXES``).
     image_ids
@@ -50,8 +48,6 @@ def contact_sheet(
         Show failed images and then the lowest peaks.
     columns
         Images beside one another.
-    threshold
-        The red box surrounds the largest contour above this fraction of the peak.
 
     Returns
     -------
@@ -68,10 +64,10 @@ def contact_sheet(
     gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
     chosen = gallery.listed(image_ids) or _choose(gallery, worst_first=worst_first, count=count)
     boxes = gallery.boxes(chosen)
-    shown = [
-        _captioned(gallery.pictures(image_id, truth=boxes.get(image_id), square=True, longest_px=CELL_PX))
-        for image_id in chosen
-    ]
+    shown = []
+    for image_id in chosen:
+        pictures = gallery.pictures(image_id, truth=boxes.get(image_id), square=True, longest_px=CELL_PX)
+        shown.append(_captioned(pictures.values(), gallery.index.row(image_id)))
     columns = min(columns, len(shown))
     blank = [(np.full((CELL_PX, CELL_PX, 3), 255, dtype=np.uint8), "")] * len(_HEADINGS)
     padded = [*shown, *[blank] * (-len(shown) % columns)]
@@ -90,15 +86,12 @@ def _choose(gallery: MapGallery, *, worst_first: bool, count: int) -> list[str]:
     return [ids[place] for place in places]
 
 
-def _captioned(shown: MapPictures) -> list[tuple[Picture, str]]:
+def _captioned(pictures: Iterable[Picture | None], row: MapRow) -> list[tuple[Picture, str]]:
     """The four pictures of an image, each with its caption; grey stands for what is missing."""
-    row = shown.row
-    if row.status == STATUS_OK:
-        captions = (row.image_id, f"peak {row.peak:.2f}", f"{row.proposals} proposals", "")
-    else:
+    captions = (row.image_id, f"peak {row.peak:.2f}", f"{row.proposals} proposals", "")
+    if row.status != STATUS_OK:
         captions = (row.image_id, row.status, "", "")
     grey = np.full((CELL_PX, CELL_PX, 3), _MISSING_GREY, dtype=np.uint8)
-    pictures = (shown.image, shown.heat, shown.overlay, shown.boxed)
     return [
         (grey if picture is None else picture, caption) for picture, caption in zip(pictures, captions, strict=True)
     ]

@@ -45,20 +45,10 @@ class _Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """A result in the summary table; a baseline that several runs share stands once."""
+class _Row(NamedResult):
+    """A result in the summary table; a baseline that several runs share appears once."""
 
     runs: tuple[LoadedRun, ...]
-    result: Result
-    is_baseline: bool
-
-    @property
-    def name(self) -> str:
-        """Run and localizer, for legends."""
-        if self.is_baseline:
-            shared = "" if len(self.runs) > 1 else f", {self.runs[0].label}"
-            return f"{self.result.localizer} (baseline{shared})"
-        return f"{self.runs[0].label}: {self.result.localizer}"
 
 
 def write_report(
@@ -185,7 +175,8 @@ def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> list[_Ro
             if result.protocol != protocol:
                 continue
             if not is_baseline:
-                rows.append(_Row(runs=(run,), result=result, is_baseline=False))
+                name = f"{run.label}: {result.localizer}"
+                rows.append(_Row(name=name, runs=(run,), result=result, is_baseline=False))
                 continue
             # Equal rates on other images would be a coincidence, not the same baseline.
             owner = "" if comparable else run.label
@@ -201,7 +192,9 @@ def _shared_row(same: Sequence[tuple[LoadedRun, Result]]) -> _Row:
     result = next(iter(classified.values()), same[0][1])
     if len(classified) > 1:
         result = msgspec.structs.replace(result, top1_loc=None, top5_loc=None, errors=None)
-    return _Row(runs=tuple(run for run, _ in same), result=result, is_baseline=True)
+    owner = "" if len(same) > 1 else f", {same[0][0].label}"
+    name = f"{result.localizer} (baseline{owner})"
+    return _Row(name=name, runs=tuple(run for run, _ in same), result=result, is_baseline=True)
 
 
 def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
@@ -282,10 +275,9 @@ def _cell(rate: Rate, *, best: float | None) -> _Cell:
 
 def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
     """Those charts of a protocol for which some row has what they show."""
-    results = [NamedResult(name=row.name, result=row.result, is_baseline=row.is_baseline) for row in rows]
     charts = []
     for kind, title in CHART_TITLES.items():
-        svg = result_chart(kind, results, protocol=protocol)
+        svg = result_chart(kind, rows, protocol=protocol)
         if svg is not None:
             charts.append(svg_image(svg, alt=f"{title}, {protocol}{_chart_text(kind, rows)}."))
     return charts

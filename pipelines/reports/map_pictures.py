@@ -1,7 +1,6 @@
 """Pictures of single saliency maps: image, map, overlay and boxes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.boxes.wsoleval import boxes_at_thresholds
@@ -16,25 +15,9 @@ from evaluation.drawing.overlays import (
 )
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
-from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow
+from pseudo_maps.shards import STATUS_OK, MapIndex
 
-__all__ = ["MapGallery", "MapPictures"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MapPictures:
-    """What can be shown of one image, every picture ``(H, W, 3)`` uint8 RGB of one size."""
-
-    row: MapRow
-    """The image's row of the shard's table."""
-    image: Picture | None
-    """The image, None when it cannot be read."""
-    heat: Picture | None
-    """Its map in colours, None when it failed."""
-    overlay: Picture | None
-    """Image and map half and half, None when either is missing."""
-    boxed: Picture | None
-    """The image with ground truth (green) and the map's own box (red), None when it cannot be read."""
+__all__ = ["MapGallery"]
 
 
 class MapGallery:
@@ -104,8 +87,11 @@ class MapGallery:
 
     def pictures(
         self, image_id: str, *, truth: BoxAnnotation | None = None, square: bool, longest_px: int
-    ) -> MapPictures:
-        """The pictures of one image.
+    ) -> dict[str, Picture | None]:
+        """``image``, ``map``, ``overlay`` and ``box`` of one image, each ``(H, W, 3)`` uint8 RGB of one size.
+
+        The box picture is the image with ground truth (green) and the map's own box (red). None stands for what is
+        missing because the image cannot be read or has no map.
 
         Parameters
         ----------
@@ -119,27 +105,29 @@ class MapGallery:
             Longest side of the pictures in pixels.
         """
         row = self.index.row(image_id)
+        image: Picture | None = None
         try:
             image = decode_image(self._dataset.root / self._by_id[image_id].path, enough_px=longest_px).rgb_hwc
         except (ImageDecodeError, OSError):
-            image = None
+            pass
         width, height = longest_px, longest_px
         if not square:
             file_height, file_width = (row.height, row.width) if image is None else image.shape[:2]
             if min(file_height, file_width) > 0:
                 scale = longest_px / max(file_height, file_width)
                 width, height = max(1, round(file_width * scale)), max(1, round(file_height * scale))
+        shown: dict[str, Picture | None] = dict.fromkeys(("image", "map", "overlay", "box"))
         if image is not None:
-            image = resized(image, width=width, height=height)
+            shown["image"] = shown["box"] = image = resized(image, width=width, height=height)
         if row.status != STATUS_OK:
-            return MapPictures(row=row, image=image, heat=None, overlay=None, boxed=image)
+            return shown
         map_hw = resized(self.index.read_uint8(image_id), width=width, height=height)
-        heat = heat_colours(map_hw)
-        if image is None:
-            return MapPictures(row=row, image=None, heat=heat, overlay=None, boxed=None)
-        boxed = image
-        if truth is not None:
-            boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
-            boxed = draw_boxes(boxed, boxes_n4, colour=GROUND_TRUTH_RGB)
-        boxed = draw_boxes(boxed, boxes_at_thresholds(map_hw, [self._threshold]), colour=PREDICTED_RGB)
-        return MapPictures(row=row, image=image, heat=heat, overlay=overlay_heat(image, map_hw), boxed=boxed)
+        shown["map"] = heat_colours(map_hw)
+        if image is not None:
+            shown["overlay"] = overlay_heat(image, map_hw)
+            if truth is not None:
+                boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
+                image = draw_boxes(image, boxes_n4, colour=GROUND_TRUTH_RGB)
+            own_n4 = boxes_at_thresholds(map_hw, [self._threshold])
+            shown["box"] = draw_boxes(image, own_n4, colour=PREDICTED_RGB)
+        return shown

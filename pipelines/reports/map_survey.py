@@ -31,11 +31,9 @@ class Histogram:
     counts: npt.NDArray[np.int64]
     """(N,) maps in each interval."""
     mean: float
-    """Mean of the values themselves; NaN without any."""
+    """Of the values themselves; NaN without any, like the lowest and the highest one."""
     low: float
-    """Lowest value; NaN without any."""
     high: float
-    """Highest value; NaN without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

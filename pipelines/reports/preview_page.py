@@ -38,18 +38,14 @@ def write_preview_page(
 
     Parameters
     ----------
-    folder
-        Folder of the shards; it may be incomplete.
-    data, layout
-        Data root of the images, and its layout; boxes, where it has any, are drawn in green.
+    folder, data, split, layout, threshold
+        As in ``MapGallery``; boxes, where the data have any, are drawn in green.
     out
         HTML file to write; its folder is made when it is missing.
     image_ids
         Images to show, each item an id or several separated by commas; by default ``count`` random ones.
     worst
         How many of the lowest peaks, and how many of the images that failed, to show.
-    threshold
-        The red box surrounds the largest contour above this fraction of the peak.
     seed
         Random seed of the sample, and of the maps that the coverage is measured on.
 
@@ -114,9 +110,8 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
     boxes = gallery.boxes(known)
     maps = []
     for image_id in known:
-        shown = gallery.pictures(image_id, truth=boxes.get(image_id), square=False, longest_px=THUMBNAIL_PX)
-        pictures = {"image": shown.image, "map": shown.heat, "overlay": shown.overlay, "box": shown.boxed}
-        row = shown.row
+        pictures = gallery.pictures(image_id, truth=boxes.get(image_id), square=False, longest_px=THUMBNAIL_PX)
+        row = gallery.index.row(image_id)
         size = f"{row.width} x {row.height} px, " if row.width and row.height else ""
         is_ok = row.status == STATUS_OK
         maps.append(

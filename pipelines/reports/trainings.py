@@ -88,15 +88,8 @@ def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[
     ]
 
 
-def read_history(folder: Path, *, name: str | None = None) -> TrainingHistory:
+def read_history(folder: Path, *, name: str) -> TrainingHistory:
     """Read what a run of wsol-train logged after each epoch; it may still be running.
-
-    Parameters
-    ----------
-    folder
-        That of the run.
-    name
-        Its name in legends; by default that of the folder.
 
     Raises
     ------
@@ -123,7 +116,7 @@ def read_history(folder: Path, *, name: str | None = None) -> TrainingHistory:
                 values.setdefault(prefix + key, {})[epoch] = math.nan if value is None else float(value)
     if "train_classification" not in values:
         raise ValueError(f"{path}: expected at least one finished epoch, found none; report after the first epoch")
-    return TrainingHistory(name=name or folder.resolve().name, values=values)
+    return TrainingHistory(name=name, values=values)
 
 
 def training_charts(histories: Sequence[TrainingHistory]) -> list[dict[str, str]]:

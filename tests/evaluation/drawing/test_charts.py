@@ -112,6 +112,7 @@ def test_colours_stand_out_from_the_paper(on_dark: bool) -> None:
     for colour in (*SERIES, BASELINE):
         assert contrast(shown(colour), shown(PAPER)) >= 3, colour
     assert len({shown(colour) for colour in (*SERIES, BASELINE)}) == len(SERIES) + 1
+    assert {kind for kind, colour in ERROR_COLOURS.items() if colour in ON_DARK} == {"no box"}
     for kind, colour in ERROR_COLOURS.items():
         label = PAPER if kind == "no box" else "#000000"
         assert contrast(shown(label), shown(colour)) >= 4.5, kind
