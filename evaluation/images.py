@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["EvaluationImage", "EvaluationSet"]
+__all__ = ["BLOCK_IMAGES", "EvaluationBatch", "EvaluationImage", "EvaluationSet"]
+
+BLOCK_IMAGES = 1000
+"""Batches do not reach over multiples of this index, so that each belongs to one shard of saved score maps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +34,10 @@ class EvaluationImage:
     """Whether the devkit's blacklist names it."""
 
 
+EvaluationBatch = tuple[EvaluationImage, ...]
+"""Consecutive images that are scored and stored together."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationSet:
     """All images that are asked for, in a fixed order."""
@@ -38,13 +45,21 @@ class EvaluationSet:
     root: Path
     """Folder that every record's ``path`` is relative to."""
     split: str
-    """Name of the split."""
     class_wnids: tuple[str, ...]
     """Class names, index = label."""
     records: tuple[ImageRecord, ...]
     """All images of the split, those beyond a limit too."""
     images: tuple[EvaluationImage, ...]
-    """Each with its boxes."""
+
+    def batches(self, size: int) -> list[EvaluationBatch]:
+        """All images in batches of at most ``size``, always cut at the same places."""
+        images = self.images
+        return [
+            images[first : min(first + size, end)]
+            for start in range(0, len(images), BLOCK_IMAGES)
+            for end in [min(start + BLOCK_IMAGES, len(images))]
+            for first in range(start, end, size)
+        ]
 
     def config(self) -> dict[str, object]:
         """What decides the results about data: split, number of images and a digest of names, classes and boxes."""

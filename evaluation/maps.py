@@ -1,20 +1,20 @@
-"""Turns a folder of shards or of .npy files into one score map an image, or the reason why there is none."""
+"""Sources of score maps: shards, .npy files, or none; a network is one more (``pipelines.jobs.network_maps``)."""
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
-from evaluation.images import EvaluationImage
-from evaluation.scoring import ImageMaps
+from evaluation.images import EvaluationBatch, EvaluationImage
+from evaluation.scoring import ImageMaps, MapBatch
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 
-__all__ = ["MAP_LOCALIZER", "MapSource", "NpyMaps", "ShardMaps", "open_map_source"]
+__all__ = ["MAP_LOCALIZER", "MapSource", "NoMaps", "NpyMaps", "ShardMaps", "StoredMaps", "open_stored_maps"]
 
 MAP_LOCALIZER = "pseudo-map"
 """Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
@@ -24,19 +24,18 @@ _LOCALIZER_NAME = re.compile(r"[a-z]+([-*][a-z]+)*")
 
 
 class MapSource(Protocol):
-    """Where ``wsol-eval maps`` finds its maps."""
+    """Where an evaluation takes its maps from."""
 
-    localizer: str
-    """What results call them."""
+    localizers: tuple[str, ...]
+    """Names of the maps of an image."""
+    batch_size: int
+    """Images whose maps are made, scored and stored together."""
+
+    def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
+        """Maps of images, batch by batch, in order."""
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """The map of one image, or why there is none."""
-
-    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
-
-    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Ids of the images of ``records`` that no map belongs to, in their order."""
+        """Maps of one image, or why there is none."""
 
     def config(self) -> dict[str, Any]:
         """What decides the maps, for metrics.json."""
@@ -45,7 +44,49 @@ class MapSource(Protocol):
         """What tells whether the files have changed where ``config`` has no digest of them."""
 
 
-def open_map_source(folder: Path, *, split: str) -> MapSource:
+class StoredMaps:
+    """Base of the sources whose maps lie in a folder: one localizer, one map per image."""
+
+    localizers: tuple[str, ...] = (MAP_LOCALIZER,)
+    batch_size = 64
+    """A tenth of a second to a second of work."""
+
+    def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
+        """Maps of images, batch by batch, in order."""
+        return (MapBatch(batch, [self.maps_of(image) for image in batch]) for batch in batches)
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """The map of one image, or why there is none."""
+        raise NotImplementedError
+
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
+        raise NotImplementedError
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images of ``records`` that no map belongs to, in their order."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """What decides the maps, for metrics.json."""
+        return {}
+
+    def stamp(self) -> str | None:
+        """What tells whether the files have changed where ``config`` has no digest of them."""
+        return None
+
+
+class NoMaps(StoredMaps):
+    """For the baselines alone, which need no map."""
+
+    localizers: tuple[str, ...] = ()
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """No map, and no failure."""
+        return ImageMaps()
+
+
+def open_stored_maps(folder: Path, *, split: str) -> StoredMaps:
     """The maps in a folder: shards of the split when there are any, else .npy files.
 
     Raises
@@ -62,12 +103,12 @@ def open_map_source(folder: Path, *, split: str) -> MapSource:
     raise ValueError(f"{folder}: expected shards named {split}-00000-of-....h5 or .npy files, found neither")
 
 
-class ShardMaps:
+class ShardMaps(StoredMaps):
     """Maps of ``wsol-prep proposals`` or of ``wsol-eval run --save-maps``."""
 
     def __init__(self, folder: Path, *, split: str) -> None:
         self._index = MapIndex(folder, split)
-        self.localizer = _localizer_of(self._index.provenance["configuration"])
+        self.localizers = (_localizer_of(self._index.provenance["configuration"]),)
         shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
         sums = [path.with_name(f"{path.name}.sha256") for path in shards]
         self._sha256, self._stamp = None, None
@@ -92,7 +133,7 @@ class ShardMaps:
         if status != STATUS_OK:
             return ImageMaps(failure=f"{MAP_NOT_USABLE}{status}")
         try:
-            return ImageMaps(whole={self.localizer: self._index.read_uint8(image_id)})
+            return ImageMaps(whole={self.localizers[0]: self._index.read_uint8(image_id)})
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
 
@@ -114,15 +155,12 @@ class ShardMaps:
         return self._stamp
 
 
-class NpyMaps:
-    """One ``.npy`` file an image, in any subfolder, named by the image's id, path or file name."""
-
-    localizer = MAP_LOCALIZER
+class NpyMaps(StoredMaps):
+    """One ``.npy`` file per image, in any subfolder, named by the image's id, path or file name."""
 
     def __init__(self, folder: Path) -> None:
         files = sorted(folder.rglob("*.npy"))
         self._stamp = _files_digest(files, folder=folder)
-        self._count = len(files)
         self._names = {path: path.relative_to(folder).as_posix() for path in files}
         self._by_place = {name.removesuffix(".npy"): path for path, name in self._names.items()}
         self._by_name: dict[str, list[Path]] = {}
@@ -179,7 +217,7 @@ class NpyMaps:
 
     def config(self) -> dict[str, Any]:
         """The number of files."""
-        return {"maps": {"format": "npy", "files": self._count}}
+        return {"maps": {"format": "npy", "files": len(self._names)}}
 
     def stamp(self) -> str:
         """Digest of names, sizes and times of all files."""
@@ -188,9 +226,9 @@ class NpyMaps:
     def _files_of(self, record: ImageRecord) -> list[Path]:
         """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
         path = Path(record.path)
-        names = (record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)
-        placed = [self._by_place[name] for name in dict.fromkeys(names) if name in self._by_place]
-        return placed or [file for name in dict.fromkeys(names) for file in self._by_name.get(name, [])]
+        names = dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem))
+        placed = [self._by_place[name] for name in names if name in self._by_place]
+        return placed or [file for name in names for file in self._by_name.get(name, [])]
 
 
 def _localizer_of(configuration: Any) -> str:
@@ -200,7 +238,7 @@ def _localizer_of(configuration: Any) -> str:
     return name if isinstance(name, str) and _LOCALIZER_NAME.fullmatch(name) else MAP_LOCALIZER
 
 
-def _files_digest(files: Iterable[Path], *, folder: Path) -> str:
+def _files_digest(files: Sequence[Path], *, folder: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         state = path.stat()

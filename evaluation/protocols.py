@@ -6,7 +6,7 @@ take both corners as inside the box. The same map can score ten points apart und
 be printed without the name of its protocol.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from evaluation.boxes.fixed_thresholds import (
 )
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
-from evaluation.boxes.overlaps import Candidates, Overlaps, best_overlaps
+from evaluation.boxes.overlaps import Candidates, best_overlaps
 from evaluation.boxes.wsoleval import (
     WSOLEVAL_FALLBACK_BOX,
     all_contours,
@@ -127,17 +127,11 @@ class Protocol:
         """
         return self.boxes_to_frame(boxes_xyxy, image_wh=image_wh)
 
-    def overlaps(self, candidates: Sequence[Candidates], ground_truth_b4: Sequence[npt.ArrayLike]) -> Overlaps:
-        """Best IoU of each image at each level; both lists as ``candidates`` and ``ground_truth`` make them.
-
-        A single entry of candidates serves all images, see ``best_overlaps``.
-
-        Raises
-        ------
-        ValueError
-            The lists do not match, or an image has no ground-truth box.
-        """
-        return best_overlaps(candidates, ground_truth_b4, levels=len(self.thresholds_l))
+    def overlaps(
+        self, candidates: Candidates, truth_b4: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Best IoU (L,) of an image at each level and its boxes (L, 4), see ``best_overlaps``."""
+        return best_overlaps(candidates, truth_b4, levels=len(self.thresholds_l))
 
 
 def frame_box() -> npt.NDArray[np.float64]:

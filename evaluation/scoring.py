@@ -1,4 +1,4 @@
-"""Turns the maps of images into their scores under every protocol, with those of the baselines.
+"""The evaluator: from the maps of an image to its scores under every protocol, beside those of the baselines.
 
 Legend: H W pixels of a map, k classes kept of an image.
 """
@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image
 
-__all__ = ["ImageMaps", "ScoringTask", "centre_crop", "score_batch", "score_images"]
+__all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "score"]
 
 Map = npt.NDArray[np.generic]
 
@@ -56,6 +57,13 @@ class ImageMaps:
     """Rank of the true class."""
 
 
+class MapBatch(NamedTuple):
+    """Images with their maps, in the same order."""
+
+    images: Sequence[EvaluationImage]
+    maps: Sequence[ImageMaps]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringTask:
     """What every image is scored for."""
@@ -63,54 +71,22 @@ class ScoringTask:
     root: Path
     """Data root, to look up the size of an image whose annotation does not state it."""
     protocols: tuple[str, ...]
-    """Names of protocols."""
     localizers: tuple[str, ...]
     """Names of the localizers that every map source gives."""
 
 
-def score_images(
-    images: Sequence[EvaluationImage], maps: Sequence[ImageMaps], *, task: ScoringTask
-) -> list[ImageScores]:
-    """Score images by their maps, and the baselines beside them.
-
-    Parameters
-    ----------
-    images
-        What to score.
-    maps
-        The maps of each, in the same order.
-    task
-        Protocols and localizers.
+def score(batch: MapBatch, *, task: ScoringTask) -> list[ImageScores]:
+    """Score the images of a batch by their maps, and the baselines beside them.
 
     Raises
     ------
     ValueError
         A map is not (H, W) with pixels or holds no real numbers; image, localizer and what was found are named.
     """
-    return [_score(image, of_image, task) for image, of_image in zip(images, maps, strict=True)]
+    return [_score_image(image, maps, task) for image, maps in zip(batch.images, batch.maps, strict=True)]
 
 
-def score_batch(
-    batch: tuple[Sequence[EvaluationImage], Sequence[ImageMaps]], *, task: ScoringTask
-) -> list[ImageScores]:
-    """``score_images`` of a pair of images and maps, for worker processes: to find it they need not import torch."""
-    images, maps = batch
-    return score_images(images, maps, task=task)
-
-
-def centre_crop(map_hw: Map) -> Map:
-    """The part of a whole image's map that ``psol-crop`` shows, (224, 224) float64.
-
-    Bilinear to 256x256 with pixel centres aligned, then the central 224x224. A network that sees the crop gives a
-    map of its own; this is for maps that come without a network.
-    """
-    source_hw = np.ascontiguousarray(map_hw, dtype=np.float64)
-    resized_hw: Map = cv2.resize(source_hw, (RESIZED_PX, RESIZED_PX), interpolation=cv2.INTER_LINEAR)
-    start = (RESIZED_PX - FRAME_PX) // 2
-    return resized_hw[start : start + FRAME_PX, start : start + FRAME_PX]
-
-
-def _score(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> ImageScores:
+def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> ImageScores:
     record = image.record
     scores = ImageScores(
         index=image.index,
@@ -126,43 +102,52 @@ def _score(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> ImageS
         return replace(scores, status=BLACKLISTED)
     if not len(image.boxes_xyxy):
         return replace(scores, status=NO_BOXES)
-    image_wh = image.frame_wh or maps.file_wh
+    image_wh = image.frame_wh or maps.file_wh or _file_wh(task.root / record.path)
     if image_wh is None:
-        try:
-            decoded = decode_image(task.root / record.path, enough_px=1)
-        except (ImageDecodeError, OSError):
-            # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
-            return replace(scores, status=UNREADABLE_IMAGE)
-        image_wh = (decoded.file_width, decoded.file_height)
+        # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
+        return replace(scores, status=UNREADABLE_IMAGE)
     iou, boxes, truths = {}, {}, {}
     for name in task.protocols:
         protocol = get_protocol(name)
         truths[name] = protocol.ground_truth(image.boxes_xyxy, image_wh=image_wh)
         candidates = {baseline: _baseline(baseline, name) for baseline in BASELINES}
         if maps.failure is None:
-            candidates |= {
-                localizer: _candidates(maps, localizer, protocol, record.image_id) for localizer in task.localizers
-            }
+            for localizer in task.localizers:
+                candidates[localizer] = _candidates(maps, localizer, protocol, record.image_id)
         for localizer, of_localizer in candidates.items():
-            found = protocol.overlaps([of_localizer], [truths[name]])
-            iou[localizer, name] = found.iou_il[0]
-            boxes[localizer, name] = found.boxes_il4[0]
+            iou[localizer, name], boxes[localizer, name] = protocol.overlaps(of_localizer, truths[name])
     return replace(scores, notes=_notes(maps), iou=iou, boxes=boxes, ground_truth=truths)
+
+
+def _file_wh(path: Path) -> tuple[int, int] | None:
+    try:
+        decoded = decode_image(path, enough_px=1)
+    except (ImageDecodeError, OSError):
+        return None
+    return decoded.file_width, decoded.file_height
 
 
 def _candidates(maps: ImageMaps, localizer: str, protocol: Protocol, image_id: str) -> Candidates:
     try:
         map_hw = maps.whole[localizer]
         if protocol.crops_centre:
-            map_hw = maps.centre[localizer] if localizer in maps.centre else _checked_crop(map_hw)
+            # Checked before the crop is cut in float64, which would drop the imaginary part of a complex map.
+            map_hw = maps.centre[localizer] if localizer in maps.centre else centre_crop(checked_map(map_hw))
         return protocol.candidates(map_hw)
     except ValueError as error:
         raise ValueError(f"image {image_id!r}: {localizer} map: {error}") from error
 
 
-def _checked_crop(map_hw: Map) -> Map:
-    # Before the crop is cut in float64, which would drop the imaginary part of a complex map.
-    return centre_crop(checked_map(map_hw))
+def centre_crop(map_hw: Map) -> Map:
+    """The part of a whole image's map that ``psol-crop`` shows, (224, 224) float64.
+
+    Bilinear to 256x256 with pixel centres aligned, then the central 224x224. A network that sees the crop gives a
+    map of its own; this is for maps that come without a network.
+    """
+    source_hw = np.ascontiguousarray(map_hw, dtype=np.float64)
+    resized_hw: Map = cv2.resize(source_hw, (RESIZED_PX, RESIZED_PX), interpolation=cv2.INTER_LINEAR)
+    start = (RESIZED_PX - FRAME_PX) // 2
+    return resized_hw[start : start + FRAME_PX, start : start + FRAME_PX]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Turns a function and a stream of work into a stream of results from worker processes, in order and bounded."""
+"""Ordered, bounded parallel map over worker processes."""
 
 import multiprocessing
 import signal
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pseudo_maps.processes import end_with_parent, prepare_worker_process
 
@@ -16,10 +16,14 @@ _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
 _WAITING_PER_WORKER = 3
-"""Pieces of work handed out ahead for each worker: enough that none waits, few enough that memory stays small."""
+"""Pieces of work handed out ahead per worker: enough that none waits, few enough that memory stays small."""
 
-# The function of this worker process, set once: sending it with every piece of work would send its data again.
-_function: Callable[[Any], Any] | None = None
+
+def _start_worker() -> None:
+    """Prepare a spawned process: it ends with its parent, leaves Ctrl-C to it, and computes with one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    prepare_worker_process()
 
 
 def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *, jobs: int) -> Iterator[_Result]:
@@ -28,7 +32,7 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
     Parameters
     ----------
     function
-        Picklable; sent to each worker once.
+        Picklable and small: it is sent with every piece of work.
     work
         Picklable pieces, drawn only a few ahead of the results, in this process.
     jobs
@@ -40,16 +44,15 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
         A worker died; what it had finished before has been yielded.
     """
     if jobs == 1:
-        prepare_worker_process()
         yield from map(function, work)
         return
     # spawn: a forked copy of a process that has used CUDA or threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(function,))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     waiting: deque[Future[_Result]] = deque()
     try:
         for piece in work:
-            waiting.append(pool.submit(_call, piece))
+            waiting.append(pool.submit(function, piece))
             if len(waiting) > jobs * _WAITING_PER_WORKER:
                 yield waiting.popleft().result()
         while waiting:
@@ -60,17 +63,3 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
         # Not future.cancel(): up to Python 3.11.2 a pool may then wait for ever for what it never handed out
         # (https://github.com/python/cpython/issues/94440).
         pool.shutdown(cancel_futures=True)
-
-
-def _start_worker(function: Callable[[Any], Any]) -> None:
-    global _function
-    # Ctrl-C reaches the whole group: the parent decides and ends the rest.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    prepare_worker_process()
-    _function = function
-
-
-def _call(piece: Any) -> Any:
-    assert _function is not None
-    return _function(piece)

@@ -27,9 +27,9 @@ from pseudo_maps.wording import counted
 from training.inference.config import LOCALIZERS
 
 if TYPE_CHECKING:
-    from evaluation.maps import MapSource
+    from evaluation.maps import StoredMaps
     from evaluation.results.schema import Metrics
-    from pipelines.jobs.choices import EvaluationChoices
+    from pipelines.jobs.evaluation import EvaluationChoices
 
 __all__ = ["main"]
 
@@ -61,9 +61,8 @@ def main() -> None:
 def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
     from evaluation.results.folder import EVALUATION_FOLDER
-    from pipelines.jobs.choices import NetworkChoices
-    from pipelines.jobs.evaluating import evaluate_network
-    from pipelines.jobs.network_evaluation import usable_devices
+    from pipelines.jobs.evaluation import evaluate_network
+    from pipelines.jobs.network_maps import NetworkChoices, usable_devices
     from training.inference.config import Views
 
     with _as_usage_error():
@@ -100,11 +99,11 @@ def run(checkpoint: Path, **options: Any) -> None:
 @common_options
 def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
-    from evaluation.maps import open_map_source
-    from pipelines.jobs.evaluating import evaluate_maps
+    from evaluation.maps import open_stored_maps
+    from pipelines.jobs.evaluation import evaluate_maps
 
     choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
-    source = open_map_source(folder, split=options["split"])
+    source = open_stored_maps(folder, split=options["split"])
     unused = source.unused(choices.evaluation_set.records)
     if unused:
         named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
@@ -118,7 +117,7 @@ def maps(folder: Path, **options: Any) -> None:
     _echo(metrics, choices)
 
 
-def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: Path) -> None:
+def _warn_of_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path) -> None:
     """Say before the work how many images are going to count as wrong for want of a map."""
     ids = [image.record.image_id for image in choices.evaluation_set.images]
     lacking = source.lacking(image.record for image in choices.evaluation_set.images)
@@ -137,7 +136,7 @@ def _warn_of_lacking(source: MapSource, choices: EvaluationChoices, *, folder: P
 @common_options
 def baseline(**options: Any) -> None:
     """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
-    from pipelines.jobs.evaluating import evaluate_baselines
+    from pipelines.jobs.evaluation import evaluate_baselines
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
@@ -170,7 +169,7 @@ def baseline(**options: Any) -> None:
 @common_options
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
     """Classes, box and overlay of any images: files, or folders that are searched for images."""
-    from pipelines.jobs.network_evaluation import usable_devices
+    from pipelines.jobs.network_maps import usable_devices
     from pipelines.jobs.prediction import predict_images
 
     with _as_usage_error():
@@ -261,12 +260,15 @@ def _as_usage_error() -> Iterator[None]:
 
 def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
     from pipelines.datasets import open_dataset
-    from pipelines.jobs.choices import EvaluationChoices
+    from pipelines.jobs.evaluation import EvaluationChoices
     from pipelines.jobs.evaluation_set import load_evaluation_set
-    from pseudo_maps.processes import worker_count
+    from pseudo_maps.processes import prepare_worker_process, worker_count
 
     with _as_usage_error():
         jobs = worker_count(options["jobs"])
+    if jobs == 1:
+        # This process does the work itself.
+        prepare_worker_process()
     dataset = open_dataset(options["data"], split=options["split"], layout=options["layout"])
     out: Path | None = options["out"]
     return EvaluationChoices(

@@ -1,10 +1,9 @@
-"""Turns the candidate boxes of a map and the ground truth of an image into the best overlap at every threshold level.
+"""Best overlap at every threshold level between the candidate boxes of a map and the ground truth of an image.
 
-Legend: N candidate boxes, L threshold levels, B ground-truth boxes of one image, I images.
+Legend: N candidate boxes, L threshold levels, B ground-truth boxes of one image.
 Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame, both corners inside the box.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from evaluation.boxes.geometry import checked_boxes
 from pseudo_maps.kernels import Doubles, Longs, kernel
 
-__all__ = ["NO_BOX", "Candidates", "Overlaps", "best_overlaps"]
+__all__ = ["NO_BOX", "Candidates", "best_overlaps"]
 
 NO_BOX = (-1.0, -1.0, -1.0, -1.0)
 """Stands where a map gives no box at all; its overlap is 0."""
@@ -31,67 +30,44 @@ class Candidates:
     """(N,) the highest level of each box, itself included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlaps:
-    """What the boxes of I images are worth at each of L threshold levels."""
-
-    iou_il: npt.NDArray[np.float64]
-    """(I, L) best intersection over union of any candidate of the level with any ground-truth box; 0 without box."""
-    boxes_il4: npt.NDArray[np.float64]
-    """(I, L, 4) the candidate that reaches it, the first of equals; ``NO_BOX`` where the level has none."""
-
-
 def best_overlaps(
-    candidates: Sequence[Candidates],
-    ground_truth_b4: Sequence[npt.ArrayLike],
-    *,
-    levels: int,
-) -> Overlaps:
-    """Best overlap of each image at each threshold level.
+    candidates: Candidates, truth_b4: npt.ArrayLike, *, levels: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Best overlap of an image at each threshold level, and the candidate that reaches it.
 
     Parameters
     ----------
     candidates
-        For each of I images the boxes of its map; or a single entry, which then serves all images (a predictor
-        that never looks at the image).
-    ground_truth_b4
-        For each image its boxes (B, 4), at least one, ``x0 <= x1`` and ``y0 <= y1``.
+        The boxes of its map.
+    truth_b4
+        Its ground-truth boxes (B, 4), at least one, ``x0 <= x1`` and ``y0 <= y1``.
     levels
         L, how many threshold levels the protocol has.
+
+    Returns
+    -------
+    iou_l
+        (L,) best intersection over union of any candidate of the level with any ground-truth box; 0 without box.
+    boxes_l4
+        (L, 4) the candidate that reaches it, the first of equals; ``NO_BOX`` where the level has none.
 
     Raises
     ------
     ValueError
-        The two lists do not match, an image has no ground truth, or a box or a level is out of order.
+        The image has no ground truth, or a box or a level is out of order.
     """
-    images = len(ground_truth_b4)
-    if len(candidates) not in (1, images):
-        raise ValueError(f"expected candidates of 1 or {images} images, found {len(candidates)}")
-    truths = [
-        checked_boxes(boxes, name=f"ground truth of image {index}") for index, boxes in enumerate(ground_truth_b4)
-    ]
-    empty = [index for index, boxes in enumerate(truths) if not len(boxes)]
-    if empty:
-        raise ValueError(f"image {empty[0]} has no ground-truth box: count it as skipped instead")
-    for index, candidate in enumerate(candidates):
-        checked_boxes(candidate.boxes_n4, name=f"candidates of image {index}")
-        first_n, last_n = candidate.first_level_n, candidate.last_level_n
-        if not ((first_n >= 0) & (first_n <= last_n) & (last_n < levels)).all():
-            raise ValueError(f"candidates of image {index}: a level lies outside 0..{levels - 1} or out of order")
-    iou_il = np.zeros((images, levels), dtype=np.float64)
-    boxes_il4 = np.empty((images, levels, 4), dtype=np.float64)
-    boxes_il4[:] = NO_BOX
-    for index, truth_b4 in enumerate(truths):
-        candidate = candidates[index if len(candidates) > 1 else 0]
-        _best_at_levels(
-            candidate.boxes_n4,
-            candidate.first_level_n,
-            candidate.last_level_n,
-            truth_b4,
-            iou_il[index],
-            boxes_il4[index],
-        )
-    return Overlaps(iou_il=iou_il, boxes_il4=boxes_il4)
+    truth_b4 = checked_boxes(truth_b4, name="ground truth")
+    if not len(truth_b4):
+        raise ValueError("no ground-truth box: count the image as skipped instead")
+    checked_boxes(candidates.boxes_n4, name="candidates")
+    first_n, last_n = candidates.first_level_n, candidates.last_level_n
+    if not ((first_n >= 0) & (first_n <= last_n) & (last_n < levels)).all():
+        raise ValueError(f"candidates: a level lies outside 0..{levels - 1} or out of order")
+    iou_l = np.zeros(levels)
+    boxes_l4 = np.empty((levels, 4))
+    boxes_l4[:] = NO_BOX
+    _best_at_levels(candidates.boxes_n4, first_n, last_n, truth_b4, iou_l, boxes_l4)
+    return iou_l, boxes_l4
 
 
 @kernel

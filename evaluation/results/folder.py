@@ -4,11 +4,12 @@ The journal holds every image scored so far; an evaluation that was stopped resu
 It is deleted once all files are there.
 """
 
+import functools
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from evaluation.image_scores import ImageScores, Pair
-from evaluation.images import EvaluationImage, EvaluationSet
+from evaluation.images import EvaluationSet
 from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
@@ -37,11 +38,6 @@ JOURNAL_FOLDER = "journal"
 """Folder inside it of what an unfinished evaluation has scored so far."""
 EVALUATION_FOLDER = "evaluation"
 """Folder of the results inside that of a trained network."""
-
-_TEN_CROPS = "ten crops"
-"""How the views of ten crops begin in words. Spelled out because what words them imports torch; a test compares."""
-_SEVERAL_VIEWS = "mean of maps"
-"""What the words of several scales or mirror images hold."""
 
 _VERSIONED = ("numpy", "opencv-contrib-python-headless", "opencv-python", "torch", "torchvision")
 
@@ -63,17 +59,18 @@ class EvaluationPlan:
     boxes: str
     """Ground truth that counts, one of ``BOX_CHOICES``."""
     bootstrap_samples: int
-    """Samples behind the intervals."""
     seed: int
-    """Decides the samples."""
+    """Random seed of the bootstrap."""
     source: Mapping[str, Any] = field(default_factory=dict)
-    """Where the maps come from: network (``views`` among it, in words) or shards, with digests."""
+    """Where the maps come from: network or shards, with digests."""
+    views: Mapping[str, str] = field(default_factory=dict)
+    """By protocol what the views of the network mean under it."""
     stamp: str | None = None
     """What tells changes of a source that has no digest (times of files): compared on resume, not reported."""
 
     def config(self) -> dict[str, Any]:
         """All of it as JSON values, for metrics.json."""
-        return {
+        values = {
             "data": self.evaluation_set.config(),
             "boxes": self.boxes,
             "protocols": list(self.protocols),
@@ -81,6 +78,8 @@ class EvaluationPlan:
             "bootstrap": {"samples": self.bootstrap_samples, "seed": self.seed},
             **self.source,
         }
+        as_json: dict[str, Any] = json.loads(json.dumps(values))
+        return as_json
 
 
 class ResultFolder:
@@ -106,7 +105,6 @@ class ResultFolder:
         self._temporary = tempfile.TemporaryDirectory() if out is None else None
         self.folder = Path(self._temporary.name) if self._temporary else Path(os.fspath(out or ""))
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._counted: Tally | None = None
 
     def finished(self) -> Metrics | None:
         """The content of metrics.json when this evaluation has been finished before, else None.
@@ -119,15 +117,12 @@ class ResultFolder:
         ValueError
             The file is of another evaluation, or is no metrics.json; what differs is named, with both values.
         """
-        path = self.folder / METRICS_FILE
+        path, plan = self.folder / METRICS_FILE, self._plan
         if not path.exists():
             return None
         found = read_metrics(path)
-        plan = self._plan
-        wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config()}))
         # An evaluation of another kind has other settings altogether.
-        differing = differences({"kind": found.kind}, {"kind": wanted["kind"]})
-        differing = differing or differences(found.config, wanted["config"])
+        differing = differences({"kind": found.kind}, {"kind": plan.kind}) or differences(found.config, plan.config())
         if differing:
             raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
         whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
@@ -138,51 +133,23 @@ class ResultFolder:
             write_metrics(path, found)
         return found
 
-    def journal(self) -> ResultJournal:
-        """The journal of this plan.
+    def add(self, batch: Sequence[ImageScores]) -> None:
+        """Keep the scores of a batch of images, in case the evaluation is stopped."""
+        self.journal.add(batch)
 
-        Raises
-        ------
-        ValueError
-            The folder holds the journal of another plan; the differing keys are named.
-        """
+    @functools.cached_property
+    def journal(self) -> ResultJournal:
+        """The scores added so far; ValueError when they are of another plan, whose differing keys are named."""
         plan = self._plan
         return ResultJournal(
             self.folder / JOURNAL_FOLDER,
             config={"kind": plan.kind, "package": __version__, "stamp": plan.stamp, **plan.config()},
         )
 
-    def score(
-        self,
-        score: Callable[[Sequence[EvaluationImage]], Iterator[list[ImageScores]]],
-        *,
-        again: frozenset[int] = frozenset(),
-        advance: Callable[[int], None],
-    ) -> None:
-        """Score the images that the journal does not have yet.
-
-        Parameters
-        ----------
-        score
-            Gives the scores of images in batches; each batch is stored as it comes.
-        again
-            Indexes of images that are scored although the journal has them.
-        advance
-            Told how many images more are done.
-        """
-        journal = self.journal()
-        done = journal.done() - again
-        images = self._plan.evaluation_set.images
-        waiting = [image for image in images if image.index not in done]
-        advance(len(images) - len(waiting))
-        for batch in score(waiting):
-            journal.append(batch)
-            advance(len(batch))
-
     def write(self, *, pixels: PixelScores | None = None) -> Metrics:
-        """Count what the journal holds, write predictions.csv, metrics.json and figures, and delete the journal.
+        """Count what the journal holds, write predictions.csv, metrics.json and charts, and delete the journal.
 
-        Figures are drawn where there are results besides the baselines and the folder is not a temporary one.
+        Charts are drawn where there are results besides the baselines and the folder is not a temporary one.
 
         Parameters
         ----------
@@ -194,22 +161,21 @@ class ResultFolder:
         RuntimeError
             An image is missing in the journal.
         """
-        plan, journal, tally = self._plan, self.journal(), self._tally()
-        views = plan.source.get("views")
+        plan, tally = self._plan, self._tally
         metrics = Metrics(
             kind=plan.kind,
             name=plan.name,
             counts=tally.counts(),
             classification=tally.classification(),
-            results=tuple(_with_views(result, views) for result in tally.results()),
+            results=tuple(_with_views(result, plan.views) for result in tally.results()),
             baselines=tally.baseline_results(),
             pixels=pixels,
-            config=json.loads(json.dumps(plan.config())),
+            config=plan.config(),
             versions=_versions(),
         )
         write_predictions(
             self.folder / PREDICTIONS_FILE,
-            journal,
+            self.journal,
             protocols=self._protocols(),
             localizers=(*plan.localizers, *BASELINES),
             levels=tally.reported_levels(),
@@ -219,12 +185,12 @@ class ResultFolder:
             from evaluation.drawing.result_charts import write_charts
 
             write_charts(metrics, self.folder / FIGURES_FOLDER)
-        journal.remove()
+        self.journal.remove()
         return metrics
 
     def reported_levels(self) -> dict[Pair, int]:
         """Threshold level at which each result is reported, by localizer and protocol."""
-        return self._tally().reported_levels()
+        return self._tally.reported_levels()
 
     def __enter__(self) -> Self:
         return self
@@ -239,23 +205,22 @@ class ResultFolder:
         first_box_only = self._plan.boxes == "first"
         return [replace(get_protocol(name), first_box_only=first_box_only) for name in self._plan.protocols]
 
+    @functools.cached_property
     def _tally(self) -> Tally:
         """Counts of all images; made once, when all are there."""
-        if self._counted is None:
-            plan = self._plan
-            tally = Tally(
-                self._protocols(),
-                (*plan.localizers, *BASELINES),
-                class_wnids=plan.evaluation_set.class_wnids,
-                baselines=BASELINES,
-                bootstrap_samples=plan.bootstrap_samples,
-                seed=plan.seed,
-            )
-            images = self._checked(self.journal())
-            while batch := list(islice(images, IMAGES_AT_ONCE)):
-                tally.add(batch)
-            self._counted = tally
-        return self._counted
+        plan = self._plan
+        tally = Tally(
+            self._protocols(),
+            (*plan.localizers, *BASELINES),
+            class_wnids=plan.evaluation_set.class_wnids,
+            baselines=BASELINES,
+            bootstrap_samples=plan.bootstrap_samples,
+            seed=plan.seed,
+        )
+        images = self._checked(self.journal)
+        while batch := list(islice(images, IMAGES_AT_ONCE)):
+            tally.add(batch)
+        return tally
 
     def _checked(self, journal: Iterable[ImageScores]) -> Iterator[ImageScores]:
         """The journal's images, which must be all that were asked for."""
@@ -272,22 +237,11 @@ class ResultFolder:
             )
 
 
-def _with_views(result: Result, views: str | None) -> Result:
+def _with_views(result: Result, views: Mapping[str, str]) -> Result:
     """The result with the views of the network among its rules."""
-    if views is None:
+    if result.protocol not in views:
         return result
-    described = {**result.describe, "views": _views_under(result.protocol, views)}
-    return msgspec.structs.replace(result, describe=described)
-
-
-def _views_under(protocol: str, views: str) -> str:
-    """What the views mean under a protocol: the release of CAM sums ten crops, no other protocol does."""
-    is_release, is_ten_crops = protocol == "cam-release", views.startswith(_TEN_CROPS)
-    if is_release and not is_ten_crops:
-        return f"{views if _SEVERAL_VIEWS in views else 'one view'}; the release sums ten crops (--ten-crop)"
-    if is_ten_crops and not is_release:
-        return "sum of absolute ten-crop maps"
-    return views
+    return msgspec.structs.replace(result, describe={**result.describe, "views": views[result.protocol]})
 
 
 def _versions() -> dict[str, str]:

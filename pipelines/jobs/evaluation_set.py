@@ -1,4 +1,4 @@
-"""Turns an open data set and its box files into the list of images that an evaluation is asked to score.
+"""The images that an evaluation is asked to score: a data set with its boxes and the devkit's blacklist.
 
 Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
 """
@@ -50,7 +50,7 @@ def load_evaluation_set(
         raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
     records = dataset.records[:limit]
     annotations = load_boxes(dataset, image_ids=[record.image_id for record in records])
-    barred = frozenset() if blacklist is None else read_blacklist(blacklist, dataset.records)
+    blacklisted = frozenset() if blacklist is None else read_blacklist(blacklist, dataset.records)
     images = []
     for index, record in enumerate(records):
         annotation = annotations.get(record.image_id)
@@ -64,7 +64,7 @@ def load_evaluation_set(
                 record=record,
                 boxes_xyxy=boxes_b4[:1] if boxes == "first" else boxes_b4,
                 frame_wh=frame_wh,
-                blacklisted=record.image_id in barred,
+                blacklisted=record.image_id in blacklisted,
             )
         )
     if need_boxes and not any(len(image.boxes_xyxy) for image in images):
@@ -87,7 +87,7 @@ def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]
     Parameters
     ----------
     path
-        One name a line: an image id of ``records``, or a number counted from 1 in their order, as in the devkit's
+        One name per line: an image id of ``records``, or a number counted from 1 in their order, as in the devkit's
         ``ILSVRC2014_clsloc_validation_blacklist.txt``.
     records
         All images of the split, in the order of the data set's list.
@@ -98,17 +98,17 @@ def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]
         A line names no image; file and line are named.
     """
     by_id = {record.image_id for record in records}
-    barred = set()
+    blacklisted = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         name = line.strip()
         if not name:
             continue
         if name in by_id:
-            barred.add(name)
+            blacklisted.add(name)
         elif name.isascii() and name.isdigit() and 1 <= int(name) <= len(records):
-            barred.add(records[int(name) - 1].image_id)
+            blacklisted.add(records[int(name) - 1].image_id)
         else:
             raise DatasetError(
                 f"{path}: line {number}: expected an image id or a number from 1 to {len(records)}, found {name[:60]!r}"
             )
-    return frozenset(barred)
+    return frozenset(blacklisted)

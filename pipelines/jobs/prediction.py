@@ -1,4 +1,4 @@
-"""Turns a trained network and any images into classes, boxes and overlays: one PNG an image, and one JSON file.
+"""Prediction for any images by a trained network: classes, box and overlay, one PNG per image and one JSON file.
 
 Boxes in the JSON are ``x0, y0, x1, y1``, 0-based inclusive pixels of the image file.
 """
@@ -15,6 +15,7 @@ import torch
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_png
+from evaluation.image_scores import TOP_CLASSES
 from evaluation.protocols import get_protocol
 from pipelines.datasets.folders import IMAGE_SUFFIXES
 from pseudo_maps.files import write_atomically
@@ -26,7 +27,6 @@ from training.inference.localizers import NetworkLocalizer, load_for_inference
 __all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
 
 PREDICTIONS_FILE = "predictions.json"
-TOP_CLASSES = 5
 
 
 def predict_images(
@@ -58,11 +58,11 @@ def predict_images(
     label
         Class to localize; None: the predicted one.
     class_names
-        File with one name a line; None: the names in the checkpoint, where it has some.
+        File with one name per line; None: the names in the checkpoint, where it has some.
     device
         Where the network computes.
     say
-        Told one line an image.
+        Called with one line per image.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def predict_images(
 
 
 def read_class_names(path: Path, *, classes: int) -> list[str]:
-    """Names of all classes from a file with one name a line, in label order.
+    """Names of all classes from a file with one name per line, in label order.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def read_class_names(path: Path, *, classes: int) -> list[str]:
     """
     names = path.read_text(encoding="utf-8").splitlines()
     if len(names) != classes:
-        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one a line")
+        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")
     return names
 
 

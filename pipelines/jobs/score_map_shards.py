@@ -1,8 +1,8 @@
-"""Turns the score maps of an evaluation into uint8 HDF5 shards, in the format of ``wsol-prep``, one folder a localizer.
+"""Writer of the score maps of an evaluation as uint8 HDF5 shards, in the format of ``wsol-prep``, by localizer.
 
 A map is stored as ``wsoleval-v1`` sees it: cubic to 224x224, minimum to 0, maximum to 255. Scoring the shards again
-with ``wsol-eval maps`` gives the same figures under ``wsoleval-v1`` and ``wsoleval-v2``; ``cam`` reads 20 % of the
-maximum above the minimum then, not above 0.
+with ``wsol-eval maps`` gives the same rates under ``wsoleval-v1`` and ``wsoleval-v2``; ``cam`` then reads 20 % of the
+maximum above the minimum, not above 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import normalise_score_map
-from evaluation.images import EvaluationImage
+from evaluation.images import BLOCK_IMAGES, EvaluationImage
 from evaluation.scoring import ImageMaps
 from pseudo_maps.shards import STATUS_OK, MapRow, ShardWriter, make_provenance, shard_name
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest, manifest_path
 from pseudo_maps.shards.outcomes import row_of
 
-__all__ = ["SHARD_ROWS", "ScoreMapShards", "folder_name"]
+__all__ = ["ScoreMapShards", "folder_name"]
 
-SHARD_ROWS = 1000
+SHARD_ROWS = BLOCK_IMAGES
 """Maps of one shard: about 10 MB."""
 
 _FAILED_STATUS = "no-score-map"

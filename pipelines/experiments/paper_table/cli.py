@@ -197,7 +197,7 @@ def _first_of(sentences: Sequence[str]) -> str:
 def _run(plan: TablePlan, runs: list[TableRun], *, share: list[TableRun], device: str, dry_run: bool) -> None:
     from pipelines.experiments.paper_table.plan import PSEUDO_MAP_NAME
     from pipelines.experiments.paper_table.runs import examine_folders, make_runs, show_lines
-    from pipelines.jobs.network_evaluation import usable_devices
+    from pipelines.jobs.network_maps import usable_devices
 
     try:
         devices = usable_devices(device)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pipelines.jobs.network_scoring import network_maps
 
 from evaluation.image_scores import UNREADABLE_IMAGE
 from evaluation.images import EvaluationImage
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
-from pipelines.jobs.network_scoring import network_maps
 from tests.integration.eval_command import make_checkpoint, make_listed_data
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import Localization, NetworkLocalizer, load_for_inference

@@ -1,0 +1,89 @@
+"""Scoring by one process per device; their results meet in a queue."""
+
+import functools
+import multiprocessing
+import queue
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from evaluation.image_scores import ImageScores
+from evaluation.images import BLOCK_IMAGES, EvaluationBatch
+from evaluation.scoring import ScoringTask, score
+from evaluation.workers import map_in_order
+from pipelines.jobs.network_maps import NetworkMaps
+from pseudo_maps.processes import end_with_parent
+
+__all__ = ["score_on_devices"]
+
+_POLL_S = 5
+
+
+def score_on_devices(
+    source: NetworkMaps, batches: Sequence[EvaluationBatch], *, task: ScoringTask, jobs: int
+) -> Iterator[list[ImageScores]]:
+    """Scores of batches in any order: each device of the choices of ``source`` looks at its share of them.
+
+    Raises
+    ------
+    RuntimeError
+        The process of a device failed.
+    """
+    devices = source.choices.devices
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue(maxsize=4 * len(devices))
+    network = functools.partial(
+        NetworkMaps, source.choices, source.evaluation_set, centre=source.centre, out=source.out
+    )
+    processes = []
+    for part, device in enumerate(devices):
+        share = _share(batches, part=part, of=len(devices), whole_shards=source.choices.save_maps)
+        # --jobs are those of all devices together.
+        arguments = (network, device, share, task, max(1, jobs // len(devices)), results)
+        processes.append(context.Process(target=_score_share, args=arguments))
+    for process in processes:
+        process.start()
+    try:
+        running = len(processes)
+        while running:
+            try:
+                message = results.get(timeout=_POLL_S)
+            except queue.Empty:
+                dead = [process for process in processes if process.exitcode not in (None, 0)]
+                if dead:
+                    raise RuntimeError(
+                        f"the process of a device ended with code {dead[0].exitcode}; run the same command again"
+                    ) from None
+                continue
+            if isinstance(message, str):
+                raise RuntimeError(message)
+            if message is None:
+                running -= 1
+            else:
+                yield message
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _share(batches: Sequence[EvaluationBatch], *, part: int, of: int, whole_shards: bool) -> list[EvaluationBatch]:
+    """Batches of one of the devices: those of whole shards when maps are saved, else every n-th."""
+    if not whole_shards:
+        return list(batches[part::of])
+    return [batch for batch in batches if batch[0].index // BLOCK_IMAGES % of == part]
+
+
+def _score_share(
+    network: Any, device: str, batches: Sequence[EvaluationBatch], task: ScoringTask, jobs: int, results: Any
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    try:
+        maps = network(device=device).maps(batches)
+        for scores in map_in_order(functools.partial(score, task=task), maps, jobs=jobs):
+            results.put(scores)
+        results.put(None)
+    except Exception as error:
+        results.put(f"device {device}: {error}")

@@ -1,0 +1,241 @@
+"""Evaluation of a network, of a folder of maps, or of the baselines alone: maps, scores, result folder."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
+from evaluation.image_scores import ImageScores
+from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
+from evaluation.maps import MapSource, NoMaps, StoredMaps
+from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.metrics.pixels import PixelPrecision
+from evaluation.names import EvaluationKind
+from evaluation.protocols import get_protocol
+from evaluation.results.folder import EvaluationPlan, ResultFolder
+from evaluation.results.schema import Metrics, PixelScores
+from evaluation.scoring import ScoringTask, score
+from evaluation.workers import map_in_order
+from pseudo_maps.images import decode_image
+
+if TYPE_CHECKING:
+    from pipelines.jobs.network_maps import NetworkChoices
+    from training.inference.config import Views
+
+__all__ = ["EvaluationChoices", "evaluate_baselines", "evaluate_maps", "evaluate_network"]
+
+Advance = Callable[[int], None]
+"""Called with the number of further images that are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationChoices:
+    """Options that all evaluations share."""
+
+    name: str
+    """What tables and reports call the evaluation."""
+    evaluation_set: EvaluationSet
+    """The images asked for."""
+    protocols: tuple[str, ...]
+    """Names of protocols."""
+    boxes: str
+    """Ground truth that counts, one of ``BOX_CHOICES``."""
+    bootstrap_samples: int
+    seed: int
+    """Random seed of the bootstrap."""
+    out: Path | None
+    """Folder of the results; None prints only."""
+    jobs: int
+    """Processes that make and score boxes."""
+    panels: int
+    """Images in the picture of examples; 0 for none."""
+
+
+def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metrics:
+    """Score the predictors that never look at the image."""
+    return _evaluate(choices, NoMaps(), kind="baseline", advance=advance)
+
+
+def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path | None, advance: Advance) -> Metrics:
+    """Score a folder of maps as a localizer.
+
+    Parameters
+    ----------
+    choices
+        What is scored, and how.
+    source
+        The maps.
+    masks
+        Folder of ``<image id>.png`` for PxAP: 0 background, 255 object, 128 ignored; None leaves PxAP out.
+    advance
+        Called with the number of further images that are done.
+
+    Raises
+    ------
+    ValueError
+        A map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
+    """
+    described: dict[str, object] = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
+    pixels = None
+    if masks is not None:
+        described["masks"] = {"sha256": _masks_digest(choices.evaluation_set, masks)}
+        pixels = functools.partial(_pixel_scores, choices.evaluation_set, source, masks)
+    return _evaluate(choices, source, kind="maps", advance=advance, described=described, pixels=pixels)
+
+
+def evaluate_network(choices: EvaluationChoices, network: "NetworkChoices", *, advance: Advance) -> Metrics:
+    """Score a trained network.
+
+    With several devices, each has a process of its own that scores its share of the images; no process waits for
+    another, and their results meet in the journal.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint does not read, or lacks a decoder that a localizer needs.
+    ValueError
+        The network has another number of classes than the data, or a result folder of another evaluation.
+    RuntimeError
+        The process of a device failed.
+    """
+    from pipelines.jobs.devices import score_on_devices
+    from pipelines.jobs.network_maps import NetworkMaps
+
+    alone = len(network.devices) == 1
+    # With several devices this process leaves them to the others, and draws its few pictures on the CPU.
+    source = NetworkMaps(
+        network,
+        choices.evaluation_set,
+        device=network.devices[0] if alone else "cpu",
+        centre=any(get_protocol(name).crops_centre for name in choices.protocols),
+        out=choices.out,
+    )
+    return _evaluate(
+        choices,
+        source,
+        kind="run",
+        advance=advance,
+        views={name: _views_under(name, network.views) for name in choices.protocols},
+        unsaved=source.unsaved(),
+        scores=None if alone else functools.partial(score_on_devices, source, jobs=choices.jobs),
+    )
+
+
+def _evaluate(
+    choices: EvaluationChoices,
+    source: MapSource,
+    *,
+    kind: EvaluationKind,
+    advance: Advance,
+    described: Mapping[str, object] | None = None,
+    views: Mapping[str, str] | None = None,
+    unsaved: frozenset[int] = frozenset(),
+    scores: Callable[..., Iterator[list[ImageScores]]] | None = None,
+    pixels: Callable[[], PixelScores] | None = None,
+) -> Metrics:
+    """Maps of a source to scores to a result folder; ``unsaved`` images are scored again, to save their maps."""
+    images = choices.evaluation_set.images
+    plan = EvaluationPlan(
+        kind=kind,
+        name=choices.name,
+        evaluation_set=choices.evaluation_set,
+        protocols=choices.protocols,
+        localizers=source.localizers,
+        boxes=choices.boxes,
+        bootstrap_samples=choices.bootstrap_samples,
+        seed=choices.seed,
+        source={**source.config(), **(described or {})},
+        views=views or {},
+        stamp=source.stamp(),
+    )
+    task = ScoringTask(root=choices.evaluation_set.root, protocols=plan.protocols, localizers=plan.localizers)
+    scores = scores or functools.partial(_score_here, source, jobs=choices.jobs)
+    with ResultFolder(choices.out, plan=plan) as folder:
+        finished = folder.finished()
+        if finished is not None and not unsaved:
+            advance(len(images))
+            return finished
+        done = folder.journal.done()
+        waiting = [
+            batch
+            for batch in choices.evaluation_set.batches(source.batch_size)
+            if batch[0].index not in done or batch[0].index in unsaved
+        ]
+        advance(len(images) - sum(map(len, waiting)))
+        for batch in scores(waiting, task=task):
+            folder.add(batch)
+            advance(len(batch))
+        if choices.out is not None and source.localizers:
+            _draw(folder, choices, source)
+        return folder.write(pixels=pixels() if pixels else None)
+
+
+def _score_here(
+    source: MapSource, batches: Iterable[EvaluationBatch], *, task: ScoringTask, jobs: int
+) -> Iterator[list[ImageScores]]:
+    return map_in_order(functools.partial(score, task=task), source.maps(batches), jobs=jobs)
+
+
+def _draw(folder: ResultFolder, choices: EvaluationChoices, source: MapSource) -> None:
+    """The picture of examples, under the first protocol that shows the whole image."""
+    images = choices.evaluation_set.images
+    wanted = set(panel_indexes(images, count=choices.panels))
+    shown = [name for name in choices.protocols if not get_protocol(name).crops_centre]
+    if wanted and shown:
+        draw_panels(
+            folder.folder / PANELS_FILE,
+            [scores for scores in folder.journal if scores.index in wanted],
+            images,
+            maps_of=source.maps_of,
+            root=choices.evaluation_set.root,
+            localizers=source.localizers,
+            protocol=shown[0],
+            levels=folder.reported_levels(),
+        )
+
+
+def _views_under(protocol: str, views: "Views") -> str:
+    """What the views mean under a protocol: the release of CAM sums ten crops, no other protocol does."""
+    if protocol == "cam-release" and not views.ten_crop:
+        one_view = len(views.scales) == 1 and not views.flip
+        return f"{'one view' if one_view else views.describe()}; the release sums ten crops (--ten-crop)"
+    if protocol != "cam-release" and views.ten_crop:
+        return "sum of absolute ten-crop maps"
+    return views.describe()
+
+
+def _mask_path(image: EvaluationImage, masks: Path) -> Path:
+    return masks / f"{image.record.image_id}.png"
+
+
+def _masks_digest(evaluation_set: EvaluationSet, masks: Path) -> str:
+    """SHA-256 over all masks, which must be there before the first map is scored."""
+    digest = hashlib.sha256()
+    for image in evaluation_set.images:
+        path = _mask_path(image, masks)
+        if not path.is_file():
+            raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _pixel_scores(evaluation_set: EvaluationSet, source: StoredMaps, masks: Path) -> PixelScores:
+    """PxAP of the maps, and beside it that of the centred Gaussian, over all images that are not blacklisted."""
+    precision, baseline = PixelPrecision(), PixelPrecision()
+    gaussian_hw = centred_gaussian_map()
+    for image in evaluation_set.images:
+        if image.blacklisted:
+            continue
+        path = _mask_path(image, masks)
+        mask_hw = np.ascontiguousarray(decode_image(path).rgb_hwc[..., 0])
+        try:
+            precision.add(source.maps_of(image).whole.get(source.localizers[0]), mask_hw)
+            baseline.add(gaussian_hw, mask_hw)
+        except ValueError as error:
+            raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error
+    return precision.scores(baseline=baseline)

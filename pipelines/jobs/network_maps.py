@@ -1,0 +1,251 @@
+"""A trained network on one device as a source of class scores and maps, which it saves as shards when asked to."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.image_scores import TOP_CLASSES, UNKNOWN_RANK, UNREADABLE_IMAGE
+from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
+from evaluation.scoring import ImageMaps, MapBatch
+from pipelines.jobs.score_map_shards import ScoreMapShards
+from pseudo_maps.records import UNKNOWN_LABEL
+from training.config import Precision
+from training.inference.config import Views
+from training.inference.images import EvaluationBatch as ImageBatch
+from training.inference.images import EvaluationPixels, build_evaluation_loader
+from training.inference.localizers import Localization, NetworkLocalizer, available_localizers, load_for_inference
+from training.processes import start_batches
+
+__all__ = ["NetworkChoices", "NetworkMaps", "network_maps", "usable_devices"]
+
+MAPS_FOLDER = "maps"
+_NEEDS_GRADIENT = "grad-cam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoices:
+    """Options of the evaluation of a network."""
+
+    checkpoint: Path
+    """Checkpoint file, or folder of a run."""
+    localizers: tuple[str, ...]
+    """Names of localizers; empty: all that need no gradient."""
+    views: Views
+    precision: Precision
+    devices: tuple[str, ...]
+    """One process each."""
+    batch_size: int
+    """Images per forward pass."""
+    workers: int
+    """Processes that decode, per device."""
+    save_maps: bool
+    """Store the score maps as shards."""
+
+
+def usable_devices(text: str) -> tuple[str, ...]:
+    """Devices that ``--device`` means: ``auto`` is every visible GPU, else the CPU; several are joined by commas.
+
+    Raises
+    ------
+    ValueError
+        A device is unknown to torch, not there, or no device is named.
+    """
+    if text == "auto":
+        count = torch.cuda.device_count()
+        return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"--device {text!r}: expected auto, cpu, cuda, cuda:N or several joined by commas")
+    for name in names:
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"--device {name!r}: {error}") from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device {name!r}: {torch.cuda.device_count()} CUDA devices are visible")
+    return names
+
+
+class NetworkMaps:
+    """A network on one device as a ``MapSource``.
+
+    Parameters
+    ----------
+    choices
+        The network, and how it is looked at.
+    evaluation_set
+        All images of the evaluation.
+    device
+        Where it computes.
+    centre
+        Also look at the centre crop.
+    out
+        Folder of the results, for saved maps; None saves none.
+
+    Raises
+    ------
+    CheckpointError, ValueError
+        See ``evaluate_network``.
+    """
+
+    def __init__(
+        self,
+        choices: NetworkChoices,
+        evaluation_set: EvaluationSet,
+        *,
+        device: str,
+        centre: bool,
+        out: Path | None,
+    ) -> None:
+        self.choices, self.evaluation_set, self.centre, self.out = choices, evaluation_set, centre, out
+        self.batch_size = choices.batch_size
+        self._device = torch.device(device)
+        self._model = load_for_inference(choices.checkpoint, device=device)
+        classes = len(evaluation_set.class_wnids)
+        if self._model.classes != classes:
+            raise ValueError(
+                f"{self._model.source}: a network of {self._model.classes} classes, but the data has {classes}: give "
+                "the data set it was trained on"
+            )
+        given = available_localizers(self._model)
+        self.localizers = choices.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
+        self._localizer = NetworkLocalizer(
+            self._model, localizers=self.localizers, views=choices.views, precision=choices.precision
+        )
+        self._shards: ScoreMapShards | None = None
+        if choices.save_maps and out is not None:
+            self._shards = ScoreMapShards(
+                out / MAPS_FOLDER,
+                images=evaluation_set.images,
+                localizers=self.localizers,
+                split=evaluation_set.split,
+                config=self.config(),
+            )
+
+    def config(self) -> dict[str, Any]:
+        """What decides the maps: the weights, the views and the precision."""
+        model = self._model
+        return {
+            "network": {
+                "arch": model.arch,
+                "method": model.config.get("method"),
+                "step": model.step,
+                "weights": model.digest,
+                "input_size_px": model.input_size_px,
+            },
+            "views": self.choices.views.describe(),
+            "precision": self.choices.precision,
+            # A batch of another size may give other last bits.
+            "batch_size": self.batch_size,
+        }
+
+    def stamp(self) -> None:
+        """Nothing: the digest of the weights tells them apart."""
+
+    def unsaved(self) -> frozenset[int]:
+        """Indexes of the images whose score maps are wanted and not stored yet."""
+        return frozenset(self._shards.missing()) if self._shards else frozenset()
+
+    def maps_of(self, image: EvaluationImage) -> ImageMaps:
+        """Maps of one whole image."""
+        return next(self._look([(image,)], workers=0, centre=False)).maps[0]
+
+    def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
+        """Maps of images, batch by batch, in order."""
+        for batch in self._look(list(batches), workers=self.choices.workers, centre=self.centre):
+            if self._shards is not None:
+                for image, maps in zip(batch.images, batch.maps, strict=True):
+                    self._shards.add(image, maps)
+            yield batch
+
+    def _look(self, batches: Sequence[EvaluationBatch], *, workers: int, centre: bool) -> Iterator[MapBatch]:
+        return network_maps(
+            batches,
+            localizer=self._localizer,
+            device=self._device,
+            root=self.evaluation_set.root,
+            workers=workers,
+            centre=centre,
+        )
+
+
+def network_maps(
+    batches: Sequence[EvaluationBatch],
+    *,
+    localizer: NetworkLocalizer,
+    device: torch.device,
+    root: Path,
+    workers: int,
+    centre: bool,
+) -> Iterator[MapBatch]:
+    """Maps of images by a network, a batch at a time, in order.
+
+    A batch of another size may give other last bits: give the batches of ``EvaluationSet.batches``, and the maps do not
+    depend on where an evaluation was stopped or how it was shared out.
+
+    Parameters
+    ----------
+    batches
+        What to look at.
+    localizer
+        The network and its localizers.
+    device
+        Where the network is.
+    root
+        Data root.
+    workers
+        Processes that decode.
+    centre
+        Also look at the centre crop.
+    """
+    images = [image for batch in batches for image in batch]
+    pixels = EvaluationPixels(
+        [image.record for image in images], root=root, side_px=localizer.image_side_px, centre=centre
+    )
+    positions = iter(range(len(images)))
+    position_batches = [[next(positions) for _ in batch] for batch in batches]
+    loaded = start_batches(build_evaluation_loader(pixels, position_batches, workers=workers))
+    for batch, of_batch, pixels_of_batch in zip(batches, position_batches, loaded, strict=True):
+        labels = [images[position].record.label for position in pixels_of_batch.positions]
+        labels_b = torch.tensor(labels, dtype=torch.int64)
+        maps = {position: ImageMaps(failure=UNREADABLE_IMAGE) for position in pixels_of_batch.unreadable}
+        if labels:
+            whole = localizer(pixels_of_batch.images_bchw.to(device, non_blocking=True), labels_b.to(device))
+            cropped = None
+            if pixels_of_batch.centre_bchw is not None:
+                # The map of the class that the whole image was taken for, where the true one is unknown.
+                cropped = localizer(pixels_of_batch.centre_bchw.to(device, non_blocking=True), whole.classes_b)
+            maps |= _image_maps(pixels_of_batch, whole, cropped, labels)
+        yield MapBatch(batch, [maps[position] for position in of_batch])
+
+
+def _image_maps(
+    batch: ImageBatch, whole: Localization, cropped: Localization | None, labels: Sequence[int]
+) -> dict[int, ImageMaps]:
+    scores_bk = whole.scores_bk.cpu().numpy()
+    probabilities_bk = whole.probabilities_bk.cpu().numpy().astype(np.float64)
+    whole_maps = {name: maps_bhw.cpu().numpy() for name, maps_bhw in whole.maps.items()}
+    centre_maps = {name: maps_bhw.cpu().numpy() for name, maps_bhw in cropped.maps.items()} if cropped else {}
+    found = {}
+    for row, (position, label) in enumerate(zip(batch.positions, labels, strict=True)):
+        classes: dict[str, Any] = {}
+        # Scores without an order name no class: wrong, not right by chance.
+        if np.isfinite(scores_bk[row]).all():
+            # Stable, so that the rank of a tied class is its place among the best.
+            order_k = np.argsort(-scores_bk[row], kind="stable")
+            classes = {
+                "top_classes": order_k[:TOP_CLASSES].astype(np.int64),
+                "top_probabilities": probabilities_bk[row][order_k[:TOP_CLASSES]],
+                "true_rank": UNKNOWN_RANK if label == UNKNOWN_LABEL else int(np.flatnonzero(order_k == label)[0]),
+            }
+        found[position] = ImageMaps(
+            whole={name: maps_bhw[row] for name, maps_bhw in whole_maps.items()},
+            centre={name: maps_bhw[row] for name, maps_bhw in centre_maps.items()},
+            file_wh=batch.file_wh[row],
+            **classes,
+        )
+    return found
