@@ -81,8 +81,8 @@ def overlaps_of(sample: Sample, config: MapConfig) -> tuple[npt.NDArray[np.float
     elapsed_ms = 1000 * (time.perf_counter() - started_s)
     truth_b4 = PROTOCOL.ground_truth(boxes_b4, image_wh=frame_wh or (image.file_width, image.file_height))
     candidates = PROTOCOL.candidates(quantise_map(map_hw)[0])
-    found = best_overlaps([candidates], [truth_b4], levels=len(PROTOCOL.thresholds_l))
-    return found.iou_il[0], elapsed_ms
+    iou_l, _ = best_overlaps(candidates, truth_b4, levels=len(PROTOCOL.thresholds_l))
+    return iou_l, elapsed_ms
 
 
 def localization(iou_il: npt.NDArray[np.float64]) -> str:

@@ -123,8 +123,7 @@ def _levels(
     none = rng.random(rules.levels) < 0.15
     kept = np.flatnonzero(~none)
     candidates = Candidates(boxes_n4=boxes_l4[kept], first_level_n=kept, last_level_n=kept)
-    overlaps = best_overlaps([candidates], [truth_b4], levels=rules.levels)
-    iou_l = overlaps.iou_il[0].copy()
+    iou_l, _ = best_overlaps(candidates, truth_b4, levels=rules.levels)
     # Overlaps on the limits themselves tell an exclusive rule from an inclusive one.
     on_limit = ~none & (rng.random(rules.levels) < 0.3)
     iou_l[on_limit] = rng.choice([0.3, 0.5, 0.7], size=int(on_limit.sum()))

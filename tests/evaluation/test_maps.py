@@ -12,7 +12,7 @@ import pytest
 
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationImage
-from evaluation.maps import MAP_LOCALIZER, NpyMaps, ShardMaps, open_map_source
+from evaluation.maps import MAP_LOCALIZER, NpyMaps, ShardMaps, open_stored_maps
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import ShardError
 from tests.integration.eval_command import bump
@@ -60,7 +60,7 @@ def test_stored_score_maps_keep_the_name_of_their_localizer(
 ) -> None:
     ids, _ = make_folder(tmp_path, configuration=configuration)
     source = ShardMaps(tmp_path, split="val")
-    assert source.localizer == name
+    assert source.localizers == (name,)
     assert list(source.maps_of(image_of(ids[0])).whole) == [name]
 
 
@@ -70,15 +70,15 @@ def test_stored_score_maps_keep_the_name_of_their_localizer(
 def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train-00000-of-00001.h5").touch()
     with pytest.raises(ValueError, match=r"expected shards named val-00000-of-....h5 or \.npy files, found neither"):
-        open_map_source(tmp_path, split="val")
+        open_stored_maps(tmp_path, split="val")
 
 
 def test_shards_are_taken_before_npy_files(tmp_path: Path) -> None:
     save(tmp_path / "a.npy")
-    assert isinstance(open_map_source(tmp_path, split="val"), NpyMaps)
+    assert isinstance(open_stored_maps(tmp_path, split="val"), NpyMaps)
     make_folder(tmp_path)
-    assert isinstance(open_map_source(tmp_path, split="val"), ShardMaps)
-    assert isinstance(open_map_source(tmp_path, split="train"), NpyMaps), "shards of another split are not meant"
+    assert isinstance(open_stored_maps(tmp_path, split="val"), ShardMaps)
+    assert isinstance(open_stored_maps(tmp_path, split="train"), NpyMaps), "shards of another split are not meant"
 
 
 # --- shards
@@ -94,7 +94,7 @@ def shards(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
 
 
 def test_shards_give_the_stored_map_or_the_reason(shards: tuple[Path, list[np.ndarray]]) -> None:
-    source = open_map_source(shards[0], split="val")
+    source = open_stored_maps(shards[0], split="val")
     maps = source.maps_of(image_of("val_5"))
     assert maps.failure is None and maps.top_classes is None
     np.testing.assert_array_equal(maps.whole[MAP_LOCALIZER], shards[1][5])
@@ -105,7 +105,7 @@ def test_shards_give_the_stored_map_or_the_reason(shards: tuple[Path, list[np.nd
 
 
 def test_shards_of_unknown_images_are_counted(shards: tuple[Path, list[np.ndarray]]) -> None:
-    source = open_map_source(shards[0], split="val")
+    source = open_stored_maps(shards[0], split="val")
     assert source.unused(records([image_of(f"val_{number}") for number in range(9)])) == []
     unused = source.unused(records([image_of("val_1"), image_of("val_8")]))
     assert unused == ["val_0", "val_2", "val_3", "val_4", "val_5", "val_6"]
@@ -114,25 +114,25 @@ def test_shards_of_unknown_images_are_counted(shards: tuple[Path, list[np.ndarra
 def test_shards_without_checksums_are_told_apart_by_their_files(shards: tuple[Path, list[np.ndarray]]) -> None:
     path = shards[0] / "val-00001-of-00003.h5"
     path.with_name(f"{path.name}.sha256").unlink()
-    source = open_map_source(shards[0], split="val")
+    source = open_stored_maps(shards[0], split="val")
     assert source.config()["maps"]["sha256"] is None and source.stamp() is not None
     state = path.stat()
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert open_map_source(shards[0], split="val").stamp() != source.stamp()
+    assert open_stored_maps(shards[0], split="val").stamp() != source.stamp()
 
 
 def test_the_configuration_of_shards_tells_their_content_and_not_their_place(
     shards: tuple[Path, list[np.ndarray]], tmp_path: Path
 ) -> None:
-    config = open_map_source(shards[0], split="val").config()
+    config = open_stored_maps(shards[0], split="val").config()
     assert config["maps"]["format"] == "shards"
     assert config["maps"]["provenance"]["configuration"]["method"] == "geodesic"
     moved = Path(shutil.copytree(shards[0], tmp_path / "moved"))
-    source = open_map_source(moved, split="val")
+    source = open_stored_maps(moved, split="val")
     assert source.config() == config and source.stamp() is None
     (tmp_path / "others").mkdir()
     make_folder(tmp_path / "others", failed=["val_3"])
-    assert open_map_source(tmp_path / "others", split="val").config() != config
+    assert open_stored_maps(tmp_path / "others", split="val").config() != config
 
 
 def test_an_image_that_is_there_twice_is_named(tmp_path: Path) -> None:
@@ -141,13 +141,13 @@ def test_an_image_that_is_there_twice_is_named(tmp_path: Path) -> None:
     for number in range(2):
         make_shard(tmp_path / f"val-{number:05d}-of-00002.h5", ["twice", f"once_{number}"])
     with pytest.raises(ShardError, match="twice"):
-        open_map_source(tmp_path, split="val")
+        open_stored_maps(tmp_path, split="val")
 
 
 def test_a_missing_shard_is_named(shards: tuple[Path, list[np.ndarray]]) -> None:
     (shards[0] / "val-00001-of-00003.h5").unlink()
     with pytest.raises(ShardError, match=r"val-00001-of-00003\.h5"):
-        open_map_source(shards[0], split="val")
+        open_stored_maps(shards[0], split="val")
 
 
 # --- .npy files
@@ -162,20 +162,20 @@ def test_a_file_is_found_by_any_name_of_its_image(tmp_path: Path, name: str) -> 
     wanted = bump(centre_xy=(0.2, 0.7))
     save(tmp_path / f"{name}.npy", wanted)
     save(tmp_path / "other.npy")
-    source = open_map_source(tmp_path, split="val")
+    source = open_stored_maps(tmp_path, split="val")
     np.testing.assert_array_equal(source.maps_of(IMAGE).whole[MAP_LOCALIZER], wanted)
     assert source.unused([IMAGE.record]) == ["other.npy"]
 
 
 def test_an_image_without_file_has_no_map(tmp_path: Path) -> None:
     save(tmp_path / "name.npy")
-    assert open_map_source(tmp_path, split="val").maps_of(IMAGE).failure == NO_MAP
+    assert open_stored_maps(tmp_path, split="val").maps_of(IMAGE).failure == NO_MAP
 
 
 def test_two_files_of_one_image_are_named(tmp_path: Path) -> None:
     first, second = save(tmp_path / "name.v2.npy"), save(tmp_path / "n01" / "name.v2.npy")
     with pytest.raises(ValueError, match=r"image 'n01/name\.v2': expected one map, found ") as caught:
-        open_map_source(tmp_path, split="val").maps_of(IMAGE)
+        open_stored_maps(tmp_path, split="val").maps_of(IMAGE)
     assert str(first) in str(caught.value) and str(second) in str(caught.value)
 
 
@@ -185,18 +185,18 @@ def test_a_file_of_two_images_is_named_with_both(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"one\.npy: would be the map of the images 'cats/one\.jpg' and 'dogs/one\.jpg'"
     ):
-        open_map_source(tmp_path, split="val").unused(twins)
+        open_stored_maps(tmp_path, split="val").unused(twins)
     (tmp_path / "one.npy").unlink()
     for twin in twins:
         save(tmp_path / f"{twin.image_id}.npy")
-    assert open_map_source(tmp_path, split="val").unused(twins) == []
+    assert open_stored_maps(tmp_path, split="val").unused(twins) == []
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, np.bool_])
 def test_arrays_come_as_they_are_stored(tmp_path: Path, dtype: type) -> None:
     wanted = (bump() * 100).astype(dtype)
     save(tmp_path / "name.v2.npy", np.asfortranarray(wanted))
-    found = open_map_source(tmp_path, split="val").maps_of(IMAGE).whole[MAP_LOCALIZER]
+    found = open_stored_maps(tmp_path, split="val").maps_of(IMAGE).whole[MAP_LOCALIZER]
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, wanted)
 
@@ -244,18 +244,18 @@ def test_files_that_hold_no_array_are_named_and_nothing_in_them_is_run(
     path = tmp_path / "name.v2.npy"
     path.write_bytes(content())
     with pytest.raises(ValueError, match=found) as caught:
-        open_map_source(tmp_path, split="val").maps_of(IMAGE)
+        open_stored_maps(tmp_path, split="val").maps_of(IMAGE)
     assert str(path) in str(caught.value)
 
 
 def test_the_stamp_of_npy_files_tells_changes_and_the_configuration_their_number(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npy")
-    before = open_map_source(tmp_path, split="val")
+    before = open_stored_maps(tmp_path, split="val")
     assert before.config() == {"maps": {"format": "npy", "files": 1}}
-    assert open_map_source(tmp_path, split="val").stamp() == before.stamp()
+    assert open_stored_maps(tmp_path, split="val").stamp() == before.stamp()
     state = path.stat()
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    changed = open_map_source(tmp_path, split="val")
+    changed = open_stored_maps(tmp_path, split="val")
     assert changed.stamp() != before.stamp() and changed.config() == before.config()
     path.rename(tmp_path / "b.npy")
-    assert open_map_source(tmp_path, split="val").stamp() != changed.stamp()
+    assert open_stored_maps(tmp_path, split="val").stamp() != changed.stamp()

@@ -223,17 +223,18 @@ def test_overlap_is_inclusive_and_best_over_boxes_and_truths(protocol: Protocol)
     boxes = np.array([[1, 2, 5, 6], [100, 100, 110, 110]], dtype=np.float64)
     pair = Candidates(boxes_n4=boxes, first_level_n=stands[0], last_level_n=stands[1])
     truths = [[[3, 1, 4, 5], [200, 200, 210, 210]], [[100, 100, 120, 110]]]
-    overlaps = protocol.overlaps([pair, pair], truths)
-    assert overlaps.iou_il.tolist() == [[8 / 27] * levels, [11 / 21] * levels]
-    assert overlaps.boxes_il4[:, -1].tolist() == boxes.tolist()
-    assert overlaps.iou_il[0, 0] == box_iou_inclusive(boxes, truths[0]).max()
+    for truth, box, expected in zip(truths, boxes, (8 / 27, 11 / 21), strict=True):
+        iou_l, boxes_l4 = protocol.overlaps(pair, truth)
+        assert iou_l.tolist() == [expected] * levels
+        assert boxes_l4[-1].tolist() == box.tolist()
+        assert iou_l[0] == box_iou_inclusive(boxes, truth).max()
 
 
 def test_a_map_without_box_overlaps_nothing() -> None:
     cam = get_protocol("cam")
-    overlaps = cam.overlaps([cam.candidates(np.zeros((7, 7)))], [[[0, 0, 223, 223]]])
-    assert overlaps.iou_il.tolist() == [[0]]
-    assert overlaps.boxes_il4.tolist() == [[list(NO_BOX)]]
+    iou_l, boxes_l4 = cam.overlaps(cam.candidates(np.zeros((7, 7))), [[0, 0, 223, 223]])
+    assert iou_l.tolist() == [0]
+    assert boxes_l4.tolist() == [list(NO_BOX)]
 
 
 # --- the published baselines
@@ -256,7 +257,8 @@ def test_fixed_boxes_on_ilsvrc_val(real_data: Path) -> None:
         found = {}
         for side in sides:
             low, high = 112 - side / 2, 111 + side / 2
-            iou_i = protocol.overlaps([one_box((low, low, high, high))], truths).iou_il[:, 0]
+            box = one_box((low, low, high, high))
+            iou_i = np.array([protocol.overlaps(box, truth)[0][0] for truth in truths])
             found[side] = int((iou_i > 0.5 if protocol.gt_known_exclusive else iou_i >= 0.5).sum())
         return found
 

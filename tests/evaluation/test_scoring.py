@@ -22,7 +22,7 @@ from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
 from evaluation.names import BASELINES
 from evaluation.protocols import PROTOCOLS
-from evaluation.scoring import ImageMaps, ScoringTask, centre_crop, score_batch, score_images
+from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, centre_crop, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from tests.evaluation.scores_making import assert_same
@@ -53,9 +53,9 @@ def quarter_map(*, columns: slice = slice(112, 224)) -> np.ndarray:
     return map_hw
 
 
-def score(image: EvaluationImage, maps: ImageMaps, *, root: Path, protocols: tuple[str, ...] = ALL) -> ImageScores:
+def score_one(image: EvaluationImage, maps: ImageMaps, *, root: Path, protocols: tuple[str, ...] = ALL) -> ImageScores:
     task = ScoringTask(root=root, protocols=protocols, localizers=("cam",))
-    (scores,) = score_images([image], [maps], task=task)
+    (scores,) = score(MapBatch([image], [maps]), task=task)
     return scores
 
 
@@ -63,7 +63,7 @@ def score(image: EvaluationImage, maps: ImageMaps, *, root: Path, protocols: tup
 
 
 def test_a_perfect_map_is_a_perfect_box(image: EvaluationImage, root: Path) -> None:
-    scores = score(image, ImageMaps(whole={"cam": quarter_map()}), root=root, protocols=("cam", "wsoleval-v1"))
+    scores = score_one(image, ImageMaps(whole={"cam": quarter_map()}), root=root, protocols=("cam", "wsoleval-v1"))
     assert (scores.status, scores.notes, scores.index, scores.image_id) == (SCORED, (), 0, "val/a.png")
     assert scores.boxes["cam", "cam"].tolist() == [list(BOX)]
     assert scores.ground_truth["cam"].tolist() == [list(BOX)]
@@ -74,12 +74,12 @@ def test_a_perfect_map_is_a_perfect_box(image: EvaluationImage, root: Path) -> N
 
 def test_half_of_the_box_is_half_of_the_overlap(image: EvaluationImage, root: Path) -> None:
     map_hw = quarter_map(columns=slice(112, 168))
-    scores = score(image, ImageMaps(whole={"cam": map_hw}), root=root, protocols=("cam",))
+    scores = score_one(image, ImageMaps(whole={"cam": map_hw}), root=root, protocols=("cam",))
     assert scores.iou["cam", "cam"].tolist() == [0.5]
 
 
 def test_all_protocols_have_their_levels_and_baselines(image: EvaluationImage, root: Path) -> None:
-    scores = score(image, ImageMaps(whole={"cam": bump()}), root=root)
+    scores = score_one(image, ImageMaps(whole={"cam": bump()}), root=root)
     assert set(scores.iou) == {(name, protocol) for name in ("cam", *BASELINES) for protocol in ALL}
     for (_, protocol), iou_l in scores.iou.items():
         assert len(iou_l) == len(PROTOCOLS[protocol].thresholds_l)
@@ -87,7 +87,7 @@ def test_all_protocols_have_their_levels_and_baselines(image: EvaluationImage, r
 
 
 def test_the_whole_frame_overlaps_by_its_share(image: EvaluationImage, root: Path) -> None:
-    scores = score(image, ImageMaps(whole={"cam": bump()}), root=root)
+    scores = score_one(image, ImageMaps(whole={"cam": bump()}), root=root)
     for protocol in ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam"):
         np.testing.assert_array_equal(scores.iou["whole-frame", protocol], 0.25)
         assert (scores.boxes["whole-frame", protocol] == [0, 0, 223, 223]).all()
@@ -97,7 +97,7 @@ def test_the_centred_square_is_the_same_box_at_every_level_of_every_protocol(
     image: EvaluationImage, root: Path
 ) -> None:
     assert BASELINES == ("centred-gaussian", "centred-square", "whole-frame")
-    scores = score(image, ImageMaps(whole={"cam": bump()}), root=root)
+    scores = score_one(image, ImageMaps(whole={"cam": bump()}), root=root)
     for protocol in ALL:
         boxes_l4 = scores.boxes["centred-square", protocol]
         assert boxes_l4.tolist() == [[28, 28, 195, 195]] * len(PROTOCOLS[protocol].thresholds_l)
@@ -111,7 +111,7 @@ def test_the_centred_square_is_the_same_box_at_every_level_of_every_protocol(
 @pytest.mark.parametrize("protocol", ALL)
 def test_the_centred_gaussian_is_scored_as_a_map_would_be(image: EvaluationImage, root: Path, protocol: str) -> None:
     gaussian = centred_gaussian_map()
-    scores = score(
+    scores = score_one(
         image, ImageMaps(whole={"cam": gaussian}, centre={"cam": gaussian}), root=root, protocols=(protocol,)
     )
     np.testing.assert_array_equal(scores.iou["cam", protocol], scores.iou["centred-gaussian", protocol])
@@ -137,11 +137,11 @@ def test_the_crop_of_a_slope_lies_where_pixel_centres_say(side: int) -> None:
 def test_a_map_of_the_crop_counts_instead_of_a_cut(image: EvaluationImage, root: Path) -> None:
     whole, centre = quarter_map(), quarter_map(columns=slice(0, 112))
     both = ImageMaps(whole={"cam": whole}, centre={"cam": centre})
-    scores = score(image, both, root=root, protocols=("psol-crop", "cam"))
+    scores = score_one(image, both, root=root, protocols=("psol-crop", "cam"))
     assert scores.boxes["cam", "psol-crop"].tolist() == [[0, 0, 111, 111]]
     assert scores.boxes["cam", "cam"].tolist() == [list(BOX)]
     # 112 * 256 / 224 - 16 = 112 is where the quarter begins in the crop too; it ends at 127 - 16 below.
-    alone = score(image, ImageMaps(whole={"cam": whole}), root=root, protocols=("psol-crop",))
+    alone = score_one(image, ImageMaps(whole={"cam": whole}), root=root, protocols=("psol-crop",))
     np.testing.assert_allclose(alone.boxes["cam", "psol-crop"], [[112, 0, 223, 111]], atol=1)
 
 
@@ -165,12 +165,12 @@ def test_boxes_refer_to_the_annotation_s_frame_else_to_the_file(
     expected: float,
 ) -> None:
     maps = ImageMaps(whole={"cam": bump()}, file_wh=file_wh)
-    scores = score(framed(image, frame_wh), maps, root=root, protocols=("cam",))
+    scores = score_one(framed(image, frame_wh), maps, root=root, protocols=("cam",))
     assert scores.ground_truth["cam"][0, 3] == expected
 
 
 def test_without_any_size_an_image_is_wrong_for_all(image: EvaluationImage, tmp_path: Path) -> None:
-    scores = score(framed(image, None), ImageMaps(whole={"cam": bump()}), root=tmp_path)
+    scores = score_one(framed(image, None), ImageMaps(whole={"cam": bump()}), root=tmp_path)
     assert (scores.status, scores.iou, scores.ground_truth) == (UNREADABLE_IMAGE, {}, {})
 
 
@@ -179,7 +179,7 @@ def test_without_any_size_an_image_is_wrong_for_all(image: EvaluationImage, tmp_
 
 @pytest.mark.parametrize("failure", [NO_MAP, UNREADABLE_IMAGE, "map not usable: timeout"])
 def test_a_failure_leaves_the_baselines(image: EvaluationImage, root: Path, failure: str) -> None:
-    scores = score(image, ImageMaps(failure=failure), root=root)
+    scores = score_one(image, ImageMaps(failure=failure), root=root)
     assert scores.status == failure
     assert set(scores.iou) == {(name, protocol) for name in BASELINES for protocol in ALL}
 
@@ -197,7 +197,7 @@ def test_skipped_images_have_no_overlaps_but_their_classes(image: EvaluationImag
         (replace(image, blacklisted=True), BLACKLISTED),
         (replace(without, blacklisted=True), BLACKLISTED),
     ):
-        scores = score(changed, maps, root=root)
+        scores = score_one(changed, maps, root=root)
         assert (scores.status, scores.iou, scores.boxes) == (status, {}, {})
         assert scores.top_classes is not None and scores.top_classes.tolist() == [1, 0]
         assert scores.true_rank == 1
@@ -223,7 +223,7 @@ def test_skipped_images_have_no_overlaps_but_their_classes(image: EvaluationImag
 def test_constant_and_infinite_maps_are_scored_with_a_note(
     image: EvaluationImage, root: Path, map_hw: np.ndarray, note: str
 ) -> None:
-    scores = score(image, ImageMaps(whole={"cam": map_hw}), root=root)
+    scores = score_one(image, ImageMaps(whole={"cam": map_hw}), root=root)
     assert (scores.status, scores.notes) == (SCORED, (note,))
     for (name, _), iou_l in scores.iou.items():
         assert name != "cam" or ((iou_l >= 0) & (iou_l <= 0.26)).all(), "at best the whole frame"
@@ -233,8 +233,8 @@ def test_constant_and_infinite_maps_are_scored_with_a_note(
 
 def test_notes_tell_of_the_crop_s_map_too(image: EvaluationImage, root: Path) -> None:
     maps = ImageMaps(whole={"cam": bump()}, centre={"cam": np.zeros((3, 3))})
-    assert score(image, maps, root=root).notes == (CONSTANT_MAP,)
-    assert score(image, ImageMaps(whole={"cam": bump()}), root=root).notes == ()
+    assert score_one(image, maps, root=root).notes == (CONSTANT_MAP,)
+    assert score_one(image, ImageMaps(whole={"cam": bump()}), root=root).notes == ()
 
 
 BAD_MAPS: dict[str, tuple[np.ndarray[Any, Any], str]] = {
@@ -256,7 +256,7 @@ def test_a_map_that_is_none_is_an_error_that_names_the_image(
 ) -> None:
     map_hw, found = BAD_MAPS[kind]
     with pytest.raises(ValueError, match=rf"^image 'val/a\.png': cam map: expected a score map .*{found}"):
-        score(image, ImageMaps(whole={"cam": map_hw}), root=root, protocols=(protocol,))
+        score_one(image, ImageMaps(whole={"cam": map_hw}), root=root, protocols=(protocol,))
 
 
 # --- batches
@@ -266,12 +266,12 @@ def test_a_batch_is_its_images_one_by_one(root: Path) -> None:
     images = load_evaluation_set(open_dataset(root, split="val")).images
     maps = [ImageMaps(whole={"cam": bump(centre_xy=(0.3, 0.6))}), ImageMaps(failure=NO_MAP)]
     task = ScoringTask(root=root, protocols=ALL, localizers=("cam",))
-    together = score_batch((images, maps), task=task)
+    together = score(MapBatch(images, maps), task=task)
     assert [scores.status for scores in together] == [SCORED, NO_BOXES]
     for scores, image, of_image in zip(together, images, maps, strict=True):
-        assert_same(scores, score(image, of_image, root=root))
+        assert_same(scores, score_one(image, of_image, root=root))
 
 
 def test_images_and_maps_must_match(image: EvaluationImage, root: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
-        score_images([image], [], task=ScoringTask(root=root, protocols=ALL, localizers=()))
+        score(MapBatch([image], []), task=ScoringTask(root=root, protocols=ALL, localizers=()))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 
 from evaluation.workers import map_in_order
@@ -43,6 +44,12 @@ def name_process_and_wait(folder: str) -> None:
 def test_one_job_is_this_process() -> None:
     found = list(map_in_order(square_after, [(number, 0.0) for number in range(5)], jobs=1))
     assert found == [(number * number, os.getpid()) for number in range(5)]
+
+
+def test_one_job_leaves_the_threads_of_its_process_alone() -> None:
+    cv2.setNumThreads(3)
+    assert list(map_in_order(abs, [-1], jobs=1)) == [1]
+    assert cv2.getNumThreads() == 3
 
 
 def test_results_of_two_jobs_come_in_order_and_work_is_drawn_a_little_ahead() -> None:

@@ -26,59 +26,46 @@ def candidates(*rows: tuple[tuple[float, ...], int, int]) -> Candidates:
 
 
 def test_published_vector_is_inclusive() -> None:
-    found = best_overlaps([candidates(((1, 2, 5, 6), 0, 0))], [[[3, 1, 4, 5]]], levels=1)
-    assert found.iou_il.tolist() == [[8 / 27]]
+    iou_l, _ = best_overlaps(candidates(((1, 2, 5, 6), 0, 0)), [[3, 1, 4, 5]], levels=1)
+    assert iou_l.tolist() == [8 / 27]
 
 
-@given(
-    st.lists(st.tuples(st.lists(st.tuples(box, span), max_size=5), st.lists(box, min_size=1, max_size=3)), max_size=3)
-)
-@settings(max_examples=100, deadline=None)
-def test_every_level_has_its_best_candidate(images: list) -> None:
-    given_boxes = [candidates(*((corners, *levels) for corners, levels in rows)) for rows, _ in images]
-    found = best_overlaps(given_boxes, [truth for _, truth in images], levels=LEVELS)
-    assert found.iou_il.shape == (len(images), LEVELS) and found.boxes_il4.shape == (len(images), LEVELS, 4)
-    for index, (rows, truth) in enumerate(images):
-        for level in range(LEVELS):
-            standing = [corners for corners, (first, last) in rows if first <= level <= last]
-            best, chosen = 0.0, NO_BOX
-            for corners in standing:
-                iou = box_iou_inclusive([corners], truth).max()
-                if chosen == NO_BOX or iou > best:
-                    best, chosen = iou, corners
-            assert found.iou_il[index, level] == best
-            assert tuple(found.boxes_il4[index, level]) == chosen
+@given(st.lists(st.tuples(box, span), max_size=5), st.lists(box, min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_every_level_has_its_best_candidate(rows: list, truth: list) -> None:
+    given_boxes = candidates(*((corners, *levels) for corners, levels in rows))
+    iou_l, boxes_l4 = best_overlaps(given_boxes, truth, levels=LEVELS)
+    assert iou_l.shape == (LEVELS,) and boxes_l4.shape == (LEVELS, 4)
+    for level in range(LEVELS):
+        standing = [corners for corners, (first, last) in rows if first <= level <= last]
+        best, chosen = 0.0, NO_BOX
+        for corners in standing:
+            iou = box_iou_inclusive([corners], truth).max()
+            if chosen == NO_BOX or iou > best:
+                best, chosen = iou, corners
+        assert iou_l[level] == best
+        assert tuple(boxes_l4[level]) == chosen
 
 
 def test_of_equal_candidates_the_first_is_kept_and_one_that_misses_is_still_a_box() -> None:
     left, right, outside = (0, 0, 4, 9), (5, 0, 9, 9), (20, 20, 21, 21)
-    found = best_overlaps([candidates((right, 0, 1), (left, 0, 1), (outside, 0, 2))], [[WHOLE]], levels=4)
-    assert found.iou_il.tolist() == [[0.5, 0.5, 0, 0]]
-    assert found.boxes_il4[0].tolist() == [list(right), list(right), list(outside), list(NO_BOX)]
-
-
-def test_one_entry_serves_all_images() -> None:
-    shared = candidates((WHOLE, 0, 0))
-    truths = [[WHOLE], [[0, 0, 4, 9]], [[30, 30, 31, 31], [0, 0, 9, 4]]]
-    alone = best_overlaps([shared], truths, levels=1)
-    repeated = best_overlaps([shared] * 3, truths, levels=1)
-    assert alone.iou_il.tolist() == repeated.iou_il.tolist() == [[1], [0.5], [0.5]]
-    assert alone.boxes_il4.tolist() == repeated.boxes_il4.tolist()
+    iou_l, boxes_l4 = best_overlaps(candidates((right, 0, 1), (left, 0, 1), (outside, 0, 2)), [WHOLE], levels=4)
+    assert iou_l.tolist() == [0.5, 0.5, 0, 0]
+    assert boxes_l4.tolist() == [list(right), list(right), list(outside), list(NO_BOX)]
 
 
 @pytest.mark.parametrize(
-    ("given_boxes", "truths", "message"),
+    ("given_boxes", "truth", "message"),
     [
-        ([candidates((WHOLE, 0, 0))] * 2, [[WHOLE]] * 3, "candidates of 1 or 3 images, found 2"),
-        ([candidates((WHOLE, 0, 0))], [[WHOLE], np.zeros((0, 4))], "image 1 has no ground-truth box"),
-        ([candidates((WHOLE, 0, 0))], [[[5, 0, 4, 9]]], "ground truth of image 0: row 0"),
-        ([candidates(((5, 0, 4, 9), 0, 0))], [[WHOLE]], "candidates of image 0: row 0"),
-        ([candidates(((0, 0, np.nan, 9), 0, 0))], [[WHOLE]], "candidates of image 0: row 0"),
-        ([candidates((WHOLE, 0, 2))], [[WHOLE]], r"a level lies outside 0\.\.1"),
-        ([candidates((WHOLE, -1, 0))], [[WHOLE]], "a level lies outside"),
-        ([candidates((WHOLE, 1, 0))], [[WHOLE]], "out of order"),
+        (candidates((WHOLE, 0, 0)), np.zeros((0, 4)), "no ground-truth box"),
+        (candidates((WHOLE, 0, 0)), [[5, 0, 4, 9]], "ground truth: row 0"),
+        (candidates(((5, 0, 4, 9), 0, 0)), [WHOLE], "candidates: row 0"),
+        (candidates(((0, 0, np.nan, 9), 0, 0)), [WHOLE], "candidates: row 0"),
+        (candidates((WHOLE, 0, 2)), [WHOLE], r"a level lies outside 0\.\.1"),
+        (candidates((WHOLE, -1, 0)), [WHOLE], "a level lies outside"),
+        (candidates((WHOLE, 1, 0)), [WHOLE], "out of order"),
     ],
 )
-def test_what_does_not_fit_is_refused(given_boxes: list, truths: list, message: str) -> None:
+def test_what_does_not_fit_is_refused(given_boxes: Candidates, truth: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        best_overlaps(given_boxes, truths, levels=2)
+        best_overlaps(given_boxes, truth, levels=2)

@@ -22,7 +22,7 @@ from evaluation.drawing.panels import (
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
 from evaluation.image_scores import NO_MAP, ImageScores, Pair
 from evaluation.images import EvaluationImage
-from evaluation.scoring import ImageMaps, ScoringTask, score_images
+from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from tests.integration.eval_command import bump, make_listed_data
@@ -63,7 +63,7 @@ def draw(
 ) -> np.ndarray | None:
     """The picture, (H, W, 3) BGR, or None when there is none."""
     task = ScoringTask(root=root, protocols=(protocol,), localizers=("cam",))
-    scored = scored or score_images(images, [maps_of(image) for image in images], task=task)
+    scored = scored or score(MapBatch(images, [maps_of(image) for image in images]), task=task)
     draw_panels(
         path,
         [scored[index] for index in shown],
@@ -147,7 +147,7 @@ def test_levels_without_box_are_shown_without_one(
 ) -> None:
     task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
     flat = [ImageMaps(whole={"cam": np.zeros((9, 9))})]
-    scored = score_images(images[:1], flat, task=task)
+    scored = score(MapBatch(images[:1], flat), task=task)
     without = draw(tmp_path / "without.png", images, root, shown=[0], scored=scored)
     with_box = draw(tmp_path / "with.png", images, root, shown=[0])
     assert without is not None and with_box is not None and without.shape == with_box.shape
@@ -171,7 +171,7 @@ def test_boxes_stand_at_their_place_in_every_picture(
     picture = draw(tmp_path / "a.png", images, root, shown=[0])
     assert picture is not None
     task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
-    (scores,) = score_images(images[:1], [maps_of(images[0])], task=task)
+    (scores,) = score(MapBatch(images[:1], [maps_of(images[0])]), task=task)
     found = extent(cell(picture, column=0), GROUND_TRUTH_RGB)
     np.testing.assert_allclose(found, scores.ground_truth["cam"][0], atol=2)
     assert not (cell(picture, column=0) == PREDICTED_RGB).all(axis=2).any()

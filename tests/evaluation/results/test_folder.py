@@ -14,19 +14,18 @@ import pytest
 
 from evaluation.drawing import result_charts
 from evaluation.image_scores import SCORED, ImageScores
-from evaluation.images import EvaluationImage
+from evaluation.images import EvaluationBatch
 from evaluation.names import BASELINES
 from evaluation.results.folder import FIGURES_FOLDER, EvaluationPlan, ResultFolder
 from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
 from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
 from evaluation.results.tables import metrics_table
-from evaluation.scoring import ImageMaps, ScoringTask, score_images
+from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from pseudo_maps import __version__
 from tests.command_calls import REPOSITORY
 from tests.integration.eval_command import bump, make_listed_data, results_in
-from training.inference.config import Views
 
 NAMES = ("a", "b", "c", "d", "e")
 PROTOCOLS = ("cam", "wsoleval-v1")
@@ -57,21 +56,25 @@ class Scoring:
         self._task = ScoringTask(root=plan.evaluation_set.root, protocols=plan.protocols, localizers=plan.localizers)
         self._stop_before = stop_before
         self.asked: list[int] = []
-        self.told: list[int] = []
 
-    def __call__(self, images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
-        self.asked = [image.index for image in images]
-        for first in range(0, len(images), 2):
-            batch = images[first : first + 2]
+    def __call__(self, batches: Sequence[EvaluationBatch]) -> Iterator[list[ImageScores]]:
+        self.asked = [image.index for batch in batches for image in batch]
+        for batch in batches:
             if self._stop_before in [image.index for image in batch]:
                 raise KeyboardInterrupt
             maps = [ImageMaps(whole={"pseudo-map": bump(centre_xy=(0.3 + image.index / 10, 0.5))}) for image in batch]
-            yield score_images(batch, maps, task=self._task)
+            yield score(MapBatch(batch, maps), task=self._task)
 
 
-def finish(out: Path | None, plan: EvaluationPlan, scoring: Scoring, **options: object) -> Metrics:
+def fill(folder: ResultFolder, plan: EvaluationPlan, scoring: Scoring) -> None:
+    done = folder.journal.done()
+    for scores in scoring([batch for batch in plan.evaluation_set.batches(2) if batch[0].index not in done]):
+        folder.add(scores)
+
+
+def finish(out: Path | None, plan: EvaluationPlan, scoring: Scoring) -> Metrics:
     with ResultFolder(out, plan=plan) as folder:
-        folder.score(scoring, advance=scoring.told.append, **options)  # type: ignore[arg-type]
+        fill(folder, plan, scoring)
         return folder.write()
 
 
@@ -116,19 +119,12 @@ def test_metrics_tell_versions_and_configuration(plan: EvaluationPlan, undisturb
 
 
 def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path) -> None:
-    scoring = Scoring(plan)
     with ResultFolder(None, plan=plan) as folder:
-        folder.score(scoring, advance=scoring.told.append)
+        fill(folder, plan, Scoring(plan))
         metrics = folder.write()
         assert {path.name for path in folder.folder.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
     assert not folder.folder.exists()
     assert metrics == read_metrics(undisturbed / METRICS_FILE)
-
-
-def test_progress_is_told_in_full(plan: EvaluationPlan, tmp_path: Path) -> None:
-    scoring = Scoring(plan)
-    finish(tmp_path, plan, scoring)
-    assert scoring.told == [0, 2, 2, 1]
 
 
 def figures(out: Path) -> dict[str, bytes]:
@@ -173,26 +169,13 @@ def test_a_single_ground_truth_box_is_said_of_every_result(plan: EvaluationPlan)
     assert "ground truth: first box of each image only" in metrics_table(metrics).splitlines()
 
 
-ONE, SEVERAL, TEN = Views(), Views(scales=(1.0, 1.25), flip=True), Views(ten_crop=True)
-
-
-@pytest.mark.parametrize(
-    ("views", "of_cam", "of_release"),
-    [
-        (ONE, ONE.describe(), "one view; the release sums ten crops (--ten-crop)"),
-        (SEVERAL, SEVERAL.describe(), f"{SEVERAL.describe()}; the release sums ten crops (--ten-crop)"),
-        (TEN, "sum of absolute ten-crop maps", TEN.describe()),
-    ],
-    ids=["one", "several", "ten"],
-)
-def test_views_are_said_of_every_result_but_of_no_baseline(
-    plan: EvaluationPlan, views: Views, of_cam: str, of_release: str
-) -> None:
-    plan = replace(plan, protocols=("cam", "cam-release"), source={"views": views.describe()})
+def test_views_are_said_of_every_result_but_of_no_baseline(plan: EvaluationPlan) -> None:
+    views = {"cam": "one view", "cam-release": "ten crops"}
+    plan = replace(plan, protocols=tuple(views), source={"views": "ten"}, views=views)
     metrics = finish(None, plan, Scoring(plan))
-    assert [one.describe["views"] for one in metrics.results] == [of_cam, of_release]
+    assert [one.describe["views"] for one in metrics.results] == list(views.values())
     assert not [one for one in metrics.baselines if "views" in one.describe]
-    assert metrics_table(metrics).splitlines()[1] == f"views: {views.describe()}"
+    assert metrics_table(metrics).splitlines()[1] == "views: ten"
 
 
 def test_a_map_in_which_nothing_stands_out_is_no_box_among_the_errors(plan: EvaluationPlan, tmp_path: Path) -> None:
@@ -200,11 +183,10 @@ def test_a_map_in_which_nothing_stands_out_is_no_box_among_the_errors(plan: Eval
     plan = replace(plan, protocols=protocols)
     task = ScoringTask(root=plan.evaluation_set.root, protocols=protocols, localizers=plan.localizers)
 
-    def constant(images: Sequence[EvaluationImage]) -> Iterator[list[ImageScores]]:
-        yield score_images(images, [ImageMaps(whole={"pseudo-map": np.zeros((7, 7))})] * len(images), task=task)
-
+    flat = ImageMaps(whole={"pseudo-map": np.zeros((7, 7))})
     with ResultFolder(tmp_path, plan=plan) as folder:
-        folder.score(constant, advance=lambda count: None)
+        for batch in plan.evaluation_set.batches(2):
+            folder.add(score(MapBatch(batch, [flat] * len(batch)), task=task))
         metrics = folder.write()
     assert [one.errors and one.errors["no box"] for one in metrics.results] == [4] * 4
     row = next(iter(read_predictions(tmp_path / PREDICTIONS_FILE)))
@@ -227,17 +209,9 @@ def test_a_stopped_evaluation_goes_on_where_it_was(plan: EvaluationPlan, tmp_pat
     assert not (out / METRICS_FILE).exists()
     scoring = Scoring(plan)
     finish(out, plan, scoring)
-    assert (scoring.asked, scoring.told) == ([2, 3, 4], [2, 2, 1])
+    assert scoring.asked == [2, 3, 4]
     assert results_in(out) == results_in(undisturbed)
     assert not (out / "journal").exists()
-
-
-def test_images_may_be_asked_for_again(plan: EvaluationPlan, tmp_path: Path, undisturbed: Path) -> None:
-    stopped(tmp_path, plan)
-    scoring = Scoring(plan)
-    finish(tmp_path, plan, scoring, again=frozenset({1}))
-    assert (scoring.asked, scoring.told) == ([1, 2, 3, 4], [1, 2, 2])
-    assert results_in(tmp_path) == results_in(undisturbed)
 
 
 def test_counting_before_all_are_there_names_the_first_that_is_missing(plan: EvaluationPlan, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipelines.jobs.network_scoring import network_maps
 
 from evaluation.image_scores import UNREADABLE_IMAGE
 from evaluation.images import EvaluationImage
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
+from pipelines.jobs.network_maps import network_maps
 from tests.integration.eval_command import make_checkpoint, make_listed_data
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import Localization, NetworkLocalizer, load_for_inference
@@ -55,17 +55,10 @@ def localizer(tmp_path_factory: pytest.TempPathFactory) -> NetworkLocalizer:
 def look(
     images: Sequence[EvaluationImage], localizer: NetworkLocalizer, root: Path, *, centre: bool, batch_size: int = 1
 ) -> list[ImageMaps]:
-    batches = network_maps(
-        images,
-        localizer=localizer,
-        device=torch.device("cpu"),
-        root=root,
-        batch_size=batch_size,
-        workers=0,
-        centre=centre,
-    )
+    batches = [tuple(images[first : first + batch_size]) for first in range(0, len(images), batch_size)]
+    looked = network_maps(batches, localizer=localizer, device=torch.device("cpu"), root=root, workers=0, centre=centre)
     found, maps = [], []
-    for batch, of_batch in batches:
+    for batch, of_batch in looked:
         assert 1 <= len(batch) == len(of_batch) <= batch_size
         found += batch
         maps += of_batch
