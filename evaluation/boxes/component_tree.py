@@ -1,4 +1,4 @@
-"""Turns a grey map into the contours of all its threshold levels in one pass over its sorted pixels.
+"""Contours of all threshold levels of a grey map in one pass over its sorted pixels.
 
 Thresholding a map of 256 grey levels gives 255 nested binary masks, whose components form a tree (max-tree: Salembier
 et al., IEEE TIP 1998). Here it is built by union-find over the pixels in falling order (Najman and Couprie, IEEE TIP
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.boxes.neighbour_tables import NO_NEIGHBOUR, neighbour_tables
+from evaluation.boxes.hole_filling import flood
 from pseudo_maps.kernels import Bytes, Ints, Longs, kernel
 
 __all__ = ["LEVELS", "LevelContours", "all_level_contours", "largest_level_contours"]
@@ -22,9 +22,32 @@ __all__ = ["LEVELS", "LevelContours", "all_level_contours", "largest_level_conto
 LEVELS = 255
 """Levels 0..254; at level 255 no pixel of an 8-bit map stands out."""
 
-_NONE = NO_NEIGHBOUR
+_NONE = -1
 
-_AREA2, _JOINS = neighbour_tables()
+
+def _neighbour_tables() -> tuple[Bytes, Ints]:
+    """For every set of neighbours: what a pixel adds to twice the polygon area (256,), and whom to join (256, 4).
+
+    Neighbours are bits, clockwise from the north. A polygon through pixel centres covers a square of 2x2 pixels
+    wholly when four of them are set, half when three are, else not at all. So a pixel adds half a square wherever
+    at least two of the other three are set. Neighbours that touch each other are one component already, so one bit
+    of each such group is enough; -1 ends the list.
+    """
+    area2_m = np.zeros(256, dtype=np.uint8)
+    joins_m4 = np.full((256, 4), _NONE, dtype=np.int32)
+    for present in range(256):
+        bits = [present >> bit & 1 for bit in range(8)]
+        area2_m[present] = sum(bits[corner - 1] + bits[corner] + bits[(corner + 1) % 8] >= 2 for corner in (1, 3, 5, 7))
+        # Two sides with a corner between them touch diagonally, whether the corner is set or not.
+        linked = [bits[bit] or (bit % 2 and bits[bit - 1] and bits[(bit + 1) % 8]) for bit in range(8)]
+        groups = [bit for bit in range(8) if linked[bit] and not linked[bit - 1]]
+        if present and not groups:
+            groups = [bits.index(1)]
+        joins_m4[present, : len(groups)] = groups
+    return area2_m, joins_m4
+
+
+_AREA2, _JOINS = _neighbour_tables()
 
 
 class LevelContours(NamedTuple):
@@ -57,9 +80,10 @@ def largest_level_contours(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int
     border to it, over 4 neighbours, has to climb to. Components of the filled map have no holes, and their polygon
     area is a sum over 2x2 squares of pixels that grows pixel by pixel.
     """
-    frame = _Frame(grey_hw)
-    order, starts_v, _, _ = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
-    largest_l4: npt.NDArray[np.int64] = _largest(order, starts_v, frame.row_bits, len(frame.grey_p), _AREA2, _JOINS)
+    water = flood(grey_hw)
+    largest_l4: npt.NDArray[np.int64] = _largest(
+        water.order, water.starts_v, water.row_bits, len(water.grey_p), _AREA2, _JOINS
+    )
     return largest_l4
 
 
@@ -74,98 +98,17 @@ def all_level_contours(grey_hw: npt.NDArray[np.uint8]) -> LevelContours:
     grey_hw
         (H, W) uint8 with pixels.
     """
-    frame = _Frame(grey_hw)
-    order, starts_v, filled_p, raised = _flooded(frame.grey_p, frame.inside_p, grey_hw.size, 1 << frame.row_bits)
+    water = flood(grey_hw)
+    frame_px, raised = len(water.grey_p), water.raised
     if len(raised) == 0:
-        return LevelContours(*_outer(order, starts_v, frame.row_bits, len(frame.grey_p), _JOINS))
-    raised = raised[np.argsort(frame.grey_p[raised], kind="stable")]
-    order, starts_v = _by_own_value(order, raised, frame.grey_p, filled_p)
-    outer = _outer(order, starts_v, frame.row_bits, len(frame.grey_p), _JOINS)
-    holes = _holes(raised, frame.grey_p, filled_p, frame.row_bits)
+        return LevelContours(*_outer(water.order, water.starts_v, water.row_bits, frame_px, _JOINS))
+    raised = raised[np.argsort(water.grey_p[raised], kind="stable")]
+    # The flood's order, sorted again by the values before filling.
+    order = water.order[np.argsort(water.grey_p[water.order], kind="stable")]
+    starts_v = np.append(0, np.cumsum(np.bincount(grey_hw.ravel(), minlength=256)))
+    outer = _outer(order, starts_v, water.row_bits, frame_px, _JOINS)
+    holes = _holes(raised, water.grey_p, water.filled_p, water.row_bits)
     return LevelContours(*(np.concatenate(parts) for parts in zip(outer, holes, strict=True)))
-
-
-class _Frame:
-    """A map with a rim, flat, its rows a power of two apart: neighbours by addition, coordinates by shifts."""
-
-    def __init__(self, grey_hw: npt.NDArray[np.uint8]) -> None:
-        height, width = grey_hw.shape
-        self.row_bits = int(width + 1).bit_length()
-        framed = np.zeros((height + 2, 1 << self.row_bits), dtype=np.uint8)
-        framed[1:-1, 1 : width + 1] = grey_hw
-        inside = np.zeros(framed.shape, dtype=np.bool_)
-        inside[1:-1, 1 : width + 1] = True
-        self.grey_p, self.inside_p = framed.ravel(), inside.ravel()
-
-
-@kernel
-def _flooded(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int, stride: int) -> Any:
-    """Positions by rising value of the map with its holes filled, where each value starts (257,), and that map.
-
-    Water rises from outside the border; a pixel is filled to the level at which the water reaches it. Last, the
-    positions that are higher than before.
-    """
-    filled_p = grey_p.copy()
-    dry_p = inside_p.copy()
-    # One list of waiting pixels a grey value, linked through next_p; a pixel waits once.
-    next_p = np.empty(grey_p.size, dtype=np.int32)
-    head_v = np.full(256, _NONE, dtype=np.int32)
-    for pixel in range(grey_p.size):
-        if inside_p[pixel] and not (
-            inside_p[pixel - 1] and inside_p[pixel + 1] and inside_p[pixel - stride] and inside_p[pixel + stride]
-        ):
-            dry_p[pixel] = False
-            next_p[pixel] = head_v[grey_p[pixel]]
-            head_v[grey_p[pixel]] = pixel
-    order = np.empty(pixels, dtype=np.int32)
-    raised = np.empty(pixels, dtype=np.int32)
-    starts_v = np.empty(257, dtype=np.int64)
-    count = raised_count = 0
-    for value in range(256):
-        starts_v[value] = count
-        pixel = head_v[value]
-        while pixel != _NONE:
-            order[count] = pixel
-            count += 1
-            head_v[value] = next_p[pixel]
-            for neighbour in (pixel - stride, pixel + stride, pixel - 1, pixel + 1):
-                if dry_p[neighbour]:
-                    dry_p[neighbour] = False
-                    level = int(grey_p[neighbour])
-                    if level < value:
-                        level = value
-                        filled_p[neighbour] = value
-                        raised[raised_count] = neighbour
-                        raised_count += 1
-                    next_p[neighbour] = head_v[level]
-                    head_v[level] = neighbour
-            pixel = head_v[value]
-    starts_v[256] = count
-    return order, starts_v, filled_p, raised[:raised_count]
-
-
-@kernel
-def _by_own_value(order: Ints, raised: Ints, grey_p: Bytes, filled_p: Bytes) -> Any:
-    """Positions by rising value of the map itself, and where each value starts (257,).
-
-    The flood's order is right for all pixels that it did not raise; those that it did come sorted.
-    """
-    merged = np.empty(order.size, dtype=np.int32)
-    starts_v = np.empty(257, dtype=np.int64)
-    count = flooded = waiting = 0
-    for value in range(256):
-        starts_v[value] = count
-        while flooded < order.size and filled_p[order[flooded]] == value:
-            if grey_p[order[flooded]] == value:
-                merged[count] = order[flooded]
-                count += 1
-            flooded += 1
-        while waiting < raised.size and grey_p[raised[waiting]] == value:
-            merged[count] = raised[waiting]
-            count += 1
-            waiting += 1
-    starts_v[256] = count
-    return merged, starts_v
 
 
 @kernel
