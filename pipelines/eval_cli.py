@@ -89,7 +89,7 @@ def run(checkpoint: Path, **options: Any) -> None:
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_network(choices, network, advance=progress.advance)
     _echo(metrics, choices)
 
@@ -112,7 +112,7 @@ def maps(folder: Path, **options: Any) -> None:
             err=True,
         )
     _warn_of_lacking(source, choices, folder=folder)
-    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
     _echo(metrics, choices)
 
@@ -140,7 +140,7 @@ def baseline(**options: Any) -> None:
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
-    with ending_on_signals(goes_on=choices.out is not None), _progress(choices) as progress:
+    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
         metrics = evaluate_baselines(choices, advance=progress.advance)
     _echo(metrics, choices)
 

@@ -1,23 +1,25 @@
-"""Turns the words of ``wsol-prep`` into calls: proposals, verify and preview. Never imports torch."""
+"""The command ``wsol-prep``: make, check and look at saliency maps. Never imports torch."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli.inspection import preview, verify
 from pipelines.cli.options import (
     DATA_OPTION,
     EXISTING_FILE,
+    EXISTING_FOLDER,
     LAYOUT_OPTION,
-    TASK_OPTIONS,
-    field_options,
+    arguments,
     given_names,
+    options_by_key,
     task_share,
 )
+from pipelines.cli.prep_options import METHOD_OF_OPTION, PROPOSAL_OPTIONS
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -29,9 +31,8 @@ from pipelines.cli.terminal import (
 from pipelines.datasets import SPLITS
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.detectors import DETECTORS
-from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
+from pseudo_maps.proposals.geodesic_config import PRESETS
 from pseudo_maps.proposals.methods import METHODS, MethodConfig
-from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
@@ -39,25 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-BACKEND_NAMES = ("loky", "sequential", "dask", "ray", "spark")
-
-GEODESIC_FIELDS = ("boundaries", "working_size")
-"""Fields of ``ProposalConfig`` with an option; a preset gives the others."""
-MAP_OPTIONS = (
-    *field_options(
-        ProposalConfig,
-        {field.name: None for field in dataclasses.fields(ProposalConfig) if field.name not in GEODESIC_FIELDS},
-    ),
-    *field_options(SelectiveSearchConfig, {"mode": {"name": "search-mode"}, "working_size": None}),
-    *field_options(MapConfig, {"proposals": None, "weighting": {"default": "objectness"}}),
-)
-METHOD_OF_OPTION = {
-    "preset": "geodesic",
-    "boundaries": "geodesic",
-    "boundary_model": "geodesic",
-    "search_mode": "selective-search",
-}
-"""Options that only one method has."""
+SUFFIX_NAMES = (".png", ".jpg", ".jpeg")
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -66,41 +49,7 @@ def main() -> None:
     """Make, check and look at the saliency maps that weakly-supervised localization is trained on."""
 
 
-@main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION, *MAP_OPTIONS, *TASK_OPTIONS])
-@click.option("--split", type=click.Choice(SPLITS), required=True, help="Split of the data set.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the shards.")
-@click.option("--method", type=click.Choice(tuple(METHODS)), default="geodesic", help="How objects are proposed.")
-@click.option("--preset", type=click.Choice(tuple(PRESETS)), default=DEFAULT_PRESET, help="Size of the proposal set.")
-@click.option(
-    "--boundary-model",
-    type=EXISTING_FILE,
-    help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
-)
-@click.option(
-    "--shard-size",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Maps in a shard.  [default: from the number of images, 16 to 1000]",
-)
-@click.option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core. dask decides itself.")
-@click.option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="What runs the workers.")
-@click.option("--scheduler", metavar="ADDRESS", help="Running dask scheduler, such as tcp://10.0.0.1:8786.")
-@click.option(
-    "--image-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    help="Seconds after which an image is given up.",
-)
-@click.option(
-    "--image-memory",
-    type=click.IntRange(min=1),
-    default=4096,
-    help="Megabytes of the process that does an image, libraries (200) included, above which the image is given up.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first images of the split.")
-@click.option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed.")
-@click.option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and stop.")
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*PROPOSAL_OPTIONS])
 @common_options
 def proposals(
     data: Path,
@@ -124,8 +73,8 @@ def proposals(
 ) -> None:
     """Make saliency maps: object proposals of every image, averaged, in HDF5 shards.
 
-    Stop and start it as you like: finished shards and images are kept and skipped. Another run with other settings
-    into the same folder is refused. An image that is broken, crashes, hangs or fills the memory costs only itself.
+    Interrupt and resume it at any time: finished shards are kept. A run with other settings into the same folder is
+    refused. An image that is damaged, crashes the decoder, hangs or fills the memory costs only itself.
     """
     if jobs == 0 or jobs < -1:
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
@@ -153,6 +102,7 @@ def proposals(
         limits=ImageLimits(time_s=image_timeout, memory_mb=image_memory),
         task_index=index,
         task_count=count,
+        command=("wsol-prep", "proposals", *_given_arguments()),
         boundary_model=None if boundary_model is None else str(boundary_model),
         retry_failed=retry_failed,
     )
@@ -176,6 +126,14 @@ def proposals(
             f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed} allows; the map of a "
             f"failed image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
         )
+
+
+def _given_arguments() -> Iterator[str]:
+    """The options of the running command as they were given."""
+    context = click.get_current_context()
+    given, options = given_names(context), options_by_key(PROPOSAL_OPTIONS)
+    values = {key: context.params[str(one.name)] for key, one in options.items() if one.name in given}
+    return arguments(options, values)
 
 
 def _say_compiling() -> None:
@@ -243,8 +201,145 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
     click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
 
 
-main.add_command(verify)
-main.add_command(preview)
+@main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
+@click.option(
+    "--data",
+    type=EXISTING_FOLDER,
+    help="Root of the data set: also check that every image has its row.",
+)
+@click.option("--repair", is_flag=True, help="Remove bad shards and leftovers, so that a rerun makes them again.")
+@common_options
+def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
+    """Read every shard in FOLDER whole and list what is wrong: damaged, missing and foreign files.
+
+    Exit 1 when there is anything.
+    """
+    from pipelines.jobs.verification import verify_maps
+
+    with Progress(label="verify", unit="shard") as progress:
+        lines, error = verify_maps(
+            folder, splits=splits, data=data, layout=layout, repair=repair, progress=progress.reach
+        )
+    click.echo("\n".join(lines))
+    if error:
+        raise RuntimeError(error)
+
+
+def _checked_suffix(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """The path of a picture; refused where its suffix is no format that can be written."""
+    if value is not None and value.suffix.lower() not in SUFFIX_NAMES:
+        raise click.BadParameter(f"{value} ends in none of {', '.join(SUFFIX_NAMES)}")
+    return value
+
+
+@main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--split", type=click.Choice(SPLITS), default="val", help="Split of the data set.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_checked_suffix,
+    help="Contact sheet to write (.png, .jpg).",
+)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Page to write: pictures, histograms, failed images, settings.",
+)
+@click.option("--ids", "ids", multiple=True, help="Image ids to show, joined by commas; may be given several times.")
+@click.option(
+    "--ids-file",
+    type=EXISTING_FILE,
+    help="Text file of image ids to show, one per line.",
+)
+@click.option(
+    "--worst",
+    type=click.IntRange(min=0),
+    is_flag=False,
+    flag_value=0,
+    metavar="[N]",
+    help="Show failed images and then the lowest peaks: N of them, by default --count.",
+)
+@click.option("--count", type=click.IntRange(min=1), default=12, help="How many images.")
+@click.option("--columns", type=click.IntRange(min=1), default=2, help="Images beside each other on the sheet.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    help="The box surrounds the largest area above this fraction of the peak.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the sample of images on the page.")
+@common_options
+def preview(
+    folder: Path,
+    data: Path,
+    layout: str,
+    split: str,
+    out: Path | None,
+    html: Path | None,
+    ids: tuple[str, ...],
+    ids_file: Path | None,
+    worst: int | None,
+    count: int,
+    columns: int,
+    threshold: float,
+    seed: int,
+) -> None:
+    """Look at the maps in FOLDER: image, map, overlay, box (ground truth in green).
+
+    --out draws a contact sheet, --html writes a page with statistics of all maps of the split.
+    """
+    if out is None and html is None:
+        raise click.UsageError("nothing to write: give --out for a contact sheet, --html for a page")
+    if ids_file is not None:
+        ids = (*ids, *_lines(ids_file))
+    if ids and worst is not None and out is not None:
+        raise click.UsageError("--ids and --worst exclude each other on a contact sheet")
+    worst_count = worst or count
+    if out is not None:
+        from pipelines.reports.contact_sheet import contact_sheet
+
+        shown = contact_sheet(
+            folder,
+            data=data,
+            layout=layout,
+            split=split,
+            out=out,
+            image_ids=ids,
+            worst_first=worst is not None,
+            count=count if worst is None else worst_count,
+            columns=columns,
+            threshold=threshold,
+        )
+        click.echo(f"{counted(shown, 'image')} on {out}")
+    if html is not None:
+        from pipelines.reports.preview_page import write_preview_page
+
+        shown = write_preview_page(
+            folder,
+            data=data,
+            layout=layout,
+            split=split,
+            out=html,
+            image_ids=ids,
+            count=count,
+            worst=worst_count,
+            threshold=threshold,
+            seed=seed,
+        )
+        click.echo(f"{counted(shown, 'image')} on {html}")
+
+
+def _lines(path: Path) -> list[str]:
+    """The ids in a text file, at least one."""
+    from pipelines.datasets.text import read_lines
+
+    lines = [line.strip() for line in read_lines(path)]
+    if not lines:
+        raise click.UsageError(f"{path}: expected image ids, one a line, found none")
+    return lines
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ __all__ = [
     "LAYOUT_OPTION",
     "NEW_FOLDER",
     "TASK_OPTIONS",
+    "FileOrName",
     "Option",
     "arguments",
     "field_options",
     "given_names",
     "key_of",
+    "names_file",
     "options_by_key",
     "task_share",
 ]
@@ -37,6 +39,9 @@ __all__ = [
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+_BOUNDS = ("min", "max", "above", "below")
 
 
 class Option(click.Option):
@@ -53,6 +58,27 @@ class Option(click.Option):
     def __init__(self, *declarations: Any, field: str = "", decides: bool = True, **settings: Any) -> None:
         super().__init__([*declarations], **settings)
         self.field, self.decides = field, decides
+
+
+class FileOrName(click.ParamType[str]):
+    """A file, or one of several names; whether the file exists is not looked at.
+
+    Parameters
+    ----------
+    names
+        The names.
+    """
+
+    name = "text"
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = tuple(names)
+
+
+def names_file(option: click.Option, value: Any) -> bool:
+    """Whether this value of an option is the path of a file or folder."""
+    kind = option.type
+    return isinstance(kind, click.Path) or (isinstance(kind, FileOrName) and value not in kind.names)
 
 
 DATA_OPTION = Option(
@@ -83,8 +109,8 @@ def field_options(
     owner
         The dataclass.
     changes
-        By path of a field (``loss.map_weight``): other settings of ``Option``, ``name`` for another name, or None where
-        the field has no option.
+        By path of a field (``loss.map_weight``): other settings of ``Option``, and ``name``, bounds, ``default_text``
+        (shown in place of the default); or None where the field has no option.
     decides, prefix
         As in ``Option``; path of the field that holds ``owner``, with a dot at its end.
     """
@@ -98,15 +124,19 @@ def field_options(
         if dataclasses.is_dataclass(kind):
             options += field_options(typing.cast(type, kind), changes, decides=decides, prefix=f"{path}.")
             continue
-        settings = {**_of_type(kind, field), "help": _field_help(owner)[field.name], **change}
+        bounds = {key: value for key, value in change.items() if key in _BOUNDS}
+        settings = {**_of_type(kind, field, bounds), "help": _field_help(owner)[field.name]}
+        settings |= {key: value for key, value in change.items() if key not in _BOUNDS}
         name = settings.pop("name", field.name.replace("_", "-"))
+        if default_text := settings.pop("default_text", ""):
+            settings["help"] += f"  [default: {default_text}]"
         flags = f"--{name}/--no-{name}" if kind is bool and settings["default"] else f"--{name}"
         options.append(Option(flags, field=path, decides=decides, **settings))
     return options
 
 
-def _of_type(kind: Any, field: "dataclasses.Field[Any]") -> dict[str, Any]:
-    """Settings of the option that a field's type and default say."""
+def _of_type(kind: Any, field: "dataclasses.Field[Any]", bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the option that follow from a field's type, default and metadata."""
     default = None if field.default is dataclasses.MISSING else field.default
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         (kind,) = (one for one in typing.get_args(kind) if one is not type(None))
@@ -115,7 +145,7 @@ def _of_type(kind: Any, field: "dataclasses.Field[Any]") -> dict[str, Any]:
         kind, settings = typing.get_args(kind)[0], {"multiple": True, "default": default or None}
     if kind is bool:
         return {**settings, "is_flag": True}
-    return {**settings, "type": _param_type(kind, field.metadata)}
+    return {**settings, "type": _param_type(kind, {**field.metadata, **bounds})}
 
 
 def _param_type(kind: Any, metadata: Mapping[str, Any]) -> Any:
@@ -172,10 +202,9 @@ def arguments(options: Mapping[str, click.Option], values: Mapping[str, Any]) ->
                 yield from (f"--{key}", str(one))
 
 
-def options_by_key(options: Collection[click.Parameter], *, but: Collection[str] = ()) -> dict[str, click.Option]:
-    """The options among a command's parameters by key, in order."""
-    found = {key_of(one): one for one in options if isinstance(one, click.Option) and one.expose_value}
-    return {key: option for key, option in found.items() if key not in but}
+def options_by_key(options: Iterable[Option], *, but: Collection[str] = ()) -> dict[str, Option]:
+    """Options by key, in order, without some of them."""
+    return {key_of(option): option for option in options if key_of(option) not in but}
 
 
 def task_share(*, task_index: int | None, task_count: int | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Turns exceptions, versions and progress into what every command of the project shows on the terminal."""
+"""What every command shows on the terminal: errors, signals, version and progress."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ class _ClearErrors(click.Command):
             click.echo(f"{ctx.find_root().info_name}: error: {reason}", err=True)
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
-            _say_stopped("SIGINT", goes_on=False)
+            _say_stopped("SIGINT", resumes=False)
             ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -121,42 +121,42 @@ def opencv_clash() -> str | None:
     )
 
 
-def stopped_message(signal_name: str, *, goes_on: bool) -> str:
-    """What every program says when a signal has ended it; ``goes_on`` as in ``ending_on_signals``."""
+def stopped_message(signal_name: str, *, resumes: bool) -> str:
+    """Message of every program that a signal has ended; ``resumes`` as in ``ending_on_signals``."""
     context = click.get_current_context(silent=True)
     program = "" if context is None else f"{context.find_root().info_name}: "
-    return f"{program}stopped by {signal_name}{'; the same command goes on' if goes_on else ''}"
+    return f"{program}stopped by {signal_name}{'; the same command resumes' if resumes else ''}"
 
 
 @contextlib.contextmanager
-def ending_on_signals(*, goes_on: bool = True) -> Iterator[None]:
-    """Let SIGTERM (SLURM, a shutdown) end the program as Ctrl-C does, by way of its clean-up, and say so.
+def ending_on_signals(*, resumes: bool = True) -> Iterator[None]:
+    """Let SIGTERM (SLURM, a shutdown) end the program as Ctrl-C does, with its clean-up and a message.
 
     Exit code 143 after SIGTERM, 130 after Ctrl-C.
 
     Parameters
     ----------
-    goes_on
-        Whether what is done so far is kept for the same command, which is said then.
+    resumes
+        Whether the same command resumes the work, as the message then says.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
-        _say_stopped("SIGTERM", goes_on=goes_on)
+        _say_stopped("SIGTERM", resumes=resumes)
         sys.exit(EXIT_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     except KeyboardInterrupt:
-        _say_stopped("SIGINT", goes_on=goes_on)
+        _say_stopped("SIGINT", resumes=resumes)
         sys.exit(EXIT_INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _say_stopped(signal_name: str, *, goes_on: bool) -> None:
+def _say_stopped(signal_name: str, *, resumes: bool) -> None:
     # After the bar, or the ^C that a terminal shows.
-    click.echo(f"\n{stopped_message(signal_name, goes_on=goes_on)}", err=True)
+    click.echo(f"\n{stopped_message(signal_name, resumes=resumes)}", err=True)
 
 
 def bar_width() -> dict[str, Any]:

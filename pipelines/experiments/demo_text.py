@@ -1,4 +1,4 @@
-"""Turns the evaluations of the demo into words: the introduction of its report, and the lines at its end."""
+"""Texts of the demo: the introduction of its report, and the last lines on the terminal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluation.results.schema import Rate
 from pipelines.reports.comparison import load_runs
 
-__all__ = ["DemoFigures", "introduction", "read_figures", "summary_lines"]
+__all__ = ["DemoResults", "introduction", "read_results", "summary_lines"]
 
 GAP, FULL, MAPS, BOXES = "gap", "full-method", "pseudo-maps", "boxes"
 """Names of the demo's four evaluations."""
@@ -16,7 +16,7 @@ CENTRED_BOX = "centred-square"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoFigures:
+class DemoResults:
     """What was measured, by protocol."""
 
     images: int
@@ -38,7 +38,7 @@ class DemoFigures:
         )
 
 
-def read_figures(evaluations: Mapping[str, Path]) -> DemoFigures:
+def read_results(evaluations: Mapping[str, Path]) -> DemoResults:
     """Read the four evaluations, by name.
 
     Raises
@@ -52,53 +52,42 @@ def read_figures(evaluations: Mapping[str, Path]) -> DemoFigures:
         for name, run in runs.items()
         for result in run.metrics.all_results
     }
-    return DemoFigures(images=runs[GAP].metrics.counts.scored, rates=rates)
+    return DemoResults(images=runs[GAP].metrics.counts.scored, rates=rates)
 
 
-def summary_lines(figures: DemoFigures) -> list[str]:
-    """The three figures that matter under each protocol, as lines for the terminal."""
+def summary_lines(results: DemoResults) -> list[str]:
+    """The three numbers that matter under each protocol, as lines for the terminal."""
     lines = []
-    for protocol in figures.protocols:
+    for protocol in results.protocols:
         gap, full, box = (
-            _percent(figures.rates[key])
+            _percent(results.rates[key])
             for key in ((GAP, "cam", protocol), (FULL, "cam", protocol), (BOXES, CENTRED_BOX, protocol))
         )
         lines.append(f"{protocol}: CAM of the full method {full}, CAM of gap {gap}, centred box {box}")
     return lines
 
 
-def introduction(figures: DemoFigures, *, train_images: int, arch: str, input_size_px: int, epochs: int) -> str:
-    """Plain text above the report's figures: what is shown, what is not, and how it was computed.
+def introduction(results: DemoResults, *, train_images: int, arch: str, input_size_px: int, epochs: int) -> str:
+    """Introduction of the report: what is shown, what is not, and how it was computed.
 
-    Parameters
-    ----------
-    figures
-        The demo's evaluations.
-    train_images
-        Images that both networks learned from.
-    arch
-        Architecture of both.
-    input_size_px
-        Side of what they see.
-    epochs
-        Passes over the training images, of both.
+    Architecture, input size, epochs and number of training images are the same for both networks.
     """
     verdict = (
         "The full method is above the baseline under every protocol, as in the paper."
-        if figures.shows_the_effect
+        if results.shows_the_effect
         else "In this run the full method is not above the baseline under every protocol."
     )
     return "\n\n".join(
         [
             "# What is shown",
             f"Two networks of the same architecture ({arch}) learned from the same {train_images} images for the same "
-            f"{epochs} epochs. They were told the class of each image and never where the object is. “gap” learned to "
+            f"{epochs} epochs. They were given the class of each image and never where the object is. “gap” learned to "
             "classify: the baseline. “full-method” is the method of Chen and Hsu (ICASSP 2019): beside the class it "
             "learned to draw saliency maps like those that were made beforehand by averaging object proposals (the "
             "map loss), and a frozen network F compared each image with its foreground and its background (the "
             "triplet loss).",
-            *(_comparison(figures, protocol) for protocol in figures.protocols),
-            f"{verdict} The charts under “Training” show how both learned, the tables all figures and intervals, "
+            *(_comparison(results, protocol) for protocol in results.protocols),
+            f"{verdict} The charts under “Training” show how both learned, the tables all numbers and intervals, "
             "the pictures the maps and boxes of some images.",
             "# What is not shown",
             "The images are generated. Each has one object, whose body is drawn alike for all classes; only a small "
@@ -106,11 +95,11 @@ def introduction(figures: DemoFigures, *, train_images: int, arch: str, input_si
             "the difficulty that the method is made for. Photographs are harder in many other ways. "
             f"The networks see {input_size_px} x {input_size_px} pixels, the paper's see 224 x 224. The paper's F is a "
             "ResNet-50 that was trained on ImageNet; here F is the small “gap” network of this very demo, so that "
-            f"nothing is downloaded. {figures.images} images are few: mind the intervals.",
+            f"nothing is downloaded. {results.images} images are few: mind the intervals.",
             "# How the numbers were computed",
             "Every map of a validation image became one box, which counts when it overlaps the drawn object's exact "
             "box by half (IoU .5). Under “cam” maps are cut at a fixed fifth of their range. Under “wsoleval-v1” they "
-            "are cut at the one threshold that is best on these very images, for each row on its own, so these figures "
+            "are cut at the one threshold that is best on these very images, for each row on its own, so these numbers "
             "are upper estimates. Maps are those of the true class (GT-known Loc). Boxes were used for these numbers "
             "alone. The settings, the same for both networks where both have them, were chosen on this data set to fit "
             "a few minutes on two cores. Everything was made by the commands that the demo printed; the same commands "
@@ -119,13 +108,13 @@ def introduction(figures: DemoFigures, *, train_images: int, arch: str, input_si
     )
 
 
-def _comparison(figures: DemoFigures, protocol: str) -> str:
-    rates = figures.rates
+def _comparison(results: DemoResults, protocol: str) -> str:
+    rates = results.rates
     gap, full = rates[GAP, "cam", protocol], rates[FULL, "cam", protocol]
     decoder, product = (_percent(rates[FULL, name, protocol]) for name in ("saliency", "cam*saliency"))
     return (
         f"Under the protocol {protocol} the class activation maps (CAM) of gap localize {_percent(gap)}"
-        f"{_interval(gap)} of the {figures.images} validation images, those of full-method {_percent(full)}"
+        f"{_interval(gap)} of the {results.images} validation images, those of full-method {_percent(full)}"
         f"{_interval(full)}. What else full-method gives: its decoder's saliency {decoder}, the product of CAM and "
         f"saliency {product}. The averaged proposals that it learned from reach "
         f"{_percent(rates[MAPS, 'pseudo-map', protocol])}, and a centred box that never looks at the image "

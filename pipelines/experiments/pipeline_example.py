@@ -1,4 +1,4 @@
-"""Turns the options of the commands into a commented pipeline file that shows every key with its default."""
+"""Example of a pipeline file: every key with its help and its default."""
 
 import json
 import textwrap
@@ -13,9 +13,9 @@ __all__ = ["example_file"]
 
 _WIDTH = 120
 _HEAD = """\
-# A whole pipeline in one file: maps, trainings, evaluations, report. To run it, and to go on after any interruption:
+# A whole pipeline in one file: maps, trainings, evaluations, report. To run it, and to resume it:
 #     wsol-pipeline run THIS_FILE
-# Lines that begin with "#" and a key show a default, or nothing where there is none: take the # away and write a value.
+# Lines that begin with "#" and a key show its default, if there is one: remove the # to set another value.
 # Relative paths start at the folder of this file.
 
 # Folder of the results: maps/, runs/<name>/, evaluation/<name>/ and report.html.
@@ -38,7 +38,7 @@ method = "saliency"
 """
 _EVALUATION = "Options of wsol-eval run; the maps are scored too, with the options that they share."
 _SET = {("proposals", "jobs"): -1}
-"""What the example sets: a pipeline has the machine to itself, a command may not."""
+"""Values that the example sets: a pipeline has the machine to itself, a command may not."""
 
 
 def example_file() -> str:

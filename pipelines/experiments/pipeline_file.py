@@ -1,7 +1,7 @@
-"""Turns one TOML file into the settings of a whole pipeline: data, proposals, training runs and evaluation.
+"""Pipeline file: one TOML file with the settings of data, proposals, training runs and evaluation.
 
 The keys of the sections are the options of ``wsol-prep proposals``, ``wsol-train`` and ``wsol-eval run``; paths are
-relative to the file. ``pipelines.experiments.pipeline_stages`` turns the settings into commands.
+relative to the file. ``pipeline_plan`` makes the steps.
 """
 
 import re
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.eval_cli import main as wsol_eval
+from pipelines.cli.eval_options import RUN_OPTIONS
+from pipelines.cli.prep_options import PROPOSAL_OPTIONS
+from pipelines.cli.train_options import TRAIN_OPTIONS
 from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError, suggestion
-from pipelines.prep_cli import main as wsol_prep
-from pipelines.train_cli import main as wsol_train
 
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
@@ -26,14 +26,14 @@ ONLY_RUN = "network"
 MAPS_NAME = "maps"
 """Name of the evaluation of the saliency maps themselves, which therefore no training run can have."""
 
-_BY_DATA = "the section [data] says it for all stages"
-_BY_OUT = "out, at the top of the file, says where everything goes"
+_BY_DATA = "the section [data] sets it for all stages"
+_BY_OUT = "out, at the top of the file, is the folder of everything"
 _BY_FLAG = "give --{0} to wsol-pipeline run"
 
 PROPOSALS = OptionKeys(
-    wsol_prep.commands["proposals"],
+    PROPOSAL_OPTIONS,
     program="wsol-prep proposals",
-    barred={
+    reserved={
         "data": _BY_DATA,
         "layout": _BY_DATA,
         "out": _BY_OUT,
@@ -45,21 +45,21 @@ PROPOSALS = OptionKeys(
 )
 """Keys of [proposals]."""
 TRAINING = OptionKeys(
-    wsol_train,
+    TRAIN_OPTIONS,
     program="wsol-train",
-    barred={
+    reserved={
         "data": _BY_DATA,
         "layout": _BY_DATA,
         "out": _BY_OUT,
         "maps": "the maps are those of the stage before",
-        "resume": "a run that was begun always goes on",
+        "resume": "a run that was begun is always resumed",
     },
 )
 """Keys of [training] and of its runs."""
 EVALUATION = OptionKeys(
-    wsol_eval.commands["run"],
+    RUN_OPTIONS,
     program="wsol-eval run",
-    barred={
+    reserved={
         "data": _BY_DATA,
         "layout": _BY_DATA,
         "out": _BY_OUT,
@@ -68,14 +68,14 @@ EVALUATION = OptionKeys(
     },
 )
 """Keys of [evaluation]."""
-_DATA = OptionKeys(wsol_prep.commands["proposals"], program="wsol-prep proposals", barred={})
+_DATA = OptionKeys(PROPOSAL_OPTIONS, program="wsol-prep proposals", reserved={})
 _SECTIONS = ("data", "proposals", "training", "evaluation")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineFile:
-    """What a pipeline file says, checked; values are by key as TOML has them."""
+    """A checked pipeline file; values are by key as TOML has them."""
 
     path: Path
     """The file."""
@@ -189,7 +189,7 @@ def _data(table: Mapping[str, Any], *, path: Path) -> tuple[str, str | None]:
 
 def _runs(table: Mapping[str, Any], *, path: Path) -> dict[str, dict[str, Any]]:
     """Options of every run: those that all share, changed by the run's own."""
-    known = {*TRAINING.options, *TRAINING.barred}
+    known = {*TRAINING.options, *TRAINING.reserved}
     named = {name: own for name, own in table.items() if isinstance(own, dict) and name.replace("_", "-") not in known}
     shared = TRAINING.normalised(
         {key: value for key, value in table.items() if key not in named}, where=f"{path}: [training]"

@@ -1,24 +1,19 @@
-"""Run a module as ``python -m`` does; it gets SIGTERM when the parent process is gone.
+"""Run ``FD MODULE ARGUMENTS...`` as ``python -m MODULE ARGUMENTS...`` would, ended by SIGTERM with the parent process.
 
-Arguments: the reading end of a pipe that the parent holds open, the module, and the arguments of the module.
+FD is the reading end of a pipe on which nothing is ever written; the parent holds the other end.
 """
 
+import os
 import runpy
 import signal
 import sys
 
 from pseudo_maps.processes import end_with_parent
 
-__all__ = ["main"]
-
-
-def main() -> None:
-    """Run the module."""
-    lifeline, module = int(sys.argv[1]), sys.argv[2]
-    end_with_parent(lifeline, by=signal.SIGTERM)
+if __name__ == "__main__":
+    # What this program starts in its turn is its own affair.
+    os.set_inheritable(int(sys.argv[1]), False)
+    end_with_parent(int(sys.argv[1]), by=signal.SIGTERM)
+    module = sys.argv[2]
     del sys.argv[1:3]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

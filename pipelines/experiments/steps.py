@@ -1,171 +1,225 @@
-"""Turns the words of a command line into a program that runs to its end, as a user would have typed it.
+"""Steps of an experiment: commands of this project, the files that they read and make, and the record of each."""
 
-Every step is a process of its own: what it uses is free when it ends, one that dies takes nothing with it, and the
-line that is shown is the line that can be typed.
-"""
-
-import os
+import hashlib
+import json
 import shlex
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-import click
+from pseudo_maps import __version__
+from pseudo_maps.files import write_atomically
 
-from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
+if TYPE_CHECKING:
+    from pipelines.datasets import Dataset
 
-__all__ = ["PROGRAMS", "StepFailed", "StepRunner", "command_line"]
+__all__ = ["STAGES", "Chain", "DataIdentity", "FileSet", "Step", "StepRecord", "command_line", "files_state"]
 
-PROGRAMS: Mapping[str, str] = {
-    "wsol-prep": "pipelines.prep_cli",
-    "wsol-train": "pipelines.train_cli",
-    "wsol-eval": "pipelines.eval_cli",
-}
-"""Programs that can be steps, and the module that each is."""
-
-_SIGNAL_EXIT = 128
-"""A shell's exit code of a program ended by signal n is 128 + n."""
-_STOPPED: Mapping[int, int] = {
-    EXIT_INTERRUPTED: EXIT_INTERRUPTED,
-    EXIT_TERMINATED: EXIT_TERMINATED,
-    -signal.SIGINT: EXIT_INTERRUPTED,
-    -signal.SIGTERM: EXIT_TERMINATED,
-}
-"""Exit codes of programs that were told to stop, which is no failure, and the one to end with then."""
-_STARTER = "pipelines.experiments.step_program"
+STAGES = ("proposals", "training", "evaluation", "report")
 
 
-class StepFailed(RuntimeError):
-    """A step that ended with another exit code than 0; its own message stands above, or in its log."""
-
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+def command_line(program: str, arguments: Sequence[object]) -> str:
+    """A command as a shell takes it, quoted where needed."""
+    return shlex.join([program, *map(str, arguments)])
 
 
-def command_line(program: str, words: Sequence[object]) -> str:
-    """One line that a shell takes: the program and its words, quoted where needed."""
-    return shlex.join([program, *map(str, words)])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSet:
+    """A file, or those of a folder that fit a pattern."""
+
+    path: Path
+    patterns: tuple[str, ...] = ("**/*",)
+    """Which files of the folder are meant, as ``Path.glob`` takes them."""
+
+    def files(self) -> list[Path]:
+        """All that exist, sorted by path."""
+        if self.path.is_dir():
+            return sorted({path for one in self.patterns for path in self.path.glob(one) if path.is_file()})
+        return [self.path] if self.path.exists() else []
 
 
-class StepRunner:
-    """Runs programs, one after the other or from several threads side by side.
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command of an experiment."""
 
-    Used as a context manager in the main thread. SIGTERM is passed on to every program that runs, so that each ends
-    in its own way (training saves a checkpoint), and then ends this one with 143. Ctrl-C reaches them by itself. When
-    this one is killed they get SIGTERM too: each holds a pipe that the kernel closes with this process.
+    name: str
+    """Its heading, and its key in the record."""
+    stage: str
+    """One of ``STAGES``."""
+    program: str
+    """A key of ``programs.PROGRAMS``."""
+    arguments: tuple[str, ...]
+    """Arguments of the command."""
+    free: tuple[str, ...] = ()
+    """Further arguments, on which the results do not depend."""
+    on_device: bool = False
+    """Whether the command takes ``--device`` from whatever runs the step."""
+    makes: FileSet
+    """Its results."""
+    reads: tuple[FileSet, ...] = ()
+    """Results of other steps that it reads; files that its arguments name are added."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the results depend on, as JSON values; by default the arguments."""
+    log: Path | None = None
+    """File for its output; by default that goes where this program's goes."""
+    expected_s: float = 0.0
+    """Wall time on two idle cores; 0 where it is not known."""
+    prepare: Callable[[], None] | None = None
+    """Called right before the command."""
+
+    @property
+    def line(self) -> str:
+        """The command as it can be typed."""
+        return command_line(self.program, (*self.arguments, *self.free))
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """``settings``, or the command without its free arguments."""
+        return dict(self.settings) or {"arguments": command_line(self.program, self.arguments)}
+
+    def on(self, device: str | None) -> Self:
+        """The step on a device, if it uses one."""
+        return replace(self, free=(*self.free, "--device", device)) if self.on_device and device else self
+
+    def input_state(self, data: "DataIdentity") -> str:
+        """Digest of everything that the step reads now."""
+        # What it makes is named too, but not read.
+        named = [Path(one) for one in self.arguments if one != str(self.makes.path)]
+        files = [FileSet(path=path) for path in named if path.is_file()]
+        return files_state([*self.reads, *files], further=data.read_by(self))
+
+
+def files_state(sets: Iterable[FileSet], *, further: str = "") -> str:
+    """Digest of the names, sizes and times of all files, and of ``further``."""
+    digest = hashlib.sha256(further.encode(errors="surrogateescape"))
+    for one in sets:
+        digest.update(f"\0{one.path}\0".encode(errors="surrogateescape"))
+        for path in one.files():
+            state = path.stat()
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+class DataIdentity:
+    """Digests of a data set's lists (not of its pixels), to tell whether it is still the one that a step has read.
 
     Parameters
     ----------
-    debug
-        Give every program ``--debug``.
+    train, val
+        Its splits.
     """
 
-    def __init__(self, *, debug: bool = False) -> None:
-        self._debug = debug
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.RLock()
-        self._told_to_stop = False
+    def __init__(self, train: "Dataset", val: "Dataset") -> None:
+        self._train, self._val = train, val
 
-    def __enter__(self) -> Self:
-        self._lifeline, self._held_end = os.pipe()
-        self._handler_before = signal.signal(signal.SIGTERM, self._pass_on)
-        return self
+    def read_by(self, step: Step) -> str:
+        """Digest of names and classes of the images, and for evaluations of the boxes of val."""
+        return f"{self._images} {self._boxes}" if step.stage == "evaluation" else self._images
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            self._told_to_stop = kind is not None or self._told_to_stop
-            left = list(self._running)
-        for process in left:
-            process.terminate()
-        for process in left:
-            process.wait()
-        os.close(self._lifeline)
-        os.close(self._held_end)
-        signal.signal(signal.SIGTERM, self._handler_before)
+    @cached_property
+    def _images(self) -> str:
+        digest = hashlib.sha256()
+        for dataset in (self._train, self._val):
+            digest.update(f"{dataset.layout}\0{dataset.class_wnids}\0".encode(errors="surrogateescape"))
+            for record in dataset.records:
+                text = f"{record.image_id}\0{record.path}\0{record.label}\0"
+                digest.update(text.encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
-    def run(self, program: str, words: Sequence[object], *, log: Path | None = None) -> None:
-        """Run ``program`` (a key of ``PROGRAMS``) and wait for its end.
+    @cached_property
+    def _boxes(self) -> str:
+        # Imported here: it takes half a second, which a mistake in the file need not wait for.
+        from pipelines.datasets import DatasetError
+        from pipelines.jobs.evaluation_set import load_evaluation_set
 
-        Parameters
-        ----------
-        words
-            Options and arguments.
-        log
-            File that its output is added to; by default it goes where this program's goes.
-
-        Raises
-        ------
-        StepFailed
-            It ended with an error, or was ended.
-        SystemExit
-            With 143, after SIGTERM; or with the code of the program, when that alone was told to stop.
-        """
-        # -P: a folder called "training" where the user stands must not become our package.
-        command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, words)]
-        if self._debug:
-            command.append("--debug")
-        if log is None:
-            code = self._wait(self._start(command, None))
-        else:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as file:
-                file.write(f"$ {command_line(program, words)}\n".encode(errors="surrogateescape"))
-                file.flush()
-                code = self._wait(self._start(command, file.fileno()))
-        if self._told_to_stop:
-            sys.exit(EXIT_TERMINATED)
-        if code in _STOPPED:
-            click.echo(f"{program} was told to stop; the same command goes on", err=True)
-            sys.exit(_STOPPED[code])
-        if code:
-            raise _failure(program, code, log=log)
-
-    def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._told_to_stop:
-                sys.exit(EXIT_TERMINATED)
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(self._lifeline,)
-            )
-            self._running.add(process)
-            return process
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The program was interrupted too, and may still be saving what it has.
-            process.wait()
-            raise
-        finally:
-            with self._lock:
-                self._running.discard(process)
-
-    def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
-        with self._lock:
-            self._told_to_stop = True
-            for process in self._running:
-                process.terminate()
-        waiting = ", as soon as what runs has ended" if self._running else ""
-        click.echo(f"{stopped_message('SIGTERM', goes_on=True)}{waiting}", err=True)
-        if not self._running:
-            sys.exit(EXIT_TERMINATED)
+            boxes = str(load_evaluation_set(self._val, need_boxes=False).config())
+        except (DatasetError, OSError) as error:
+            # The evaluation reports it.
+            boxes = str(error)
+        return hashlib.sha256(boxes.encode(errors="surrogateescape")).hexdigest()
 
 
-def _failure(program: str, code: int, *, log: Path | None) -> StepFailed:
-    if code < 0:
-        how = f"was ended by {signal.Signals(-code).name}"
-        code = _SIGNAL_EXIT - code
-        if code == _SIGNAL_EXIT + signal.SIGKILL:
-            how += " (out of memory?)"
-    else:
-        how = f"failed with exit code {code}"
-    return StepFailed(f"{program} {how}; {'its message is above' if log is None else f'see {log}'}", exit_code=code)
+class StepRecord:
+    """Which steps are finished: a JSON file beside the results.
+
+    A step is finished while its settings are the same and no file that it read or made has changed since, by name,
+    size and time. In any doubt it is not, and the command finds out itself. A damaged file is an empty record; after
+    an update of this package it holds settings alone.
+
+    Parameters
+    ----------
+    path
+        File of the record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._steps = _read(path)
+
+    def settings(self, name: str) -> dict[str, Any] | None:
+        """Settings that the results of a step were begun with; None where they are not known."""
+        return self._steps.get(name, {}).get("settings")
+
+    def failure(self, name: str) -> str | None:
+        """Why the step failed when it ran last; None when it did not fail."""
+        return self._steps.get(name, {}).get("failure")
+
+    def is_finished(self, step: Step, *, input_state: str) -> bool:
+        """Whether this very step has ended well and nothing has changed since."""
+        return self._steps.get(step.name) == {
+            "settings": _as_json(step.decisive),
+            "input": input_state,
+            "output": files_state([step.makes]),
+        }
+
+    def begin(self, step: Step) -> None:
+        """Note the settings of a step before it runs; results that exist keep what is known of theirs."""
+        settings = self.settings(step.name) if step.makes.files() else step.decisive
+        self._write(step.name, {"settings": settings})
+
+    def fail(self, step: Step, reason: str) -> None:
+        """Note why a step failed."""
+        self._write(step.name, {"settings": self.settings(step.name), "failure": reason})
+
+    def finish(self, step: Step, *, input_state: str) -> None:
+        """Note that a step has ended well; ``input_state`` is from before it ran."""
+        self._write(step.name, {"settings": step.decisive, "input": input_state, "output": files_state([step.makes])})
+
+    def _write(self, name: str, entry: dict[str, Any]) -> None:
+        self._steps[name] = _as_json(entry)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"version": __version__, "steps": self._steps}, indent=1)
+        write_atomically(self.path, f"{text}\n".encode())
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        steps = {str(name): dict(step) for name, step in found["steps"].items()}
+        if found["version"] != __version__:
+            steps = {name: {"settings": step.get("settings")} for name, step in steps.items()}
+        return steps
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Steps that run one after the other, with their record."""
+
+    name: str
+    """What messages call it."""
+    steps: tuple[Step, ...]
+    """In order."""
+    record: StepRecord
+
+    def is_finished(self, data: DataIdentity) -> bool:
+        """Whether every step is finished."""
+        return all(self.record.is_finished(step, input_state=step.input_state(data)) for step in self.steps)

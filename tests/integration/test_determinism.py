@@ -168,7 +168,7 @@ def test_an_interrupted_run_says_so_and_can_go_on(
         _, stderr = run.communicate(timeout=DEADLINE_S)
     assert run.returncode == 130, stderr
     # Workers get the signal too, and where it meets a finalizer of a library, Python prints that it ignored it.
-    assert "\nwsol-prep: stopped by SIGINT; the same command goes on\n" in stderr
+    assert "\nwsol-prep: stopped by SIGINT; the same command resumes\n" in stderr
     assert [path.name for path in out.iterdir() if path.name.endswith(".tmp")] == []
     propose(data, out, "--jobs", "2")
     assert digests(out) == expected
@@ -183,6 +183,6 @@ def test_sigterm_ends_the_workers_too_and_a_rerun_goes_on(data: Path, expected: 
         _, stderr = run.communicate(timeout=DEADLINE_S)
     wait_until_gone(run)
     assert run.returncode == 143, stderr
-    assert "\nwsol-prep: stopped by SIGTERM; the same command goes on\n" in stderr
+    assert "\nwsol-prep: stopped by SIGTERM; the same command resumes\n" in stderr
     propose(data, out, "--jobs", "2")
     assert digests(out) == expected

@@ -170,7 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     wait_for_the_end_of_the_group(process)
     if stop == signal.SIGTERM:
         assert process.returncode == 143
-        assert "stopped by SIGTERM; the same command goes on" in stderr and "Traceback" not in stderr
+        assert "stopped by SIGTERM; the same command resumes" in stderr and "Traceback" not in stderr
     assert journalled(out) == stored and not (out / "metrics.json").exists()
     obstacles.remove()
     assert evaluate(*command).exit_code == 0

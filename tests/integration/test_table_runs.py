@@ -85,7 +85,7 @@ def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: P
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143, said
-    assert "wsol-pipeline: stopped by SIGTERM; the same command goes on" in said and "Traceback" not in said
+    assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in said and "Traceback" not in said
     assert not (run / "failure.txt").exists() and not (run / "evaluation" / "metrics.json").exists()
 
     # The same command goes on: what is finished stays.

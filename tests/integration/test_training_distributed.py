@@ -92,7 +92,7 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tm
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert text.count(f"stopped by SIGTERM with a checkpoint in {out}; --resume goes on") == 1, text
+    assert text.count(f"stopped by SIGTERM with a checkpoint in {out}; --resume continues") == 1, text
     *_, saved = CheckpointFolder(out).steps()
     assert saved == max(line["step"] for line in events(out))
     # A single process takes over from two: the same images make up its batches.

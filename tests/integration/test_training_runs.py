@@ -106,7 +106,7 @@ def test_a_stopped_run_says_so_and_goes_on(
     text, _ = process.communicate(timeout=120)
     assert process.returncode == exit_code, text
     (line,) = [line for line in text.splitlines() if "stopped" in line]
-    assert line == f"wsol-train: stopped by {number.name} with a checkpoint in {out}; --resume goes on"
+    assert line == f"wsol-train: stopped by {number.name} with a checkpoint in {out}; --resume continues"
     assert "Traceback" not in text and "Error" not in text
     (saved,) = CheckpointFolder(out).steps()
     assert saved == max(steps_logged(out)) < 6

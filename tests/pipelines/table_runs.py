@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.datasets import Dataset
+from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, TRAINING_OPTIONS
 from pipelines.experiments.paper_table.plan import (
     BASELINE_NAME,
     PSEUDO_MAP_NAME,
-    Setting,
     TablePlan,
     TableRun,
     planned_runs,
 )
 from pipelines.experiments.paper_table.rows import ROWS
+from pipelines.experiments.steps import DataIdentity
 from pseudo_maps.records import ImageRecord
 from tests.evaluation import example_metrics
 
@@ -46,26 +47,25 @@ def dataset(root: Path, split: str, *, images: int) -> Dataset:
     )
 
 
-def setting(option: str, value: object, default: object = None) -> Setting:
-    words = () if value == default else (option, str(value))
-    return Setting(option=option, value=value, default=default, words=words)
+def data_identity(folder: Path) -> DataIdentity:
+    """Two splits of images that do not exist; evaluations, which would read their boxes, cannot use it."""
+    return DataIdentity(dataset(folder, "train", images=2), dataset(folder, "val", images=2))
 
 
 def make_plan(folder: Path, **changes: Any) -> TablePlan:
-    """A plan of two rows and three seeds on ten images that are not there."""
+    """A plan of two rows and three seeds on ten images that do not exist; other fields or options by key."""
     data, maps = folder / "shapes", folder / "maps"
-    training = {
-        "limit": setting("--limit", None),
-        "on_missing": setting("--on-missing", "refuse", "refuse"),
-        "recipe_name": setting("--recipe", "default", "default"),
-        "epochs": setting("--epochs", 7),
-        "map_weight": setting("--map-weight", 2.0, 1.0),
-        "triplet_margin": setting("--triplet-margin", 0.5),
-        "area_weight": setting("--area-weight", 0.25, 0.0),
-        "perceptual_weights": setting("--perceptual-weights", "imagenet", "imagenet"),
-        "workers": setting("--workers", 3, 2),
+    defaults = {key: one.to_info_dict()["default"] for key, one in {**EVALUATION_OPTIONS, **TRAINING_OPTIONS}.items()}
+    given = {
+        "epochs": 7,
+        "map-weight": 2.0,
+        "triplet-margin": 0.5,
+        "area-weight": 0.25,
+        "workers": 3,
+        "boxes": "first",
+        **{name: changes.pop(name) for name in list(changes) if name in defaults},
     }
-    options: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "data": data,
         "layout": "auto",
         "train": dataset(data, "train", images=10),
@@ -76,11 +76,8 @@ def make_plan(folder: Path, **changes: Any) -> TablePlan:
         "rows": ("gap", "ours"),
         "seeds": (0, 1, 2),
         "protocols": PROTOCOLS,
-        "training": training,
-        "evaluation": {"limit": setting("--limit", None), "boxes": setting("--boxes", "first", "all")},
-        "network_evaluation": {"workers": training["workers"]},
     }
-    return TablePlan(**{**options, **changes})
+    return TablePlan(**{**fields, **changes}, values={**defaults, **given}, given=frozenset(given))
 
 
 def metrics_of(run: TableRun, *, correct: int, classified: int = 130) -> dict[str, Any]:
@@ -104,7 +101,8 @@ def write_finished(
     run: TableRun, *, correct: int, configuration: dict[str, Any] | None = None, **changes: Any
 ) -> dict[str, Any]:
     """Make a run look finished; gives the content of its metrics.json."""
-    run.write_record()
+    for step in run.steps:
+        run.record.begin(step)
     if run.row:
         stored = {**CONFIGURATION, "arch": run.arch, "seed": run.seed, **(configuration or {})}
         (run.folder / "finished.json").write_text(json.dumps({"configuration": stored}))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import pipelines.cli.prep_options as prep_options
 import pipelines.prep_cli as prep_cli
 from evaluation.drawing.overlays import PICTURE_SUFFIXES
-from pipelines.cli.inspection import SUFFIX_NAMES
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.config import MapConfig
@@ -36,8 +36,8 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize(
     ("names", "definition"),
     [
-        (SUFFIX_NAMES, PICTURE_SUFFIXES),
-        (prep_cli.BACKEND_NAMES, BACKENDS),
+        (prep_cli.SUFFIX_NAMES, PICTURE_SUFFIXES),
+        (prep_options.BACKEND_NAMES, BACKENDS),
     ],
     ids=["suffixes", "backends"],
 )

@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-import pipelines.train_cli as train_cli
 from pipelines.train_cli import main
 from tests.command_calls import invoke
 from tests.pipelines.test_prep_cli import plain
 from tests.training.training_runs import make_colour_folders
 from training.config import (
-    METHODS,
-    RECIPES,
     CropConfig,
     LossConfig,
     OptimiserConfig,
@@ -26,7 +23,6 @@ from training.config import (
     TrainRunConfig,
     recipe,
 )
-from training.networks.registry import ARCHITECTURES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,34 +36,7 @@ def train(*words: object) -> Result:
     return invoke(main, *words, prog_name="wsol-train")
 
 
-# --- choices and defaults
-
-
-@pytest.mark.parametrize(
-    ("names", "definition"),
-    [
-        (train_cli.ARCH_NAMES, ARCHITECTURES),
-        (train_cli.RECIPE_NAMES, RECIPES),
-        (train_cli.METHOD_NAMES, METHODS),
-    ],
-    ids=["architectures", "recipes", "methods"],
-)
-def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
-    assert names == tuple(definition)  # type: ignore[arg-type]
-
-
-def test_the_defaults_are_those_of_the_configurations() -> None:
-    defaults = {option.name: option.to_info_dict()["default"] for option in main.params}
-    run = TrainRunConfig()
-    for name in ("workers", "checkpoint_minutes", "keep_last", "log_every"):
-        assert defaults[name] == getattr(run, name), name
-    config = TrainConfig()
-    for name in ("arch", "method", "init", "batch_norm", "accumulation", "seed"):
-        assert defaults[name] == getattr(config, name), name
-    for name in ("map_weight", "triplet_weight", "triplet_sign", "triplet_margin", "area_weight", "class_weighting"):
-        assert defaults[name] == getattr(config.loss, name), name
-    assert defaults["map_loss"] == config.loss.map_kind
-    assert defaults["input_size"] == config.crop.input_size
+# --- help
 
 
 def test_help_does_not_import_torch() -> None:

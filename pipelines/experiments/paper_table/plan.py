@@ -1,11 +1,7 @@
-"""Turns data, maps, architectures, rows and seeds into the runs behind the paper's tables, and says how far each is.
+"""Plan of the paper's tables: every run with its folder, its steps and the settings that its results depend on."""
 
-A run is a folder: what ``wsol-train`` wrote, ``evaluation`` with what ``wsol-eval`` wrote, the logs of both, and
-``table-run.json`` with the settings that decide its result.
-"""
-
+import contextlib
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +10,12 @@ from typing import Any
 
 from evaluation.results.folder import EVALUATION_FOLDER, JOURNAL_FOLDER
 from evaluation.results.schema import METRICS_FILE
+from pipelines.cli.options import Option, arguments, names_file
 from pipelines.datasets import Dataset
+from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, NETWORK_KEYS, TRAINING_OPTIONS
 from pipelines.experiments.paper_table.rows import ROWS
-from pseudo_maps.files import differences, file_sha256, write_atomically
+from pipelines.experiments.steps import Chain, FileSet, Step, StepRecord
+from pseudo_maps.files import differences, file_sha256
 from pseudo_maps.shards.manifest import manifest_path
 from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
@@ -24,58 +23,18 @@ __all__ = [
     "BASELINE_NAME",
     "PSEUDO_MAP_NAME",
     "RECORD_FILE",
-    "Setting",
-    "Step",
     "TablePlan",
     "TableRun",
-    "images_digest",
+    "contradictions",
+    "find_runs",
     "planned_runs",
     "run_name",
 ]
 
 RECORD_FILE = "table-run.json"
-FAILURE_FILE = "failure.txt"
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"
-
-MAP_SETTINGS = frozenset({"map_loss", "map_weight"})
-"""Options of ``wsol-train`` for rows with the map loss."""
-TRIPLET_SETTINGS = frozenset({"triplet_weight", "triplet_sign", "triplet_margin", "perceptual_weights"})
-"""Options of ``wsol-train`` for rows with the triplet loss."""
-SALIENCY_SETTINGS = frozenset({"area_weight"})
-"""Options of ``wsol-train`` for all rows with a saliency branch."""
-FREE_SETTINGS = frozenset(
-    {"workers", "jobs", "checkpoint_minutes", "keep_last", "log_every", "compile_", "tensorboard"}
-)
-"""Options that do not decide a result, and may change between two calls."""
-FILE_SETTINGS = frozenset({"perceptual_weights", "blacklist"})
-"""Options that may name a file: its content decides, not its name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """An option of ``wsol-train`` or ``wsol-eval run`` with its value."""
-
-    option: str
-    """As it is typed: ``--epochs``."""
-    value: Any
-    """What it is set to, by default or not."""
-    default: Any
-    """What it is when nothing is typed."""
-    words: tuple[str, ...]
-    """What is typed for it; empty for the default."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A program that is part of a run."""
-
-    program: str
-    """A key of ``pipelines.experiments.steps.PROGRAMS``."""
-    words: tuple[str, ...]
-    """Its options and arguments."""
-    log: Path
-    """File that its output is added to."""
+_SEED_PREFIX = "seed-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +46,31 @@ class TablePlan:
     layout: str
     """Its layout, or ``auto``."""
     train: Dataset
-    """The training images."""
     val: Dataset
-    """The images that are scored."""
     maps: Path
     """Folder of the shards."""
     out: Path
     """Folder of all runs and of the tables."""
     archs: tuple[str, ...]
-    """Architectures."""
     rows: tuple[str, ...]
     """Keys of ``ROWS``."""
     seeds: tuple[int, ...]
-    """Seeds of every row."""
     protocols: tuple[str, ...]
-    """Protocols; the first is the main table's."""
-    training: Mapping[str, Setting]
-    """Options of ``wsol-train``, by parameter name."""
-    evaluation: Mapping[str, Setting]
-    """Options of ``wsol-eval`` for every evaluation, by parameter name."""
-    network_evaluation: Mapping[str, Setting]
-    """Those of ``wsol-eval run`` alone."""
+    """The first is the main table's."""
+    values: Mapping[str, Any]
+    """Value of every option that is passed on, by key."""
+    given: frozenset[str] = frozenset()
+    """Keys of those that were given explicitly."""
 
     @cached_property
     def train_images(self) -> str:
         """Number and digest of the training images."""
-        return images_digest(self.train, limit=self.training["limit"].value)
+        return _images_digest(self.train, limit=self.values["limit"])
 
     @cached_property
     def val_images(self) -> str:
         """Number and digest of the images that are scored."""
-        return images_digest(self.val, limit=self.evaluation["limit"].value)
+        return _images_digest(self.val, limit=self.values["limit"])
 
     @property
     def has_val_maps(self) -> bool:
@@ -126,33 +79,20 @@ class TablePlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableRun:
-    """One folder of results: a trained network, the baselines, or the pseudo maps."""
+class TableRun(Chain):
+    """A trained network, the baselines, or the pseudo maps, each in a folder of its own."""
 
-    name: str
-    """What lines, tables and metrics.json call it."""
     folder: Path
-    """Where it is made."""
     arch: str = ""
     """Architecture; empty where nothing is trained."""
     row: str = ""
     """Key of ``ROWS``; empty where nothing is trained."""
     seed: int | None = None
     """Seed of the training; None where nothing is trained."""
-    training: Mapping[str, Any]
-    """Settings that decide the training, as JSON values; empty where nothing is trained."""
-    evaluation: Mapping[str, Any]
-    """Settings that decide the evaluation, as JSON values."""
-    training_words: tuple[str, ...]
-    """What is typed after ``wsol-train``, but for the device."""
-    evaluation_words: tuple[str, ...]
-    """What is typed after ``wsol-eval``, but for the device."""
-    protocols: tuple[str, ...]
-    """As they were asked for, the main table's first: the settings of the evaluation hold them sorted."""
 
     @property
     def metrics_file(self) -> Path:
-        """Where its figures stand when it is evaluated."""
+        """File of its results when it is evaluated."""
         return self.folder / EVALUATION_FOLDER / METRICS_FILE
 
     @property
@@ -161,89 +101,35 @@ class TableRun:
         return not self.row or (self.folder / FINISHED_FILE).is_file()
 
     @property
-    def is_finished(self) -> bool:
-        """Whether its figures are there and whole."""
+    def has_results(self) -> bool:
+        """Whether its results are there and whole."""
         evaluation = self.folder / EVALUATION_FOLDER
         return self.is_trained and self.metrics_file.is_file() and not (evaluation / JOURNAL_FOLDER).exists()
 
     @property
     def failure(self) -> str | None:
         """Why its last try failed; None when it did not."""
-        path = self.folder / FAILURE_FILE
-        return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        return next(filter(None, (self.record.failure(step.name) for step in self.steps)), None)
 
-    def steps(self, *, device: str) -> list[Step]:
-        """The programs that are still to be run, in order."""
-        steps = []
-        on_device = ("--device", device) if self.row else ()
-        if not self.is_trained:
-            steps.append(Step(program="wsol-train", words=(*self.training_words, *on_device), log=self.log("train")))
-        if not self.is_finished:
-            words = (*self.evaluation_words, *on_device)
-            steps.append(Step(program="wsol-eval", words=words, log=self.log("evaluation")))
-        return steps
-
-    def log(self, name: str) -> Path:
-        """File of the output of a step."""
-        return self.folder / f"{name}.log"
+    def recorded(self, stage: str) -> Mapping[str, Any]:
+        """Settings that the results of a stage were begun with; empty where they are not known."""
+        names = [step.name for step in self.steps if step.stage == stage]
+        return (self.record.settings(names[0]) if names else None) or {}
 
     def refusal(self) -> str | None:
-        """Why the folder cannot be gone on with: it was made with other settings. None when it can.
-
-        Raises
-        ------
-        ValueError
-            The record of the settings cannot be read.
-        """
-        record = self.record()
-        begun = {
-            "training": any(self.folder.glob(CHECKPOINT_GLOB)) or (self.folder / FINISHED_FILE).exists(),
-            "evaluation": (self.folder / EVALUATION_FOLDER).is_dir(),
-        }
-        for part, folder in (("training", self.folder), ("evaluation", self.folder / EVALUATION_FOLDER)):
-            if not begun[part]:
-                continue
-            if record is None:
-                return f"{folder} was not made by wsol-pipeline table; use another --out, or move it away"
-            lines = differences(record.get(part, {}), getattr(self, part))
-            if lines:
-                return f"{folder} was made with other settings ({'; '.join(lines)}); use another --out"
+        """Why the folder cannot be resumed: it was made with other settings. None when it can."""
+        for step in self.steps:
+            if step.makes.files():
+                recorded = self.record.settings(step.name)
+                if recorded is None:
+                    return (
+                        f"{step.makes.path} was not made by wsol-pipeline table, or its {RECORD_FILE} is damaged; use "
+                        "another --out, or move it away"
+                    )
+                found = differences(recorded, step.settings)
+                if found:
+                    return f"{step.makes.path} was made with other settings ({'; '.join(found)}); use another --out"
         return None
-
-    def contradictions(self, options: Collection[str]) -> list[str]:
-        """What the record of the settings says otherwise than these options, such as ``--epochs``.
-
-        Raises
-        ------
-        ValueError
-            The record cannot be read.
-        """
-        record = self.record() or {}
-        found: list[str] = []
-        for part, now in (("training", self.training), ("evaluation", self.evaluation)):
-            there = record.get(part, {})
-            of_both = [option for option in options if option in there and option in now]
-            found += differences({name: there[name] for name in of_both}, {name: now[name] for name in of_both})
-        return list(dict.fromkeys(found))
-
-    def record(self) -> dict[str, Any] | None:
-        """The settings that the folder was made with; None where it has none.
-
-        Raises
-        ------
-        ValueError
-            The file is damaged.
-        """
-        path = self.folder / RECORD_FILE
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(f"{path}: expected JSON, found: {error}; move the folder of the run away") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{path}: expected an object, found {type(found).__name__}; move the folder away")
-        return found
 
     def finished_training(self) -> dict[str, Any]:
         """What ``wsol-train`` left at its end: ``configuration``, the identity of the training images, and more.
@@ -262,21 +148,6 @@ class TableRun:
             raise ValueError(f"{expected}, found none in it")
         return found
 
-    def write_record(self) -> None:
-        """Leave the settings in the folder, which is made when it is missing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"training": self.training, "evaluation": self.evaluation, "protocols": self.protocols}
-        text = json.dumps(record, indent=1)
-        write_atomically(self.folder / RECORD_FILE, f"{text}\n".encode())
-
-    def write_failure(self, reason: str | None) -> None:
-        """Leave the reason of a failure in the folder, or take away that of an earlier try."""
-        path = self.folder / FAILURE_FILE
-        if reason is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_atomically(path, f"{reason}\n".encode(errors="replace"))
-
 
 def planned_runs(plan: TablePlan) -> list[TableRun]:
     """All runs: baselines and pseudo maps first, which take no training, then seed by seed all rows of all networks.
@@ -289,10 +160,10 @@ def planned_runs(plan: TablePlan) -> list[TableRun]:
         for arch in plan.archs
         for row in plan.rows
     ]
-    maps = {"maps": _manifest_digest(plan.maps, plan.val.split)}
+    maps = FileSet(path=manifest_path(plan.maps, plan.val.split))
     return [
-        _untrained_run(plan, name=BASELINE_NAME, command=("baseline",), record={}),
-        _untrained_run(plan, name=PSEUDO_MAP_NAME, command=("maps", str(plan.maps)), record=maps),
+        _untrained_run(plan, name=BASELINE_NAME, command=("baseline",)),
+        _untrained_run(plan, name=PSEUDO_MAP_NAME, command=("maps", str(plan.maps)), maps=maps),
         *trained,
     ]
 
@@ -303,103 +174,135 @@ def run_name(*, arch: str, row: str, seed: int) -> str:
 
 
 def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun:
-    kind = ROWS[row]
-    folder = plan.out / arch / row / f"seed-{seed}"
-    unused: set[str] = set()
+    kind, name = ROWS[row], run_name(arch=arch, row=row, seed=seed)
+    folder = plan.out / arch / row / f"{_SEED_PREFIX}{seed}"
+    options = {key: option for key, option in TRAINING_OPTIONS.items() if not option.field.startswith(kind.ignores)}
     # Where images without a map are skipped, rows without the map loss skip them too: all rows see the same images.
     # Where they are refused, every image has one, and these rows need not look.
-    needs_maps = kind.uses_map or plan.training["on_missing"].value == "skip"
-    unused |= set() if needs_maps else {"on_missing"}
-    unused |= set() if kind.uses_map else MAP_SETTINGS
-    unused |= set() if kind.uses_triplet else TRIPLET_SETTINGS
-    unused |= set() if kind.has_saliency else SALIENCY_SETTINGS
-    settings = {name: setting for name, setting in plan.training.items() if name not in unused}
-    words = [*_data_words(plan), "--out", str(folder), "--arch", arch, *kind.words, "--seed", str(seed)]
-    if needs_maps:
-        words += ["--maps", str(plan.maps)]
-    # --resume also starts a run that has no checkpoint yet.
-    words += [*_typed(settings.values()), "--resume"]
-    training: dict[str, Any] = {
-        "arch": arch,
-        "row": list(kind.words),
-        "seed": seed,
-        **_decisive(settings),
-        "train_images": plan.train_images,
-    }
-    if needs_maps:
-        training["maps"] = _manifest_digest(plan.maps, plan.train.split)
-    localizers = [word for localizer in kind.localizers for word in ("--localizer", localizer)]
-    name = run_name(arch=arch, row=row, seed=seed)
-    scored = {**plan.evaluation, **plan.network_evaluation}
-    return TableRun(
+    needs_maps = kind.uses_map or plan.values["on-missing"] == "skip"
+    if not needs_maps:
+        del options["on-missing"]
+    decisive, free = _arguments(plan, options)
+    manifest = FileSet(path=manifest_path(plan.maps, plan.train.split))
+    checkpoints = FileSet(path=folder, patterns=(CHECKPOINT_GLOB, FINISHED_FILE))
+    training = Step(
+        name=f"training of {name}",
+        stage="training",
+        program="wsol-train",
+        # --resume also starts a run that has no checkpoint yet.
+        arguments=(
+            *(*_data(plan), "--out", str(folder), "--arch", arch, *kind.arguments, "--seed", str(seed)),
+            *(("--maps", str(plan.maps)) if needs_maps else ()),
+            *(*decisive, "--resume"),
+        ),
+        free=free,
+        on_device=True,
+        makes=checkpoints,
+        reads=(manifest,) if needs_maps else (),
+        settings={
+            **{"arch": arch, "row": list(kind.arguments), "seed": seed},
+            **_decisive(plan, options),
+            "train_images": plan.train_images,
+            **({"maps": _digest(manifest)} if needs_maps else {}),
+        },
+        log=folder / "train.log",
+    )
+    localizers = [argument for localizer in kind.localizers for argument in ("--localizer", localizer)]
+    evaluation = _evaluation(
+        plan,
         name=name,
         folder=folder,
-        arch=arch,
-        row=row,
-        seed=seed,
-        training=training,
-        evaluation={**_evaluation_record(plan, scored), "localizers": list(kind.localizers)},
-        training_words=tuple(words),
-        evaluation_words=(
-            *("run", str(folder), *_evaluation_words(plan, folder=folder, name=name)),
-            *localizers,
-            *_typed(scored.values()),
-        ),
-        protocols=plan.protocols,
+        command=("run", str(folder)),
+        options=EVALUATION_OPTIONS,
+        more=localizers,
+        settings={"localizers": list(kind.localizers)},
+        reads=checkpoints,
+        on_device=True,
+    )
+    record = StepRecord(folder / RECORD_FILE)
+    return TableRun(
+        name=name, steps=(training, evaluation), record=record, folder=folder, arch=arch, row=row, seed=seed
     )
 
 
-def _untrained_run(plan: TablePlan, *, name: str, command: Sequence[str], record: Mapping[str, Any]) -> TableRun:
-    """What ``wsol-eval`` scores without a network; ``record`` is what decides it beside the options."""
+def _untrained_run(plan: TablePlan, *, name: str, command: Sequence[str], maps: FileSet | None = None) -> TableRun:
+    """What ``wsol-eval`` scores without a network."""
     folder = plan.out / name
-    return TableRun(
+    step = _evaluation(
+        plan,
         name=name,
         folder=folder,
-        training={},
-        evaluation={**_evaluation_record(plan, plan.evaluation), **record},
-        training_words=(),
-        evaluation_words=(
-            *(*command, *_evaluation_words(plan, folder=folder, name=name)),
-            *_typed(plan.evaluation.values()),
-        ),
-        protocols=plan.protocols,
+        command=command,
+        options={key: option for key, option in EVALUATION_OPTIONS.items() if key not in NETWORK_KEYS},
+        settings={"maps": _digest(maps)} if maps else {},
+        reads=maps,
+    )
+    return TableRun(name=name, steps=(step,), record=StepRecord(folder / RECORD_FILE), folder=folder)
+
+
+def _evaluation(
+    plan: TablePlan,
+    *,
+    name: str,
+    folder: Path,
+    command: Sequence[str],
+    options: Mapping[str, Option],
+    more: Sequence[str] = (),
+    settings: Mapping[str, Any],
+    reads: FileSet | None,
+    on_device: bool = False,
+) -> Step:
+    decisive, free = _arguments(plan, options)
+    protocols = [argument for protocol in plan.protocols for argument in ("--protocol", protocol)]
+    out = folder / EVALUATION_FOLDER
+    return Step(
+        name=f"evaluation of {name}",
+        stage="evaluation",
+        program="wsol-eval",
+        arguments=(*command, *_data(plan), "--out", str(out), "--name", name, *protocols, *more, *decisive),
+        free=free,
+        on_device=on_device,
+        makes=FileSet(path=out),
+        reads=(reads,) if reads else (),
+        settings={
+            # As keys: their order, which reports take from here, makes no difference.
+            "protocol": dict.fromkeys(plan.protocols, True),
+            **_decisive(plan, options),
+            "val_images": plan.val_images,
+            **settings,
+        },
+        log=folder / "evaluation.log",
     )
 
 
-def _data_words(plan: TablePlan) -> list[str]:
+def _data(plan: TablePlan) -> list[str]:
     return ["--data", str(plan.data), *(() if plan.layout == "auto" else ("--layout", plan.layout))]
 
 
-def _evaluation_words(plan: TablePlan, *, folder: Path, name: str) -> list[str]:
-    protocols = [word for protocol in plan.protocols for word in ("--protocol", protocol)]
-    return [*_data_words(plan), "--out", str(folder / EVALUATION_FOLDER), "--name", name, *protocols]
+def _arguments(plan: TablePlan, options: Mapping[str, Option]) -> tuple[list[str], tuple[str, ...]]:
+    """Arguments of the options that were given: those that decide results, and the others."""
+    given = {key: plan.values[key] for key in options if key in plan.given}
+    parts = [
+        list(arguments(options, {key: value for key, value in given.items() if options[key].decides is decides}))
+        for decides in (True, False)
+    ]
+    return parts[0], tuple(parts[1])
 
 
-def _evaluation_record(plan: TablePlan, settings: Mapping[str, Setting]) -> dict[str, Any]:
-    return {
-        "protocols": sorted(plan.protocols),
-        **_decisive(settings),
-        "val_images": plan.val_images,
-    }
-
-
-def _typed(settings: Iterable[Setting]) -> list[str]:
-    return [word for setting in settings for word in setting.words]
-
-
-def _decisive(settings: Mapping[str, Setting]) -> dict[str, Any]:
+def _decisive(plan: TablePlan, options: Mapping[str, Option]) -> dict[str, Any]:
+    """Values of the options that decide results; a file counts by its content."""
     values = {}
-    for name, setting in settings.items():
-        value = setting.value
-        if name in FILE_SETTINGS and value is not None and Path(value).is_file():
-            values[setting.option] = f"sha256 {file_sha256(Path(value))}"
-        elif name not in FREE_SETTINGS:
-            values[setting.option] = value
+    for key, option in options.items():
+        if option.decides:
+            value = plan.values[key]
+            if value is not None and names_file(option, value) and Path(value).is_file():
+                value = f"sha256 {file_sha256(Path(value))}"
+            values[f"--{key}"] = value
     return values
 
 
-def images_digest(dataset: Dataset, *, limit: int | None) -> str:
-    """Number and digest of the first images of a data set, as the record of a run holds it."""
+def _images_digest(dataset: Dataset, *, limit: int | None) -> str:
+    """Number and digest of the first images of a data set."""
     digest = hashlib.sha256()
     records = dataset.records[:limit]
     for record in records:
@@ -407,7 +310,70 @@ def images_digest(dataset: Dataset, *, limit: int | None) -> str:
     return f"{len(records)} images, sha256 {digest.hexdigest()}"
 
 
-def _manifest_digest(maps: Path, split: str) -> str:
+def _digest(manifest: FileSet) -> str:
     """Identity of the maps: their manifest holds the configuration and a digest of the images' ids."""
-    path = manifest_path(maps, split)
-    return f"sha256 {file_sha256(path)}" if path.is_file() else "none"
+    return f"sha256 {file_sha256(manifest.path)}" if manifest.path.is_file() else "none"
+
+
+def find_runs(out: Path, *, archs: Sequence[str]) -> dict[str, Any]:
+    """Options of ``wsol-pipeline table`` that the existing trained runs of any of these architectures were made with.
+
+    Returns
+    -------
+    dict
+        ``archs``, ``rows`` and ``seeds`` that have a run, and of the first run ``protocol`` (the main table's first)
+        and ``limit``, as its record says; empty where there is no run.
+    """
+    found: dict[tuple[int, str, str], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+    for arch in archs:
+        for row in ROWS:
+            for path in (out / arch / row).glob(f"{_SEED_PREFIX}*/{RECORD_FILE}"):
+                with contextlib.suppress(ValueError):
+                    seed = int(path.parent.name.removeprefix(_SEED_PREFIX))
+                    name, record = run_name(arch=arch, row=row, seed=seed), StepRecord(path)
+                    training = record.settings(f"training of {name}")
+                    if training is not None:
+                        found[seed, arch, row] = training, record.settings(f"evaluation of {name}") or {}
+    if not found:
+        return {}
+    seeds, of_archs, of_rows = (set(parts) for parts in zip(*found, strict=True))
+    first, evaluation = next(found[key] for key in found if key[0] == min(seeds))
+    values = {
+        "archs": tuple(arch for arch in archs if arch in of_archs),
+        "rows": tuple(row for row in ROWS if row in of_rows),
+        "seeds": tuple(sorted(seeds)),
+        "limit": first.get("--limit"),
+    }
+    return {**values, **({"protocol": tuple(evaluation["protocol"])} if evaluation else {})}
+
+
+def contradictions(plan: TablePlan, runs: Iterable[TableRun], *, given: Collection[str]) -> list[str]:
+    """Why a report of these runs would be wrong: sentences about runs of other options, or of other images.
+
+    Parameters
+    ----------
+    plan
+        What the report is asked for.
+    runs
+        Its runs; those without a readable record contradict nothing.
+    given
+        Options that were given, such as ``--epochs``; also ``protocol``.
+    """
+    digests: dict[tuple[str, int | None], str] = {}
+    found = []
+    for run in runs:
+        different: list[str] = []
+        for step in run.steps:
+            made = run.recorded(step.stage)
+            both = [name for name in given if name in made and name in step.settings]
+            different += differences({name: made[name] for name in both}, {name: step.settings[name] for name in both})
+            name, dataset = ("train_images", plan.train) if step.stage == "training" else ("val_images", plan.val)
+            if name in made and "--limit" not in given:
+                # The number of images is the run's own; which ones they are is the data set's.
+                limit = made.get("--limit")
+                if (name, limit) not in digests:
+                    digests[name, limit] = _images_digest(dataset, limit=limit)
+                different += differences({"--data": made[name]}, {"--data": digests[name, limit]})
+        if different:
+            found.append(f"{run.name} was made with other settings ({'; '.join(dict.fromkeys(different))})")
+    return found

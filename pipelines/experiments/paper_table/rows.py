@@ -1,4 +1,4 @@
-"""Turns the names of the rows of the paper's Tables 1 and 2 into options of ``wsol-train``, and holds their numbers.
+"""Rows of the paper's Tables 1 and 2: the ``wsol-train`` options of each, and the paper's numbers.
 
 The numbers are percentages of the ILSVRC validation images, from Chen and Hsu, "Saliency Aware: Weakly Supervised
 Object Localization", ICASSP 2019, Tables 1 (AlexNet) and 2 (GoogLeNet).
@@ -9,53 +9,45 @@ from dataclasses import dataclass
 
 __all__ = ["PAPER_NUMBERS", "REFERENCE_ROW", "ROWS", "AblationRow", "PaperNumbers"]
 
+_MAP, _TRIPLET, _AREA = ("loss.map_",), ("loss.triplet_", "perceptual"), ("loss.area_",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationRow:
     """A row of the paper's tables."""
 
     title: str
-    """What the paper calls it, without the architecture."""
-    words: tuple[str, ...]
-    """Options of ``wsol-train`` that make the row what it is."""
-    uses_map: bool
-    """Whether it is trained with the map loss, and so with pseudo maps."""
-    uses_triplet: bool
-    """Whether it is trained with the perceptual triplet loss, and so with the frozen network F."""
+    """The paper's name for it, without the architecture."""
+    arguments: tuple[str, ...]
+    """Arguments of ``wsol-train`` that define the row."""
+    ignores: tuple[str, ...]
+    """Beginnings of the configuration fields that mean nothing in this row."""
     localizers: tuple[str, ...]
-    """Maps that boxes are taken from; the first is the one that the paper reads this row with."""
+    """Maps that boxes are taken from; the first is the one that the paper uses for this row."""
 
     @property
-    def has_saliency(self) -> bool:
-        """Whether the network has a decoder that predicts a saliency map."""
-        return self.uses_map or self.uses_triplet
+    def uses_map(self) -> bool:
+        """Whether it is trained with the map loss, and so with pseudo maps."""
+        return not set(_MAP) & set(self.ignores)
 
 
 _OURS = ("cam", "saliency", "cam*saliency")
+_WITHOUT = (*_MAP, *_TRIPLET, *_AREA)
 
 ROWS: Mapping[str, AblationRow] = {
-    "gap": AblationRow(title="GAP", words=("--method", "gap"), uses_map=False, uses_triplet=False, localizers=("cam",)),
+    "gap": AblationRow(title="GAP", arguments=("--method", "gap"), ignores=_WITHOUT, localizers=("cam",)),
     # Section 3.3: the paper's HaS "adopts the Grad-CAM method".
-    "has": AblationRow(
-        title="HaS", words=("--method", "has"), uses_map=False, uses_triplet=False, localizers=("grad-cam", "cam")
-    ),
+    "has": AblationRow(title="HaS", arguments=("--method", "has"), ignores=_WITHOUT, localizers=("grad-cam", "cam")),
     "no-map": AblationRow(
-        title="Ours w/o L_map",
-        words=("--method", "saliency", "--no-map-loss"),
-        uses_map=False,
-        uses_triplet=True,
-        localizers=_OURS,
+        title="Ours w/o L_map", arguments=("--method", "saliency", "--no-map-loss"), ignores=_MAP, localizers=_OURS
     ),
     "no-triplet": AblationRow(
         title="Ours w/o L_tri",
-        words=("--method", "saliency", "--no-triplet-loss"),
-        uses_map=True,
-        uses_triplet=False,
+        arguments=("--method", "saliency", "--no-triplet-loss"),
+        ignores=_TRIPLET,
         localizers=_OURS,
     ),
-    "ours": AblationRow(
-        title="Ours", words=("--method", "saliency"), uses_map=True, uses_triplet=True, localizers=_OURS
-    ),
+    "ours": AblationRow(title="Ours", arguments=("--method", "saliency"), ignores=(), localizers=_OURS),
 }
 """All rows by the name of their folder, in the paper's order."""
 
@@ -65,14 +57,11 @@ REFERENCE_ROW = "gap"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperNumbers:
-    """What the paper reports for a row, in percent of the ILSVRC validation images."""
+    """The paper's numbers for a row, in percent of the ILSVRC validation images."""
 
     gt_known_loc: float
-    """GT-known Loc."""
     top1_loc: float
-    """Top-1 Loc."""
     top1_class: float
-    """Top-1 Class."""
 
 
 def _numbers(gt_known_loc: float, top1_loc: float, top1_class: float) -> PaperNumbers:

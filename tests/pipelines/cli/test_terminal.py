@@ -133,7 +133,7 @@ def main(): pass
 @click.argument("number", type=int)
 @click.option("--keeps-nothing", is_flag=True)
 def work(number, keeps_nothing):
-    with ending_on_signals(goes_on=not keeps_nothing):
+    with ending_on_signals(resumes=not keeps_nothing):
         try:
             os.kill(os.getpid(), number)
             signal.pause()
@@ -148,9 +148,9 @@ main(prog_name="wsol-test")
 def test_both_signals_clean_up_and_say_the_same(number: signal.Signals, code: int, words: list[str]) -> None:
     command = [sys.executable, "-c", STOPPED, "work", str(int(number)), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    goes_on = "" if words else "; the same command goes on"
+    resumes = "" if words else "; the same command resumes"
     assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
-    assert done.stderr == f"\nwsol-test: stopped by {number.name}{goes_on}\n"
+    assert done.stderr == f"\nwsol-test: stopped by {number.name}{resumes}\n"
 
 
 # --- several OpenCV packages over each other

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from evaluation.results.schema import Rate
-from pipelines.experiments.demo_text import DemoFigures, introduction, summary_lines
+from pipelines.experiments.demo_text import DemoResults, introduction, summary_lines
 
 PROTOCOLS = ("cam", "wsoleval-v1")
 
@@ -17,7 +17,7 @@ def rate(percent: float | None) -> Rate:
     return Rate(rate=share, correct=int(percent), images=100, interval=(share / 2, share), interval_kind="95 %")
 
 
-def figures(*, gap: float | None = 30, full: float | None = 40) -> DemoFigures:
+def results(*, gap: float | None = 30, full: float | None = 40) -> DemoResults:
     rates = {}
     for protocol in PROTOCOLS:
         rates |= {
@@ -28,15 +28,15 @@ def figures(*, gap: float | None = 30, full: float | None = 40) -> DemoFigures:
             ("pseudo-maps", "pseudo-map", protocol): rate(73),
             ("boxes", "centred-square", protocol): rate(24),
         }
-    return DemoFigures(images=100, rates=rates)
+    return DemoResults(images=100, rates=rates)
 
 
-def words(made: DemoFigures) -> str:
+def words(made: DemoResults) -> str:
     return introduction(made, train_images=400, arch="alexnet-gap", input_size_px=96, epochs=8)
 
 
 def test_every_figure_is_said_under_its_protocol() -> None:
-    text = words(figures())
+    text = words(results())
     for protocol in PROTOCOLS:
         (sentence,) = [part for part in text.split("\n\n") if part.startswith(f"Under the protocol {protocol} ")]
         assert "of gap localize 30 % (95 % interval 15 to 30) of the 100 validation images" in sentence
@@ -47,18 +47,18 @@ def test_every_figure_is_said_under_its_protocol() -> None:
 
 @pytest.mark.parametrize(("gap", "full", "shown"), [(30, 40, True), (30, 30, False), (40, 30, False)])
 def test_the_effect_is_claimed_only_where_it_is(gap: float, full: float, shown: bool) -> None:
-    text = words(figures(gap=gap, full=full))
+    text = words(results(gap=gap, full=full))
     assert ("is above the baseline under every protocol, as in the paper" in text) == shown
     assert ("is not above the baseline under every protocol" in text) != shown
 
 
 def test_one_protocol_without_it_is_enough_to_claim_nothing() -> None:
-    made = figures()
+    made = results()
     mixed = replace(made, rates={**made.rates, ("full-method", "cam", "cam"): rate(10)})
     assert made.shows_the_effect and not mixed.shows_the_effect
 
 
 def test_the_last_lines_have_the_three_figures() -> None:
-    assert summary_lines(figures(full=None)) == [
+    assert summary_lines(results(full=None)) == [
         f"{protocol}: CAM of the full method nothing, CAM of gap 30 %, centred box 24 %" for protocol in PROTOCOLS
     ]

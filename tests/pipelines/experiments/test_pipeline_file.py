@@ -5,8 +5,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from pipelines.cli.options import key_of
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.pipeline_example import example_file
 from pipelines.experiments.pipeline_file import (
@@ -19,6 +21,7 @@ from pipelines.experiments.pipeline_file import (
     read_pipeline_file,
 )
 from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError
+from tests.command_words import COMMANDS
 
 START = 'out = "results"\n[data]\nroot = "images"\n'
 SECTIONS = {"proposals": PROPOSALS, "training": TRAINING, "evaluation": EVALUATION}
@@ -30,8 +33,8 @@ def read(folder: Path, text: str, *, start: str = START) -> PipelineFile:
     return read_pipeline_file(path)
 
 
-def words(keys: OptionKeys, table: dict[str, Any]) -> list[str]:
-    return keys.words(keys.normalised(table, where="here"), folder=Path("/files"))
+def arguments(keys: OptionKeys, table: dict[str, Any]) -> list[str]:
+    return keys.arguments(keys.normalised(table, where="here"), folder=Path("/files"))
 
 
 # --- what a file means
@@ -60,8 +63,8 @@ def test_runs_have_what_is_shared_and_what_is_their_own(tmp_path: Path) -> None:
         "[training]\nepochs = 3\nno-map-loss = true\n[training.a]\nepochs = 5\n[training.b]\nno_map_loss = false\n",
     )
     assert pipeline.runs == {"a": {"epochs": 5, "no-map-loss": True}, "b": {"epochs": 3, "no-map-loss": False}}
-    assert TRAINING.words(pipeline.runs["a"], folder=tmp_path) == ["--epochs", "5", "--no-map-loss"]
-    assert TRAINING.words(pipeline.runs["b"], folder=tmp_path) == ["--epochs", "3"]
+    assert TRAINING.arguments(pipeline.runs["a"], folder=tmp_path) == ["--epochs", "5", "--no-map-loss"]
+    assert TRAINING.arguments(pipeline.runs["b"], folder=tmp_path) == ["--epochs", "3"]
 
 
 @pytest.mark.parametrize(
@@ -80,13 +83,11 @@ def test_runs_have_what_is_shared_and_what_is_their_own(tmp_path: Path) -> None:
         (EVALUATION, {"protocol": ["cam", "ts-cam"]}, ["--protocol", "cam", "--protocol", "ts-cam"]),
         (EVALUATION, {"scale": [1, 1.25], "flip": True}, ["--scale", "1", "--scale", "1.25", "--flip"]),
         (EVALUATION, {"localizer": [], "flip": False}, []),
-        (EVALUATION, {"blacklist": "barred.txt"}, ["--blacklist", "/files/barred.txt"]),
+        (EVALUATION, {"blacklist": "left-out.txt"}, ["--blacklist", "/files/left-out.txt"]),
     ],
 )
-def test_values_become_the_words_of_the_command_line(
-    keys: OptionKeys, table: dict[str, Any], expected: list[str]
-) -> None:
-    assert words(keys, table) == expected
+def test_values_become_arguments_of_the_command(keys: OptionKeys, table: dict[str, Any], expected: list[str]) -> None:
+    assert arguments(keys, table) == expected
 
 
 # --- errors
@@ -100,10 +101,10 @@ def test_values_become_the_words_of_the_command_line(
         ("[training]\nzzz = 3\n", r"\[training\] zzz: no option of wsol-train$"),
         ("[training.a]\nepoch = 3\n", r"\[training.a\] epoch: .* did you mean epochs\?"),
         ("[training]\nno-batch-norm = true\n", r"no-batch-norm: unknown key; write batch-norm = false"),
-        ("[training]\nbatch-size = 1\nbatch_size = 1\n", r"batch_size: stands there twice"),
+        ("[training]\nbatch-size = 1\nbatch_size = 1\n", r"batch_size: given twice"),
         (
             "[training]\nresume = true\n",
-            r"\[training\] resume: cannot be set here: a run that was begun always goes on",
+            r"\[training\] resume: cannot be set here: a run that was begun is always resumed",
         ),
         ("[training]\nepochs = '3'\n", r'epochs: expected a whole number, found the text "3"'),
         ("[training]\nepochs = 3.0\n", r"epochs: expected a whole number, found the number 3.0"),
@@ -158,17 +159,16 @@ def test_a_file_of_other_bytes_than_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", SECTIONS.values(), ids=SECTIONS)
-def test_what_is_barred_are_options_with_a_reason(keys: OptionKeys) -> None:
-    assert all(keys.barred.values())
-    free = OptionKeys(_command(keys), program=keys.program, barred={})
-    assert set(keys.barred) <= set(free.options) and set(keys.options) | set(keys.barred) == set(free.options)
+def test_what_is_reserved_are_options_with_a_reason(keys: OptionKeys) -> None:
+    assert all(keys.reserved.values())
+    every = {key_of(one) for one in command_of(keys).params if isinstance(one, click.Option) and one.expose_value}
+    assert set(keys.reserved) <= every and set(keys.options) | set(keys.reserved) == every
 
 
-def _command(keys: OptionKeys) -> Any:
-    from pipelines.experiments.pipeline_file import wsol_eval, wsol_prep, wsol_train
-
-    commands = {PROPOSALS: wsol_prep.commands["proposals"], TRAINING: wsol_train, EVALUATION: wsol_eval.commands["run"]}
-    return commands[keys]
+def command_of(keys: OptionKeys) -> click.Command:
+    program, *name = keys.program.split()
+    command = COMMANDS[program]
+    return command.commands[name[0]] if isinstance(command, click.Group) else command
 
 
 def test_what_is_not_there_is_found_before_anything_runs(tmp_path: Path) -> None:
@@ -220,10 +220,12 @@ def test_the_example_shows_every_key_and_its_default(tmp_path: Path) -> None:
 
 
 def test_the_example_with_its_defaults_switched_on_means_the_same_as_without(tmp_path: Path) -> None:
-    """The words of a default, parsed by the command itself, give the default."""
+    """The arguments of a default, parsed by the command itself, give the default."""
     pipeline = read(tmp_path, uncommented(example_file()), start="")
     for keys, values in ((PROPOSALS, pipeline.proposals), (EVALUATION, pipeline.evaluation)):
-        context = _command(keys).make_context(keys.program, keys.words(values, folder=tmp_path), resilient_parsing=True)
+        context = command_of(keys).make_context(
+            keys.program, keys.arguments(values, folder=tmp_path), resilient_parsing=True
+        )
         for key in values:
             if key != "jobs" or keys is EVALUATION:
                 assert context.params[keys.options[key].name] == keys.default(key), key

@@ -1,140 +1,128 @@
+"""A step is kept only while its settings, all that it read and all that it made are as they were."""
+
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines.experiments.steps import PROGRAMS, StepFailed, StepRunner, command_line
-
-
-def test_the_line_shown_is_the_line_that_can_be_typed() -> None:
-    assert command_line("wsol-prep", ["verify", Path("a b"), 3]) == "wsol-prep verify 'a b' 3"
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_every_program_runs_as_a_step(program: str, tmp_path: Path) -> None:
-    with StepRunner() as runner:
-        runner.run(program, ["-h"], log=tmp_path / "logs" / "help.txt")
-        runner.run(program, ["--version"], log=tmp_path / "logs" / "help.txt")
-    text = (tmp_path / "logs" / "help.txt").read_text()
-    assert text.startswith(f"$ {program} -h\nUsage: {program} ") and f"\n$ {program} --version\n" in text
-
-
-def test_a_failure_names_program_exit_code_and_log(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    with StepRunner(debug=True) as runner, pytest.raises(StepFailed) as caught:
-        runner.run("wsol-prep", ["verify", tmp_path / "nothing"], log=log)
-    assert str(caught.value) == f"wsol-prep failed with exit code 2; see {log}" and caught.value.exit_code == 2
-    assert "nothing" in log.read_text()
-
-
-def test_a_folder_named_like_a_package_does_not_become_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pipelines").mkdir()
-    (tmp_path / "pipelines" / "__init__.py").write_text("raise SystemExit(5)")
-    monkeypatch.chdir(tmp_path)
-    with StepRunner() as runner:
-        runner.run("wsol-prep", ["--version"], log=tmp_path / "log.txt")
-
-
-SLEEPER = """
-import signal, sys, time
-from pathlib import Path
-if sys.argv[1] == "die":
-    signal.raise_signal(signal.SIGKILL)
-signal.signal(signal.SIGTERM, lambda *_: (Path(sys.argv[1]).write_text("ended"), sys.exit(143)))
-Path(sys.argv[1]).write_text("runs")
-time.sleep(60)
-"""
-PARENT = """
-import sys, threading
-import pipelines.experiments.steps as steps
-from pathlib import Path
-steps.PROGRAMS = {"sleeper": "sleeper"}
-sys.path.insert(0, sys.argv[1])
-with steps.StepRunner() as runner:
-    jobs = [threading.Thread(target=runner.run, args=("sleeper", [name])) for name in sys.argv[3:]]
-    for job in jobs:
-        job.start()
-    runner.run("sleeper", [sys.argv[2]])
-"""
+from pipelines.experiments.steps import FileSet, Step, StepRecord, command_line, files_state
+from tests.pipelines.table_runs import data_identity
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "sleeper.py").write_text(SLEEPER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    return tmp_path
-
-
-def test_a_killed_program_is_told_apart(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.experiments.steps.PROGRAMS", {"sleeper": "sleeper"})
-    with StepRunner() as runner, pytest.raises(StepFailed, match=r"sleeper was ended by SIGKILL \(out of memory\?\)"):
-        runner.run("sleeper", ["die"])
-
-
-@pytest.mark.parametrize(
-    ("how", "code"),
-    [("sys.exit(143)", 143), ("sys.exit(130)", 130), ("signal.raise_signal(signal.SIGTERM)", 143)],
-)
-def test_a_program_that_was_told_to_stop_has_not_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str, code: int
-) -> None:
-    (tmp_path / "stopped.py").write_text(f"import signal, sys\n{how}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("pipelines.experiments.steps.PROGRAMS", {"stopped": "stopped"})
-    with StepRunner() as runner, pytest.raises(SystemExit) as caught:
-        runner.run("stopped", [])
-    assert caught.value.code == code
-    assert capsys.readouterr().err == "stopped was told to stop; the same command goes on\n"
-
-
-def test_sigterm_reaches_every_program_and_ends_with_143(sleeper: Path) -> None:
-    marks = [sleeper / name for name in ("first", "second", "third")]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(sleeper), *map(str, marks)], stderr=subprocess.PIPE, text=True
+def step(tmp_path: Path) -> Step:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "result").write_text("1")
+    return Step(
+        name="first", stage="training", program="wsol-train", arguments=("--epochs", "1"), makes=FileSet(path=made)
     )
-    while not all(mark.exists() and mark.read_text() for mark in marks):
-        assert parent.poll() is None, parent.communicate()[1]
-        time.sleep(0.01)
-    os.kill(parent.pid, signal.SIGTERM)
-    _, said = parent.communicate(timeout=30)
-    assert parent.returncode == 143, said
-    assert [mark.read_text() for mark in marks] == ["ended"] * 3
-    assert said.startswith("stopped by SIGTERM; the same command goes on, as soon as what runs has ended")
 
 
-def test_programs_end_in_their_own_way_when_the_parent_is_killed(sleeper: Path) -> None:
-    """SIGKILL lets the parent tell nobody; programs of its threads are no exception."""
-    marks = [sleeper / name for name in ("first", "second", "third")]
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(sleeper), *map(str, marks)])
-    while not all(mark.exists() and mark.read_text() for mark in marks):
-        assert parent.poll() is None
-        time.sleep(0.01)
-    parent.kill()
-    assert parent.wait() == -signal.SIGKILL
-    give_up_s = time.monotonic() + 30
-    while [mark.read_text() for mark in marks] != ["ended"] * 3:
-        assert time.monotonic() < give_up_s, [mark.read_text() for mark in marks]
-        time.sleep(0.01)
+def record_of(folder: Path) -> StepRecord:
+    """Read anew, as the next call of the program does."""
+    return StepRecord(folder / "results" / "record.json")
 
 
-def test_what_still_runs_is_ended_when_another_step_fails(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.experiments.steps.PROGRAMS", {"sleeper": "sleeper"})
-    mark = sleeper / "mark"
+def test_the_command_shown_is_the_one_that_can_be_typed() -> None:
+    assert command_line("wsol-prep", ["verify", Path("a b"), 3]) == "wsol-prep verify 'a b' 3"
 
-    def run_until_ended() -> None:
-        with pytest.raises(SystemExit):
-            runner.run("sleeper", [mark])
 
-    with pytest.raises(StepFailed, match="SIGKILL"), StepRunner() as runner:
-        thread = threading.Thread(target=run_until_ended)
-        thread.start()
-        while not (mark.exists() and mark.read_text()):
-            time.sleep(0.01)
-        runner.run("sleeper", ["die"])
-    thread.join(timeout=10)
-    assert mark.read_text() == "ended"
+def test_a_step_that_was_finished_is_known_to_the_next_call(tmp_path: Path, step: Step) -> None:
+    second = replace(step, name="second", settings={"epochs": 1, "protocols": ("cam",)})
+    assert not record_of(tmp_path).is_finished(step, input_state="in") and record_of(tmp_path).settings("first") is None
+    for one in (step, second):
+        record_of(tmp_path).finish(one, input_state="in")
+    assert record_of(tmp_path).is_finished(step, input_state="in")
+    assert record_of(tmp_path).is_finished(second, input_state="in")
+    assert record_of(tmp_path).is_finished(replace(step, free=("--workers", "3")), input_state="in")
+    assert not record_of(tmp_path).is_finished(step, input_state="other")
+    assert not record_of(tmp_path).is_finished(replace(step, arguments=("--epochs", "2")), input_state="in")
+    assert not record_of(tmp_path).is_finished(replace(second, settings={"epochs": 2}), input_state="in")
+    (step.makes.path / "result").write_text("another")
+    assert not record_of(tmp_path).is_finished(step, input_state="in")
+
+
+def test_a_step_that_was_only_begun_or_failed_is_not_finished(tmp_path: Path, step: Step) -> None:
+    record_of(tmp_path).finish(step, input_state="in")
+    record_of(tmp_path).begin(step)
+    assert not record_of(tmp_path).is_finished(step, input_state="in")
+    record_of(tmp_path).fail(step, "no weights")
+    assert record_of(tmp_path).failure("first") == "no weights"
+    assert not record_of(tmp_path).is_finished(step, input_state="in")
+    assert record_of(tmp_path).settings("first") == step.decisive == {"arguments": "wsol-train --epochs 1"}
+    record_of(tmp_path).begin(step)
+    assert record_of(tmp_path).failure("first") is None
+
+
+def test_results_keep_the_settings_that_they_were_begun_with(tmp_path: Path, step: Step) -> None:
+    changed = replace(step, arguments=("--epochs", "2"))
+    record_of(tmp_path).begin(step)
+    assert record_of(tmp_path).settings("first") is None, "results older than the record"
+    (step.makes.path / "result").unlink()
+    record_of(tmp_path).begin(step)
+    (step.makes.path / "result").write_text("1")
+    record_of(tmp_path).begin(changed)
+    assert record_of(tmp_path).settings("first") == step.decisive
+    (step.makes.path / "result").unlink()
+    record_of(tmp_path).begin(changed)
+    assert record_of(tmp_path).settings("first") == changed.decisive
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"version": "0", "steps": {}}', '{"steps": {}}'])
+def test_a_damaged_record_is_empty(tmp_path: Path, step: Step, content: str) -> None:
+    record_of(tmp_path).finish(step, input_state="in")
+    (tmp_path / "results" / "record.json").write_text(content)
+    assert not record_of(tmp_path).is_finished(step, input_state="in")
+    record_of(tmp_path).finish(step, input_state="in")
+    assert record_of(tmp_path).is_finished(step, input_state="in")
+
+
+def test_another_version_keeps_the_settings_and_asks_the_commands(tmp_path: Path, step: Step) -> None:
+    record = record_of(tmp_path)
+    record.finish(step, input_state="in")
+    record.path.write_text(record.path.read_text().replace('"version": "', '"version": "9'))
+    assert record_of(tmp_path).settings("first") == step.decisive
+    assert not record_of(tmp_path).is_finished(step, input_state="in")
+
+
+def test_every_change_of_a_file_is_another_state(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("val-0.h5", "train-0.h5", "deep/val-1.h5"):
+        (folder / name).write_text("abc")
+    whole, val = FileSet(path=folder), FileSet(path=folder, patterns=("val-*",))
+    assert [path.name for path in val.files()] == ["val-0.h5"] and len(whole.files()) == 3
+    seen = [files_state([whole])]
+    assert files_state([whole]) == seen[0] and files_state([whole], further="data") != seen[0]
+    of_val = files_state([val])
+    os.utime(folder / "train-0.h5", ns=(1, 1))
+    seen.append(files_state([whole]))
+    (folder / "deep" / "val-1.h5").rename(folder / "deep" / "val-2.h5")
+    seen.append(files_state([whole]))
+    (folder / "train-0.h5").unlink()
+    seen.append(files_state([whole]))
+    assert len(set(seen)) == 4
+    assert files_state([val]) == of_val
+    (folder / "val-0.h5").write_text("abcd")
+    assert files_state([val]) != of_val
+    assert FileSet(path=tmp_path / "nothing").files() == []
+
+
+def test_files_that_the_arguments_name_are_read_by_the_step(tmp_path: Path, step: Step) -> None:
+    weights, data = tmp_path / "f.pt", data_identity(tmp_path)
+    weights.write_text("one")
+    reading = replace(step, arguments=("--perceptual-weights", str(weights), "--data", str(tmp_path)))
+    before = reading.input_state(data)
+    assert reading.input_state(data) == before != step.input_state(data)
+    weights.write_text("other")
+    assert reading.input_state(data) != before
+    makes = replace(reading, makes=FileSet(path=weights))
+    assert makes.input_state(data) == step.input_state(data), "what it makes is named, not read"
+
+
+def test_a_device_is_added_where_a_step_takes_one(step: Step) -> None:
+    assert step.on("cuda:1") == step
+    on = replace(step, on_device=True).on("cuda:1")
+    assert on.line == "wsol-train --epochs 1 --device cuda:1" and on.decisive == step.decisive

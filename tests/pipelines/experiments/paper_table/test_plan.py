@@ -1,21 +1,27 @@
-"""What the runs of a plan are, which words they are made with, and when a folder may be gone on with."""
+"""The runs of a plan, the arguments of their commands, and when a folder may be resumed."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.experiments.paper_table.plan import TableRun
 from pseudo_maps.shards.manifest import manifest_path
-from tests.pipelines.table_runs import make_plan, runs_by_name, setting, write_finished
+from tests.pipelines.table_runs import make_plan, runs_by_name, write_finished
 
 ROWS = ("gap", "has", "no-map", "no-triplet", "ours")
 
 
-def words_after(run: TableRun, option: str) -> str | None:
-    words = run.training_words
-    return words[words.index(option) + 1] if option in words else None
+def value_of(arguments: tuple[str, ...], option: str) -> str | None:
+    return arguments[arguments.index(option) + 1] if option in arguments else None
+
+
+def values_of(arguments: tuple[str, ...], option: str) -> list[str]:
+    return [arguments[place + 1] for place, one in enumerate(arguments) if one == option]
+
+
+def typed(run: TableRun) -> tuple[str, ...]:
+    """All arguments of the training."""
+    return (*run.steps[0].arguments, *run.steps[0].free)
 
 
 def test_every_row_arch_and_seed_has_a_folder_seeds_outside(tmp_path: Path) -> None:
@@ -27,20 +33,22 @@ def test_every_row_arch_and_seed_has_a_folder_seeds_outside(tmp_path: Path) -> N
     ]
     for run in runs[2:]:
         assert run.folder == tmp_path / "out" / run.arch / run.row / f"seed-{run.seed}"
-        assert words_after(run, "--arch") == run.arch and words_after(run, "--seed") == str(run.seed)
-        assert words_after(run, "--out") == str(run.folder) == run.evaluation_words[1]
+        assert value_of(typed(run), "--arch") == run.arch and value_of(typed(run), "--seed") == str(run.seed)
+        assert value_of(typed(run), "--out") == str(run.folder) == run.steps[1].arguments[1]
 
 
 def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> None:
-    runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,)))
+    runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,), **{"perceptual-weights": "random"}))
+    options = ("--maps", "--map-weight", "--triplet-margin", "--perceptual-weights", "--area-weight", "--epochs")
     has = {
-        option: [row for row in ROWS if option in runs[f"alexnet-gap {row} seed 0"].training_words]
-        for option in ("--maps", "--map-weight", "--triplet-margin", "--area-weight", "--epochs", "--workers")
+        option: [row for row in ROWS if option in typed(runs[f"alexnet-gap {row} seed 0"])]
+        for option in (*options, "--workers")
     }
     assert has == {
         "--maps": ["no-triplet", "ours"],
         "--map-weight": ["no-triplet", "ours"],
         "--triplet-margin": ["no-map", "ours"],
+        "--perceptual-weights": ["no-map", "ours"],
         "--area-weight": ["no-map", "no-triplet", "ours"],
         "--epochs": list(ROWS),
         "--workers": list(ROWS),
@@ -48,59 +56,55 @@ def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> N
 
 
 def test_rows_without_the_map_loss_skip_the_images_that_the_others_skip(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, rows=ROWS, seeds=(0,))
-    skipping = replace(plan, training={**plan.training, "on_missing": setting("--on-missing", "skip", "refuse")})
+    plan = make_plan(tmp_path, rows=ROWS, seeds=(0,), **{"on-missing": "skip"})
     for row in ROWS:
-        run = runs_by_name(skipping)[f"alexnet-gap {row} seed 0"]
-        assert words_after(run, "--maps") == str(plan.maps) and words_after(run, "--on-missing") == "skip"
-        assert run.training["--on-missing"] == "skip" and "maps" in run.training
-    refusing = runs_by_name(plan)["alexnet-gap gap seed 0"]
-    assert "--on-missing" not in refusing.training and "maps" not in refusing.training
+        run = runs_by_name(plan)[f"alexnet-gap {row} seed 0"]
+        assert value_of(typed(run), "--maps") == str(plan.maps) and value_of(typed(run), "--on-missing") == "skip"
+        assert run.steps[0].settings["--on-missing"] == "skip" and "maps" in run.steps[0].settings
+    refusing = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,)))["alexnet-gap gap seed 0"].steps[0]
+    assert "--on-missing" not in refusing.settings and "maps" not in refusing.settings
 
 
 def test_each_run_is_scored_with_its_localizers_under_all_protocols(tmp_path: Path) -> None:
     runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,)))
     for row, names in (("gap", ["cam"]), ("has", ["grad-cam", "cam"]), ("ours", ["cam", "saliency", "cam*saliency"])):
-        words = runs[f"alexnet-gap {row} seed 0"].evaluation_words
-        assert [words[place + 1] for place, word in enumerate(words) if word == "--localizer"] == names
+        assert values_of(runs[f"alexnet-gap {row} seed 0"].steps[1].arguments, "--localizer") == names
     for run in runs.values():
-        words = run.evaluation_words
-        assert [words[place + 1] for place, word in enumerate(words) if word == "--protocol"] == ["cam", "wsoleval-v1"]
-        assert words[words.index("--boxes") + 1] == "first"
-        assert ("--workers" in words) == bool(run.row)
-        steps = run.steps(device="cuda:1")
-        assert [step.program for step in steps] == ["wsol-train", "wsol-eval"][not run.row :]
-        assert all((step.words[-2:] == ("--device", "cuda:1")) == bool(run.row) for step in steps)
+        *_, evaluation = run.steps
+        assert values_of(evaluation.arguments, "--protocol") == ["cam", "wsoleval-v1"]
+        assert value_of(evaluation.arguments, "--boxes") == "first"
+        assert ("--workers" in evaluation.free) == bool(run.row)
+        assert [step.program for step in run.steps] == ["wsol-train", "wsol-eval"][not run.row :]
+        assert all(
+            step.line.endswith(" --device cuda:1") == bool(run.row) for step in (s.on("cuda:1") for s in run.steps)
+        )
 
 
-def test_a_folder_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
+def test_a_folder_is_resumed_with_its_own_settings_alone(tmp_path: Path) -> None:
     name = "alexnet-gap ours seed 1"
-    run = runs_by_name(plan)[name]
+    run = runs_by_name(make_plan(tmp_path))[name]
     assert run.refusal() is None
     write_finished(run, correct=100)
-    assert run.is_finished and run.steps(device="cpu") == [] and run.refusal() is None
-    other = {**plan.training, "epochs": setting("--epochs", 8), "workers": setting("--workers", 9)}
-    refused = runs_by_name(replace(plan, training=other))[name]
-    assert refused.refusal() == (
-        f"{run.folder} was made with other settings (--epochs: 7 stored, 8 now); use another --out"
-    )
-    gap = runs_by_name(replace(plan, training={**plan.training, "map_weight": setting("--map-weight", 3.0)}))
-    assert gap["alexnet-gap gap seed 1"].refusal() is None
-    assert "--map-weight: 2.0 stored, 3.0 now" in (gap[name].refusal() or "")
+    assert run.has_results and run.refusal() is None
+    assert "workers" not in "".join(run.recorded("training"))
+    refused = runs_by_name(make_plan(tmp_path, epochs=8, workers=9))[name].refusal()
+    assert refused and "made with other settings (--epochs: 7 " in refused and "--workers" not in refused
+    write_finished(runs_by_name(make_plan(tmp_path))["alexnet-gap gap seed 1"], correct=100)
+    others = runs_by_name(make_plan(tmp_path, **{"map-weight": 3.0}))
+    assert others["alexnet-gap gap seed 1"].refusal() is None
+    assert "--map-weight: 2.0" in (others[name].refusal() or "")
 
 
 def test_another_evaluation_of_the_same_training_is_refused_until_the_old_one_is_gone(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
     name = "alexnet-gap gap seed 0"
-    run = runs_by_name(plan)[name]
+    run = runs_by_name(make_plan(tmp_path))[name]
     write_finished(run, correct=100)
-    other = runs_by_name(replace(plan, protocols=("cam",)))[name]
-    assert 'protocols: ["cam", "wsoleval-v1"] stored, ["cam"] now' in (other.refusal() or "")
+    reordered = runs_by_name(make_plan(tmp_path, protocols=("wsoleval-v1", "cam")))[name]
+    assert reordered.refusal() is None
+    other = runs_by_name(make_plan(tmp_path, protocols=("cam",)))[name]
+    assert "protocol.wsoleval-v1" in (other.refusal() or "")
     run.metrics_file.unlink()
-    run.metrics_file.parent.rmdir()
-    assert other.refusal() is None
-    assert [step.program for step in other.steps(device="cpu")] == ["wsol-eval"]
+    assert other.refusal() is None and other.is_trained and not other.has_results
 
 
 def test_maps_weights_and_images_are_told_apart_by_content(tmp_path: Path) -> None:
@@ -108,43 +112,32 @@ def test_maps_weights_and_images_are_told_apart_by_content(tmp_path: Path) -> No
     maps.mkdir()
     weights.write_bytes(b"one")
     manifest_path(maps, "train").write_text("one")
-    plan = make_plan(tmp_path)
-    plan = replace(
-        plan, training={**plan.training, "perceptual_weights": setting("--perceptual-weights", str(weights))}
-    )
-    name = "alexnet-gap ours seed 0"
-    write_finished(runs_by_name(plan)[name], correct=100)
+
+    def refusal() -> str:
+        plan = make_plan(tmp_path, **{"perceptual-weights": str(weights)})
+        return runs_by_name(plan)["alexnet-gap ours seed 0"].refusal() or ""
+
+    plan = make_plan(tmp_path, **{"perceptual-weights": str(weights)})
+    write_finished(runs_by_name(plan)["alexnet-gap ours seed 0"], correct=100)
+    assert refusal() == ""
     weights.write_bytes(b"two")
-    assert "--perceptual-weights: " in (runs_by_name(replace(plan))[name].refusal() or "")
+    assert "--perceptual-weights: " in refusal()
     weights.write_bytes(b"one")
     manifest_path(maps, "train").write_text("two")
-    assert "(maps: " in (runs_by_name(replace(plan))[name].refusal() or "")
+    assert "(maps: " in refusal()
     manifest_path(maps, "train").write_text("one")
-    assert runs_by_name(replace(plan))[name].refusal() is None
-    fewer = replace(plan.train, records=plan.train.records[1:])
-    assert 'train_images: "10 images' in (runs_by_name(replace(plan, train=fewer))[name].refusal() or "")
+    assert refusal() == ""
+    other = make_plan(tmp_path, **{"perceptual-weights": str(weights), "limit": 9})
+    assert "train_images: " in (runs_by_name(other)["alexnet-gap ours seed 0"].refusal() or "")
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    run = runs_by_name(make_plan(tmp_path))["alexnet-gap gap seed 0"]
-    run.folder.mkdir(parents=True)
-    (run.folder / "checkpoint-00000001.pt").touch()
-    assert "was not made by wsol-pipeline table" in (run.refusal() or "")
-
-
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_damaged_record_names_its_file(tmp_path: Path, content: str) -> None:
-    run = runs_by_name(make_plan(tmp_path))["alexnet-gap gap seed 0"]
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_results_without_a_record_of_their_settings_are_refused(tmp_path: Path, content: str | None) -> None:
+    name = "alexnet-gap gap seed 0"
+    run = runs_by_name(make_plan(tmp_path))[name]
     write_finished(run, correct=100)
-    (run.folder / "table-run.json").write_text(content)
-    with pytest.raises(ValueError, match=r"table-run\.json: expected"):
-        run.refusal()
-
-
-def test_an_evaluation_with_a_journal_is_not_finished(tmp_path: Path) -> None:
-    run = runs_by_name(make_plan(tmp_path))["alexnet-gap gap seed 0"]
-    write_finished(run, correct=100)
-    (run.metrics_file.parent / "journal").mkdir()
-    assert not run.is_finished
-    assert [step.program for step in run.steps(device="cpu")] == ["wsol-eval"]
-    assert json.loads((run.folder / "table-run.json").read_text())["training"]["--epochs"] == 7
+    run.record.path.unlink()
+    if content is not None:
+        run.record.path.write_text(content)
+    refusal = runs_by_name(make_plan(tmp_path))[name].refusal() or ""
+    assert str(run.folder) in refusal and "was not made by wsol-pipeline table" in refusal

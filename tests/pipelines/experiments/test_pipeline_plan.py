@@ -8,7 +8,8 @@ from click.testing import Result
 import pipelines.pipeline_cli as pipeline_cli
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.pipeline_file import read_pipeline_file
-from pipelines.experiments.pipeline_stages import STAGES, pipeline_steps, wanted_steps
+from pipelines.experiments.pipeline_plan import pipeline_steps, wanted_steps
+from pipelines.experiments.steps import STAGES
 from pipelines.pipeline_cli import main
 from tests.command_calls import invoke
 from tests.command_words import refusal
@@ -62,7 +63,7 @@ def test_the_commands_of_a_file_with_two_runs(file: Path, tmp_path: Path) -> Non
 
 def test_the_commands_are_taken_by_the_programs(file: Path) -> None:
     for step in pipeline_steps(read_pipeline_file(file)):
-        assert refusal(step.program, step.words) is None
+        assert refusal(step.program, step.arguments) is None
 
 
 @pytest.mark.parametrize(
@@ -120,5 +121,5 @@ def test_init_writes_a_file_that_run_takes_and_never_over_another(tmp_path: Path
     assert list(read_pipeline_file(path).runs) == ["gap", "ours"]
     path.write_text("mine")
     result = pipeline("init", path)
-    assert result.exit_code == 1 and result.output.count("\n") == 1 and "left as it is" in result.output
+    assert result.exit_code == 1 and result.output.count("\n") == 1 and "left unchanged" in result.output
     assert path.read_text() == "mine"

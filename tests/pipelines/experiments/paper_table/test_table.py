@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-import pipelines.experiments.paper_table.cli as ablation_cli
 from pipelines.datasets import open_dataset
 from pipelines.datasets.generated import make_clsloc_dataset
-from pipelines.eval_cli import run as evaluate_run
+from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, TRAINING_OPTIONS
 from pipelines.pipeline_cli import main
-from pipelines.train_cli import main as train_program
 from tests.command_calls import invoke
 from tests.pipelines.jobs.test_training import make_maps
 from tests.pipelines.test_command_options import described
@@ -36,12 +34,11 @@ def lines(data: Path, out: Path, *words: object) -> list[str]:
 
 def test_what_is_passed_on_means_the_same_there() -> None:
     """An option that both programs have must have one default and take one kind of value."""
-    training = {option.name: option for option in train_program.params}
-    evaluation = {option.name: option for option in evaluate_run.params}
-    both = {*ablation_cli.OF_EVERY_EVALUATION, *ablation_cli.OF_NETWORKS} & training.keys()
+    both = EVALUATION_OPTIONS.keys() & TRAINING_OPTIONS.keys()
     assert both == {"limit", "precision", "workers"}
-    for name in both:
-        assert described(training[name]) == described(evaluation[name]), name
+    for key in both:
+        assert described(TRAINING_OPTIONS[key]) == described(EVALUATION_OPTIONS[key]), key
+        assert TRAINING_OPTIONS[key].decides == EVALUATION_OPTIONS[key].decides, key
 
 
 def test_a_dry_run_shows_every_line_and_makes_nothing(data: Path, tmp_path: Path) -> None:
@@ -85,9 +82,20 @@ def test_options_reach_the_programs_they_are_of(data: Path, tmp_path: Path) -> N
     words = "--epochs 3 --no-batch-norm --compile --limit 2 --precision fp32 --workers 0 --boxes first --jobs 1"
     shown = lines(data, tmp_path / "out", "--archs", "alexnet-gap", "--rows", "gap", "--seeds", 0, *words.split())
     baseline, train, evaluation = shown
-    assert "--no-batch-norm --epochs 3 --precision fp32 --workers 0 --compile --limit 2 --resume" in train
-    assert "--boxes first --limit 2 --jobs 1" in evaluation and "--precision fp32 --workers 0" in evaluation
-    assert "--boxes first --limit 2 --jobs 1" in baseline and "--workers" not in baseline
+    for argument in (
+        "--no-batch-norm",
+        "--epochs 3",
+        "--precision fp32",
+        "--workers 0",
+        "--compile",
+        "--limit 2",
+        "--resume",
+    ):
+        assert f" {argument} " in train
+    for argument in ("--boxes first", "--limit 2", "--jobs 1"):
+        assert f" {argument}" in evaluation and f" {argument}" in baseline
+    for argument in ("--precision fp32", "--workers 0"):
+        assert f" {argument} " in evaluation and argument not in baseline
 
 
 def test_array_tasks_share_the_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,15 @@
-"""Turns what the runs of a plan have in common into the sentences that stand above the tables."""
+"""Notes above the tables: data, settings and protocols that the runs have in common."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.experiments.paper_table.options import TRAINING_OPTIONS
 from pipelines.experiments.paper_table.results import TableResults
 from pipelines.experiments.paper_table.rows import ROWS
 from pseudo_maps.files import file_sha256
 
-__all__ = ["PAPER_NOTE", "statements"]
+__all__ = ["PAPER_NOTE", "notes"]
 
 PAPER_INPUT_PX = 224
 """Side of the paper's input (section 2.5)."""
@@ -22,8 +23,8 @@ _SHOWN_SEPARATELY = frozenset({"--recipe", "--epochs", "--batch-size", "--input-
 _NO_OPTIONS = frozenset({"arch", "row", "seed", "maps", "train_images"})
 
 
-def statements(results: TableResults) -> list[tuple[str, str]]:
-    """Name and text of everything that the tables must not be read without."""
+def notes(results: TableResults) -> list[tuple[str, str]]:
+    """Heading and text of each note."""
     plan = results.plan
     # What the runs say comes before what was asked for: a report may be about runs of another --limit.
     train = {record["train_images"]: None for record in results.records.values() if "train_images" in record}
@@ -96,17 +97,17 @@ def _training(results: TableResults) -> list[tuple[str, str]]:
 
 
 def _weights(results: TableResults, identity: str) -> str:
-    """F's weights by name, and a file by its content: a name alone would not tell which."""
+    """F's weights by name, a file by its content."""
     if len(identity) != SHA256_CHARACTERS:
         return identity
-    path = Path(results.plan.training["perceptual_weights"].value)
+    path = Path(results.plan.values["perceptual-weights"])
     is_given = path.is_file() and file_sha256(path) == identity
     return f"{f'{path.parent.name}/{path.name}, ' if is_given else 'file with '}SHA-256 {identity}"
 
 
 def _shown_options(results: TableResults) -> str:
     """Options that were set to other values than the defaults of wsol-train, of all rows together."""
-    defaults = {setting.option: setting.default for setting in results.plan.training.values()}
+    defaults = {f"--{key}": option.to_info_dict()["default"] for key, option in TRAINING_OPTIONS.items()}
     changed: dict[str, Any] = {}
     for record in results.records.values():
         for option, value in record.items():
@@ -131,7 +132,7 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 
 def _protocols(results: TableResults) -> list[tuple[str, str]]:
-    """What each protocol means, in the words of metrics.json."""
+    """What each protocol means, as metrics.json describes it."""
     found = []
     for protocol in results.plan.protocols:
         all_results = (
@@ -143,6 +144,6 @@ def _protocols(results: TableResults) -> list[tuple[str, str]]:
         rules = [result.describe[rule] for rule in ("threshold", "box", "iou") if rule in result.describe]
         text = f"{result.describe.get('summary', '')} In detail: {'; '.join(rules)}".strip()
         if result.threshold_is_oracle:
-            text += ". The threshold is chosen on the images that are scored, so the figures are upper estimates"
+            text += ". The threshold is chosen on the images that are scored, so these values are upper estimates"
         found.append((f"Protocol {protocol}", text))
     return found

@@ -1,0 +1,85 @@
+"""Options of ``wsol-prep proposals``, which pipeline files pass on."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import click
+
+from pipelines.cli.options import (
+    DATA_OPTION,
+    EXISTING_FILE,
+    LAYOUT_OPTION,
+    NEW_FOLDER,
+    TASK_OPTIONS,
+    Option,
+    field_options,
+)
+from pipelines.datasets import SPLITS
+from pseudo_maps.config import MapConfig
+from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
+from pseudo_maps.proposals.methods import METHODS
+from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
+
+__all__ = ["METHOD_OF_OPTION", "PROPOSAL_OPTIONS"]
+
+BACKEND_NAMES = ("loky", "sequential", "dask", "ray", "spark")
+_GEODESIC_FIELDS = ("boundaries", "working_size")
+"""Fields of ``ProposalConfig`` with an option; a preset gives the others."""
+METHOD_OF_OPTION: Mapping[str, str] = {
+    "preset": "geodesic",
+    "boundaries": "geodesic",
+    "boundary_model": "geodesic",
+    "search_mode": "selective-search",
+}
+"""Options that only one method has."""
+
+PROPOSAL_OPTIONS = (
+    DATA_OPTION,
+    LAYOUT_OPTION,
+    Option("--split", type=click.Choice(SPLITS), required=True, help="Split of the data set."),
+    Option("--out", required=True, type=NEW_FOLDER, help="Folder of the shards."),
+    Option("--method", type=click.Choice(tuple(METHODS)), default="geodesic", help="Proposal method."),
+    Option(
+        "--preset",
+        type=click.Choice(tuple(PRESETS)),
+        default=DEFAULT_PRESET,
+        help="Preset of the geodesic method, named by its approximate number of proposals.",
+    ),
+    Option(
+        "--boundary-model",
+        type=EXISTING_FILE,
+        help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
+    ),
+    *field_options(
+        ProposalConfig,
+        {field.name: None for field in dataclasses.fields(ProposalConfig) if field.name not in _GEODESIC_FIELDS},
+    ),
+    *field_options(SelectiveSearchConfig, {"mode": {"name": "search-mode"}, "working_size": None}),
+    *field_options(MapConfig, {"proposals": None, "weighting": {"default": "objectness"}}),
+    Option(
+        "--shard-size",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Maps in a shard.  [default: from the number of images, 16 to 1000]",
+    ),
+    Option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core. dask decides itself."),
+    Option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="What runs the workers."),
+    Option("--scheduler", metavar="ADDRESS", help="Running dask scheduler, such as tcp://10.0.0.1:8786."),
+    Option(
+        "--image-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=300.0,
+        help="Time limit per image in seconds.",
+    ),
+    Option(
+        "--image-memory",
+        type=click.IntRange(min=1),
+        default=4096,
+        help="Memory limit in megabytes of the process that makes a map, libraries (200) included.",
+    ),
+    *TASK_OPTIONS,
+    Option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
+    Option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed."),
+    Option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images."),
+    Option("--dry-run", is_flag=True, help="Print what would be done and stop."),
+)

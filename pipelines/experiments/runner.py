@@ -1,0 +1,307 @@
+"""The runner of steps: one after the other, or several chains of steps side by side, each step a process of its own.
+
+What a step uses is free when it ends, one that crashes takes nothing with it, and the command that is shown is the one
+that can be typed.
+"""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import click
+
+from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
+from pipelines.experiments.steps import Chain, DataIdentity, Step, command_line
+
+__all__ = ["PROGRAMS", "StepFailed", "StepRunner", "run_chain", "run_side_by_side"]
+
+PROGRAMS: Mapping[str, str] = {
+    "wsol-prep": "pipelines.prep_cli",
+    "wsol-train": "pipelines.train_cli",
+    "wsol-eval": "pipelines.eval_cli",
+}
+"""Programs that can be steps, and their modules."""
+
+_SIGNAL_EXIT = 128
+"""A shell's exit code of a program ended by signal n is 128 + n."""
+_STOPPED: Mapping[int, int] = {
+    EXIT_INTERRUPTED: EXIT_INTERRUPTED,
+    EXIT_TERMINATED: EXIT_TERMINATED,
+    -signal.SIGINT: EXIT_INTERRUPTED,
+    -signal.SIGTERM: EXIT_TERMINATED,
+}
+"""Exit codes of programs that were interrupted or terminated, which is no failure, and the one to end with then."""
+_STARTER = "pipelines.experiments.step_program"
+_RESCANS = "--retry-failed"
+"""Option of a command that has something to do when images were repaired, which no record knows."""
+
+
+class StepFailed(RuntimeError):
+    """A step that ended with another exit code than 0; ``reason`` is the message without the name of the step."""
+
+    def __init__(self, message: str, *, exit_code: int, reason: str = "") -> None:
+        super().__init__(message)
+        self.exit_code, self.reason = exit_code, reason or message
+
+
+class StepRunner:
+    """Runs programs, also from several threads; used as a context manager in the main thread.
+
+    SIGTERM is passed on to every program that runs, so that each ends in its own way (training saves a checkpoint),
+    and then ends this one with 143. Ctrl-C reaches them by itself. When this process is killed they get SIGTERM too.
+
+    Parameters
+    ----------
+    debug
+        Give every program ``--debug``.
+    """
+
+    def __init__(self, *, debug: bool = False) -> None:
+        self._debug = debug
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.RLock()
+        self._is_terminated = False
+
+    def __enter__(self) -> Self:
+        self._lifeline, self._held_end = os.pipe()
+        self._handler_before = signal.signal(signal.SIGTERM, self._pass_on)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._is_terminated = kind is not None or self._is_terminated
+            left = list(self._running)
+        for process in left:
+            process.terminate()
+        for process in left:
+            process.wait()
+        os.close(self._lifeline)
+        os.close(self._held_end)
+        signal.signal(signal.SIGTERM, self._handler_before)
+
+    def run(self, program: str, arguments: Sequence[object], *, log: Path | None = None) -> None:
+        """Run ``program`` (a key of ``PROGRAMS``), its output added to ``log`` if given, and wait for its end.
+
+        Raises
+        ------
+        StepFailed
+            It ended with an error, or was killed.
+        SystemExit
+            With 143, after SIGTERM; or with the code of the program, when that alone was interrupted or terminated.
+        """
+        # -P: a folder called "training" where the user stands must not become our package.
+        command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, arguments)]
+        if self._debug:
+            command.append("--debug")
+        if log is None:
+            code = self._wait(self._start(command, None))
+        else:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as file:
+                file.write(f"$ {command_line(program, arguments)}\n".encode(errors="surrogateescape"))
+                file.flush()
+                code = self._wait(self._start(command, file.fileno()))
+        if self._is_terminated:
+            sys.exit(EXIT_TERMINATED)
+        if code in _STOPPED:
+            click.echo(f"{program} was stopped; the same command resumes", err=True)
+            sys.exit(_STOPPED[code])
+        if code:
+            raise _failure(program, code, log=log)
+
+    def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._is_terminated:
+                sys.exit(EXIT_TERMINATED)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(self._lifeline,)
+            )
+            self._running.add(process)
+            return process
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The program was interrupted too, and may still be saving what it has.
+            process.wait()
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def _pass_on(self, _number: int, _frame: FrameType | None) -> None:
+        with self._lock:
+            self._is_terminated = True
+            for process in self._running:
+                process.terminate()
+        waiting = ", as soon as what runs has ended" if self._running else ""
+        click.echo(f"{stopped_message('SIGTERM', resumes=True)}{waiting}", err=True)
+        if not self._running:
+            sys.exit(EXIT_TERMINATED)
+
+
+def _failure(program: str, code: int, *, log: Path | None) -> StepFailed:
+    if code < 0:
+        how = f"was ended by {signal.Signals(-code).name}"
+        code = _SIGNAL_EXIT - code
+        if code == _SIGNAL_EXIT + signal.SIGKILL:
+            how += " (out of memory?)"
+    else:
+        how = f"failed with exit code {code}"
+    reason = None if log is None else _reason_in(log, program=program)
+    where = "its message is above" if log is None else f"see {log}"
+    return StepFailed(reason or f"{program} {how}; {where}", exit_code=code)
+
+
+def _reason_in(log: Path, *, program: str) -> str | None:
+    """What the last call of a program in a log said about its failure."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    begin = max(index for index, line in enumerate(lines) if line.startswith(f"$ {program} "))
+    for mark in (f"{program}: error: ", "Error: "):
+        for line in reversed(lines[begin:]):
+            if line.startswith(mark):
+                return line.removeprefix(mark).strip()
+    return None
+
+
+def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None = None) -> None:
+    """Run the steps that are not finished, in order.
+
+    Parameters
+    ----------
+    chain
+        The steps and their record.
+    runner
+        Runs their commands.
+    data
+        The data set that they read.
+    device
+        ``--device`` of the steps that use one.
+
+    Raises
+    ------
+    StepFailed
+        A step failed; those after it are not begun.
+    SystemExit
+        A step was interrupted or terminated.
+    """
+    record = chain.record
+    for number, step in enumerate(chain.steps, start=1):
+        heading = f"[{number}/{len(chain.steps)}] {step.name}"
+        input_state = step.input_state(data)
+        if record.is_finished(step, input_state=input_state) and _RESCANS not in step.arguments:
+            click.echo(f"{heading}: finished before, kept")
+            continue
+        step = step.on(device)
+        # In one call: chains that run side by side must not mix their lines.
+        click.echo(f"{'' if step.log else chr(10)}{heading}{_expected(chain.steps[number - 1 :])}\n$ {step.line}")
+        is_new = not step.makes.files()
+        record.begin(step)
+        try:
+            if step.prepare is not None:
+                step.prepare()
+                input_state = step.input_state(data)
+            runner.run(step.program, (*step.arguments, *step.free), log=step.log)
+        except StepFailed as error:
+            record.fail(step, str(error))
+            other = "" if is_new else _about_settings(step, begun_with=record.settings(step.name))
+            raise StepFailed(f"{step.name}: {error}{other}", exit_code=error.exit_code, reason=str(error)) from None
+        record.finish(step, input_state=input_state)
+
+
+def _expected(steps: Sequence[Step]) -> str:
+    """How long the first of these steps takes, and all of them, where it is known."""
+    if not steps[0].expected_s:
+        return ""
+    left_s = sum(step.expected_s for step in steps)
+    return f" (about {steps[0].expected_s:.0f} s on two idle cores; {left_s / 60:.1f} minutes to the end)"
+
+
+def _about_settings(step: Step, *, begun_with: Mapping[str, object] | None) -> str:
+    """What to do about results of other settings."""
+    if begun_with == step.decisive:
+        return ""
+    was = "may have been" if begun_with is None else "was"
+    return (
+        f". {step.makes.path} {was} begun with other arguments: if the message above refuses that, use another output "
+        "folder, or remove that one"
+    )
+
+
+def run_side_by_side(
+    chains: Sequence[Chain],
+    *,
+    devices: Sequence[str],
+    data: DataIdentity,
+    debug: bool,
+    ended: Callable[[], None],
+) -> dict[str, str]:
+    """Run chains, one at a time on each device; one that fails stops no other.
+
+    Parameters
+    ----------
+    chains
+        In the order in which they begin.
+    devices
+        A device that is named twice has two chains at a time.
+    data, debug
+        As in ``run_chain`` and ``StepRunner``.
+    ended
+        Called, one call at a time, whenever a chain has ended.
+
+    Returns
+    -------
+    dict
+        By name of each chain that failed the reason.
+
+    Raises
+    ------
+    SystemExit
+        With 143 after SIGTERM, or with the code of a program that was stopped: those that ran have saved what they
+        had.
+    KeyboardInterrupt
+        After Ctrl-C.
+    """
+    waiting: queue.SimpleQueue[Chain] = queue.SimpleQueue()
+    for chain in chains:
+        waiting.put(chain)
+    failures: dict[str, str] = {}
+    lock = threading.Lock()
+
+    def work(device: str, runner: StepRunner) -> None:
+        while True:
+            try:
+                chain = waiting.get_nowait()
+            except queue.Empty:
+                return
+            start_s = time.monotonic()
+            outcome = "finished"
+            try:
+                run_chain(chain, runner=runner, data=data, device=device)
+            except StepFailed as error:
+                failures[chain.name] = error.reason
+                outcome = f"failed: {error.reason}"
+            with lock:
+                minutes, seconds = divmod(round(time.monotonic() - start_s), 60)
+                click.echo(f"{chain.name}: {outcome} ({minutes}m{seconds:02d}s)")
+                ended()
+
+    # The runner stands inside: when this ends early it first ends the programs that the threads wait for.
+    with ThreadPoolExecutor(max_workers=len(devices)) as threads, StepRunner(debug=debug) as runner:
+        futures = [threads.submit(work, device, runner) for device in devices]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in sorted(futures, key=lambda one: not one.done()):
+            future.result()
+    return failures

@@ -1,0 +1,141 @@
+"""Verification of a folder of maps: what is wrong, the repair, and the command that makes what is missing."""
+
+import json
+import os
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipelines.datasets import open_dataset
+from pseudo_maps.runs.generation import LOG_FOLDER
+from pseudo_maps.shards import STATUS_OK
+from pseudo_maps.shards.leftovers import partials_of_use
+from pseudo_maps.shards.manifest import ManifestError, found_splits, read_manifest
+from pseudo_maps.shards.repair import repair_folder
+from pseudo_maps.shards.verify import Problem, verify_folder
+from pseudo_maps.wording import counted
+
+__all__ = ["verify_maps"]
+
+LEFTOVERS = ("temporary", "stray")
+"""Kinds of problem that are over when the file is gone."""
+SCORE_MAPS = "score_maps"
+"""Key in the configuration of maps that ``wsol-eval run`` stored."""
+
+
+def verify_maps(
+    folder: Path,
+    *,
+    splits: Sequence[str],
+    data: Path | None,
+    layout: str,
+    repair: bool,
+    progress: Callable[[int, int], None],
+) -> tuple[list[str], str]:
+    """Check every shard, and repair the folder if wanted.
+
+    Parameters
+    ----------
+    folder
+        Folder of the shards.
+    splits
+        Splits to check; all without any.
+    data, layout
+        Data set whose images must all have a row, and its layout.
+    repair
+        Remove bad shards and leftovers.
+    progress
+        Called with the numbers of shards read and in all.
+
+    Returns
+    -------
+    lines
+        What was found and done.
+    error
+        One sentence; empty when all is well now.
+    """
+    chosen = splits or tuple(found_splits(folder))
+    expected: dict[str, list[str]] = {}
+    if data is not None:
+        datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
+        expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
+    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    problems = verify_folder(
+        folder,
+        splits=chosen or None,
+        expected_ids=expected if data is not None else None,
+        progress=progress,
+        on_rows=lambda split, statuses: rows[split].update(statuses),
+    )
+    lines = [*_limits(folder, expected), *(f"{one.kind}: {one.path}: {one.message}" for one in problems)]
+    removed: set[Path] = set()
+    if repair:
+        done = repair_folder(problems)
+        removed.update(done.removed)
+        lines += [f"removed {path}" for path in done.removed]
+        lines += [f"left {path}: {reason}" for path, reason in (*done.left, *partials_of_use(folder, chosen))]
+    # A leftover that is gone leaves nothing to do, a shard that is gone has to be made again.
+    remaining = [one for one in problems if one.kind not in LEFTOVERS or one.path not in removed]
+    if not remaining:
+        complete = f"{folder}: {', '.join(chosen)} complete and undamaged"
+        return [*lines, complete, *(_rows_line(split, rows[split]) for split in chosen)], ""
+    lines += _commands(remaining, folder=folder, removed=removed)
+    advice = ""
+    if not repair and any(problem.judged is not None for problem in problems):
+        advice = "; --repair removes what is bad, then run wsol-prep proposals again"
+    elif removed:
+        advice = f"; removed {counted(len(removed), 'file')}"
+    return lines, f"{counted(len(problems), 'problem')} in {folder}{advice}"
+
+
+def _limits(folder: Path, expected: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Which splits hold only the first images of the data."""
+    for split, image_ids in expected.items():
+        try:
+            manifest = read_manifest(folder, split)
+        except (OSError, ManifestError):
+            # A problem of its own.
+            continue
+        if manifest.images < len(image_ids) and manifest.is_of_first(image_ids):
+            first = "the first image" if manifest.images == 1 else f"the first {manifest.images} images"
+            yield f"note: {split}: {first} of {len(image_ids)}, as --limit {manifest.images} makes them"
+
+
+def _rows_line(split: str, statuses: Mapping[str, int]) -> str:
+    """How many images there are, and how many have no map for which reason."""
+    ok, total = statuses.get(STATUS_OK, 0), sum(statuses.values())
+    parts = [f"{ok} {STATUS_OK}"]
+    parts += [f"{count} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK]
+    advice = "" if ok == total else "; for those that failed mend the files, then proposals --retry-failed"
+    return f"{split}: {counted(total, 'image')}, {', '.join(parts)}{advice}"
+
+
+def _commands(problems: Collection[Problem], *, folder: Path, removed: Collection[Path]) -> Iterator[str]:
+    """The command that makes what is missing now, for every split whose manifest is as it should be."""
+    unclear = {problem.split for problem in problems if problem.kind in ("manifest", "data")}
+    wanted = {found.split for found in problems if found.kind == "missing" or found.path in removed}
+    for split in sorted(wanted - unclear - {""}):
+        try:
+            is_of_network = SCORE_MAPS in read_manifest(folder, split).configuration
+        except (OSError, ManifestError):
+            continue
+        if is_of_network:
+            again = "the wsol-eval run with --save-maps that made the maps"
+        else:
+            again = _logged_command(folder, split) or "the wsol-prep proposals command that made the other shards"
+        yield f"next: {again}"
+
+
+def _logged_command(folder: Path, split: str) -> str | None:
+    """The last ``wsol-prep proposals`` command that made shards of a split, from its run log."""
+    for log in sorted((folder / LOG_FOLDER).glob(f"{split}-*.jsonl"), reverse=True):
+        try:
+            started = json.loads(log.read_text(encoding="utf-8").partition("\n")[0])
+            line, place, (_, tasks) = shlex.join(started["command"]), started["working_folder"], started["task"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        notes = [f"in {place}"] if place != os.getcwd() else []
+        notes += [f"one of {tasks} array tasks"] if tasks > 1 else []
+        return line + (f"  ({', '.join(notes)})" if notes else "")
+    return None
