@@ -80,7 +80,7 @@ def verify_maps(
     if not remaining:
         complete = f"{folder}: {', '.join(chosen)} complete and undamaged"
         return [*lines, complete, *(_rows_line(split, rows[split]) for split in chosen)], ""
-    lines += _commands(remaining, folder=folder, removed=removed)
+    lines += _commands(remaining, folder=folder, data=data, removed=removed)
     advice = ""
     if not repair and any(problem.judged is not None for problem in problems):
         advice = "; --repair removes what is bad, then run wsol-prep proposals again"
@@ -111,7 +111,9 @@ def _rows_line(split: str, statuses: Mapping[str, int]) -> str:
     return f"{split}: {counted(total, 'image')}, {', '.join(parts)}{advice}"
 
 
-def _commands(problems: Collection[Problem], *, folder: Path, removed: Collection[Path]) -> Iterator[str]:
+def _commands(
+    problems: Collection[Problem], *, folder: Path, data: Path | None, removed: Collection[Path]
+) -> Iterator[str]:
     """The command that makes what is missing now, for every split whose manifest is as it should be."""
     unclear = {problem.split for problem in problems if problem.kind in ("manifest", "data")}
     wanted = {found.split for found in problems if found.kind == "missing" or found.path in removed}
@@ -123,19 +125,25 @@ def _commands(problems: Collection[Problem], *, folder: Path, removed: Collectio
         if is_of_network:
             again = "the wsol-eval run with --save-maps that made the maps"
         else:
-            again = _logged_command(folder, split) or "the wsol-prep proposals command that made the other shards"
+            again = (
+                _logged_command(folder, split, data=data)
+                or "the wsol-prep proposals command that made the other shards"
+            )
         yield f"next: {again}"
 
 
-def _logged_command(folder: Path, split: str) -> str | None:
-    """The last ``wsol-prep proposals`` command that made shards of a split, from its run log."""
+def _logged_command(folder: Path, split: str, *, data: Path | None) -> str | None:
+    """The last ``wsol-prep proposals`` command that made shards of a split, from its run log, for this folder."""
     for log in sorted((folder / LOG_FOLDER).glob(f"{split}-*.jsonl"), reverse=True):
         try:
             started = json.loads(log.read_text(encoding="utf-8").partition("\n")[0])
-            line, place, (_, tasks) = shlex.join(started["command"]), started["working_folder"], started["task"]
+            command, place, (_, tasks) = started["command"], started["working_folder"], started["task"]
+            for option, path in (("--out", folder), ("--data", data)):
+                if path is not None:
+                    command[command.index(option) + 1] = str(path)
         except (OSError, ValueError, KeyError, TypeError):
             continue
         notes = [f"in {place}"] if place != os.getcwd() else []
         notes += [f"one of {tasks} array tasks"] if tasks > 1 else []
-        return line + (f"  ({', '.join(notes)})" if notes else "")
+        return shlex.join(command) + (f"  ({', '.join(notes)})" if notes else "")
     return None

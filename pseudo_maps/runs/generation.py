@@ -80,6 +80,8 @@ class RunConfig:
     """Model file of the boundary detector."""
     retry_failed: bool = False
     """Make committed shards again when they hold images that failed."""
+    command: tuple[str, ...] = ()
+    """Command line of the run, for the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +313,8 @@ class _RunLog:
         self.write(
             event="started",
             time=started.isoformat(timespec="seconds"),
+            command=run.command,
+            working_folder=os.getcwd(),
             root=str(run.root),
             jobs=run.jobs,
             backend=run.backend,

@@ -103,7 +103,7 @@ def test_repair_of_several_damages_at_once(data: Path, made: Path, maps: Path) -
     leave_temporary(maps)
     result = prep("verify", maps, "--repair")
     assert result.exit_code == 1 and "4 problems in" in result.stderr and "removed 6 files" in result.stderr
-    assert "next: wsol-prep proposals --data DATA --split val --out" in result.stdout
+    assert f"next: wsol-prep proposals --data {data} --split val --out {maps} " in result.stdout
     assert propose(data, maps, "--shard-size", "3").exit_code == 0
     assert files(maps) == files(made)
 
