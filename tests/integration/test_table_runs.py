@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from pipelines.datasets.generated import make_clsloc_dataset
+from pipelines.experiments.steps import StepRecord
 from pipelines.pipeline_cli import main
 from tests.command_calls import invoke
 from tests.integration.prep_command import REPOSITORY, propose
@@ -64,7 +65,7 @@ def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: P
     # F has no weights: the run fails, and is named with the reason that wsol-train gave.
     result = table(*inputs)
     assert result.exit_code == 1
-    reason = (run / "failure.txt").read_text().strip()
+    reason = StepRecord(run / "table-run.json").failure(f"training of {NAME}") or ""
     assert "f.pt" in reason
     assert f"wsol-pipeline: error: 1 of 3 runs failed: {NAME}: {reason}" in result.output
     text = (out / "table.md").read_text()
@@ -86,9 +87,10 @@ def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: P
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 143, said
     assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in said and "Traceback" not in said
-    assert not (run / "failure.txt").exists() and not (run / "evaluation" / "metrics.json").exists()
+    assert StepRecord(run / "table-run.json").failure(f"training of {NAME}") is None
+    assert not (run / "evaluation" / "metrics.json").exists()
 
-    # The same command goes on: what is finished stays.
+    # The same command resumes: what is finished stays.
     result = table(*inputs)
     assert result.exit_code == 0, result.output
     assert "2 of 3 runs are finished; 1 to do on cpu" in result.output
