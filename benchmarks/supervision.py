@@ -1,7 +1,7 @@
-"""Prints what supervision, journal and HDF5 writing cost beside the proposals themselves, as a share of CPU time.
+"""CPU time of supervision and HDF5 writing, as a share of that of the proposals.
 
 Both ways do the same images on one core: a bare loop of ``make_map``, and ``make_shard`` as a worker runs it, with its
-child process, journal and committed shard. CPU seconds are counted, start-up left out (each way does the first images
+child process and committed shard. CPU seconds are counted, start-up left out (each way does the first images
 once before), because other work on the machine changes elapsed time more than the effect; it changes CPU time too, so
 the parts that are added to ``make_map`` are also measured on their own: compressing the maps, and all that the
 supervising process does. The rounds alternate; the smallest of each counts.
@@ -20,8 +20,8 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.map_making import make_map
 from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.child import ImageLimits, end_idle_children
-from pseudo_maps.runs.shard_task import ShardTask, make_shard
+from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits
+from pseudo_maps.runs.shard_task import ShardTask, make_shard, worker_children
 from pseudo_maps.shards import compress_map
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -57,7 +57,7 @@ def compression(records: list[ImageRecord], *, root: Path, config: MapConfig) ->
 
 
 def supervised(records: list[ImageRecord], *, root: Path, config: MapConfig) -> tuple[float, float]:
-    """CPU seconds of the maps in a child process, journalled and committed as a shard: all, and without the child."""
+    """CPU seconds of the maps in a child process, committed as a shard: all, and without the child."""
     with tempfile.TemporaryDirectory() as folder:
         task = ShardTask(
             path=Path(folder) / "val-00000-of-00001.h5",
@@ -95,12 +95,12 @@ def main(images: Path, limit: int, rounds: int) -> None:
         both.append(all_s)
         own.append(own_s)
         zipped.append(compression(records, root=images, config=config))
-    end_idle_children()
+    worker_children(CHILD_MODULE).close()
     print(f"{len(records)} images of {images.name}, {rounds} rounds, ms of CPU an image (smallest, all)")
     for name, found in {
         "make_map alone": bare,
         "supervised shard, all processes": both,
-        "  supervisor, journal, HDF5 file": own,
+        "  supervisor, HDF5 file": own,
         "  compression": zipped,
     }.items():
         shown = " ".join(f"{1e3 * seconds / len(records):.2f}" for seconds in found)

@@ -193,11 +193,10 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
     failures = ", ".join(f"{count} {name}" for name, count in sorted(summary.counts.items()) if name != "ok")
     click.echo(f"maps:     {summary.counts['ok']} ok of {total} in {out}")
     click.echo(f"failed:   {summary.failed}" + (f" ({failures})" if failures else ""))
-    if summary.images_made or summary.images_resumed:
+    if summary.images_made:
         rate = summary.images_made / max(summary.elapsed_s, 1e-9)
-        resumed = f"; {summary.images_resumed} from earlier or other runs" if summary.images_resumed else ""
         made = counted(summary.images_made, "image")
-        click.echo(f"this run: {made} in {summary.elapsed_s:.1f} s, {rate:.1f} images/s{resumed}")
+        click.echo(f"this run: {made} in {summary.elapsed_s:.1f} s, {rate:.1f} images/s")
     click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
 
 

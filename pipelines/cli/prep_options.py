@@ -19,10 +19,10 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
 from pseudo_maps.proposals.methods import METHODS
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
+from pseudo_maps.runs.engines import BACKENDS
 
 __all__ = ["METHOD_OF_OPTION", "PROPOSAL_OPTIONS"]
 
-BACKEND_NAMES = ("loky", "sequential", "dask", "ray", "spark")
 _GEODESIC_FIELDS = ("boundaries", "working_size")
 """Fields of ``ProposalConfig`` with an option; a preset gives the others."""
 METHOD_OF_OPTION: Mapping[str, str] = {
@@ -63,7 +63,7 @@ PROPOSAL_OPTIONS = (
         help="Maps in a shard.  [default: from the number of images, 16 to 1000]",
     ),
     Option("--jobs", type=int, default=1, help="Worker processes; -1 is one for each core. dask decides itself."),
-    Option("--backend", type=click.Choice(BACKEND_NAMES), default="loky", help="What runs the workers."),
+    Option("--backend", type=click.Choice(tuple(BACKENDS)), default="loky", help="What runs the workers."),
     Option("--scheduler", metavar="ADDRESS", help="Running dask scheduler, such as tcp://10.0.0.1:8786."),
     Option(
         "--image-timeout",

@@ -1,4 +1,4 @@
-"""Turns a SLURM array task's environment into its share of the shards."""
+"""Share of the shards of one task of an array, from its number or from SLURM's environment variables."""
 
 from collections.abc import Mapping
 

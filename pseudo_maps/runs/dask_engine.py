@@ -1,4 +1,7 @@
-"""Turns shard tasks into reports on the workers of a running dask scheduler, whatever becomes of the workers."""
+"""Shard tasks on the workers of a running dask scheduler, whatever becomes of the workers.
+
+joblib's own dask backend never hears of a task that was lost with its worker and waits for ever, hence not that one.
+"""
 
 import time
 from collections import deque
@@ -11,12 +14,11 @@ import distributed
 __all__ = ["WORKER_WAIT_S", "run_on_dask"]
 
 WORKER_WAIT_S = 600.0
-"""Seconds without any worker after which the run is given up; a batch system may take minutes to start one."""
+"""A batch system may take minutes to start a worker."""
 CONNECT_LIMIT_S = 15.0
-_LOOK_INTERVAL_S = 1.0
-"""Seconds between two questions to the scheduler after its workers."""
-_POLL_INTERVAL_S = 0.05
-"""Seconds between two looks at the futures, which asks nobody."""
+_WORKER_POLL_S = 1.0
+_RESULT_POLL_S = 0.05
+"""A look at the futures sends nothing."""
 _AHEAD = 2
 """Tasks given to the scheduler for each thread of a worker: one at work and one to begin at once. A task holds the
 records of a whole shard (about 200 KB), so not all are given at the start."""
@@ -32,26 +34,10 @@ def run_on_dask(
     connect_limit_s: float = CONNECT_LIMIT_S,
     worker_wait_s: float = WORKER_WAIT_S,
 ) -> Generator[Any]:
-    """Results of ``function`` over ``tasks``, each as soon as it is there, in no particular order.
+    """``engines.run_tasks`` on the workers of a scheduler.
 
-    Parameters
-    ----------
-    scheduler
-        Address of the scheduler.
-    max_losses
-        How many times one after the other, without a result in between, dask may give up a task because its workers
-        died (it tries four workers each time).
-    on_event
-        Called with keywords when that happens.
-    connect_limit_s
-        Seconds to wait for the scheduler's first answer.
-    worker_wait_s
-        Seconds to wait while the scheduler has no worker.
-
-    Raises
-    ------
-    RuntimeError
-        No scheduler answers, there is no worker for too long, or workers die again and again.
+    A loss is a task that dask gave up because four workers died of it. ``connect_limit_s`` is for the scheduler's first
+    answer, ``worker_wait_s`` for a time in which it has no worker.
     """
     try:
         client = distributed.Client(scheduler, timeout=connect_limit_s)
@@ -60,17 +46,17 @@ def run_on_dask(
     with client:
         waiting, futures = deque(tasks), dict[distributed.Future, Any]()
         losses, threads = 0, 0
-        looked_s = worker_seen_s = time.monotonic() - _LOOK_INTERVAL_S
+        asked_s = worker_seen_s = time.monotonic() - _WORKER_POLL_S
         while waiting or futures:
             now_s = time.monotonic()
-            if now_s - looked_s >= _LOOK_INTERVAL_S:
-                looked_s, threads = now_s, sum(_threads(client).values())
+            if now_s - asked_s >= _WORKER_POLL_S:
+                asked_s, threads = now_s, _threads(client)
             if threads:
                 worker_seen_s = now_s
             elif now_s - worker_seen_s > worker_wait_s:
                 raise RuntimeError(
                     f"the dask scheduler at {scheduler} has had no worker for {worker_wait_s:g} s; what is finished is "
-                    "kept. Start workers (dask worker ADDRESS), then the same command goes on"
+                    "kept. Start workers (dask worker ADDRESS) and give the same command again"
                 )
             while waiting and len(futures) < _AHEAD * threads:
                 task = waiting.popleft()
@@ -78,7 +64,7 @@ def run_on_dask(
                 futures[client.submit(function, task, pure=False)] = task
             done = [future for future in futures if future.done()]
             if not done:
-                time.sleep(_POLL_INTERVAL_S)
+                time.sleep(_RESULT_POLL_S)
             for future in done:
                 task = futures.pop(future)
                 try:
@@ -99,9 +85,9 @@ def run_on_dask(
                     yield result
 
 
-def _threads(client: distributed.Client) -> dict[str, int]:
-    """Threads of each worker; none while the scheduler does not answer."""
+def _threads(client: distributed.Client) -> int:
+    """Threads of all workers; none while the scheduler does not answer."""
     try:
-        return dict(client.nthreads())
+        return sum(client.nthreads().values())
     except (OSError, TimeoutError):
-        return {}
+        return 0

@@ -1,6 +1,5 @@
-"""Turns a list of shard tasks into reports of finished shards, on as many processes or machines as asked for."""
+"""Engines that run shard tasks: processes of this machine (loky), or the workers of a dask scheduler."""
 
-import os
 import signal
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -8,29 +7,21 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-import joblib
-from joblib.externals.loky.process_executor import BrokenProcessPool
-
 __all__ = ["BACKENDS", "MAX_LOSSES", "need_engine", "run_tasks"]
 
 BACKENDS = {
     "loky": "processes on this machine",
     "sequential": "in this process, one after the other; for debugging",
     "dask": "the workers of the dask scheduler at --scheduler",
-    "ray": "a ray cluster, by way of joblib",
-    "spark": "a Spark cluster, by way of joblib",
 }
-"""Name and meaning of every engine that can be asked for."""
-
-_NEEDED_PACKAGES = {
-    "dask": ("distributed", "saliency-aware-wsol[dask]"),
-    "ray": ("ray", "ray"),
-    "spark": ("joblibspark", "joblibspark"),
-}
-"""Engine, the module it needs, and what to install for it."""
+"""Name and meaning of every engine."""
 
 MAX_LOSSES = 10
-"""Enough for every worker of a machine to be lost once; a task of a shard that is well takes a minute."""
+"""Enough for every worker of a machine to be lost once; a healthy task finishes within a minute."""
+
+
+def _ignore(**_event: object) -> None:
+    pass
 
 
 def run_tasks(
@@ -41,7 +32,7 @@ def run_tasks(
     backend: str,
     scheduler: str | None = None,
     max_losses: int = MAX_LOSSES,
-    on_event: Callable[..., None] | None = None,
+    on_event: Callable[..., None] = _ignore,
 ) -> Generator[Any]:
     """Results of ``function`` over ``tasks``, each as soon as it is there, in no particular order.
 
@@ -50,15 +41,11 @@ def run_tasks(
     function
         Importable by the workers. It may be called again for a task whose worker died, and must bear with that.
     jobs
-        Number of processes; -1 is one for each core. dask and the clusters decide themselves.
-    backend
-        A key of ``BACKENDS``.
-    scheduler
-        Address of the dask scheduler, ``tcp://HOST:PORT``.
-    max_losses
-        Workers lost without a finished task in between before the run is given up.
-    on_event
-        Called with keywords when workers were lost.
+        Number of loky's processes; -1 is one for each core, 1 is this process.
+    backend, scheduler
+        A key of ``BACKENDS``, and the address of the dask scheduler, ``tcp://HOST:PORT``.
+    max_losses, on_event
+        Workers lost without a finished task in between before the run is given up; called with keywords each time.
 
     Raises
     ------
@@ -66,65 +53,49 @@ def run_tasks(
         Unknown engine, or dask without a scheduler.
     RuntimeError
         The engine's package is not installed, workers die again and again, or dask has none.
-
-    Notes
-    -----
-    loky gives up all pending results of a call when one worker dies, so the call is repeated with the tasks that have
-    no result. joblib's own dask backend never hears of a task that failed with its worker and waits for ever, which is
-    why dask is spoken to directly. ray and spark give their results at the end only.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
     need_engine(backend)
-    note = on_event if on_event is not None else _ignore
     if backend == "dask":
         if scheduler is None:
             raise ValueError("backend dask: expected the address of its scheduler (--scheduler tcp://HOST:PORT)")
         from pseudo_maps.runs.dask_engine import run_on_dask
 
-        return run_on_dask(function, tasks, scheduler=scheduler, max_losses=max_losses, on_event=note)
-    if backend in ("ray", "spark"):
-        _register(backend)
-    return _run_with_joblib(function, tasks, jobs=jobs, backend=backend, max_losses=max_losses, on_event=note)
-
-
-def _ignore(**_event: object) -> None:
-    pass
+        return run_on_dask(function, tasks, scheduler=scheduler, max_losses=max_losses, on_event=on_event)
+    if backend == "loky" and _loky_processes(jobs) > 1:
+        return _run_on_loky(function, tasks, jobs=jobs, max_losses=max_losses, on_event=on_event)
+    return (function(task) for task in tasks)
 
 
 def need_engine(backend: str) -> None:
     """RuntimeError that says what to install when the engine's package is missing."""
-    if backend in _NEEDED_PACKAGES:
-        module, wanted = _NEEDED_PACKAGES[backend]
-        if find_spec(module) is None:
-            raise RuntimeError(f"--backend {backend} needs the package {module}: pip install '{wanted}'")
+    if backend == "dask" and find_spec("distributed") is None:
+        raise RuntimeError("--backend dask needs the package distributed: pip install 'saliency-aware-wsol[dask]'")
 
 
-def _register(backend: str) -> None:
-    if backend == "ray":
-        from ray.util.joblib import register_ray
+def _loky_processes(jobs: int) -> int:
+    from joblib import effective_n_jobs, parallel_config
 
-        register_ray()
-    else:
-        from joblibspark import register_spark
-
-        register_spark()
+    with parallel_config(backend="loky"):
+        return int(effective_n_jobs(jobs))
 
 
-def _run_with_joblib(
-    function: Callable[[Any], Any],
-    tasks: Sequence[Any],
-    *,
-    jobs: int,
-    backend: str,
-    max_losses: int,
-    on_event: Callable[..., None],
+def _run_on_loky(
+    function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int, max_losses: int, on_event: Callable[..., None]
 ) -> Generator[Any]:
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
     waiting = dict(enumerate(tasks))
     losses = 0
+    # loky gives up all pending results of a call when one worker dies, so the rest is called for again.
     while waiting:
+        # A task is a whole shard: batches of them would only delay progress.
+        parallel = Parallel(jobs, "loky", return_as="generator_unordered", batch_size=1, inner_max_num_threads=1)
+        results = parallel(delayed(_run_in_worker)(function, number, task) for number, task in list(waiting.items()))
         try:
-            for number, result in _run_once(function, waiting, jobs=jobs, backend=backend):
+            for number, result in results:
                 del waiting[number]
                 losses = 0
                 yield result
@@ -136,23 +107,6 @@ def _run_with_joblib(
                     f"a worker process died {losses} times without finishing anything in between; what is finished is "
                     "kept. Is there too little memory for --jobs?"
                 ) from error
-
-
-def _run_once(
-    function: Callable[[Any], Any], tasks: dict[int, Any], *, jobs: int, backend: str
-) -> Generator[tuple[int, Any]]:
-    loky = backend == "loky"
-    threads = {"inner_max_num_threads": 1} if loky else {}
-    with joblib.parallel_config(backend=backend, n_jobs=jobs, **threads):
-        # A task is a whole shard: batches of them would only delay progress.
-        way = "generator_unordered" if loky or backend == "sequential" else "list"
-        parallel = joblib.Parallel(return_as=way, batch_size=1)
-        call, submitter = joblib.delayed(_run_task), os.getpid()
-        # A copy, as the caller strikes off what is done.
-        results = parallel(call(function, number, task, submitter=submitter) for number, task in list(tasks.items()))
-        try:
-            for result in results:  # noqa: UP028 - not `yield from`, which would close the results outside the filter below.
-                yield result
         finally:
             with warnings.catch_warnings(), suppress(AttributeError):
                 # A caller that leaves early means it; joblib would advise to change the number of tasks.
@@ -160,10 +114,8 @@ def _run_once(
                 results.close()
 
 
-def _run_task(function: Callable[[Any], Any], number: int, task: Any, *, submitter: int) -> tuple[int, Any]:
+def _run_in_worker(function: Callable[[Any], Any], number: int, task: Any) -> tuple[int, Any]:
     # Ctrl-C reaches every process of the terminal; the submitting one ends the workers, without their tracebacks.
-    # With one job joblib runs the tasks in the submitting process itself, which has to hear it.
-    if os.getpid() != submitter:
-        with suppress(ValueError):  # Only the main thread may; where a worker uses others, no terminal is near.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ValueError):  # Only the main thread may.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return number, function(task)

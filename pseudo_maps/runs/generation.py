@@ -1,4 +1,4 @@
-"""Turns the records of a split into a folder of committed shards, in parallel, resumable at every moment."""
+"""Maps of a whole split: plan its shards, make the missing ones in parallel, log the run; resumable at any moment."""
 
 import json
 import os
@@ -22,13 +22,11 @@ from pseudo_maps.files import host_name
 from pseudo_maps.kernels import telling_of_compilation
 from pseudo_maps.map_making import saliency_map
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits, end_idle_children
+from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits
 from pseudo_maps.runs.engines import run_tasks
-from pseudo_maps.runs.journal import remove_journals_of_finished_shards
 from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
-from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard
+from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard, worker_children
 from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
-from pseudo_maps.shards.layout import PROVENANCE_KEYS
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
 
@@ -46,8 +44,8 @@ __all__ = [
 
 LOG_FOLDER = "logs"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
-"""Enough shards to share among jobs, of at most 1,000 maps (about 10 MB, 40 s of one core)."""
-_LOGGED_PACKAGES = ("numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib")
+"""Enough shards to share among jobs, of at most 1,000 maps: about 10 MB, and 35 s of one core that a kill repeats."""
+_LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib"}
 
 
 class GenerationError(RuntimeError):
@@ -69,13 +67,10 @@ class RunConfig:
     scheduler: str | None = None
     """Address of the dask scheduler."""
     limits: ImageLimits = field(default_factory=ImageLimits)
-    """What one image may cost in time and memory."""
     child_module: str = CHILD_MODULE
-    """Module that is run as the process for the images."""
     task_index: int = 0
     """This task of an array of tasks makes the shards with ``shard % task_count == task_index``."""
     task_count: int = 1
-    """Number of tasks in the array."""
     boundary_model: str | None = None
     """Model file of the boundary detector."""
     retry_failed: bool = False
@@ -95,7 +90,6 @@ class Plan:
     to_do: tuple[int, ...]
     """Those of them that are not committed yet."""
     images_to_do: int
-    """Images in the shards to do."""
 
 
 def failures_in(counts: Mapping[str, int]) -> int:
@@ -110,11 +104,8 @@ class Summary:
     counts: Counter[str] = field(default_factory=Counter)
     """Images of this task's shards for each status, earlier runs included."""
     images_made: int = 0
-    """Images that this run worked on."""
-    images_resumed: int = 0
-    """Images of the shards to do that were there already: in journals, or in a shard that another run committed."""
+    """Images of the shards that this run made."""
     elapsed_s: float = 0.0
-    """Seconds that this run worked."""
     size_bytes: int = 0
     """Size of this task's shards."""
     log_path: Path | None = None
@@ -129,6 +120,8 @@ class Summary:
         """Count a shard."""
         self.counts.update(report.counts)
         self.size_bytes += report.size_bytes
+        if report.made:
+            self.images_made += sum(report.counts.values())
 
 
 def default_shard_size(images: int) -> int:
@@ -137,21 +130,14 @@ def default_shard_size(images: int) -> int:
 
 
 def plan_run(
-    records: Sequence[ImageRecord],
-    *,
-    split: str,
-    config: MapConfig,
-    run: RunConfig,
-    shard_size: int | None = None,
+    records: Sequence[ImageRecord], *, split: str, config: MapConfig, run: RunConfig, shard_size: int | None = None
 ) -> Plan:
     """Divide the records into shards and find out which are still to be made; writes nothing.
 
     Raises
     ------
     ValueError
-        No records, or a shard size below 1.
-    ManifestMismatch
-        The folder holds shards of another configuration or of other images.
+        No records, a shard size below 1, or (ManifestMismatch) a folder of another configuration or other images.
     """
     if not records:
         raise ValueError(f"split {split} of {run.root} has no images")
@@ -185,7 +171,7 @@ def _is_committed(folder: Path, shard: int, *, manifest: Manifest, run: RunConfi
 def _report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
     """What a finished shard holds; ManifestMismatch when it was made with other settings (its manifest was lost)."""
     path = folder / shard_name(manifest.split, shard, manifest.shards)
-    return committed_report(path, expected={key: getattr(manifest, key) for key in PROVENANCE_KEYS})
+    return committed_report(path, configuration=manifest.configuration)
 
 
 def warm_up(
@@ -193,13 +179,8 @@ def warm_up(
 ) -> float:
     """Compile the kernels into numba's cache, so that workers load them; seconds it took.
 
-    The first call of an installation takes 20 s or more, later ones a few tenths of a second. A missing package or an
-    unreadable boundary model shows here, before any worker starts.
-
-    Parameters
-    ----------
-    on_compile
-        Called once, before the first kernel is compiled; not at all when all are in the cache.
+    The first call of an installation takes 20 s or more, and then calls ``on_compile`` before; later ones take a few
+    tenths of a second. A missing package or an unreadable boundary model shows here, before any worker starts.
     """
     start = time.perf_counter()
     # Not square and not uniform, so that no branch is left out.
@@ -215,31 +196,27 @@ def generate_maps(
     plan: Plan,
     config: MapConfig,
     run: RunConfig,
-    on_shard: Callable[[ShardReport], None] | None = None,
-    on_images: Callable[[int, int], None] | None = None,
+    on_images: Callable[[int, int], None] = lambda _done, _failed: None,
 ) -> Summary:
     """Make the shards that a plan says are still to be made.
 
-    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, and the
-    finished images of the others lie in journals. The same records and configuration give the same bytes whatever
+    Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, so a kill
+    costs the shards at work, one for each worker. The same records and configuration give the same bytes whatever
     the jobs, backend, order or number of tries.
 
     Parameters
     ----------
-    on_shard
-        Called in this process for every shard that this run finishes.
     on_images
         Called now and then, from a thread of this process, with the numbers of images done and failed since the last
-        call, wherever the workers are. Finished images of an earlier run count when their shard is begun.
+        call, wherever the workers are.
 
     Raises
     ------
     ManifestMismatch
         The folder holds shards of another configuration or of other images.
-    GenerationError
-        A shard could not be written, or no process for the images can be started.
     RuntimeError
-        The workers die again and again, or there are none.
+        A shard could not be written or no process for the images started (GenerationError), the workers die again and
+        again, or there are none.
     """
     run.out.mkdir(parents=True, exist_ok=True)
     size, count = plan.manifest.shard_size, plan.manifest.shards
@@ -250,7 +227,6 @@ def generate_maps(
     agree_on_manifest(run.out, plan.manifest)
     remove_stale_temporaries(run.out)
     remove_stale_progress(run.out)
-    remove_journals_of_finished_shards(run.out)
     if not plan.to_do:
         return summary
     start = time.perf_counter()
@@ -267,7 +243,7 @@ def generate_maps(
                 limits=run.limits,
                 child_module=run.child_module,
                 replace=run.retry_failed,
-                progress_folder=watch.folder and watch.folder.absolute(),
+                progress_folder=watch.folder.absolute(),
             )
             for shard in plan.to_do
         ]
@@ -279,26 +255,18 @@ def generate_maps(
                 if report.error:
                     log.write(event="stopped", shard=report.name, error=report.error)
                     raise GenerationError(report.error)
-                _take(report, summary=summary, log=log)
+                for image_id, status, message in report.failures:
+                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
+                summary.add(report)
                 summary.elapsed_s = time.perf_counter() - start
                 watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
-                if on_shard is not None:
-                    on_shard(report)
         finally:
             reports.close()
-            end_idle_children()
+            worker_children(run.child_module).close()
             # Workers that were ended in the middle of writing cannot do it themselves.
             remove_stale_temporaries(run.out)
     log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
-
-
-def _take(report: ShardReport, *, summary: Summary, log: "_RunLog") -> None:
-    for image_id, status, message in report.failures:
-        log.write(event="failed-image", image_id=image_id, status=status, message=message)
-    summary.add(report)
-    summary.images_made += report.made
-    summary.images_resumed += sum(report.counts.values()) - report.made
 
 
 class _RunLog:
@@ -325,16 +293,9 @@ class _RunLog:
             images=plan.images_to_do,
             python=sys.version.split()[0],
             machine=platform.machine(),
-            versions={name: _version(name) for name in _LOGGED_PACKAGES},
+            versions={dist.name: dist.version for dist in metadata.distributions() if dist.name in _LOGGED_PACKAGES},
         )
 
     def write(self, **entry: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,19 +1,17 @@
-"""Turns counts that workers anywhere leave in a hidden folder beside the shards into the progress of the whole run.
+"""Progress of a whole run, from counts that workers anywhere leave in a hidden folder beside the shards.
 
 ``OUT/.progress.HOST.PID.TOKEN/`` belongs to the process that submitted the work and holds one file of a few bytes for
 each shard at work, ``DONE FAILED``; a shared file system is all that workers and submitter need to have in common.
 """
 
 import os
-import re
-import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Self
 
 from pseudo_maps.files import host_name
@@ -21,22 +19,14 @@ from pseudo_maps.processes import is_running
 
 __all__ = ["ProgressWatch", "ShardProgress", "remove_stale_progress"]
 
-_NAME = re.compile(r"\.progress\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{8}")
+_PREFIX = ".progress."
 _WRITE_INTERVAL_S = 0.25
 _READ_INTERVAL_S = 0.5
 """A shard at work costs one small read each time."""
 
 
 class ShardProgress:
-    """Counts the images of one shard in its file; a worker uses it. Files that cannot be written are no error.
-
-    Parameters
-    ----------
-    folder
-        ``ProgressWatch.folder``, ``None`` when nobody watches.
-    name
-        Name of the shard.
-    """
+    """A worker's counter of the images of one shard; nobody watches where ``folder`` is ``None``."""
 
     def __init__(self, folder: Path | None, *, name: str) -> None:
         self._path = None if folder is None else folder / name
@@ -44,34 +34,29 @@ class ShardProgress:
         self._written_s = 0.0
 
     def add(self, *, failed: bool) -> None:
-        """Count an image; the file follows a few times a second."""
+        """Count an image; the file follows a few times a second. Failing to write it is no error."""
         self._done += 1
         self._failed += failed
         now_s = time.monotonic()
-        if self._path is None or now_s - self._written_s < _WRITE_INTERVAL_S:
-            return
-        self._written_s = now_s
-        with suppress(OSError):
-            self._path.write_text(f"{self._done} {self._failed}\n")
+        if self._path is not None and now_s - self._written_s >= _WRITE_INTERVAL_S:
+            self._written_s = now_s
+            with suppress(OSError):
+                self._path.write_text(f"{self._done} {self._failed}\n")
 
 
 class ProgressWatch:
-    """Sums up the files of all workers and tells how many images are new.
+    """Sum of the files of all workers, told whenever it has grown.
 
     Parameters
     ----------
     out
         Folder of the shards.
     on_images
-        Called with the numbers of images done and failed since the last call, from one thread at a time; ``None``
-        watches nothing.
+        Called with the numbers of images done and failed since the last call, from one thread at a time.
     """
 
-    def __init__(self, out: Path, *, on_images: Callable[[int, int], None] | None) -> None:
-        self.folder = None
-        if on_images is not None:
-            self.folder = out / f".progress.{host_name()}.{os.getpid()}.{secrets.token_hex(4)}"
-            self.folder.mkdir()
+    def __init__(self, out: Path, *, on_images: Callable[[int, int], None]) -> None:
+        self.folder = Path(tempfile.mkdtemp(dir=out, prefix=f"{_PREFIX}{host_name()}.{os.getpid()}."))
         self._on_images = on_images
         self._finished: dict[str, tuple[int, int]] = {}
         self._told = (0, 0)
@@ -79,15 +64,10 @@ class ProgressWatch:
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        if self.folder is not None:
-            self._thread.start()
+        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.folder is None:
-            return
+    def __exit__(self, *_error: object) -> None:
         self._stopped.set()
         self._thread.join()
         self._tell()
@@ -95,27 +75,23 @@ class ProgressWatch:
 
     def finish(self, shard: str, *, done: int, failed: int) -> None:
         """Take the final numbers of a shard in place of its file."""
-        if self.folder is None:
-            return
         with self._lock:
             self._finished[shard] = (done, failed)
-        with suppress(OSError):
-            (self.folder / shard).unlink()
+        (self.folder / shard).unlink(missing_ok=True)
 
     def _watch(self) -> None:
         while not self._stopped.wait(_READ_INTERVAL_S):
             self._tell()
 
     def _tell(self) -> None:
-        assert self.folder is not None and self._on_images is not None
         with self._lock:
             counts = list(self._finished.values())
             with suppress(OSError):
                 counts += [_read(path) for path in self.folder.iterdir() if path.name not in self._finished]
-        # A shard that a lost worker had begun starts again a little lower; that is not shown.
+        # The shard of a lost worker starts again a little lower, which is not shown.
         before = self._told
-        done = max(before[0], sum(shard_done for shard_done, _ in counts))
-        failed = max(before[1], sum(shard_failed for _, shard_failed in counts))
+        done = max(before[0], sum(done for done, _ in counts))
+        failed = max(before[1], sum(failed for _, failed in counts))
         if (done, failed) != before:
             self._told = (done, failed)
             self._on_images(done - before[0], failed - before[1])
@@ -132,7 +108,7 @@ def _read(path: Path) -> tuple[int, int]:
 
 def remove_stale_progress(folder: Path) -> None:
     """Remove the progress folders of runs of this host that were killed."""
-    for path in folder.iterdir():
-        name = _NAME.fullmatch(path.name)
-        if name is not None and name["host"] == host_name() and not is_running(int(name["pid"])):
+    for path in folder.glob(f"{_PREFIX}*.*.*"):
+        host, process_id, _ = path.name.removeprefix(_PREFIX).rsplit(".", 2)
+        if host == host_name() and process_id.isdecimal() and not is_running(int(process_id)):
             shutil.rmtree(path, ignore_errors=True)

@@ -22,9 +22,10 @@ __all__ = [
 
 QUIET_S = 3600.0
 """A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
-written, hashed and renamed within seconds, and a journal grows with every image."""
+written, hashed and renamed within seconds."""
 
 _TEMPORARY_NAME = temporary_name_pattern(r"[\w.-]+-\d{5,}-of-\d{5,}\.h5(?:\.sha256)?|[\w.-]+\.manifest\.json")
+# Earlier versions kept finished images of unfinished shards in such files.
 _JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<process>\d+)\.[0-9a-f]{8}\.journal")
 
 
@@ -38,12 +39,10 @@ class PartialFile:
     """Host of the process that writes it."""
     process: int
     """Process id on that host."""
-    is_journal: bool
-    """Whether it keeps finished images for the next run, so that it is of use until its shard is there."""
 
 
 def parse_partial_name(name: str) -> PartialFile | None:
-    """What a temporary file's or a shard journal's name tells; None for every other name.
+    """What a temporary file's name tells; None for every other name.
 
     Examples
     --------
@@ -52,13 +51,10 @@ def parse_partial_name(name: str) -> PartialFile | None:
     >>> parse_partial_name("notes.txt") is None
     True
     """
-    journal = _JOURNAL_NAME.fullmatch(name)
-    found = journal or _TEMPORARY_NAME.fullmatch(name)
+    found = _TEMPORARY_NAME.fullmatch(name) or _JOURNAL_NAME.fullmatch(name)
     if found is None:
         return None
-    return PartialFile(
-        target=found["target"], host=found["host"] or "", process=int(found["process"]), is_journal=journal is not None
-    )
+    return PartialFile(target=found["target"], host=found["host"] or "", process=int(found["process"]))
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -70,14 +66,14 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     removed = []
     for path in folder.iterdir():
         found = parse_partial_name(path.name)
-        if found is not None and not found.is_journal and found.host == host_name() and is_abandoned(path):
+        if found is not None and found.host == host_name() and is_abandoned(path):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a temporary file or journal has no process any more that writes to it.
+    """Whether a temporary file has no process any more that writes to it.
 
     Parameters
     ----------
@@ -92,7 +88,7 @@ def is_abandoned(path: Path) -> bool:
     """
     partial = parse_partial_name(path.name)
     if partial is None:
-        raise ValueError(f"{path}: expected the name of a temporary file or a journal")
+        raise ValueError(f"{path}: expected the name of a temporary file")
     try:
         written_s = path.lstat().st_mtime
     except FileNotFoundError:
@@ -113,7 +109,7 @@ def is_made_for(partial: PartialFile, split: str) -> bool:
 
 
 def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> list[tuple[Path, str]]:
-    """Temporary files and journals that are no problem, by name, each with the reason why it stays.
+    """Temporary files that are no problem, by name, each with the reason why it stays.
 
     Parameters
     ----------
@@ -123,18 +119,12 @@ def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> li
         Splits whose files are looked at.
     """
     root = Path(folder)
-    names = sorted(os.listdir(root))
-    present = set(names)
     found = []
-    for name in names:
+    for name in sorted(os.listdir(root)):
         path, partial = root / name, parse_partial_name(name)
-        if partial is None or not any(is_made_for(partial, split) for split in splits):
+        if partial is None or not any(is_made_for(partial, split) for split in splits) or is_abandoned(path):
             continue
-        if partial.is_journal and partial.target not in present:
-            reason = "the next run takes finished images from it"
-        elif is_abandoned(path):
-            continue
-        elif partial.host == host_name():
+        if partial.host == host_name():
             reason = f"process {partial.process}, which makes {partial.target}, is running"
         else:
             reason = (

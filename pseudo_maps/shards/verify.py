@@ -118,8 +118,7 @@ def verify_folder(
 
     Notes
     -----
-    Temporary files that may still be in use are no problem, and neither is the journal of a shard that is not there:
-    the next run goes on from it. Files of other names are not looked at.
+    Temporary files that may still be in use are no problem. Files of other names are not looked at.
 
     A shard that is damaged by its own checksum is judged by that alone. One that contradicts the manifest, or that
     lost its checksum file, is judged bad only when another shard of the split is in order: otherwise the manifest may
@@ -390,7 +389,7 @@ def _split_of_shard(name: str) -> str | None:
 
 
 def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
-    """Checksum files without a shard, and temporary files and journals that are of no use any more."""
+    """Checksum files without a shard, and temporary files that are of no use any more."""
     present = set(names)
     problems = []
     for name in names:
@@ -398,8 +397,7 @@ def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
         partial = parse_partial_name(name)
         shard = name.removesuffix(".sha256")
         if partial is not None:
-            useful = partial.is_journal and partial.target not in present
-            if is_made_for(partial, split) and not useful and is_abandoned(path):
+            if is_made_for(partial, split) and is_abandoned(path):
                 message = f"was left by process {partial.process} on {partial.host} and is of no use"
                 problems.append(
                     Problem(path=path, kind="temporary", message=message, split=split, judged=file_state(path))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.command_calls import start_python
@@ -41,21 +42,19 @@ def wait_until_alone(run: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def finished_bytes(out: Path) -> int:
-    """Size of the shards and journals so far; it changes with every image."""
-    total = 0
-    for path in (*out.glob("*.h5"), *out.glob(".*.journal")):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
+def progress(out: Path) -> set[tuple[Path, str]]:
+    """Committed shards, and the counts that workers leave a few times a second of those at work."""
+    found = {(path, "") for path in out.glob("*.h5")}
+    for folder in out.glob(".progress.*"):
+        with suppress(FileNotFoundError):
+            found |= {(path, path.read_text()) for path in folder.iterdir()}
+    return found
 
 
-def wait_for_an_image(run: subprocess.Popen, out: Path) -> None:
-    """Return as soon as the run has finished another image, or itself."""
-    before, give_up = finished_bytes(out), time.monotonic() + DEADLINE_S
-    while finished_bytes(out) == before and run.poll() is None:
+def wait_for_progress(run: subprocess.Popen, out: Path) -> None:
+    """Return as soon as the run has finished another image or shard, or itself."""
+    before, give_up = progress(out), time.monotonic() + DEADLINE_S
+    while progress(out) <= before and run.poll() is None:
         assert time.monotonic() < give_up, "the run does nothing"
         time.sleep(0.002)
 

@@ -6,13 +6,15 @@ Good images get a map of their own without any proposals, so that the process st
 import ctypes
 import os
 import signal
+import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.serving import serve
+from pseudo_maps.runs.child_program import serve
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 SLOW_S = 0.01
@@ -46,10 +48,13 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
     elif fault == "once" and not once.exists():
         once.touch()
         os.abort()
+    elif fault == "garbage":
+        Connection(int(sys.argv[1])).send_bytes(b"what is no answer")
+        time.sleep(3600)
     elif fault == "noise":
         os.write(1, b"what a library prints\n")
     size = config["map_size"]
-    seed = sum(name.encode())
+    seed = sum(os.fsencode(name))
     map_uint8 = np.random.default_rng(seed).integers(0, 256, size=(size, size), dtype=np.uint8)
     map_uint8[0, 0] = 255
     row = row_of(record, height=4, width=5, peak=0.1 + seed / 7, proposals=seed, status="ok")
@@ -57,4 +62,4 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
 
 
 if __name__ == "__main__":
-    serve(make, read_configuration=dict)
+    serve(lambda: (make, dict))

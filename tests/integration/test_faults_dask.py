@@ -19,7 +19,7 @@ from tests.integration.fault_runs import (
     finish,
     kill_one_at_random,
     start_run,
-    wait_for_an_image,
+    wait_for_progress,
 )
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'saliency-aware-wsol[dask]'")
@@ -114,7 +114,7 @@ def test_two_dask_workers_make_the_same_bytes_also_when_they_are_killed(
     # The scheduler and the two nannies that start workers again are to live; what they started may die.
     but = {process.pid for process in cluster.processes}
     while len(killed) < 4 and run.poll() is None:
-        wait_for_an_image(run, out)
+        wait_for_progress(run, out)
         time.sleep(dice.uniform(0, 0.05))
         line = kill_one_at_random(cluster.group, but=but, dice=dice)
         killed += [] if line is None else [line]

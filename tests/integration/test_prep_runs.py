@@ -9,11 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipelines.datasets import open_dataset
-from pseudo_maps.runs.child import MadeImage
-from pseudo_maps.runs.journal import ShardJournal, shard_digest
-from pseudo_maps.shards import MapIndex, ShardReader, compress_map, make_provenance
-from pseudo_maps.shards.manifest import read_manifest
+from pseudo_maps.shards import MapIndex
 from tests.integration.prep_command import (
     PROGRAM,
     QUICK,
@@ -111,21 +107,6 @@ def test_another_number_of_images_leads_and_shows_no_digests(data: Path, maps: P
     begin = next(number for number, line in enumerate(lines) if "was made from other images" in line)
     assert lines[begin + 1] == "  images: 10 stored, 9 now"
     assert "ids_sha256" not in result.stderr and "configuration.map_size: 32 stored, 16 now" in result.stderr
-
-
-def test_images_taken_from_journals_are_told_apart(data: Path, made: Path, maps: Path) -> None:
-    shard = maps / "val-00001-of-00004.h5"
-    records = open_dataset(data, split="val").records[3:6]
-    provenance = make_provenance(read_manifest(maps, "val").configuration)
-    with ShardReader(shard) as reader, ShardJournal(shard, digest=shard_digest(records, provenance=provenance)) as kept:
-        for row in (0, 2):
-            chunk = compress_map(reader.read_uint8(row))
-            kept.add(MadeImage(index=row, row=reader.rows[row], chunk=chunk, message=""))
-    shard.unlink()
-    result = propose(data, maps, "--shard-size", "3")
-    assert result.exit_code == 0, result.output
-    assert re.search(r"this run: 1 image in .* images/s; 2 from earlier or other runs\n", result.output)
-    assert files(maps) == files(made)
 
 
 @pytest.mark.slow

@@ -117,12 +117,6 @@ def test_repair_lists_the_hidden_files_that_it_leaves_and_why(maps: Path) -> Non
     wanted = {f"left {maps / name}: {reason}" for name, reason in names.items() if reason}
     assert len(left) == 2 and all(any(line.startswith(start) for start in wanted) for line in left)
     assert "verify again 1 h after its last change" in result.output
-    (maps / shard).unlink()
-    (maps / f"{shard}.sha256").unlink()
-    journal = maps / f".{shard}.some-host.17.0123abcd.journal"
-    journal.touch()
-    result = prep("verify", maps, "--repair")
-    assert f"left {journal}: the next run takes finished images from it\n" in result.output
 
 
 def test_a_manifest_that_cannot_be_read_does_not_hide_the_count_of_problems(maps: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.cli.prep_options as prep_options
 import pipelines.prep_cli as prep_cli
 from evaluation.drawing.overlays import PICTURE_SUFFIXES
 from pipelines.datasets.generated import make_clsloc_dataset
@@ -15,7 +14,6 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET
 from pseudo_maps.runs.child import ImageLimits
-from pseudo_maps.runs.engines import BACKENDS
 from tests.integration.prep_command import prep, propose, subprocess_run
 
 
@@ -33,16 +31,8 @@ def plain(text: str) -> str:
 # --- choices and defaults
 
 
-@pytest.mark.parametrize(
-    ("names", "definition"),
-    [
-        (prep_cli.SUFFIX_NAMES, PICTURE_SUFFIXES),
-        (prep_options.BACKEND_NAMES, BACKENDS),
-    ],
-    ids=["suffixes", "backends"],
-)
-def test_the_choices_are_what_is_defined(names: tuple[str, ...], definition: object) -> None:
-    assert names == tuple(definition)
+def test_the_suffixes_are_those_that_can_be_written() -> None:
+    assert prep_cli.SUFFIX_NAMES == tuple(PICTURE_SUFFIXES)
 
 
 def test_the_defaults_are_those_of_the_configuration() -> None:

@@ -9,46 +9,43 @@ from pathlib import Path
 import pytest
 
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.child import (
-    ChildStartError,
-    ImageDeath,
-    ImageLimits,
-    MadeImage,
-    MapChild,
-    end_idle_children,
-    make_images,
-)
+from pseudo_maps.runs.child import ChildDeath, ChildPool, ChildStartError, ImageLimits, MadeImage, MapChild
 from pseudo_maps.shards.outcomes import DEATHS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CHILD = "tests.integration.faulty_child"
 LIMITS = ImageLimits(time_s=60, memory_mb=500)
+SETTINGS = {"map_config": {"map_size": 4}, "root": "missing", "boundary_model": None}
 
 
-@pytest.fixture(autouse=True)
-def no_child_left() -> Iterator[None]:
-    yield
-    end_idle_children()
+@pytest.fixture
+def pool() -> Iterator[ChildPool]:
+    pool = ChildPool(CHILD)
+    yield pool
+    pool.close()
+    assert children_of(os.getpid()) == []
 
 
 def make(
-    names: Sequence[str], *, root: Path = Path("missing"), limits: ImageLimits = LIMITS, alone: bool = False
-) -> list[MadeImage | ImageDeath]:
-    images = [(10 * number, ImageRecord(image_id=name, path=name)) for number, name in enumerate(names)]
-    settings = {"configure": {"map_size": 4}, "root": str(root), "boundary_model": None}
-    return list(make_images(images, settings=settings, limits=limits, module=CHILD, alone=alone))
+    pool: ChildPool, names: Sequence[str], *, root: Path = Path("missing"), limits: ImageLimits = LIMITS
+) -> list[MadeImage | ChildDeath]:
+    records = [ImageRecord(image_id=name, path=name) for name in names]
+    found = list(pool.make_images(records, settings=SETTINGS | {"root": str(root)}, limits=limits))
+    assert [index for index, _ in found] == list(range(len(names)))
+    return [outcome for _, outcome in found]
 
 
-def test_images_come_back_in_order_with_their_numbers() -> None:
+def test_images_come_back_in_order(pool: ChildPool) -> None:
     names = ["a", "b", "noise-c", "d"]
-    found = make(names)
-    assert [(image.index, image.row.image_id, image.row.status) for image in found] == [
-        (0, "a", "ok"),
-        (10, "b", "ok"),
-        (20, "noise-c", "ok"),
-        (30, "d", "ok"),
-    ]
-    assert found == make(names), "what a process has done before must not show"
+    found = make(pool, names)
+    assert [(image.row.image_id, image.row.status) for image in found] == [(name, "ok") for name in names]
+    assert found == make(pool, names), "what a process has done before must not show"
+
+
+def test_file_names_that_are_no_utf8_come_back(pool: ChildPool) -> None:
+    name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    (image,) = make(pool, [name])
+    assert image.row.path == name
 
 
 @pytest.mark.parametrize(
@@ -60,67 +57,76 @@ def test_images_come_back_in_order_with_their_numbers() -> None:
         ("hog-1", "out-of-memory", "more than the limit of 500 MB"),
     ],
 )
-def test_a_death_is_charged_to_the_image_at_work_alone(name: str, status: str, message: str, tmp_path: Path) -> None:
-    before, death, after, last = make(["a", name, "b", "c"], root=tmp_path)
-    assert isinstance(death, ImageDeath) and (death.index, death.status, death.killed) == (10, status, False)
+def test_a_death_is_charged_to_the_image_at_work_alone(
+    pool: ChildPool, name: str, status: str, message: str, tmp_path: Path
+) -> None:
+    before, death, after, last = make(pool, ["a", name, "b", "c"], root=tmp_path)
+    assert isinstance(death, ChildDeath) and (death.status, death.killed) == (status, False)
     assert message in death.message and status in DEATHS
-    undisturbed = make(["a", "x", "b", "c"])
+    undisturbed = make(pool, ["a", "x", "b", "c"])
     assert [before, after, last] == [undisturbed[0], undisturbed[2], undisturbed[3]]
 
 
-def test_a_crash_tells_where_python_was() -> None:
-    (death,) = make(["segfault-1"])
-    assert isinstance(death, ImageDeath)
+def test_a_crash_tells_where_python_was(pool: ChildPool) -> None:
+    (death,) = make(pool, ["segfault-1"])
+    assert isinstance(death, ChildDeath)
     assert "faulty_child.py" in death.message and "string_at" in death.message
 
 
-def test_a_hang_ends_at_the_time_limit() -> None:
-    before, death, after = make(["a", "hang-1", "b"], limits=ImageLimits(time_s=1, memory_mb=500))
-    assert isinstance(death, ImageDeath) and death.status == "timeout" and "longer than 1 s" in death.message
+def test_a_hang_ends_at_the_time_limit(pool: ChildPool) -> None:
+    before, death, after = make(pool, ["a", "hang-1", "b"], limits=ImageLimits(time_s=1, memory_mb=500))
+    assert isinstance(death, ChildDeath) and death.status == "timeout" and "longer than 1 s" in death.message
     assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
 
 
-def test_a_sigkill_from_outside_is_told_apart() -> None:
-    death, after = make(["killed-1", "a"])
-    assert isinstance(death, ImageDeath) and death.killed and death.status == "crashed"
+def test_a_sigkill_from_outside_is_told_apart(pool: ChildPool) -> None:
+    death, after = make(pool, ["killed-1", "a"])
+    assert isinstance(death, ChildDeath) and death.killed and death.status == "crashed"
     assert isinstance(after, MadeImage)
 
 
-def test_waiting_for_the_caller_is_not_the_images_time() -> None:
-    images = [(number, ImageRecord(image_id=str(number), path=str(number))) for number in range(3)]
-    settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
+def test_an_answer_that_is_none_is_a_crash(pool: ChildPool) -> None:
+    before, death, after = make(pool, ["a", "garbage-1", "b"])
+    assert isinstance(death, ChildDeath) and death.status == "crashed" and "no answer" in death.message
+    assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
+
+
+def test_waiting_for_the_caller_is_not_the_images_time(pool: ChildPool) -> None:
+    records = [ImageRecord(image_id=str(number), path=str(number)) for number in range(3)]
     found = []
-    for event in make_images(images, settings=settings, limits=ImageLimits(time_s=1.5), module=CHILD):
+    for _, event in pool.make_images(records, settings=SETTINGS, limits=ImageLimits(time_s=1.5)):
         found.append(event)
         time.sleep(1.7 if len(found) == 1 else 0)
     assert all(isinstance(event, MadeImage) for event in found)
 
 
-def test_leaving_early_leaves_no_process_at_work() -> None:
-    images = [(number, ImageRecord(image_id="i", path="hang-1" if number else "a")) for number in range(3)]
-    settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
-    events = make_images(images, settings=settings, limits=LIMITS, module=CHILD)
+def test_leaving_early_leaves_no_process_at_work(pool: ChildPool) -> None:
+    records = [ImageRecord(image_id="i", path="hang-1" if number else "a") for number in range(3)]
+    events = pool.make_images(records, settings=SETTINGS, limits=LIMITS)
     next(events)
     (child,) = children_of(os.getpid())
     events.close()
     assert child not in children_of(os.getpid())
 
 
-def test_a_child_is_kept_for_the_next_images_and_replaced_when_it_died_meanwhile() -> None:
-    make(["a"])
+def test_a_child_is_kept_for_the_next_images_and_replaced_when_it_died_meanwhile(pool: ChildPool) -> None:
+    make(pool, ["a"])
     (first,) = children_of(os.getpid())
-    make(["b"])
+    make(pool, ["b"])
     assert children_of(os.getpid()) == [first]
     os.kill(first, signal.SIGKILL)
     os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-    assert all(isinstance(event, MadeImage) for event in make(["c"]))
+    assert all(isinstance(event, MadeImage) for event in make(pool, ["c"]))
     assert children_of(os.getpid()) != [first]
 
 
-def test_alone_is_a_new_process_that_ends_with_its_image() -> None:
-    make(["a"])
+def test_alone_is_a_new_process_that_ends_with_its_image(pool: ChildPool) -> None:
+    (shared,) = make(pool, ["a"])
     (kept,) = children_of(os.getpid())
-    assert all(isinstance(event, MadeImage) for event in make(["b", "c"], alone=True))
+    record = ImageRecord(image_id="a", path="a")
+    assert pool.make_alone(record, settings=SETTINGS, limits=LIMITS) == shared
+    death = pool.make_alone(ImageRecord(image_id="b", path="exit-1"), settings=SETTINGS, limits=LIMITS)
+    assert isinstance(death, ChildDeath)
     assert children_of(os.getpid()) == [kept]
 
 
@@ -136,12 +142,12 @@ def test_limits_are_above_zero(limits: dict) -> None:
 
 
 PARENT = """
-import sys
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.child import ImageLimits, make_images
-images = [(0, ImageRecord(image_id="a", path="a")), (1, ImageRecord(image_id="b", path="hang-b"))]
-settings = {"configure": {"map_size": 4}, "root": "", "boundary_model": None}
-for event in make_images(images, settings=settings, limits=ImageLimits(), module="tests.integration.faulty_child"):
+from pseudo_maps.runs.child import ChildPool, ImageLimits
+records = [ImageRecord(image_id="a", path="a"), ImageRecord(image_id="b", path="hang-b")]
+settings = {"map_config": {"map_size": 4}, "root": "", "boundary_model": None}
+pool = ChildPool("tests.integration.faulty_child")
+for _ in pool.make_images(records, settings=settings, limits=ImageLimits()):
     print("made", flush=True)
 """
 

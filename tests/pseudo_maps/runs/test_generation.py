@@ -20,7 +20,6 @@ from pseudo_maps.runs.generation import (
     GenerationError,
     Plan,
     RunConfig,
-    ShardReport,
     Summary,
     default_shard_size,
     generate_maps,
@@ -68,12 +67,12 @@ def bad_root(root: Path) -> Path:
 
 
 def generate(
-    root: Path, out: Path, *, config: MapConfig = CONFIG, on_shard=None, images: int = IMAGES, **run: object
+    root: Path, out: Path, *, config: MapConfig = CONFIG, images: int = IMAGES, **run: object
 ) -> tuple[Plan, Summary]:
     run_config = RunConfig(root=root, out=out, backend="sequential", **run)
     wanted = records(images)
     plan = plan_run(wanted, split="val", config=config, run=run_config, shard_size=SHARD_SIZE)
-    return plan, generate_maps(wanted, plan=plan, config=config, run=run_config, on_shard=on_shard)
+    return plan, generate_maps(wanted, plan=plan, config=config, run=run_config)
 
 
 def shards_in(folder: Path) -> dict[str, bytes]:
@@ -201,10 +200,8 @@ def test_finished_shards_are_left_alone_and_lost_ones_made_again(root: Path, tmp
     before, content = states(maps), shards_in(maps)
     lost = shard_name("val", 1, 3)
     (maps / lost).unlink()
-    seen = []
-    plan, summary = generate(root, maps, on_shard=seen.append)
+    plan, summary = generate(root, maps)
     assert plan.to_do == (1,) and plan.images_to_do == 3
-    assert [report.name for report in seen] == [lost]
     assert summary.images_made == 3 and summary.counts == Counter(ok=IMAGES)
     assert shards_in(maps) == content
     after = states(maps)
@@ -214,7 +211,7 @@ def test_finished_shards_are_left_alone_and_lost_ones_made_again(root: Path, tmp
 def test_a_finished_folder_is_only_counted(root: Path, tmp_path: Path) -> None:
     generate(root, tmp_path / "maps")
     before = states(tmp_path / "maps")
-    plan, summary = generate(root, tmp_path / "maps", on_shard=pytest.fail)
+    plan, summary = generate(root, tmp_path / "maps")
     assert plan.to_do == () and plan.images_to_do == 0
     assert (summary.counts, summary.images_made, summary.log_path) == (Counter(ok=IMAGES), 0, None)
     assert states(tmp_path / "maps") == before
@@ -297,13 +294,8 @@ def test_failed_images_cost_nothing_but_themselves(bad_root: Path, tmp_path: Pat
 
 
 def test_failed_images_are_counted_and_logged(bad_root: Path, tmp_path: Path) -> None:
-    seen: list[ShardReport] = []
-    _, summary = generate(bad_root, tmp_path / "maps", on_shard=seen.append)
+    _, summary = generate(bad_root, tmp_path / "maps")
     assert summary.counts == {"ok": 5, "decode-error": 1, "missing": 1} and summary.failed == 2
-    assert sorted(failure[:2] for report in seen for failure in report.failures) == [
-        ("n1/1", "decode-error"),
-        ("n1/4", "missing"),
-    ]
     started, *failed, finished = log_entries(summary)
     assert [(entry["event"], entry["image_id"], entry["status"]) for entry in failed] == [
         ("failed-image", "n1/1", "decode-error"),

@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from pseudo_maps.files import host_name
 from pseudo_maps.runs.progress import ProgressWatch, ShardProgress, remove_stale_progress
 
@@ -28,7 +30,6 @@ def test_images_of_shards_at_work_are_told_before_the_shards_end(tmp_path: Path)
 def test_progress_never_goes_back(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     with ProgressWatch(tmp_path, on_images=lambda done, failed: told.append((done, failed))) as watch:
-        assert watch.folder is not None
         (watch.folder / "a").write_text("5 2\n")
         watch._tell()
         # A new worker has begun the shard of a lost one, and writes.
@@ -49,10 +50,13 @@ def test_a_lost_worker_that_still_writes_does_not_count_twice(tmp_path: Path) ->
     assert told == [(3, 1)]
 
 
-def test_without_a_listener_nothing_is_written(tmp_path: Path) -> None:
-    with ProgressWatch(tmp_path, on_images=None) as watch:
-        ShardProgress(watch.folder, name="a").add(failed=False)
-        assert list(tmp_path.iterdir()) == []
+def test_nothing_is_told_before_the_first_image(tmp_path: Path) -> None:
+    with ProgressWatch(tmp_path, on_images=lambda *_: pytest.fail("no image was made")) as watch:
+        watch._tell()
+
+
+def test_a_shard_that_nobody_watches_is_no_error() -> None:
+    ShardProgress(None, name="a").add(failed=False)
 
 
 def test_a_worker_without_the_folder_goes_on(tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_a_worker_without_the_folder_goes_on(tmp_path: Path) -> None:
 def test_only_the_folders_of_dead_processes_of_this_host_are_removed(tmp_path: Path) -> None:
     gone = tmp_path / f".progress.{host_name()}.4194305.0123abcd"
     kept = [
-        tmp_path / f".progress.{host_name()}.{os.getpid()}.0123abcd",
+        tmp_path / f".progress.{host_name()}.{os.getpid()}.abcd_12x",
         tmp_path / ".progress.another.host.4194305.0123abcd",
         tmp_path / ".progress",
     ]

@@ -111,15 +111,15 @@ def test_only_names_of_files_in_the_making_can_be_asked_about(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "host", "process", "is_journal"),
+    ("name", "host", "process"),
     [
-        (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12, False),
-        (".val-00000-of-00003.h5.node7.12.x01234567.tmp", "node7", 12, False),
-        (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12, True),
+        (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12),
+        (".val-00000-of-00003.h5.node7.12.x01234567.tmp", "node7", 12),
+        (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12),
     ],
 )
-def test_names_tell_whose_a_file_is(name: str, host: str, process: int, is_journal: bool) -> None:
-    expected = PartialFile(target="val-00000-of-00003.h5", host=host, process=process, is_journal=is_journal)
+def test_names_tell_whose_a_file_is(name: str, host: str, process: int) -> None:
+    expected = PartialFile(target="val-00000-of-00003.h5", host=host, process=process)
     assert parse_partial_name(name) == expected
     for other in (name[1:], name + ".keep", name.replace(".h5", ".npy")):
         assert parse_partial_name(other) is None
