@@ -26,7 +26,6 @@ from scipy.spatial import cKDTree
 
 from pseudo_maps import shards
 from pseudo_maps.shards.fletcher32 import append_checksum
-from pseudo_maps.shards.inflate import inflate_library
 from pseudo_maps.shards.layout import encode_provenance
 from pseudo_maps.shards.writer import write_shard_file
 
@@ -104,7 +103,6 @@ def measure_reads(folder: Path, *, rows: int) -> None:
         stack = file["saliency/maps"]
         h5py_ms = per_call_ms(lambda row: stack[row], order)
         print(f"  h5py, file kept open      {h5py_ms:.3f} ms a map")
-        print(f"  inflation by {inflate_library()}")
         for name, read_ms in (
             ("ShardReader.read_uint8", per_call_ms(reader.read_uint8, order)),
             ("MapIndex.read_uint8", per_call_ms(index.read_uint8, ids)),

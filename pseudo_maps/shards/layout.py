@@ -1,4 +1,4 @@
-"""What a shard is made of: names, limits, the row of its table, and the checks that need no file."""
+"""Layout of a shard: names, limits, the row of its table, and the checks that need no file."""
 
 import json
 import math
@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 """Version of the layout that SHARD_FORMAT.md describes; readers refuse every other one."""
 
 STATUS_OK = "ok"
-"""Status of a row whose map was made; every other status is a short failure code and its map is all zero."""
+"""Status of a row whose map was made; every other status is a failure code, and its map is all zero."""
 
 FULL_SCALE = 255
 """Stored value of a map's peak: viewers such as HDFView do not stretch contrast."""
@@ -50,26 +50,8 @@ PROVENANCE_LIMIT_BYTES = 60_000
 """An HDF5 attribute is one object header message of at most 65,535 bytes; the rest is left for its header."""
 
 STRING_FIELDS = ("image_id", "path", "wnid", "status")
-NUMBER_FIELDS = {
-    "row": "<i4",
-    "label": "<i4",
-    "height": "<i4",
-    "width": "<i4",
-    "peak": "<f8",
-    "proposals": "<i4",
-}
-TABLE_FIELDS = (
-    "row",
-    "image_id",
-    "path",
-    "wnid",
-    "label",
-    "height",
-    "width",
-    "peak",
-    "proposals",
-    "status",
-)
+NUMBER_FIELDS = {"row": "<i4", "label": "<i4", "height": "<i4", "width": "<i4", "peak": "<f8", "proposals": "<i4"}
+TABLE_FIELDS = ("row", "image_id", "path", "wnid", "label", "height", "width", "peak", "proposals", "status")
 """Columns of /images, in order."""
 
 _SHARD_NAME = re.compile(r"(?P<split>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<index>\d{5,})-of-(?P<count>\d{5,})\.h5")
@@ -78,12 +60,12 @@ _INT32_MAX = int(np.iinfo(np.int32).max)
 
 
 class ShardError(ValueError):
-    """A shard, or what is to become one, is not what it has to be; the message names the file."""
+    """A shard, or what is to be stored in one, is invalid; the message names the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapRow:
-    """One row of a shard's table: the image, and what is known of its map."""
+    """One row of a shard's table: an image and its map."""
 
     image_id: str
     """Unique inside a split (``ImageRecord.image_id``)."""
@@ -100,18 +82,12 @@ class MapRow:
     peak: float
     """Maximum of the map before it was scaled to 255; 0 for an empty map and for a failed image."""
     proposals: int
-    """Number of proposals averaged."""
     status: str
-    """``STATUS_OK``, or a short failure code."""
+    """``STATUS_OK`` or a failure code."""
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """File name of shard ``index`` (0-based) of ``count``: ``val-00012-of-01282.h5``.
-
-    Raises
-    ------
-    ValueError
-        ``index`` outside ``0 <= index < count``, or a split that is not letters, digits, ``_``, ``.``, ``-``.
+    """File name of shard ``index`` (0-based) of ``count``; ValueError for an index outside or an illegal split.
 
     Examples
     --------
@@ -125,13 +101,7 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int]:
-    """Split, 0-based index and count of a shard's file name; the inverse of ``shard_name``.
-
-    Raises
-    ------
-    ValueError
-        The name is not one that ``shard_name`` gives.
-    """
+    """Split, 0-based index and count of a shard's file name; ValueError for a name that ``shard_name`` cannot give."""
     found = _SHARD_NAME.fullmatch(name)
     if found is not None:
         split, index, count = found["split"], int(found["index"]), int(found["count"])
@@ -140,10 +110,23 @@ def parse_shard_name(name: str) -> tuple[str, int, int]:
     raise ValueError(f"{name!r} is not a shard's name, expected one like val-00012-of-01282.h5")
 
 
+def is_split(text: str) -> bool:
+    """Whether ``text`` can be the name of a split, and so start a file name."""
+    return _SPLIT_NAME.fullmatch(text) is not None
+
+
 def check_split(split: str) -> None:
-    """Raise ValueError unless ``split`` can stand at the start of a file name."""
-    if _SPLIT_NAME.fullmatch(split) is None:
+    """Raise ValueError unless ``split`` can start a file name."""
+    if not is_split(split):
         raise ValueError(f"split {split!r}: expected letters, digits, '_', '.' and '-', not starting with a sign")
+
+
+def split_of_shard(name: str) -> str | None:
+    """Split of a shard's file name; None for another name."""
+    try:
+        return parse_shard_name(name)[0]
+    except ValueError:
+        return None
 
 
 def list_shards(folder: Path, split: str) -> dict[tuple[int, int], Path]:
@@ -197,10 +180,9 @@ def quantise_map(map_hw: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8]
 
 
 def row_problem(map_hw: npt.NDArray[np.uint8], row: MapRow) -> str | None:
-    """What is wrong between a stored map and its row, or None.
+    """Contradiction between a stored map and its row, or None.
 
-    A row with another status than ok has an all-zero map and peak 0; a map of an ok row reaches 255 unless
-    its peak is 0, and is all zero then.
+    A map reaches 255, or is all zero with peak 0, as that of every row whose status is not ok.
     """
     if not math.isfinite(row.peak) or row.peak < 0:
         return f"peak {row.peak}, expected a finite number of at least 0"
@@ -216,7 +198,7 @@ def row_problem(map_hw: npt.NDArray[np.uint8], row: MapRow) -> str | None:
 
 
 def field_problem(row: MapRow) -> str | None:
-    """What keeps a row from being stored, or None: NUL, text that is no UTF-8, numbers outside int32."""
+    """Reason why a row cannot be stored, or None: NUL, text that is not UTF-8, numbers outside int32."""
     for name in STRING_FIELDS:
         text = getattr(row, name)
         if "\0" in text:
@@ -263,10 +245,9 @@ def decode_row(record: np.void) -> MapRow:
 
 
 def by_name_links(rows: Sequence[MapRow]) -> Iterator[tuple[int, str, str]]:
-    """Row, group and link name below /by_name of every row, in row order.
+    """Row, group and link name below /by_name of every row: the image id's last component without extension.
 
-    The link is the last component of the image id without its extension; when its group has that name
-    already, ``~<row>`` is appended until it is new.
+    Where the group has that name already, ``~<row>`` is appended until it is new.
     """
     taken: set[tuple[str, str]] = set()
     for row_index, row in enumerate(rows):
@@ -284,7 +265,7 @@ def _link_name(text: str) -> str:
 
 
 def make_provenance(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance of a shard that this version of the package makes with ``configuration``.
+    """Provenance of a shard that this version of the package makes.
 
     Parameters
     ----------
@@ -292,22 +273,11 @@ def make_provenance(configuration: Mapping[str, Any]) -> dict[str, Any]:
         Everything that decides the maps, as JSON values; nothing that depends on when, where or with how many
         jobs they are made.
     """
-    return {
-        "configuration": dict(configuration),
-        "package_version": __version__,
-        "schema_version": SCHEMA_VERSION,
-    }
+    return {"configuration": dict(configuration), "package_version": __version__, "schema_version": SCHEMA_VERSION}
 
 
 def encode_provenance(provenance: Mapping[str, Any]) -> bytes:
-    """Provenance as ASCII JSON with sorted keys.
-
-    Raises
-    ------
-    ShardError
-        A key is missing, the schema version is another one, a value is no JSON, or the text is longer than
-        ``PROVENANCE_LIMIT_BYTES``.
-    """
+    """Provenance as ASCII JSON with sorted keys; ShardError for a missing key, another schema version, or too long."""
     missing = [key for key in PROVENANCE_KEYS if key not in provenance]
     if missing:
         raise ShardError(f"provenance lacks {', '.join(missing)}; make_provenance(configuration) gives them")

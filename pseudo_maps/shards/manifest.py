@@ -1,22 +1,24 @@
-"""What all shards of a split have in common to ``<split>.manifest.json``, which concurrent tasks agree on."""
+"""Manifest of a split, ``<split>.manifest.json``: what all its shards have in common."""
 
 import errno
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pseudo_maps import __version__
-from pseudo_maps.files import differences, sync, temporary_path
+from pseudo_maps.files import differences, sync, temporary_path, write_atomically
 from pseudo_maps.shards.layout import (
     SCHEMA_VERSION,
     canonical_json,
     check_split,
-    parse_shard_name,
+    is_split,
+    split_of_shard,
 )
 
 __all__ = [
@@ -34,15 +36,11 @@ __all__ = [
 _MANIFEST_SUFFIX = ".manifest.json"
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What ``link`` answers on file systems without hard links (exFAT, some FUSE and object stores)."""
-
-_READ_ATTEMPTS = 20
-_READ_PAUSE_S = 0.1
-"""Without hard links the file has its name before its content; two seconds are ample for a few KB."""
+"""Answers of ``link`` on file systems without hard links (exFAT, some FUSE and object stores)."""
 
 
 class ManifestError(ValueError):
-    """A manifest file is not what it has to be; the message names it."""
+    """A manifest file is invalid; the message names it."""
 
 
 class ManifestMismatch(ValueError):
@@ -62,11 +60,9 @@ class Manifest:
     """
 
     split: str
-    """Name of the split, the start of its shards' names."""
     images: int
     """Number of images, the sum of rows over all shards."""
     shards: int
-    """Number of shards."""
     shard_size: int
     """Rows of every shard but the last, which has the rest."""
     ids_sha256: str
@@ -74,7 +70,6 @@ class Manifest:
     configuration: Mapping[str, Any]
     """Everything that decides the maps, as JSON values (tuples become lists)."""
     schema_version: int = SCHEMA_VERSION
-    """Layout version of the shards."""
     package_version: str = __version__
     """Version of the package: another one may give other bytes."""
 
@@ -93,10 +88,7 @@ class Manifest:
         return min(self.shard_size, self.images - index * self.shard_size)
 
     def is_of_first(self, image_ids: Sequence[str]) -> bool:
-        """Whether its images are the first ``images`` of ``image_ids``, in their order: all of them, or a part.
-
-        A part is what ``--limit`` takes, so nothing more has to be stored to know such a folder.
-        """
+        """Whether its images are the first ``images`` of ``image_ids``, as ``--limit`` takes them, or all."""
         return self.images <= len(image_ids) and ids_digest(image_ids[: self.images]) == self.ids_sha256
 
 
@@ -123,14 +115,9 @@ def found_splits(folder: str | os.PathLike[str]) -> list[str]:
     """Splits that have a shard or a manifest in ``folder``, sorted."""
     splits = set()
     for name in os.listdir(folder):
-        try:
-            split = name.removesuffix(_MANIFEST_SUFFIX)
-            if split == name:
-                split, _, _ = parse_shard_name(name)
-            check_split(split)
-        except ValueError:
-            continue
-        splits.add(split)
+        split = name.removesuffix(_MANIFEST_SUFFIX) if name.endswith(_MANIFEST_SUFFIX) else split_of_shard(name)
+        if split is not None and is_split(split):
+            splits.add(split)
     return sorted(splits)
 
 
@@ -142,49 +129,28 @@ def read_manifest(folder: str | os.PathLike[str], split: str) -> Manifest:
     FileNotFoundError
         There is none.
     ManifestError
-        It is no JSON object with exactly the fields of ``Manifest``, or belongs to another split.
+        It is not a JSON object with exactly the fields of ``Manifest``, or belongs to another split.
     """
     path = manifest_path(folder, split)
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ManifestError(f"{path}: not JSON ({error}); remove it if no task is running, and run again") from error
-    types = {
-        "split": str,
-        "images": int,
-        "shards": int,
-        "shard_size": int,
-        "ids_sha256": str,
-        "configuration": dict,
-        "schema_version": int,
-        "package_version": str,
-    }
-    found = set(content) if isinstance(content, dict) else set()
-    if found != types.keys():
-        raise ManifestError(f"{path}: has the keys {sorted(found)}, expected {sorted(types)}")
-    for key, kind in types.items():
-        if type(content[key]) is not kind:
-            raise ManifestError(f"{path}: {key} is {content[key]!r}, expected {kind.__name__}")
-    if content["split"] != split:
-        raise ManifestError(f"{path}: is of the split {content['split']!r}, expected {split!r} as in its name")
-    try:
-        return Manifest(**content)
-    except ValueError as error:
-        raise ManifestError(f"{path}: {error}") from error
+        content = msgspec.json.decode(path.read_bytes())
+        if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Manifest)}:
+            raise ValueError(f"expected an object with the keys {', '.join(field.name for field in fields(Manifest))}")
+        manifest = msgspec.convert(content, Manifest)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ManifestError(
+            f"{path}: not a manifest ({error}); remove it if no task is running, and run again"
+        ) from error
+    if manifest.split != split:
+        raise ManifestError(f"{path}: is of the split {manifest.split!r}, expected {split!r} as in its name")
+    return manifest
 
 
 def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> bool:
     """Write the manifest, or compare it with the one that stands there already.
 
-    Any number of tasks on any number of machines may call this at once: one of them writes the file, whole,
-    and all others compare. Nothing is ever overwritten.
-
-    Parameters
-    ----------
-    folder
-        Folder of the shards; has to exist.
-    manifest
-        What this task is about to make.
+    Any number of tasks on any number of machines may call this at once: one of them writes the file, whole, and all
+    others compare. Only where the file system has no hard links may the last of two simultaneous writers win.
 
     Returns
     -------
@@ -199,7 +165,8 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
         What is there is no manifest.
     """
     path = manifest_path(folder, manifest.split)
-    if not path.exists() and _create(path, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"):
+    text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    if not path.exists() and _create(path, text.encode()):
         return True
     _compare(path, manifest)
     return False
@@ -219,11 +186,11 @@ def check_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
 
 
 def _compare(path: Path, manifest: Manifest) -> None:
-    found = _read_when_complete(path.parent, manifest.split)
-    there, wanted = _plain(found), _plain(manifest)
+    found = read_manifest(path.parent, manifest.split)
+    there, wanted = asdict(found), asdict(manifest)
     if found.images != manifest.images:
-        # Digests of lists that are not even of one length tell nobody anything.
-        there["ids_sha256"] = wanted["ids_sha256"]
+        # Digests of lists of different lengths tell nobody anything.
+        del there["ids_sha256"], wanted["ids_sha256"]
     lines = sorted(differences(there, wanted), key=lambda line: not line.startswith("images:"))
     if lines:
         raise ManifestMismatch(
@@ -233,44 +200,21 @@ def _compare(path: Path, manifest: Manifest) -> None:
         )
 
 
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    return {field.name: getattr(manifest, field.name) for field in fields(manifest)}
-
-
-def _create(path: Path, text: str) -> bool:
-    """Give ``text`` the name ``path``; False when the name is taken."""
+def _create(path: Path, content: bytes) -> bool:
+    """Write a file under a name that is free; False when it is taken."""
     temporary = temporary_path(path)
     try:
-        _write_new(temporary, text, named=path)
-        try:
-            # Unlike a rename, a link never replaces what another task has put there meanwhile.
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            _write_new(path, text, named=path)
+        temporary.write_bytes(content)
+        sync(temporary)
+        # Unlike a rename, a link never replaces what another task has put there meanwhile.
+        os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_atomically(path, content)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
     return True
-
-
-def _write_new(path: Path, text: str, *, named: Path) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-        sync(path)
-    except OSError as error:
-        # A full disk shows when writing, and that error names no file; opening names the hidden one.
-        raise OSError(error.errno, error.strerror, str(named)) from error
-
-
-def _read_when_complete(folder: Path, split: str) -> Manifest:
-    for _ in range(_READ_ATTEMPTS - 1):
-        try:
-            return read_manifest(folder, split)
-        except ManifestError:
-            time.sleep(_READ_PAUSE_S)
-    return read_manifest(folder, split)

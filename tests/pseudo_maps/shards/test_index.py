@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pseudo_maps.shards import MapIndex, ShardError, ShardReader, id_table, make_provenance, shard_name
+from pseudo_maps.shards import MapIndex, ShardError, ShardReader, make_provenance, shard_name
 from pseudo_maps.shards.fletcher32 import append_checksum
-from pseudo_maps.shards.id_table import IdTable, hash_id, hash_ids
+from pseudo_maps.shards.id_table import IdTable
 from pseudo_maps.shards.layout import checksum_path, encode_provenance
 from pseudo_maps.shards.manifest import manifest_path
 from pseudo_maps.shards.writer import write_shard_file
@@ -39,14 +39,6 @@ def remove(path):
 ids_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
 
 
-@given(st.lists(ids_text, min_size=1, max_size=20), st.integers(0, 30))
-def test_both_hashes_agree_whatever_the_padding(ids, padding):
-    encoded = [text.encode() for text in ids]
-    width = max(len(text) for text in encoded) + padding
-    hashes = hash_ids(np.array(encoded, dtype=f"S{width}"))
-    assert hashes.tolist() == [hash_id(text) for text in encoded]
-
-
 @given(st.lists(ids_text, max_size=30, unique=True), st.lists(ids_text, max_size=10), st.integers(0, 30))
 def test_find_is_what_a_dict_gives(ids, others, split_at):
     encoded = [text.encode() for text in ids]
@@ -61,13 +53,10 @@ def test_find_is_what_a_dict_gives(ids, others, split_at):
         assert table.id_at(position) == text
 
 
-def test_ids_of_equal_hash_are_told_apart(monkeypatch):
-    monkeypatch.setattr(id_table, "hash_ids", lambda ids: np.full(len(ids), 7, dtype=np.uint64))
-    monkeypatch.setattr(id_table, "hash_id", lambda encoded: 7)
-    table = IdTable([np.array([b"a", b"b", b"c"])])
-    assert [table.find(text) for text in "abcd"] == [0, 1, 2, -1]
-    assert table.duplicate() is None
-    assert IdTable([np.array([b"a", b"b", b"c", b"b"])]).duplicate() == (1, 3)
+def test_an_id_that_is_there_twice_is_found_at_its_first_position():
+    table = IdTable([np.array([b"a", b"b"]), np.array([b"long", b"b"])])
+    assert table.duplicate() == (1, 3) and table.find("b") == 1
+    assert IdTable([np.array([b"a", b"b", b"ab"])]).duplicate() is None
 
 
 def test_texts_that_no_shard_can_hold_are_not_found():
