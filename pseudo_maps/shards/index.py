@@ -1,4 +1,4 @@
-"""A folder of shards to a lookup from image id to map, small enough for every worker of a data loader."""
+"""Index of all shards of a split: maps by image id, small enough for every worker of a data loader."""
 
 import os
 import shlex
@@ -51,8 +51,7 @@ class MapIndex:
     split
         Split whose shards are read.
     max_open_files
-        Shards kept open at once in each process, at least 1 (``ulimit -n`` is often 1024, for everything a
-        loader worker opens).
+        Shards kept open at once in each process, at least 1 (``ulimit -n`` is often 1024).
     allow_incomplete
         Accept a folder in which shards are missing: their images are not in the index.
 
@@ -62,19 +61,17 @@ class MapIndex:
         No shard, missing shards, shards of two numberings, configurations or map sizes, an image id that is
         there twice, a shard that cannot be read, or numbers that differ from the manifest's.
     ManifestError
-        The manifest, where there is one, cannot be read.
+        The manifest is invalid; without one nothing is compared.
     FileNotFoundError
         The folder is missing.
 
     Notes
     -----
-    Opening reads the tables only: about 2 ms a shard of 1000 rows. Per image it keeps the id, two 8-byte
-    numbers to find it, the peak and one byte for the status. A map costs one positioned read, the checksum and
-    inflation: at 224x224 about 0.08 ms with zlib-ng and 0.14 ms with zlib. The first map of a shard in a process
-    costs 2 ms more.
+    Opening reads the tables only: about 2 ms a shard of 1000 rows. Per image it keeps the id and 17 bytes. A map costs
+    one positioned read, the checksum and decompression: about 0.14 ms at 224x224, and 2 ms more for the first map of a
+    shard in a process.
 
-    Threads may share an index. A forked process opens its own files, and so does a process that got the index
-    pickled (which sends the arrays, not the maps).
+    Threads may share an index. Forked processes, and those that get the index pickled, open their own files.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class MapIndex:
 
     def _read_tables(self, manifest: Manifest | None) -> None:
         ids, peaks, statuses, first_rows = [], [], [], [0]
-        self._status_names = [STATUS_OK]
         for shard, path in enumerate(self._paths):
             with open_hdf5(path) as file:
                 head = read_head(file, path=path)
@@ -116,11 +112,13 @@ class MapIndex:
             # Copies, because a column of the table would keep the whole table in memory.
             ids.append(head.table["image_id"].copy())
             peaks.append(head.table["peak"].copy())
-            statuses.append(self._status_codes(head.table["status"]))
+            statuses.append(head.table["status"].copy())
             first_rows.append(first_rows[-1] + len(head.table))
         self._first_rows = first_rows
         self._peaks: npt.NDArray[np.float64] = np.concatenate(peaks)
-        self._statuses = np.concatenate(statuses)
+        names, codes = np.unique(np.concatenate(statuses), return_inverse=True)
+        self._status_names: list[str] = [name.decode(errors="replace") for name in names.tolist()]
+        self._statuses = codes.astype(np.min_scalar_type(len(names)))
         self._ids = IdTable(ids)
         twice = self._ids.duplicate()
         if twice is not None:
@@ -133,29 +131,15 @@ class MapIndex:
     def _check_alike(self, head: ShardHead, *, path: Path, manifest: Manifest | None) -> None:
         if head.map_shape != self.map_shape:
             raise ShardError(f"{path}: maps of {head.map_shape}, expected {self.map_shape} as in {self._paths[0].name}")
-        lines = differences(head.provenance, self.provenance, names=("here", "there"))
-        reference = self._paths[0].name
+        expected, reference = self.provenance, self._paths[0].name
         if manifest is not None:
-            stated = {key: getattr(manifest, key) for key in ("configuration", "package_version", "schema_version")}
-            lines = differences({key: head.provenance.get(key) for key in stated}, stated, names=("here", "there"))
-            reference = "the manifest"
+            expected, reference = head.provenance | manifest.provenance, "the manifest"
+        lines = differences(head.provenance, expected, names=("here", "there"))
         if lines:
             raise ShardError(
                 f"{path}: made with other settings than {reference}:\n  " + "\n  ".join(lines) + "\nMake the shards "
                 "that differ again, or keep the two sets in two folders."
             )
-
-    def _status_codes(self, column: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint8]:
-        """Positions in ``_status_names``; nearly every row is ok, so only the others cost Python time."""
-        codes = np.zeros(len(column), dtype=np.uint8)
-        for row in np.flatnonzero(column != STATUS_OK.encode()).tolist():
-            name = bytes(column[row]).decode(errors="replace")
-            if name not in self._status_names:
-                if len(self._status_names) > np.iinfo(np.uint8).max:
-                    raise ShardError(f"{self._folder}: more than 256 different statuses, expected short codes")
-                self._status_names.append(name)
-            codes[row] = self._status_names.index(name)
-        return codes
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -179,19 +163,11 @@ class MapIndex:
         return self._status_names[int(self._statuses[self._position(image_id)])]
 
     def peak(self, image_id: str) -> float:
-        """Maximum of an image's map before scaling, 0 for an image that failed; KeyError for an unknown id."""
+        """Maximum of an image's map before scaling, 0 for a failed image; KeyError for an unknown id."""
         return float(self._peaks[self._position(image_id)])
 
     def row(self, image_id: str) -> MapRow:
-        """Everything the table holds of an image, read from its shard (about 2 ms).
-
-        Raises
-        ------
-        KeyError
-            The image is in no shard.
-        ShardError
-            The shard cannot be read.
-        """
+        """The table's row of an image, read from its shard in about 2 ms; errors as ``read_uint8``."""
         shard, row = self._place(self._position(image_id))
         path = self._paths[shard]
         with open_hdf5(path) as file:
@@ -210,29 +186,20 @@ class MapIndex:
         return self._read_at(self._position(image_id))
 
     def read(self, image_id: str, *, map_scale: str = "peak") -> npt.NDArray[np.float32]:
-        """(H, W) float32 map of an image.
+        """(H, W) float32 map of an image; errors as ``read_uint8``, and ValueError for another ``map_scale``.
 
         Parameters
         ----------
-        image_id
-            Id of the image.
         map_scale
             ``"peak"``: ``stored / 255``. ``"true"``: ``stored / 255 * peak``.
-
-        Raises
-        ------
-        KeyError, ShardError
-            As ``read_uint8``.
-        ValueError
-            Another ``map_scale``.
         """
         position = self._position(image_id)
         return scale_map(self._read_at(position), peak=float(self._peaks[position]), map_scale=map_scale)
 
     def counts(self) -> dict[str, int]:
-        """Number of images by status, in the order in which statuses first occur, ``STATUS_OK`` first."""
+        """Number of images by status, ``STATUS_OK`` first."""
         numbers = np.bincount(self._statuses, minlength=len(self._status_names)).tolist()
-        return dict(zip(self._status_names, numbers, strict=True))
+        return {STATUS_OK: 0} | dict(zip(self._status_names, numbers, strict=True))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that are in no shard, in their order."""
@@ -259,11 +226,10 @@ class MapIndex:
 
 
 class _OpenShards:
-    """Open shards of this process, the least recently used closed first; the chunk places are kept."""
+    """Open shards of this process, at most ``limit``, the least recently used closed first; chunk places are kept."""
 
     def __init__(self, paths: list[Path], *, limit: int) -> None:
-        self._paths = paths
-        self._limit = limit
+        self._paths, self._limit = paths, limit
         self._places: dict[int, ChunkPlaces] = {}
         self._start_process()
 
@@ -273,7 +239,7 @@ class _OpenShards:
         self._process = os.getpid()
 
     def get(self, shard: int) -> tuple[ShardFile, ChunkPlaces]:
-        """The open file and the chunk places of a shard; the file stays open while the caller holds it."""
+        """Open file and chunk places of a shard; the file stays open while the caller holds it."""
         if self._process != os.getpid():
             # A lock that another thread held while this process was forked would never be released here.
             self._start_process()

@@ -82,6 +82,7 @@ class MapRow:
     peak: float
     """Maximum of the map before it was scaled to 255; 0 for an empty map and for a failed image."""
     proposals: int
+    """Number of proposals averaged."""
     status: str
     """``STATUS_OK`` or a failure code."""
 

@@ -14,6 +14,7 @@ import msgspec
 from pseudo_maps import __version__
 from pseudo_maps.files import differences, sync, temporary_path, write_atomically
 from pseudo_maps.shards.layout import (
+    PROVENANCE_KEYS,
     SCHEMA_VERSION,
     canonical_json,
     check_split,
@@ -82,6 +83,11 @@ class Manifest:
             )
         # As it reads back from a file, so that what was given and what was read compare equal.
         object.__setattr__(self, "configuration", json.loads(canonical_json(self.configuration)))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Provenance of every shard of the split."""
+        return {key: getattr(self, key) for key in PROVENANCE_KEYS}
 
     def shard_rows(self, index: int) -> int:
         """Number of rows of shard ``index``, ``0 <= index < shards``."""

@@ -1,13 +1,12 @@
-"""Compressed maps and their rows to one HDF5 shard file, laid out as SHARD_FORMAT.md says.
+"""HDF5 shard writer; SHARD_FORMAT.md describes the layout.
 
-Nothing here depends on the clock: every dataset is made without times, so equal rows give equal bytes.
+Every dataset is made without times, so equal rows give equal bytes.
 """
 
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import h5py
@@ -38,20 +37,13 @@ __all__ = ["ShardWriter", "compress_map", "write_shard_file"]
 _READ_ONLY = 0o444
 """Mode of a finished shard: a killed viewer that had it open for writing would leave it marked as open."""
 
-LIBRARY_VERSIONS = ("earliest", "v110")
-"""File format bounds: the oldest structures that do, which every viewer reads and which hold no times.
+_LIBRARY_VERSIONS = ("earliest", "v110")
+"""File format bounds: the oldest structures, which every viewer reads and which hold no times; virtual datasets need
+1.10. Spelled out because HDF5 changes its default."""
 
-Spelled out because HDF5 changes its default; 1.10 is what virtual datasets need.
-"""
-
-IMAGE_ATTRIBUTES: Mapping[str, bytes] = {
-    "CLASS": b"IMAGE",
-    "IMAGE_VERSION": b"1.2",
-    "IMAGE_SUBCLASS": b"IMAGE_INDEXED",
-}
-"""HDF5 Image and Palette Specification 1.2."""
-
-PALETTE_ATTRIBUTES: Mapping[str, bytes] = {
+# HDF5 Image and Palette Specification 1.2.
+_IMAGE_ATTRIBUTES = {"CLASS": b"IMAGE", "IMAGE_VERSION": b"1.2", "IMAGE_SUBCLASS": b"IMAGE_INDEXED"}
+_PALETTE_ATTRIBUTES = {
     "CLASS": b"PALETTE",
     "PAL_VERSION": b"1.2",
     "PAL_TYPE": b"STANDARD8",
@@ -60,12 +52,12 @@ PALETTE_ATTRIBUTES: Mapping[str, bytes] = {
 
 
 class ShardWriter:
-    """Collects the maps of one shard in memory and makes the file in one step.
+    """Collect the maps of one shard in memory and write the file in one step.
 
     Parameters
     ----------
     path
-        The shard's final path. Its folder has to exist; a file of that name is replaced at ``commit``.
+        Path of the shard. Its folder has to exist; a file of that name is replaced at ``commit``.
     rows
         Number of rows N, at least 1.
     map_size
@@ -83,9 +75,9 @@ class ShardWriter:
 
     Notes
     -----
-    Maps are compressed as they come (about 10 KB each is kept) and written in row order, so the file does not
-    depend on the order of the calls. Leaving the context without ``commit`` discards them, and no path on the
-    disk has been touched. Equal inputs give equal bytes with the same zlib, HDF5 and h5py.
+    Maps are kept compressed (about 10 KB each) and written in row order, so the file does not depend on the order of
+    the calls. Leaving the context without ``commit`` writes nothing. Equal inputs give equal bytes with the same zlib,
+    HDF5 and h5py.
 
     Examples
     --------
@@ -129,26 +121,17 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._finish()
 
     def write(self, row_index: int, map_hw_uint8: npt.NDArray[np.uint8], row: MapRow) -> None:
-        """Give the map and the table row of one row; rows may come in any order, each exactly once.
+        """Add the map and the table row of one row, ``0 <= row_index < N``; each once, in any order.
 
         Parameters
         ----------
-        row_index
-            ``0 <= row_index < N``.
         map_hw_uint8
             (H, W) uint8 from ``quantise_map``: its maximum is 255 unless the peak is 0; all zero for a row
             whose status is not ok.
-        row
-            What the table holds.
 
         Raises
         ------
@@ -169,15 +152,9 @@ class ShardWriter:
         self._rows[row_index] = row
 
     def write_chunk(self, row_index: int, chunk: bytes, row: MapRow) -> None:
-        """As ``write``, for a map that another process has compressed with ``compress_map``.
+        """As ``write``, for a map that another process has checked (``row_problem``) and compressed (``compress_map``).
 
-        That process is trusted to have looked at the map (``row_problem``): here it is only checked that the chunk
-        is whole, since decompressing every map again would take longer than all the rest.
-
-        Raises
-        ------
-        ShardError
-            As ``write``, or the chunk is damaged.
+        Here only the checksum is compared, since decompressing would take longer than all the rest.
         """
         self._check(row_index, row)
         body, stated = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
@@ -187,7 +164,7 @@ class ShardWriter:
         self._rows[row_index] = row
 
     def _check(self, row_index: int, row: MapRow) -> None:
-        """Whether a row can be taken: where it goes and what the table will hold of it."""
+        """ShardError unless the row can be added."""
         where = f"{self._path}: row {row_index}"
         if not self._open:
             raise ShardError(f"{where}: the writer is finished")
@@ -203,17 +180,16 @@ class ShardWriter:
             raise ShardError(f"{where}: image id {row.image_id!r} is row {first} already, expected unique ids")
 
     def commit(self) -> None:
-        """Make the file, its checksum file and their names durable; afterwards the shard is complete.
+        """Write the file and its checksum file atomically and read-only; afterwards the shard is complete.
 
-        The shard is made under a hidden name beside the target, closed, synced, made read-only and hashed;
-        the checksum file gets its name first, so a shard that has its name always has its checksum.
+        The checksum file gets its name first, so a shard that has its name always has its checksum.
 
         Raises
         ------
         ShardError
             Rows are missing, or the writer is finished.
         OSError
-            The disk is full, the folder is missing or not writable; nothing is left behind.
+            The disk is full, or the folder is missing or not writable; nothing is left behind.
         """
         if not self._open:
             raise ShardError(f"{self._path}: the writer is finished")
@@ -270,7 +246,7 @@ def write_shard_file(
     Parameters
     ----------
     path
-        File to create; overwritten when it exists.
+        File to create or overwrite.
     chunks
         N compressed maps, each ending in its Fletcher-32, in row order.
     rows
@@ -280,23 +256,18 @@ def write_shard_file(
     provenance
         ASCII JSON.
     by_name
-        Whether to make /by_name, which costs about 0.3 ms and 0.7-1.7 KB a map.
+        Make /by_name, which costs about 0.3 ms and 0.7-1.7 KB a map.
     """
     # HDF5 fails on a full disk in ways that end the process, so it writes to memory and Python to the disk.
-    with h5py.File(path, "w", driver="core", backing_store=False, libver=LIBRARY_VERSIONS) as file:
+    with h5py.File(path, "w", driver="core", backing_store=False, libver=_LIBRARY_VERSIONS) as file:
         file.attrs["NX_class"] = np.bytes_(b"NXroot")
         file.attrs["default"] = np.bytes_(b"saliency")
         file.attrs["schema_version"] = np.int64(SCHEMA_VERSION)
         file.attrs["provenance"] = np.bytes_(provenance)
         palette = _write_palette(file)
         _write_maps(file, chunks=chunks, map_shape=map_shape, palette=palette)
-        table = file.create_dataset(
-            TABLE_PATH,
-            data=encode_table(rows),
-            chunks=(len(rows),),
-            fletcher32=True,
-            track_times=False,
-        )
+        data = encode_table(rows)
+        table = file.create_dataset(TABLE_PATH, data=data, chunks=(len(rows),), fletcher32=True, track_times=False)
         # Where a chunk stands in the file is settled when it leaves the cache: at the latest when its dataset is
         # closed, which waits for whoever else holds the object, such as dask's profiler sampling the frames.
         table.flush()
@@ -311,7 +282,7 @@ def _write_palette(file: h5py.File) -> h5py.Dataset:
     """A grey ramp: the brightness on the screen is the stored value."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     palette = file.create_dataset("palette", data=ramp, track_times=False)
-    _set(palette.id, _texts(PALETTE_ATTRIBUTES))
+    _set(palette.id, _texts(_PALETTE_ATTRIBUTES))
     return palette
 
 
@@ -330,7 +301,7 @@ def _write_maps(file: h5py.File, *, chunks: Sequence[bytes], map_shape: tuple[in
         track_times=False,
     )
     axes = {"interpretation": b"image", "long_name": b"pseudo saliency map, 255 at the peak of each image"}
-    _set(maps.id, [*_texts(IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts(axes)])
+    _set(maps.id, [*_texts(_IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts(axes)])
     for row_index, chunk in enumerate(chunks):
         maps.id.write_direct_chunk((row_index, 0, 0), chunk)
     # Plain numbers beside the maps. Attached as dimension scales they would empty the group in ViTables, and
@@ -347,7 +318,7 @@ def _write_by_name(
     map_space = h5s.create_simple(map_shape)
     by_name = h5g.create(file.id, BY_NAME_GROUP.encode())
     groups: dict[str, h5g.GroupID] = {}
-    attributes = [*_texts(IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts({"interpretation": b"image"})]
+    attributes = [*_texts(_IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts({"interpretation": b"image"})]
     for row_index, group, link in by_name_links(rows):
         if group not in groups:
             groups[group] = h5g.create(by_name, group.encode())
