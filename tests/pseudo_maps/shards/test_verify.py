@@ -187,7 +187,7 @@ def changed_table(**columns):
         ({"status": (0, b"decode")}, "map", "row 0 (val_3): status 'decode' with map maximum 255"),
         ({"status": (1, b"ok"), "peak": (1, 0.5)}, "map", "row 1 (val_4): map maximum 0 with peak 0.5"),
         ({"peak": (2, np.nan)}, "map", "row 2 (val_5): peak nan"),
-        ({"path": (1, b"\xff")}, "unreadable", "no UTF-8"),
+        ({"path": (1, b"\xff")}, "unreadable", "not UTF-8"),
     ],
 )
 def test_an_inconsistent_table(folder, shard, columns, kind, message):
