@@ -146,7 +146,7 @@ def build_trainer(
         progress.say(f"perceptual network: {perceptual.features} features of {perceptual_weights}")
 
     def initialise(model: LocalizationModel) -> None:
-        progress.say(initialise_from_imagenet(model.encoder, config.arch).describe())
+        progress.say(initialise_from_imagenet(model.encoder).describe())
 
     weights = None
     if config.loss.class_weighting == "balanced":

@@ -23,8 +23,7 @@ from training.inference.config import LOCALIZERS, Views
 from training.inference.grad_cam import grad_cam
 from training.inference.views import merge_maps, show
 from training.networks.model import LocalizationModel
-from training.networks.normalisation import Normalisation
-from training.networks.without_values import without_values
+from training.networks.parts import UndrawnWeights
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint
 
 __all__ = [
@@ -125,7 +124,7 @@ def load_for_inference(
             "expected one of method 'saliency', or use the localizers cam and grad-cam"
         )
     try:
-        with without_values():
+        with UndrawnWeights():
             network = LocalizationModel(
                 config["arch"], config["classes"], batch_norm=config["batch_norm"], decoder=has_decoder
             )
@@ -141,8 +140,6 @@ def load_for_inference(
             f"{source}: its weights and its configuration make no network: {type(error).__name__}: {reason}; use the "
             "version of the program that wrote it"
         ) from error
-    # Made anew because the constants of the normalisation are in no checkpoint.
-    network.normalisation = Normalisation()
     network.eval().requires_grad_(False)
     return InferenceModel(
         network=network.to(device),

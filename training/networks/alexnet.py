@@ -1,4 +1,4 @@
-"""Images to AlexNet features with the fully connected layers replaced, as in CAM (Zhou et al., CVPR 2016).
+"""AlexNet encoders with the fully connected layers replaced, as in CAM (Zhou et al., CVPR 2016).
 
 The widths are torchvision's (Krizhevsky 2014, 64/192/384/256/256), so its ImageNet weights fit. What differs
 from Krizhevsky et al. 2012 and from the release of CAM (96/256/384/384/384): those widths, no grouped
@@ -33,8 +33,10 @@ _TORCHVISION_INDEX = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 1
 class _AlexNetTrunk(Encoder):
     """conv1 to conv5 of AlexNet; what comes after conv5 is the subclass's."""
 
+    published_weights = "AlexNet_Weights.IMAGENET1K_V1"
+
     def __init__(self, *, conv5_channels: int, batch_norm: bool) -> None:
-        super().__init__()
+        super().__init__(batch_norm=batch_norm)
         self.conv1 = ConvUnit(3, 64, kernel=11, stride=4, padding=2, batch_norm=batch_norm)
         self.conv2 = ConvUnit(64, 192, kernel=5, padding=2, batch_norm=batch_norm)
         self.conv3 = ConvUnit(192, 384, kernel=3, padding=1, batch_norm=batch_norm)
@@ -43,7 +45,7 @@ class _AlexNetTrunk(Encoder):
         self.pool = nn.MaxPool2d(3, stride=2)
         self.skip_channels = (conv5_channels, 256, 384, 192, 64)
 
-    def run_trunk(self, normalised_bchw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def run_trunk(self, normalised_bchw: Tensor) -> tuple[Tensor, ...]:
         """``normalised[B, 3, H, W]`` to the outputs of conv5, conv4, conv3 (13x13), conv2 (27x27), conv1 (55x55)."""
         conv1 = self.conv1(normalised_bchw)
         conv2 = self.conv2(self.pool(conv1))
@@ -73,7 +75,6 @@ class AlexNetEncoder(_AlexNetTrunk):
         self.cam_conv = ConvUnit(256, GAP_CHANNELS, kernel=3, padding=1, batch_norm=batch_norm)
         self.feature_channels = GAP_CHANNELS
         self.upsampling = (_SAME, _SAME, _SAME, _UNDO_POOL, _UNDO_POOL)
-        self.dropout = 0.0
 
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
         """``normalised[B, 3, H, W]`` to features ``[B, 1024, h, w]`` and skips conv5, conv4, conv3, conv2, conv1."""

@@ -1,4 +1,4 @@
-"""Turns encoder features into class scores and class activation maps (sections 2.1 and 2.2).
+"""The classifier C: encoder features to class scores and class activation maps (sections 2.1 and 2.2).
 
 Shapes: B batch, K classes, k classes asked for, C channels, h w rows and columns of a feature map.
 """

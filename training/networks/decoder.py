@@ -1,4 +1,4 @@
-"""Turns encoder features and skips into the logits of a saliency map: the decoder D of section 2.3.
+"""The decoder D of section 2.3: encoder features and skips to the logits of a saliency map.
 
 Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a feature map.
 """
@@ -14,40 +14,37 @@ from training.networks.parts import ConvUnit, Upsampling
 __all__ = ["DECODER_WIDTHS", "SaliencyDecoder"]
 
 DECODER_WIDTHS = (256, 192, 128, 64, 32)
-"""Channels that leave each block, deepest first.
+"""Channels that leave each of five blocks (section 2.5), deepest first; further blocks are as wide as the last.
 
 Parameters and multiply-adds at 224 px: 7.0 M and 1.4 G behind alexnet-gap, 6.1 M and 1.2 G behind
 alexnet-gap-plus, 9.1 M and 3.4 G behind googlenet-gap, 15.5 M and 3.2 G behind resnet50-gap; one pass of the
 perceptual network is 4.1 G.
 """
 
-BLOCKS = 5
-"""Section 2.5: "it contains five blocks"."""
-
 HEAD_WEIGHT_STD = 0.01
 """Deviation of the head's random weights: the first saliency is near 0.5 everywhere, away from saturation."""
 
 
 class SaliencyDecoder(nn.Module):
-    """Five blocks of one transposed and two 3x3 convolutions, each joined by a skip; then a 1x1 convolution.
+    """Blocks of one transposed and two 3x3 convolutions, each joined by a skip; then a 1x1 convolution.
 
     Parameters
     ----------
     feature_channels
         Channels of the encoder's features.
     skip_channels
-        Channels of the five skips, deepest first.
+        Channels of the skips, deepest first; one block for each, at least one.
     upsampling
         Geometry of the transposed convolution of each block; ``Encoder.upsampling``.
     widths
-        Channels that leave each block.
+        Channels that leave each block; None: as ``DECODER_WIDTHS`` says.
     batch_norm
         Batch norm after the two convolutions of a block, or biases.
 
     Raises
     ------
     ValueError
-        Not five skips, geometries or widths.
+        No skips, or another number of geometries or widths.
     """
 
     def __init__(
@@ -56,14 +53,16 @@ class SaliencyDecoder(nn.Module):
         skip_channels: Sequence[int],
         *,
         upsampling: Sequence[Upsampling],
-        widths: Sequence[int] = DECODER_WIDTHS,
+        widths: Sequence[int] | None = None,
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        if not len(skip_channels) == len(upsampling) == len(widths) == BLOCKS:
+        blocks = len(skip_channels)
+        if widths is None:
+            widths = [*DECODER_WIDTHS[:blocks], *DECODER_WIDTHS[-1:] * (blocks - len(DECODER_WIDTHS))]
+        if not blocks or not blocks == len(upsampling) == len(widths):
             raise ValueError(
-                f"{len(skip_channels)} skips, {len(upsampling)} geometries and {len(widths)} widths, "
-                f"expected {BLOCKS} of each"
+                f"{blocks} skips, {len(upsampling)} geometries and {len(widths)} widths, expected as many of each"
             )
         channels_in = (feature_channels, *widths[:-1])
         self.blocks = nn.ModuleList(
@@ -83,7 +82,7 @@ class SaliencyDecoder(nn.Module):
         features_bchw
             (B, C, h, w), the encoder's features.
         skips
-            The encoder's five skips, deepest first.
+            The encoder's skips, deepest first.
         size
             (H, W) of the result in pixels.
 

@@ -1,4 +1,4 @@
-"""Images to GoogLeNet features up to inception 4e with a CAM convolution behind (Zhou et al., CVPR 2016).
+"""GoogLeNet encoder up to inception 4e with a CAM convolution behind (Zhou et al., CVPR 2016).
 
 What differs from Inception v1 (Szegedy et al., CVPR 2015): no local response normalisation, no auxiliary
 classifiers, batch norm as an option. The 5x5 branches are 5x5, as in the paper. torchvision's GoogLeNet has
@@ -54,6 +54,8 @@ _INCEPTIONS = {
     "inception4e": _Widths(528, 256, 160, 320, 32, 128, 128),
 }
 
+_POOLED_BEFORE = ("inception3a", "inception4a")
+
 _TORCHVISION_BRANCH = {
     "one": "branch1",
     "three_reduce": "branch2.0",
@@ -103,15 +105,16 @@ class GoogLeNetEncoder(Encoder):
 
     Notes
     -----
-    The buffers ``input_scale`` and ``input_shift`` are 1 and 0 until ``use_torchvision_input``, and travel
+    The buffers ``input_scale`` and ``input_shift`` are 1 and 0 until ``adapt_to_imported_weights``, and travel
     with the state dict.
     """
 
+    published_weights = "GoogLeNet_Weights.IMAGENET1K_V1"
     input_scale: Tensor
     input_shift: Tensor
 
     def __init__(self, *, batch_norm: bool) -> None:
-        super().__init__()
+        super().__init__(batch_norm=batch_norm)
         self.register_buffer("input_scale", torch.ones(3, 1, 1))
         self.register_buffer("input_shift", torch.zeros(3, 1, 1))
         self.conv1 = _unit(3, 64, kernel=7, stride=2, batch_norm=batch_norm)
@@ -119,28 +122,24 @@ class GoogLeNetEncoder(Encoder):
         self.conv3 = _unit(64, 192, kernel=3, batch_norm=batch_norm)
         # Rounded up as in Caffe: 112, 56, 28, 14 rather than 111, 55, 27, 13.
         self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.inception3a = _Inception(_INCEPTIONS["inception3a"], batch_norm=batch_norm)
-        self.inception3b = _Inception(_INCEPTIONS["inception3b"], batch_norm=batch_norm)
-        self.inception4a = _Inception(_INCEPTIONS["inception4a"], batch_norm=batch_norm)
-        self.inception4b = _Inception(_INCEPTIONS["inception4b"], batch_norm=batch_norm)
-        self.inception4c = _Inception(_INCEPTIONS["inception4c"], batch_norm=batch_norm)
-        self.inception4d = _Inception(_INCEPTIONS["inception4d"], batch_norm=batch_norm)
-        self.inception4e = _Inception(_INCEPTIONS["inception4e"], batch_norm=batch_norm)
+        for name, widths in _INCEPTIONS.items():
+            self.add_module(name, _Inception(widths, batch_norm=batch_norm))
         self.cam_conv = _unit(832, GAP_CHANNELS, kernel=3, batch_norm=batch_norm)
         self.feature_channels = GAP_CHANNELS
         self.skip_channels = (832, 512, 480, 192, 64)
         self.upsampling = (_SAME, _SAME, _DOUBLE, _DOUBLE, _DOUBLE)
-        self.dropout = 0.0
 
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
         """``normalised[B, 3, H, W]`` to features ``[B, 1024, h, w]`` and skips 4e, 4b, 3b, conv3, conv1."""
         dtype = normalised_bchw.dtype
         conv1 = self.conv1(normalised_bchw * self.input_scale.to(dtype) + self.input_shift.to(dtype))
         conv3 = self.conv3(self.conv2(self.pool(conv1)))
-        inception3b = self.inception3b(self.inception3a(self.pool(conv3)))
-        inception4b = self.inception4b(self.inception4a(self.pool(inception3b)))
-        inception4e = self.inception4e(self.inception4d(self.inception4c(inception4b)))
-        return EncoderFeatures(self.cam_conv(inception4e), (inception4e, inception4b, inception3b, conv3, conv1))
+        maps, found = conv3, {}
+        for name in _INCEPTIONS:
+            maps = self.get_submodule(name)(self.pool(maps) if name in _POOLED_BEFORE else maps)
+            found[name] = maps
+        skips = (maps, found["inception4b"], found["inception3b"], conv3, conv1)
+        return EncoderFeatures(self.cam_conv(maps), skips)
 
     def imported_layers(self) -> dict[str, ImportedLayer]:
         """Everything through 4e; the CAM convolution is not in torchvision."""
@@ -151,7 +150,7 @@ class GoogLeNetEncoder(Encoder):
                 found[f"{module}.{branch}"] = ImportedLayer(f"{place}.conv", f"{place}.bn", centred=branch == "five")
         return found
 
-    def use_torchvision_input(self) -> None:
+    def adapt_to_imported_weights(self) -> tuple[str, ...]:
         """Take the input that torchvision's weights were trained with: (image - 0.5) / 0.5 in every channel.
 
         The forward pass still takes images normalised by ImageNet's mean and deviation, and applies what
@@ -161,6 +160,7 @@ class GoogLeNetEncoder(Encoder):
         for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
             self.input_scale[channel] = std / TORCHVISION_STD
             self.input_shift[channel] = (mean - TORCHVISION_MEAN) / TORCHVISION_STD
+        return ("images are rescaled to torchvision's GoogLeNet input inside the encoder",)
 
 
 def _unit(channels_in: int, channels_out: int, *, kernel: int, stride: int = 1, batch_norm: bool) -> ConvUnit:

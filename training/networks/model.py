@@ -1,4 +1,4 @@
-"""Turns images into class scores, a saliency map and class activation maps: E, C and D in one module.
+"""Encoder, classifier and decoder in one module: images to class scores, saliency and class activation maps.
 
 Shapes: B batch, K classes, k classes asked for, C channels, H W pixels of the input, h w rows and columns of
 the features.
@@ -22,7 +22,7 @@ _DECODER_PREFIX = "decoder."
 
 
 class ModelOutput(NamedTuple):
-    """What the model makes of a batch; None is what was not asked for."""
+    """Output of the model; None where it was not asked for."""
 
     scores: Tensor
     """(B, K) before softmax."""
@@ -37,7 +37,7 @@ class ModelOutput(NamedTuple):
 
 
 class InferenceOutput(NamedTuple):
-    """What encoder and classifier make of a batch."""
+    """Output of encoder and classifier."""
 
     scores: Tensor
     """(B, K) before softmax."""

@@ -1,4 +1,4 @@
-"""Turns images in 0..1 into the zero-centred input that networks trained on ImageNet expect.
+"""Normalisation of images by ImageNet's mean and standard deviation.
 
 Shapes: B batch, H W pixels.
 """

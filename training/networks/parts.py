@@ -1,27 +1,38 @@
-"""What every encoder shares: its output, its building block, and how it names torchvision's layers.
+"""Building blocks of every encoder: output, convolution unit, names of torchvision's layers.
 
 Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a feature map.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["ConvUnit", "Encoder", "EncoderFeatures", "ImportedLayer", "Upsampling", "conv_units"]
+__all__ = [
+    "ConvUnit",
+    "Encoder",
+    "EncoderFeatures",
+    "ImportedLayer",
+    "UndrawnWeights",
+    "Upsampling",
+    "conv_units",
+]
 
 BATCH_NORM_EPS = 1e-5
 """Added to the variance in batch norm; PyTorch's default and torchvision's in ResNet."""
 
 
 class EncoderFeatures(NamedTuple):
-    """What an encoder makes of a batch."""
+    """Output of an encoder."""
 
     features: Tensor
     """(B, C, h, w) after the ReLU of the last convolution: f in section 2.2, from which the CAM is made."""
-    skips: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    """Five feature maps after their ReLU, deepest first, for the decoder's skip connections (section 2.5)."""
+    skips: tuple[Tensor, ...]
+    """Feature maps after their ReLU, deepest first, for the decoder's skip connections (section 2.5)."""
 
 
 class Upsampling(NamedTuple):
@@ -93,18 +104,85 @@ class ConvUnit(nn.Module):
             result = self.norm(result)
         return torch.relu_(result) if self.relu else result
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight ``[C_out, C_in, r, r]`` and bias ``[C_out]``, float64, with batch norm folded in.
+
+        Zero padding stays exact, because batch norm comes after the padded convolution.
+        """
+        weight = self.conv.weight.detach().double()
+        bias = weight.new_zeros(len(weight)) if self.conv.bias is None else self.conv.bias.detach().double()
+        if self.norm is None:
+            return weight, bias
+        mean, variance = _statistics(self.norm)
+        factor = self.norm.weight.detach().double() / torch.sqrt(variance.double() + self.norm.eps)
+        return weight * factor[:, None, None, None], (bias - mean.double()) * factor + self.norm.bias.detach().double()
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Replace batch norm by a bias: the unit computes what it did in evaluation mode."""
+        weight, bias = self.folded()
+        self.conv.weight.copy_(weight)
+        self.conv.bias = nn.Parameter(bias.to(self.conv.weight.dtype))
+        self.norm = None
+
+    @torch.no_grad()
+    def copy_from(self, source: "ConvUnit") -> None:
+        """Compute, in evaluation mode, what ``source`` does, whether either has batch norm or a bias.
+
+        Batch norm without a counterpart in the source starts as the identity that adds the source's bias; in training
+        mode the batch's own statistics take over from the first step. A kernel smaller than this unit's goes into
+        its middle, with zeros around.
+
+        Raises
+        ------
+        ValueError
+            Another number of channels, or a kernel that does not fit.
+        """
+        weight = source.conv.weight
+        margin, odd = divmod(self.conv.weight.shape[-1] - weight.shape[-1], 2)
+        if weight.shape[:2] != self.conv.weight.shape[:2] or margin < 0 or odd:
+            raise ValueError(f"weight of shape {tuple(weight.shape)}, expected {tuple(self.conv.weight.shape)}")
+        if self.norm is None:
+            weight, bias = source.folded()
+            assert self.conv.bias is not None
+            self.conv.bias.copy_(bias)
+        elif source.norm is not None:
+            self.norm.load_state_dict(source.norm.state_dict())
+        else:
+            mean, variance = _statistics(self.norm)
+            nn.init.ones_(self.norm.weight)
+            self.norm.bias.copy_(0.0 if source.conv.bias is None else source.conv.bias)
+            mean.zero_()
+            # Variance and epsilon add up to 1, so this is the identity and not 1 / sqrt(1 + eps).
+            variance.fill_(1 - self.norm_eps)
+        self.conv.weight.copy_(functional.pad(weight, (margin,) * 4))
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
 
 class Encoder(nn.Module, ABC):
-    """Encoder E (section 2.2): normalised images to features and five skip connections."""
+    """Encoder E (section 2.2): normalised images to features and skip connections.
+
+    A subclass in its own module and one row of ``training.networks.registry.ARCHITECTURES`` make a new architecture.
+    """
 
     feature_channels: int
     """Channels C of ``EncoderFeatures.features``."""
-    skip_channels: tuple[int, int, int, int, int]
+    skip_channels: tuple[int, ...]
     """Channels of each skip, deepest first."""
-    upsampling: tuple[Upsampling, Upsampling, Upsampling, Upsampling, Upsampling]
+    upsampling: tuple[Upsampling, ...]
     """How the decoder gets from the features to the first skip, and from each skip to the next."""
-    dropout: float
+    dropout: float = 0.0
     """Probability with which the classifier drops a pooled feature in training."""
+    published_weights: str
+    """torchvision's name of the ImageNet weights of this trunk."""
+
+    @abstractmethod
+    def __init__(self, *, batch_norm: bool) -> None:
+        super().__init__()
 
     @abstractmethod
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
@@ -114,7 +192,39 @@ class Encoder(nn.Module, ABC):
     def imported_layers(self) -> dict[str, ImportedLayer]:
         """Names of the ``ConvUnit``s that torchvision has weights for, and where; all others stay random."""
 
+    def adapt_to_imported_weights(self) -> tuple[str, ...]:
+        """Called after torchvision's weights were loaded; remarks for the log."""
+        return ()
+
 
 def conv_units(module: nn.Module) -> dict[str, ConvUnit]:
     """All ``ConvUnit``s below a module by dotted name, in the order in which they were made."""
     return {name: unit for name, unit in module.named_modules() if isinstance(unit, ConvUnit)}
+
+
+class UndrawnWeights(TorchFunctionMode):
+    """Context in which new layers draw no random weights, because all of them are about to be loaded.
+
+    Drawing takes up to a second and would move the global generator.
+
+    Examples
+    --------
+    >>> before = torch.get_rng_state()
+    >>> with UndrawnWeights():
+    ...     layer = nn.Linear(2, 2)
+    >>> torch.equal(torch.get_rng_state(), before)
+    True
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Leave out every function that draws in place, of ``torch.nn.init`` or of tensors."""
+        named = kwargs or {}
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)

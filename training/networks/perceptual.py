@@ -1,16 +1,15 @@
-"""Turns images, whole or masked, into semantic feature vectors: the fixed network F of section 2.3.
+"""The fixed network F of section 2.3: images, whole or masked, to semantic feature vectors.
 
 Shapes: B batch, H W pixels, n features (2048 for ResNet-50).
 """
 
+import copy
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 
-from training.networks.layer_transfer import copy_units
 from training.networks.normalisation import Normalisation
-from training.networks.parts import Encoder, EncoderFeatures
+from training.networks.parts import Encoder, EncoderFeatures, conv_units
 
 __all__ = ["PerceptualNetwork"]
 
@@ -18,13 +17,13 @@ __all__ = ["PerceptualNetwork"]
 class PerceptualNetwork(nn.Module):
     """A network without its last layer, fixed: no gradient to its weights, but one to its input.
 
-    The paper's is ResNet-50; any encoder can take its place, where ImageNet's weights are out of reach.
+    The paper's is ResNet-50; any encoder can take its place.
 
     Parameters
     ----------
     trunk
-        The network to fix; it is copied, with batch norm folded into the convolutions (in float64), so that
-        F costs no pass over the activations that it does not need. The original is not touched.
+        The network to fix. It is copied, and batch norm is folded into the convolutions (in float64), which saves
+        passes over the activations.
 
     Notes
     -----
@@ -40,11 +39,9 @@ class PerceptualNetwork(nn.Module):
         super().__init__()
         self.features = trunk.feature_channels
         self.normalisation = Normalisation()
-        # Without values first: drawing random ones would take 0.3 s and move the global generator.
-        with torch.device("meta"):
-            folded = type(trunk)(batch_norm=False)
-        self.trunk = folded.to_empty(device="cpu")
-        copy_units(trunk, self.trunk)
+        self.trunk = copy.deepcopy(trunk)
+        for unit in conv_units(self.trunk).values():
+            unit.fold()
         self.requires_grad_(False)
         super().train(False)
 

@@ -1,4 +1,4 @@
-"""Images to ResNet-50 features: an encoder, and the trunk of the perceptual network F.
+"""ResNet-50: an encoder, and the trunk of the perceptual network F.
 
 Computes what torchvision's ``resnet50`` does up to ``layer4`` (He et al., CVPR 2016, with the stride in the
 3x3 convolution of a block), so weights go either way.
@@ -66,8 +66,10 @@ class ResNet50Encoder(Encoder):
         without a norm between them do not train from random weights.
     """
 
+    published_weights = "ResNet50_Weights.IMAGENET1K_V2"
+
     def __init__(self, *, batch_norm: bool) -> None:
-        super().__init__()
+        super().__init__(batch_norm=batch_norm)
         self.conv1 = ConvUnit(3, 64, kernel=7, stride=2, padding=3, batch_norm=batch_norm)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _layer(64, 64, blocks=3, stride=1, batch_norm=batch_norm)
@@ -77,7 +79,6 @@ class ResNet50Encoder(Encoder):
         self.feature_channels = RESNET50_CHANNELS
         self.skip_channels = (RESNET50_CHANNELS, 1024, 512, 256, 64)
         self.upsampling = (_SAME, _DOUBLE, _DOUBLE, _DOUBLE, _DOUBLE)
-        self.dropout = 0.0
 
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
         """``normalised[B, 3, H, W]`` to features ``[B, 2048, h, w]`` and skips layer4 to layer1, conv1."""

@@ -1,4 +1,4 @@
-"""Turns weight files, torchvision's or our own, into a perceptual network or into an initialised encoder.
+"""Weight files, torchvision's or our own: load a perceptual network, initialise an encoder.
 
 Files are read with ``weights_only``, so a file can hold tensors but run nothing. Nothing falls back to random
 weights: those have to be asked for by name.
@@ -7,7 +7,7 @@ weights: those have to be asked for by name.
 import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,13 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pseudo_maps.files import file_sha256
-from training.networks.googlenet import GoogLeNetEncoder
-from training.networks.layer_transfer import ConvSource, NormSource, copy_into
-from training.networks.parts import ConvUnit, Encoder, ImportedLayer, conv_units
+from training.networks.parts import ConvUnit, Encoder, ImportedLayer, UndrawnWeights, conv_units
 from training.networks.perceptual import PerceptualNetwork
 from training.networks.registry import ARCHITECTURES, build_encoder
 from training.networks.resnet import Bottleneck, ResNet50Encoder
-from training.networks.without_values import without_values
 from training.run_folder.checkpoints import CHECKPOINT_FORMAT
 
 __all__ = ["IMAGENET", "RANDOM", "LoadReport", "WeightsError", "initialise_from_imagenet", "load_perceptual_network"]
@@ -36,15 +33,6 @@ RANDOM = "random"
 
 _PERCEPTUAL_OPTION = "--perceptual-weights"
 """Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
-
-_RESNET50_WEIGHTS = "ResNet50_Weights.IMAGENET1K_V2"
-_INIT_WEIGHTS = {
-    "alexnet-gap": "AlexNet_Weights.IMAGENET1K_V1",
-    "alexnet-gap-plus": "AlexNet_Weights.IMAGENET1K_V1",
-    "googlenet-gap": "GoogLeNet_Weights.IMAGENET1K_V1",
-    "resnet50-gap": _RESNET50_WEIGHTS,
-}
-"""torchvision's name of the weights for each architecture."""
 
 _RESNET50 = "resnet50-gap"
 """Architecture of the paper's F, and of a checkpoint that does not name its own."""
@@ -116,37 +104,29 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     """
     if weights == RANDOM:
         return PerceptualNetwork(_random_trunk(seed=seed))
-    loaded, where = _load(weights, published=_RESNET50_WEIGHTS, path_option=_PERCEPTUAL_OPTION)
+    loaded, where = _load(weights, published=ResNet50Encoder.published_weights, path_option=_PERCEPTUAL_OPTION)
     state = _state_dict(loaded, where=where)
     if any(key.startswith(_OUR_PREFIX) for key in state):
         return PerceptualNetwork(_trunk_of_our_checkpoint(loaded, state, where=where))
-    trunk = _trunk_without_values(_RESNET50, batch_norm=True)
-    _import_layers(trunk, trunk.imported_layers(), state, where=where, network="a torchvision ResNet-50")
+    with UndrawnWeights():
+        trunk = build_encoder(_RESNET50)
+    _import_layers(trunk, state, where=where, network="a torchvision ResNet-50")
     return PerceptualNetwork(trunk)
 
 
-def initialise_from_imagenet(encoder: Encoder, arch: str, *, weights: str = IMAGENET) -> LoadReport:
+def initialise_from_imagenet(encoder: Encoder, *, weights: str = IMAGENET) -> LoadReport:
     """Load what torchvision has into an encoder, in place; the rest keeps its weights.
 
     Parameters
     ----------
     encoder
-        From ``build_encoder(arch)``, with or without batch norm.
-    arch
-        Its architecture.
+        With or without batch norm.
     weights
         ``"imagenet"``: torchvision's published weights, from torch.hub's cache or downloaded into it.
         Anything else: path of a file with the same content.
 
-    Returns
-    -------
-    LoadReport
-        Layers by name.
-
     Raises
     ------
-    ValueError
-        Unknown architecture.
     WeightsError
         As ``load_perceptual_network``.
 
@@ -154,33 +134,25 @@ def initialise_from_imagenet(encoder: Encoder, arch: str, *, weights: str = IMAG
     -----
     In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks
     (AlexNet) starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded
-    in. torchvision's GoogLeNet wants its own input scaling, which the encoder then applies
-    (``GoogLeNetEncoder.use_torchvision_input``): its published weights need that, so it is assumed of a file
-    too.
+    in. An encoder may adapt to the weights afterwards (``Encoder.adapt_to_imported_weights``).
     """
-    if arch not in _INIT_WEIGHTS:
-        raise ValueError(f"architecture {arch!r}, expected one of {', '.join(_INIT_WEIGHTS)}")
-    published = _INIT_WEIGHTS[arch]
+    published = encoder.published_weights
     loaded, where = _load(weights, published=published, path_option=None)
     layers = encoder.imported_layers()
     network = f"a torchvision {published.partition('_')[0]}"
-    _import_layers(encoder, layers, _state_dict(loaded, where=where), where=where, network=network)
-    notes = []
-    if isinstance(encoder, GoogLeNetEncoder):
-        encoder.use_torchvision_input()
-        notes.append("images are rescaled to torchvision's GoogLeNet input inside the encoder")
+    _import_layers(encoder, _state_dict(loaded, where=where), where=where, network=network)
+    notes = encoder.adapt_to_imported_weights()
     units = conv_units(encoder)
-    without_statistics = [name for name in units if name in layers and layers[name].norm is None]
-    if any(units[name].norm is not None for name in without_statistics):
-        notes.append(
+    if any(units[name].norm is not None for name, layer in layers.items() if layer.norm is None):
+        notes += (
             "the weights have no batch norm: it starts as the identity, and the first training step replaces "
-            "that by the batch's statistics; without batch norm the network starts as it was trained"
+            "that by the batch's statistics; without batch norm the network starts as it was trained",
         )
     return LoadReport(
         source=where,
         loaded=tuple(name for name in units if name in layers),
         random=tuple(name for name in units if name not in layers),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
@@ -193,13 +165,6 @@ def _random_trunk(*, seed: int) -> ResNet50Encoder:
         if isinstance(block, Bottleneck) and block.expand.norm is not None:
             nn.init.constant_(block.expand.norm.weight, _RANDOM_BRANCH_SCALE)
     return trunk
-
-
-def _trunk_without_values(arch: str, *, batch_norm: bool) -> Encoder:
-    """A trunk whose layers are all about to be loaded; no random numbers are drawn."""
-    with without_values():
-        trunk = build_encoder(arch, batch_norm=batch_norm)
-    return trunk.to_empty(device="cpu")
 
 
 def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any, str]:
@@ -301,74 +266,68 @@ def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: st
     if arch not in ARCHITECTURES:
         raise WeightsError(f"{where}: a checkpoint of {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
     ours = {key.removeprefix(_OUR_PREFIX): value for key, value in state.items() if key.startswith(_OUR_PREFIX)}
-    trunk = _trunk_without_values(arch, batch_norm="conv1.norm.weight" in ours)
-    layers = {
-        name: ImportedLayer(f"{name}.conv", f"{name}.norm" if unit.norm is not None else None)
-        for name, unit in conv_units(trunk).items()
-    }
-    network = f"a checkpoint of {arch}"
-    _import_layers(trunk, layers, ours, where=where, network=network)
-    for name, buffer in trunk.named_buffers(recurse=False):
-        if name not in ours or ours[name].shape != buffer.shape:
-            raise WeightsError(f"{where}: expected the weights of {network}: {name} is missing or of another shape")
-        buffer.copy_(ours[name])
+    with UndrawnWeights():
+        trunk = build_encoder(arch, batch_norm=any(key.endswith(".norm.weight") for key in ours))
+    wanted = {name: (value.shape, value.is_floating_point()) for name, value in trunk.state_dict().items()}
+    problems = [_problem(ours, name, shape) for name, (shape, floating) in wanted.items() if floating]
+    _refuse(problems, where=where, network=f"a checkpoint of {arch}")
+    trunk.load_state_dict(ours)
     return trunk
 
 
-def _import_layers(
-    target: nn.Module, layers: Mapping[str, ImportedLayer], state: Mapping[str, Tensor], *, where: str, network: str
-) -> None:
-    """Load all layers or, when anything is wrong with one, none."""
+def _import_layers(target: Encoder, state: Mapping[str, Tensor], *, where: str, network: str) -> None:
+    """Load all of torchvision's layers or, when anything is wrong with one, none."""
     units = conv_units(target)
-    problems: list[str] = []
-    sources = {name: _read_layer(units[name], layer, state, problems) for name, layer in layers.items()}
+    problems: list[str | None] = []
+    sources: dict[str, ConvUnit] = {}
+    for name, layer in target.imported_layers().items():
+        source = _unit_of(layer, like=units[name])
+        named = {"conv": layer.conv, "norm": layer.norm}
+        for key, value in source.state_dict().items():
+            part, _, tensor = key.partition(".")
+            if tensor != "num_batches_tracked":
+                theirs = f"{named[part]}.{tensor}"
+                problems.append(_problem(state, theirs, value.shape))
+                if problems[-1] is None:
+                    value.copy_(state[theirs])
+        sources[name] = source
+    _refuse(problems, where=where, network=network)
+    for name, source in sources.items():
+        units[name].copy_from(source)
+
+
+def _unit_of(layer: ImportedLayer, *, like: ConvUnit) -> ConvUnit:
+    """A unit of the geometry that torchvision has in place of ``like``, without values."""
+    # torchvision's GoogLeNet has 3x3 kernels where Inception v1 and we have 5x5.
+    kernel = like.conv.weight.shape[-1] - (2 if layer.centred else 0)
+    with UndrawnWeights():
+        return ConvUnit(
+            like.conv.in_channels,
+            like.conv.out_channels,
+            kernel=kernel,
+            batch_norm=layer.norm is not None,
+            norm_eps=like.norm_eps,
+        )
+
+
+def _problem(state: Mapping[str, Tensor], key: str, shape: Sequence[int]) -> str | None:
+    """What is wrong with a tensor of a state dict; None when it can be used."""
+    found = state.get(key)
+    if found is None:
+        return f"{key} is missing"
+    if tuple(found.shape) != tuple(shape):
+        return f"{key} has shape {tuple(found.shape)}, expected {tuple(shape)}"
+    if found.is_meta or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+        return f"{key} holds something else than finite floating-point numbers"
+    return None
+
+
+def _refuse(found: Sequence[str | None], *, where: str, network: str) -> None:
+    problems = [problem for problem in found if problem is not None]
     if problems:
         named = "; ".join(problems[:_NAMED_AT_MOST])
         more = f"; and {len(problems) - _NAMED_AT_MOST} more" if len(problems) > _NAMED_AT_MOST else ""
         raise WeightsError(f"{where}: expected the weights of {network}: {named}{more}")
-    for name, source in sources.items():
-        if source is not None:
-            copy_into(units[name], source)
-
-
-def _read_layer(
-    unit: ConvUnit, layer: ImportedLayer, state: Mapping[str, Tensor], problems: list[str]
-) -> ConvSource | None:
-    """One layer of a state dict; None when something is wrong with it, which is then in ``problems``."""
-    channels_out, channels_in, rows, columns = unit.conv.weight.shape
-    if layer.centred:
-        # torchvision's GoogLeNet has 3x3 kernels where Inception v1 and we have 5x5.
-        rows, columns = rows - 2, columns - 2
-    before = len(problems)
-
-    def take(key: str, shape: tuple[int, ...]) -> Tensor:
-        found = state.get(key)
-        if found is None:
-            problems.append(f"{key} is missing")
-        elif tuple(found.shape) != shape:
-            problems.append(f"{key} has shape {tuple(found.shape)}, expected {shape}")
-        elif found.is_meta or not found.is_floating_point() or not bool(torch.isfinite(found).all()):
-            problems.append(f"{key} holds something else than finite floating-point numbers")
-        else:
-            return found
-        return torch.zeros(shape)
-
-    weight = take(f"{layer.conv}.weight", (channels_out, channels_in, rows, columns))
-    per_channel = (channels_out,)
-    if layer.norm is None:
-        source = ConvSource(weight=weight, bias=take(f"{layer.conv}.bias", per_channel))
-    else:
-        source = ConvSource(
-            weight=weight,
-            norm=NormSource(
-                weight=take(f"{layer.norm}.weight", per_channel),
-                bias=take(f"{layer.norm}.bias", per_channel),
-                mean=take(f"{layer.norm}.running_mean", per_channel),
-                variance=take(f"{layer.norm}.running_var", per_channel),
-                eps=unit.norm_eps,
-            ),
-        )
-    return source if len(problems) == before else None
 
 
 def _first_line(error: Exception) -> str:

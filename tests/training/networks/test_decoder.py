@@ -105,6 +105,17 @@ def test_with_and_without_batch_norm() -> None:
     assert all(block.up.bias is not None for block in without.blocks)
 
 
-def test_other_than_five_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 skips, 5 geometries and 5 widths, expected 5"):
+@pytest.mark.parametrize(("blocks", "last_width"), [(1, 256), (4, 64), (5, 32), (7, 32)])
+def test_a_trunk_may_have_any_number_of_skips(blocks: int, last_width: int) -> None:
+    sides = [2 ** (block + 1) for block in range(blocks)]
+    decoder = SaliencyDecoder(3, [2] * blocks, upsampling=[SAME, *[DOUBLE] * (blocks - 1)])
+    assert (len(decoder.blocks), decoder.head.in_channels) == (blocks, last_width)
+    skips = [torch.randn(1, 2, side, side) for side in sides]
+    assert decoder(torch.randn(1, 3, 2, 2), skips, size=(9, 8)).shape == (1, 9, 8)
+
+
+def test_numbers_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 skips, 5 geometries and 5 widths, expected as many of each"):
         SaliencyDecoder(5, (3, 3, 2, 2), upsampling=TINY["upsampling"], widths=TINY["widths"])
+    with pytest.raises(ValueError, match="0 skips"):
+        SaliencyDecoder(5, (), upsampling=())

@@ -1,10 +1,10 @@
+import copy
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from training.networks.layer_transfer import ConvSource, NormSource, copy_into, copy_units, fold_batch_norm
 from training.networks.normalisation import normalise
 from training.networks.parts import ConvUnit
 from training.networks.perceptual import PerceptualNetwork
@@ -44,17 +44,17 @@ def seed() -> Iterator[None]:
 
 
 def test_folding_by_hand() -> None:
-    norm = NormSource(
-        weight=torch.tensor([6.0]),
-        bias=torch.tensor([1.0]),
-        mean=torch.tensor([5.0]),
-        variance=torch.tensor([8.0]),
-        eps=1.0,
-    )
-    # (7 x + 4 - 5) * 6 / sqrt(8 + 1) + 1 = 14 x - 1
-    source = ConvSource(weight=torch.full((1, 1, 1, 1), 7.0), bias=torch.tensor([4.0]), norm=norm)
-    weight, bias = fold_batch_norm(source)
-    assert (weight.item(), bias.item()) == (14.0, -1.0)
+    unit = ConvUnit(1, 1, kernel=1, batch_norm=True, norm_eps=1.0).eval()
+    nn.init.constant_(unit.conv.weight, 7.0)
+    for name, value in (("weight", 6.0), ("bias", 1.0), ("running_mean", 5.0), ("running_var", 8.0)):
+        nn.init.constant_(unit.norm.state_dict()[name], value)
+    maps = torch.randn(2, 1, 3, 3)
+    expected = unit(maps)
+    # (7 x - 5) * 6 / sqrt(8 + 1) + 1 = 14 x - 9
+    assert [value.item() for value in unit.folded()] == [14.0, -9.0]
+    unit.fold()
+    assert unit.norm is None and set(unit.state_dict()) == {"conv.weight", "conv.bias"}
+    torch.testing.assert_close(unit(maps), expected)
 
 
 @pytest.mark.parametrize("source_norm", [True, False])
@@ -67,24 +67,17 @@ def test_a_copied_unit_computes_the_same(source_norm: bool, target_norm: bool, k
     if not source_norm:
         nn.init.normal_(source.conv.bias)
     target = ConvUnit(3, 4, kernel=3, padding=1, batch_norm=target_norm, **options).double().eval()
-    copy_units(nn.ModuleList([source]), nn.ModuleList([target]))
+    target.copy_from(source)
     maps = torch.randn(2, 3, 7, 6, dtype=torch.float64)
     # What the identity norm adds and subtracts passes through float32 once.
     torch.testing.assert_close(target(maps), source(maps), atol=1e-6, rtol=1e-6)
 
 
-def test_units_that_do_not_fit_are_refused() -> None:
+@pytest.mark.parametrize(("channels", "kernel"), [(2, 3), (3, 2), (3, 5)])
+def test_units_that_do_not_fit_are_refused(channels: int, kernel: int) -> None:
     unit = ConvUnit(3, 4, kernel=3, batch_norm=True)
-    with pytest.raises(ValueError, match=r"shape \(4, 2, 3, 3\), expected \(4, 3, 3, 3\)"):
-        copy_into(unit, ConvSource(weight=torch.zeros(4, 2, 3, 3)))
-    with pytest.raises(ValueError, match=r"shape \(4, 3, 2, 2\), expected"):
-        copy_into(unit, ConvSource(weight=torch.zeros(4, 3, 2, 2)))
-    one = torch.ones(4)
-    norm = NormSource(weight=one, bias=one, mean=one, variance=one, eps=0.5)
-    with pytest.raises(ValueError, match=r"epsilon 0\.5"):
-        copy_into(unit, ConvSource(weight=torch.zeros(4, 3, 3, 3), norm=norm))
-    with pytest.raises(ValueError, match="units differ"):
-        copy_units(nn.ModuleList([unit]), nn.ModuleList([unit, unit, ConvUnit(1, 1, kernel=1, batch_norm=True)]))
+    with pytest.raises(ValueError, match=rf"shape \(4, {channels}, {kernel}, {kernel}\), expected \(4, 3, 3, 3\)"):
+        unit.copy_from(ConvUnit(channels, 4, kernel=kernel, batch_norm=True))
 
 
 def test_it_computes_what_the_trunk_with_batch_norm_does(trunk: ResNet50Encoder, network: PerceptualNetwork) -> None:
@@ -116,8 +109,7 @@ def test_it_stays_fixed(network: PerceptualNetwork) -> None:
 
 
 def test_the_gradient_reaches_the_input_and_is_right(trunk: ResNet50Encoder) -> None:
-    network = PerceptualNetwork(trunk).double()
-    copy_units(trunk, network.trunk)
+    network = PerceptualNetwork(copy.deepcopy(trunk).double()).double()
     images = torch.rand(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2048, dtype=torch.float64)
     (network(images)[0] @ weights).backward()

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks.parts import ConvUnit, conv_units
+from tests.command_calls import start_python
+from training.networks.model import LocalizationModel
+from training.networks.parts import ConvUnit, UndrawnWeights, conv_units
 from training.networks.registry import ARCHITECTURES, build_encoder
 
 torch.set_num_threads(1)
@@ -152,3 +154,30 @@ def test_the_gradient_reaches_every_parameter() -> None:
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="'vgg16', expected one of alexnet-gap, alexnet-gap-plus"):
         build_encoder("vgg16")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_weights_about_to_be_loaded_are_not_drawn(arch: str) -> None:
+    before = torch.get_rng_state()
+    with UndrawnWeights():
+        network = LocalizationModel(arch, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = LocalizationModel(arch, 3)
+    network.load_state_dict(other.state_dict(), assign=True)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(images).saliency, other.eval()(images).saliency)
+
+
+def test_a_network_is_built_without_the_compiler_of_torch() -> None:
+    program = (
+        "import sys\n"
+        "from training.networks.model import LocalizationModel\n"
+        "from training.networks.parts import UndrawnWeights\n"
+        "with UndrawnWeights():\n"
+        "    network = LocalizationModel('googlenet-gap', 3)\n"
+        "print([name for name in ('torch', 'torch._dynamo') if name in sys.modules])\n"
+    )
+    process = start_python("-c", program)
+    output, _ = process.communicate()
+    assert (process.returncode, output) == (0, "['torch']\n")
