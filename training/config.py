@@ -119,6 +119,10 @@ class LossConfig:
         """Whether any term uses the decoder's output; when none does, the decoder need not run."""
         return self.use_map or self.use_triplet
 
+    def computes(self, term: str) -> bool:
+        """Whether a term is part of the objective: by its switch ``use_<term>``, else by a factor above 0."""
+        return bool(getattr(self, f"use_{term}", getattr(self, f"{term}_weight") > 0))
+
     def classification_only(self) -> "LossConfig":
         """The classification settings of this configuration, without any term on the saliency map."""
         return LossConfig(

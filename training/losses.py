@@ -1,11 +1,11 @@
-"""Turns scores, saliency maps and perceptual features into the training loss, equations (1) to (8) of the paper.
+"""Training losses, equations (1) to (8) of the paper.
 
 Shapes: B images of a batch, K classes, H W pixels, N features of the perceptual net (2048 for ResNet-50).
 Every reduction runs in float32 at least, so bfloat16 inputs lose nothing on the way to the mean.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 from training.config import LossConfig, MapLossKind, TripletSign
 
 __all__ = [
+    "LossInputs",
     "LossTerms",
     "TripletFeatures",
     "TripletLoss",
@@ -42,6 +43,24 @@ class TripletLoss(NamedTuple):
     loss: Tensor
     d_pos: Tensor
     d_neg: Tensor
+
+
+class LossInputs(NamedTuple):
+    """What the terms of a batch are computed from."""
+
+    scores_bk: Tensor
+    """(B, K) before softmax."""
+    labels_b: Tensor
+    """(B,) int64 class indices."""
+    class_weights_k: Tensor | None = None
+    """(K,) from ``balanced_class_weights``: given exactly when ``class_weighting`` is ``balanced``."""
+    saliency_bhw: Tensor | None = None
+    """(B, H, W) in 0..1, the decoder's output."""
+    target_bhw: Tensor | None = None
+    """(B, H, W) in 0..1, the pseudo maps."""
+    logits_bhw: Tensor | None = None
+    """(B, H, W), the decoder's output before the sigmoid."""
+    triplet_features: TripletFeatures | None = None
 
 
 class LossTerms(NamedTuple):
@@ -239,35 +258,40 @@ def area_penalty(saliency_bhw: Tensor) -> Tensor:
     return _at_least_float32(saliency_bhw).mean()
 
 
-def combine_losses(
-    scores_bk: Tensor,
-    labels_b: Tensor,
-    *,
-    config: LossConfig,
-    class_weights_k: Tensor | None = None,
-    saliency_bhw: Tensor | None = None,
-    target_bhw: Tensor | None = None,
-    logits_bhw: Tensor | None = None,
-    triplet_features: TripletFeatures | None = None,
-) -> LossTerms:
-    """Full objective, equation (8), over one batch.
+LossTerm = Callable[[LossInputs, LossConfig], dict[str, Tensor]]
+_TERMS: dict[str, LossTerm] = {}
 
-    Parameters
-    ----------
-    scores_bk, labels_b
-        (B, K) scores and (B,) class indices.
-    config
-        Terms and their factors.
-    class_weights_k
-        (K,) from ``balanced_class_weights``: given exactly when ``config.class_weighting`` is ``balanced``.
-    saliency_bhw
-        (B, H, W) in 0..1, needed when ``config.needs_saliency``.
-    target_bhw
-        (B, H, W) in 0..1, needed when ``config.use_map``.
-    logits_bhw
-        (B, H, W), needed for the map loss ``bce``.
-    triplet_features
-        Needed when ``config.use_triplet``.
+
+def _loss_term(term: LossTerm) -> LossTerm:
+    """Register a term ``_x``, weighted by the field ``x_weight`` of ``LossConfig`` with an optional switch ``use_x``.
+
+    It returns named scalars to log, of which the first is added to the objective.
+    """
+    _TERMS[term.__name__.removeprefix("_")] = term
+    return term
+
+
+@_loss_term
+def _area(inputs: LossInputs, _config: LossConfig) -> dict[str, Tensor]:
+    return {"mean_saliency": area_penalty(_given(inputs, "saliency_bhw"))}
+
+
+@_loss_term
+def _map(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
+    saliency_bhw, target_bhw = _given(inputs, "saliency_bhw"), _given(inputs, "target_bhw")
+    return {"map": map_loss(saliency_bhw, target_bhw, kind=config.map_kind, logits_bhw=inputs.logits_bhw)}
+
+
+@_loss_term
+def _triplet(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
+    if inputs.triplet_features is None:
+        raise ValueError("triplet_features is None, expected it because the triplet loss is on")
+    found = triplet_loss(*inputs.triplet_features, sign=config.triplet_sign, margin=config.triplet_margin)
+    return {"triplet": found.loss, "d_pos": found.d_pos, "d_neg": found.d_neg}
+
+
+def combine_losses(inputs: LossInputs, *, config: LossConfig) -> LossTerms:
+    """Full objective, equation (8), over one batch.
 
     Returns
     -------
@@ -286,27 +310,20 @@ def combine_losses(
     A term that is off is not computed, whatever else is given: with both off, and factor 1, the total is the
     classification loss to the bit. A term that is on with factor 0 is still computed and named.
     """
-    if (class_weights_k is not None) != (config.class_weighting == "balanced"):
-        found = "none" if class_weights_k is None else f"{tuple(class_weights_k.shape)}"
+    weights_k = inputs.class_weights_k
+    if (weights_k is not None) != (config.class_weighting == "balanced"):
+        found = "none" if weights_k is None else f"{tuple(weights_k.shape)}"
         raise ValueError(f"class weights: found {found} with class_weighting {config.class_weighting}")
-    classification = classification_loss(scores_bk, labels_b, class_weights_k=class_weights_k)
+    classification = classification_loss(inputs.scores_bk, inputs.labels_b, class_weights_k=weights_k)
     named = {"classification": classification}
     total = config.classification_weight * classification
     if config.needs_saliency:
-        saliency_bhw = _required(saliency_bhw, name="saliency_bhw")
-        named["mean_saliency"] = area_penalty(saliency_bhw)
-        if config.area_weight > 0:
-            total = total + config.area_weight * named["mean_saliency"]
-        if config.use_map:
-            target_bhw = _required(target_bhw, name="target_bhw")
-            named["map"] = map_loss(saliency_bhw, target_bhw, kind=config.map_kind, logits_bhw=logits_bhw)
-            total = total + config.map_weight * named["map"]
-        if config.use_triplet:
-            if triplet_features is None:
-                raise ValueError("triplet_features is None, expected it because the triplet loss is on")
-            triplet = triplet_loss(*triplet_features, sign=config.triplet_sign, margin=config.triplet_margin)
-            named |= {"triplet": triplet.loss, "d_pos": triplet.d_pos, "d_neg": triplet.d_neg}
-            total = total + config.triplet_weight * triplet.loss
+        named |= _area(inputs, config)
+    for name, term in _TERMS.items():
+        if config.computes(name):
+            values = term(inputs, config)
+            named |= values
+            total = total + getattr(config, f"{name}_weight") * next(iter(values.values()))
     named["total"] = total
     return LossTerms(total=total, named={name: value.detach() for name, value in named.items()})
 
@@ -315,9 +332,10 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
-def _required(tensor: Tensor | None, *, name: str) -> Tensor:
+def _given(inputs: LossInputs, name: str) -> Tensor:
+    tensor: Tensor | None = getattr(inputs, name)
     if tensor is None:
-        raise ValueError(f"{name} is None, expected it because the map loss or the triplet loss is on")
+        raise ValueError(f"{name} is None, expected it because a loss on the saliency map is on")
     return tensor
 
 

@@ -1,23 +1,16 @@
-"""Turns torchrun's environment into a place among processes: rank, device, and the sums over all of them.
+"""Processes that train together under torchrun: rank, device, and sums over all of them.
 
 Alone, without torchrun, everything here costs nothing.
 """
 
 import os
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 from torch import distributed
-from torch.utils.data import DataLoader
 
-__all__ = ["Processes", "heed_parent_alone", "start_batches", "start_processes"]
-
-_Batch = TypeVar("_Batch")
+__all__ = ["Processes", "start_processes"]
 
 TIMEOUT = timedelta(minutes=10)
 """A process that waits longer than this for the others ends with an error instead of hanging a whole job."""
@@ -44,6 +37,14 @@ class Processes:
         if self.world_size > 1:
             distributed.all_reduce(values)
         return values
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensor of every process, in the order of ranks; all have the same shape."""
+        if self.world_size == 1:
+            return [values]
+        gathered = [torch.empty_like(values) for _ in range(self.world_size)]
+        distributed.all_gather(gathered, values)
+        return gathered
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; every process gets the same answer."""
@@ -98,31 +99,3 @@ def start_processes(device: str = "auto") -> Processes:
         backend = "nccl" if name.startswith("cuda") else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
     return Processes(rank=rank, world_size=world_size, device=torch.device(name))
-
-
-def start_batches(loader: "DataLoader[_Batch]") -> Iterator[_Batch]:
-    """``iter(loader)``, whose workers begin with SIGTERM held back until ``heed_parent_alone`` has seen to it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        batches: Iterator[_Batch] = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return batches
-
-
-def heed_parent_alone() -> None:
-    """Prepare a loader worker for a job that is told to stop as a whole.
-
-    SLURM sends SIGTERM, and a terminal SIGINT, to every process of a job. A worker that obeyed would be missed by the
-    training process before that has written its checkpoint.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Blocked, not ignored: at the end of the program the parent still ends its workers by SIGTERM.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_parent_says_so, daemon=True).start()
-
-
-def _end_when_parent_says_so() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)

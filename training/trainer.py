@@ -1,4 +1,4 @@
-"""Turns images, labels and saliency maps into a trained network, and stops at any moment without loss.
+"""Training loop: epochs, optimiser steps, checkpoints, and a stop at any moment without loss.
 
 Shapes: B batch of one process, K classes, H W pixels.
 """
@@ -14,31 +14,30 @@ from types import FrameType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from pseudo_maps.files import differences
 from training.config import TrainConfig, TrainRunConfig
-from training.data.hide_and_seek import hide_and_seek
 from training.data.loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
 from training.data.sampling import EpochSampler
-from training.health import HealthMonitor, TrainingDiverged
-from training.losses import LossTerms, TripletFeatures, combine_losses, foreground_background
-from training.networks.model import LocalizationModel, ModelOutput
+from training.health import HealthMonitor, TrainingDiverged, health_values
+from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
-from training.processes import Processes, start_batches
+from training.objective import Objective
+from training.processes import Processes
 from training.progress import Progress, StoppedBySignal, TrainingSummary
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
 from training.run_folder.metrics_log import MetricsLog
 from training.sample_panel import SHOWN_IMAGES, sample_panel
 from training.schedules import build_optimiser, learning_rate, set_learning_rate
+from training.step_statistics import StepStatistics, pop_means
 from training.validation import Validation
 
 __all__ = ["Trainer"]
 
 SIGNAL_CHECK_STEPS = 10
-"""Steps between two questions to all processes whether one was told to stop: asking waits for the GPU."""
+"""Steps after which several processes ask one another whether a signal has arrived: asking waits for the GPU."""
 NAMED_UNREADABLE = 3
-"""Validation images that cannot be read of which the warning tells."""
+"""Unreadable validation images that a warning names."""
 
 
 class Trainer:
@@ -90,38 +89,30 @@ class Trainer:
         if config.batch_size % parts:
             raise ValueError(
                 f"batch size {config.batch_size} does not divide into {processes.world_size} processes with "
-                f"{config.accumulation} parts each"
+                f"{config.accumulation} gradient accumulation steps each"
             )
         if config.loss.use_triplet != (perceptual is not None):
             raise ValueError("the perceptual network is needed exactly when the triplet loss is on")
         self._config, self._run, self._processes, self._out = config, run, processes, out
         self._progress = progress or Progress()
         self._folder = CheckpointFolder(out, keep_last=run.keep_last)
-        device = processes.device
         torch.manual_seed(config.seed)
         model = LocalizationModel(
             config.arch, config.classes, batch_norm=config.batch_norm, decoder=config.loss.needs_saliency
         )
         if initialise is not None:
             initialise(model)
-        if processes.world_size > 1 and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        self.model: LocalizationModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network: nn.Module = self.model
-        self._perceptual: nn.Module | None = None
-        if perceptual is not None:
-            self._perceptual = perceptual.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if run.compile:
-            self._network = torch.compile(self._network)  # type: ignore[assignment]
-            if self._perceptual is not None:
-                self._perceptual = torch.compile(self._perceptual)  # type: ignore[assignment]
-        if processes.world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self._network = DistributedDataParallel(self._network, device_ids=ids)
+        self._objective = Objective(
+            model,
+            config=config,
+            processes=processes,
+            perceptual=perceptual,
+            class_weights_k=class_weights_k,
+            compiled=run.compile,
+        )
+        self.model = self._objective.model
         self._optimiser = build_optimiser(self.model, config=config.optimiser)
-        self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)
         self._class_names = list(class_names)
-        self._health = HealthMonitor(classes=config.classes)
         self._sampler = EpochSampler(
             len(train_images),
             config.batch_size // parts,
@@ -139,18 +130,16 @@ class Trainer:
                 processes=processes,
                 precision=config.precision,
             )
-        self._told_unreadable: tuple[str, ...] = ()
+        self._reported_unreadable: tuple[str, ...] = ()
         self._steps_per_epoch = self._sampler.batches_per_epoch // config.accumulation
         if self._steps_per_epoch < 1:
             raise ValueError(f"{len(train_images)} images do not fill one batch of {config.batch_size}")
         self._step = 0
-        self._sums: dict[str, Tensor] = {}
-        self._summed_steps = 0
-        self._epoch_sums: dict[str, float] = {}
+        self._statistics = StepStatistics(processes, HealthMonitor(train_images.labels()))
         self._accuracy: dict[str, float] = {}
         self._epoch_open = False
         self._images, self._images_sha256 = len(train_images), train_images.sha256()
-        self._told_to_stop = ""
+        self._signal = ""
 
     # ---- the run
 
@@ -160,7 +149,7 @@ class Trainer:
         Parameters
         ----------
         resume
-            Go on from the newest checkpoint of the folder, exactly as if nothing had happened.
+            Continue from the newest checkpoint of the folder, to the same numbers as an uninterrupted run.
 
         Raises
         ------
@@ -185,9 +174,9 @@ class Trainer:
             stack.callback(self._progress.close)
             if log is not None:
                 stack.callback(log.close)
-            # A run stopped between the last step of an epoch and its end goes on with that end.
+            # A run stopped between the last step of an epoch and its end resumes with that end.
             for epoch in range((self._step - self._epoch_open) // self._steps_per_epoch, self._config.epochs):
-                self._stop_if_told()
+                self._stop_if_signalled()
                 if self._step < (epoch + 1) * self._steps_per_epoch:
                     self._train_epoch(epoch, log)
                 if self._validation is not None:
@@ -217,16 +206,17 @@ class Trainer:
         done = self._step % self._steps_per_epoch
         self._sampler.set_epoch(epoch, start_batch=done * config.accumulation)
         self._progress.start_epoch(epoch, batches=self._steps_per_epoch, done=done)
-        self._network.train()
+        self._objective.train()
         self._epoch_open = True
-        batches = start_batches(self._loader)
+        batches = iter(self._loader)
         last_save = time.monotonic()
         started, started_step = time.monotonic(), self._step
         for _ in range(done, self._steps_per_epoch):
             self.train_step([require_whole(next(batches)) for _ in range(config.accumulation)])
             numbers = None
             if self._step % self._run.log_every == 0 or self._step % self._steps_per_epoch == 0:
-                numbers = self._collect_numbers()
+                self._statistics.collect()
+                numbers = pop_means(self._statistics.since_log)
                 elapsed_s = time.monotonic() - started
                 numbers["images_per_s"] = (self._step - started_step) * config.batch_size / max(elapsed_s, 1e-9)
                 numbers["learning_rate"] = self._optimiser.param_groups[0]["lr"]
@@ -237,7 +227,7 @@ class Trainer:
                 # The epoch ends with a checkpoint of its own, after its validation.
                 return
             if self._processes.world_size == 1 or self._step % SIGNAL_CHECK_STEPS == 0:
-                self._stop_if_told()
+                self._stop_if_signalled()
                 minutes = (time.monotonic() - last_save) / 60
                 if self._processes.any(self._is_main and minutes >= self._run.checkpoint_minutes):
                     self.save()
@@ -255,83 +245,32 @@ class Trainer:
         )
         set_learning_rate(self._optimiser, rate)
         # Dropout draws from a seed of the step and process alone, so that a resumed run needs no generator's state.
-        torch.manual_seed(self._place(part=0) + 1)
+        torch.manual_seed(self._draw_seed(part=0) + 1)
         self._optimiser.zero_grad(set_to_none=True)
+        rows: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         for part, cpu_batch in enumerate(batches):
             batch = to_device(cpu_batch, self._processes.device)
+            # Gradients are exchanged between processes once, with those of the last part.
             last = part == len(batches) - 1
-            with contextlib.nullcontext() if last else self._without_gradient_exchange():
-                output, terms = self._forward(batch, part=part)
+            with contextlib.nullcontext() if last else self._objective.without_gradient_exchange():
+                output, terms = self._objective.compute(batch, hide_seed=self._draw_seed(part=part))
                 (terms.total / len(batches)).backward()  # type: ignore[no-untyped-call]
-            self._health.observe(
-                self._step,
-                losses=terms.named,
-                scores_bk=output.scores.detach(),
-                labels_b=batch.labels_b,
-                features_bc=output.features.detach(),
-                saliency_bhw=None if output.saliency is None else output.saliency.detach(),
-            )
             correct = (output.scores.detach().argmax(dim=1) == batch.labels_b).float().mean()
-            for name, value in {**terms.named, "top1": correct}.items():
-                summed = self._sums.get(name)
-                self._sums[name] = (value.float() if summed is None else summed + value.float()).detach()
+            watched = health_values(output.scores, batch.labels_b, output.features)
+            rows.append(({**terms.named, "top1": correct}, watched))
         if config.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-            self._sums["gradient_norm"] = self._sums.get("gradient_norm", torch.zeros_like(norm)) + norm * len(batches)
+            for values, _ in rows:
+                values["gradient_norm"] = norm
         self._optimiser.step()
-        self._summed_steps += len(batches)
         self._step += 1
+        for values, watched in rows:
+            self._statistics.add(self._step, values, watched=watched)
 
-    def _without_gradient_exchange(self) -> contextlib.AbstractContextManager[None]:
-        if isinstance(self._network, DistributedDataParallel):
-            exchange: contextlib.AbstractContextManager[None] = self._network.no_sync()
-            return exchange
-        return contextlib.nullcontext()
-
-    def _forward(self, batch: DeviceBatch, *, part: int) -> tuple[ModelOutput, LossTerms]:
-        """Output and losses of one batch; F(x) without gradient, F of both masked images in one call."""
-        config = self._config
-        images01 = batch.images01_bchw
-        if config.method == "has":
-            images01 = hide_and_seek(images01, generator=torch.Generator().manual_seed(self._place(part=part)))
-        with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            output: ModelOutput = self._network(images01)
-            features = None
-            if self._perceptual is not None:
-                assert output.saliency is not None
-                with torch.no_grad():
-                    image_features = self._perceptual(images01)
-                masked = torch.cat(foreground_background(images01, output.saliency))
-                foreground, background = self._perceptual(masked).chunk(2)
-                features = TripletFeatures(image_features, foreground, background)
-            terms = combine_losses(
-                output.scores,
-                batch.labels_b,
-                config=config.loss,
-                class_weights_k=self._class_weights_k,
-                saliency_bhw=output.saliency,
-                target_bhw=batch.maps01_bhw,
-                logits_bhw=output.saliency_logits,
-                triplet_features=features,
-            )
-        return output, terms
-
-    def _place(self, *, part: int) -> int:
+    def _draw_seed(self, *, part: int) -> int:
         """A number that no other step, part or process of the run has, below 2**63, where torch's seeds end."""
         step_part = self._step * self._config.accumulation + part
         return ((self._config.seed << 40) + step_part * self._processes.world_size + self._processes.rank) % 2**63
-
-    def _collect_numbers(self) -> dict[str, float]:
-        """Means over the steps since the last call, over all processes; adds them to the epoch's sums."""
-        names = sorted(self._sums)
-        values = torch.stack([self._sums[name] for name in names])
-        means = self._processes.add_up(values).tolist()
-        count = self._summed_steps * self._processes.world_size
-        for name, value in zip(names, means, strict=True):
-            self._epoch_sums[name] = self._epoch_sums.get(name, 0.0) + value
-        self._epoch_sums["steps"] = self._epoch_sums.get("steps", 0.0) + count
-        self._sums, self._summed_steps = {}, 0
-        return {name: value / count for name, value in zip(names, means, strict=True)}
 
     def _validate(self, validation: Validation, log: MetricsLog | None) -> dict[str, float]:
         """Accuracy over the validation images; a panel of the first ones."""
@@ -339,7 +278,7 @@ class Trainer:
         def before_batch() -> None:
             if self._processes.world_size == 1:
                 # Several processes may have different numbers of batches, so they answer after the validation.
-                self._stop_if_told()
+                self._stop_if_signalled()
             self._progress.validate_batch()
 
         def draw(batch: DeviceBatch) -> None:
@@ -350,17 +289,15 @@ class Trainer:
         self._progress.start_validation(batches=len(validation))
         look = draw if log is not None and self._run.tensorboard else None
         found = validation.measure(self.model, before_batch=before_batch, look=look)
-        if found.unreadable and found.unreadable != self._told_unreadable:
-            self._told_unreadable = found.unreadable
+        if found.unreadable and found.unreadable != self._reported_unreadable:
+            self._reported_unreadable = found.unreadable
             named = "; ".join(found.unreadable[:NAMED_UNREADABLE])
             more = "; ..." if len(found.unreadable) > NAMED_UNREADABLE else ""
             self._progress.say(f"warning: validation images that cannot be read count as wrong: {named}{more}")
         return found.accuracy
 
     def _end_epoch(self, epoch: int, log: MetricsLog | None) -> None:
-        steps = max(self._epoch_sums.pop("steps", 1.0), 1.0)
-        means = {name: value / steps for name, value in self._epoch_sums.items()}
-        self._epoch_sums = {}
+        means = pop_means(self._statistics.of_epoch)
         if log is not None:
             # Before the checkpoint: lines of a step without a checkpoint are written again, missing ones are not.
             train = {f"train_{name}": value for name, value in means.items()}
@@ -375,14 +312,12 @@ class Trainer:
         self._epoch_open = False
         self.save()
 
-    # ---- stopping and going on
+    # ---- stop and resume
 
     def save(self) -> None:
         """Write a checkpoint of this moment; only the main process writes, all wait for it."""
-        self._health.check()
+        self._statistics.collect()
         self._check_weights()
-        if self._sums:
-            self._collect_numbers()
         if self._is_main:
             self._folder.save(
                 self._step,
@@ -392,7 +327,8 @@ class Trainer:
                     "config": self._config.as_json(),
                     "step": self._step,
                     "steps_per_epoch": self._steps_per_epoch,
-                    "epoch_sums": dict(self._epoch_sums),
+                    "epoch_sums": dict(self._statistics.of_epoch),
+                    "log_sums": dict(self._statistics.since_log),
                     "accuracy": dict(self._accuracy),
                     "epoch_open": self._epoch_open,
                     "images_sha256": self._images_sha256,
@@ -428,14 +364,16 @@ class Trainer:
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])
         self._step = int(found.state["step"])
-        self._epoch_sums = dict(found.state["epoch_sums"])
+        self._statistics.of_epoch = dict(found.state["epoch_sums"])
+        # Checkpoints of earlier versions have no sums between log lines.
+        self._statistics.since_log = dict(found.state.get("log_sums", {}))
         self._epoch_open = bool(found.state["epoch_open"])
         self._progress.say(f"resumed from {found.path} at step {self._step}")
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[None]:
         def remember(number: int, _frame: FrameType | None) -> None:
-            self._told_to_stop = signal.Signals(number).name
+            self._signal = signal.Signals(number).name
 
         before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -444,7 +382,7 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stop_if_told(self) -> None:
-        if self._processes.any(bool(self._told_to_stop)):
+    def _stop_if_signalled(self) -> None:
+        if self._processes.any(bool(self._signal)):
             self.save()
-            raise StoppedBySignal(self._told_to_stop or "SIGTERM")
+            raise StoppedBySignal(self._signal or "SIGTERM")

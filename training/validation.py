@@ -12,7 +12,7 @@ from training.config import Precision
 from training.data.loading import DeviceBatch, TrainingImages, build_loader, to_device
 from training.data.sampling import EpochSampler
 from training.networks.model import LocalizationModel
-from training.processes import Processes, start_batches
+from training.processes import Processes
 
 __all__ = ["Validation", "ValidationResult"]
 
@@ -92,7 +92,7 @@ class Validation:
         hits = torch.zeros(2, dtype=torch.float64, device=device)
         unreadable_n = torch.zeros(len(self._images), device=device)
         reasons: dict[int, str] = {}
-        for cpu_batch in start_batches(self._loader):
+        for cpu_batch in self._loader:
             before_batch()
             cpu_batch.raise_system_error()
             for position, error in cpu_batch.unreadable.items():

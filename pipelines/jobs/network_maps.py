@@ -18,7 +18,6 @@ from training.inference.config import Views
 from training.inference.images import EvaluationBatch as ImageBatch
 from training.inference.images import EvaluationPixels, build_evaluation_loader
 from training.inference.localizers import Localization, NetworkLocalizer, available_localizers, load_for_inference
-from training.processes import start_batches
 
 __all__ = ["NetworkChoices", "NetworkMaps", "network_maps", "usable_devices"]
 
@@ -208,7 +207,7 @@ def network_maps(
     )
     positions = iter(range(len(images)))
     position_batches = [[next(positions) for _ in batch] for batch in batches]
-    loaded = start_batches(build_evaluation_loader(pixels, position_batches, workers=workers))
+    loaded = build_evaluation_loader(pixels, position_batches, workers=workers)
     for batch, of_batch, pixels_of_batch in zip(batches, position_batches, loaded, strict=True):
         labels = [images[position].record.label for position in pixels_of_batch.positions]
         labels_b = torch.tensor(labels, dtype=torch.int64)

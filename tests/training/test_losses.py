@@ -1,13 +1,16 @@
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from training import losses
 from training.config import LossConfig
 from training.losses import (
+    LossInputs,
     TripletFeatures,
     area_penalty,
     balanced_class_weights,
@@ -256,12 +259,14 @@ def test_bfloat16_inputs_are_reduced_in_float32() -> None:
 def test_full_objective_by_hand() -> None:
     config = LossConfig(classification_weight=2.0, map_weight=3.0, triplet_weight=0.5, area_weight=4.0)
     found = combine_losses(
-        SCORES_BK,
-        LABELS_B,
+        LossInputs(
+            SCORES_BK,
+            LABELS_B,
+            saliency_bhw=SALIENCY_BHW,
+            target_bhw=TARGET_BHW,
+            triplet_features=FEATURES,
+        ),
         config=config,
-        saliency_bhw=SALIENCY_BHW,
-        target_bhw=TARGET_BHW,
-        triplet_features=FEATURES,
     )
     classification = (math.log(2) + math.log(4)) / 2
     expected = {
@@ -280,12 +285,14 @@ def test_full_objective_by_hand() -> None:
 def test_default_is_the_plain_sum_and_only_the_total_has_a_gradient() -> None:
     saliency_bhw = SALIENCY_BHW.clone().requires_grad_()
     found = combine_losses(
-        SCORES_BK,
-        LABELS_B,
+        LossInputs(
+            SCORES_BK,
+            LABELS_B,
+            saliency_bhw=saliency_bhw,
+            target_bhw=TARGET_BHW,
+            triplet_features=FEATURES,
+        ),
         config=LossConfig(),
-        saliency_bhw=saliency_bhw,
-        target_bhw=TARGET_BHW,
-        triplet_features=FEATURES,
     )
     parts = [found.named[name] for name in ("classification", "map", "triplet")]
     assert found.total.item() == pytest.approx(sum(part.item() for part in parts))
@@ -303,7 +310,7 @@ def test_default_is_the_plain_sum_and_only_the_total_has_a_gradient() -> None:
 def test_a_term_that_is_off_needs_nothing_and_is_not_named(switches: dict[str, bool], names: set[str]) -> None:
     config = LossConfig(**switches)  # type: ignore[arg-type]
     given: dict[str, Any] = {"target_bhw": TARGET_BHW} if config.use_map else {"triplet_features": FEATURES}
-    found = combine_losses(SCORES_BK, LABELS_B, config=config, saliency_bhw=SALIENCY_BHW, **given)
+    found = combine_losses(LossInputs(SCORES_BK, LABELS_B, saliency_bhw=SALIENCY_BHW, **given), config=config)
     assert set(found.named) == names
 
 
@@ -312,12 +319,14 @@ def test_both_off_is_the_classification_loss_to_the_bit() -> None:
     labels_b = torch.arange(7) % 5
     broken_bhw = torch.full((7, 2, 2), math.nan)
     found = combine_losses(
-        scores_bk,
-        labels_b,
+        LossInputs(
+            scores_bk,
+            labels_b,
+            saliency_bhw=broken_bhw,
+            target_bhw=broken_bhw,
+            triplet_features=TripletFeatures(broken_bhw[:, 0], broken_bhw[:, 0], broken_bhw[:, 0]),
+        ),
         config=LossConfig(use_map=False, use_triplet=False),
-        saliency_bhw=broken_bhw,
-        target_bhw=broken_bhw,
-        triplet_features=TripletFeatures(broken_bhw[:, 0], broken_bhw[:, 0], broken_bhw[:, 0]),
     )
     plain = torch.nn.functional.cross_entropy(scores_bk, labels_b)
     assert torch.equal(found.total, plain)
@@ -338,10 +347,29 @@ def test_both_off_is_the_classification_loss_to_the_bit() -> None:
 )
 def test_missing_inputs_are_named(config: LossConfig, given: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        combine_losses(SCORES_BK, LABELS_B, config=config, **given)  # type: ignore[arg-type]
+        combine_losses(LossInputs(SCORES_BK, LABELS_B, **given), config=config)  # type: ignore[arg-type]
 
 
 def test_balanced_weights_reach_the_loss() -> None:
     config = LossConfig(use_map=False, use_triplet=False, class_weighting="balanced")
-    found = combine_losses(SCORES_BK, LABELS_B, config=config, class_weights_k=torch.tensor([0.0, 2.0]))
+    found = combine_losses(LossInputs(SCORES_BK, LABELS_B, class_weights_k=torch.tensor([0.0, 2.0])), config=config)
     assert found.total.item() == pytest.approx(math.log(4))
+
+
+def test_a_term_is_one_function_and_one_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Extended(LossConfig):
+        contrast_weight: float = 0.0
+
+    def _contrast(inputs: LossInputs, _config: LossConfig) -> dict[str, Tensor]:
+        assert inputs.saliency_bhw is not None
+        return {"contrast": inputs.saliency_bhw.amax(dim=(1, 2)).mean(), "lowest": inputs.saliency_bhw.amin()}
+
+    monkeypatch.setattr(losses, "_TERMS", dict(losses._TERMS))
+    losses._loss_term(_contrast)
+    inputs = LossInputs(SCORES_BK, LABELS_B, saliency_bhw=SALIENCY_BHW, target_bhw=TARGET_BHW)
+    without, added = (
+        combine_losses(inputs, config=Extended(use_triplet=False, contrast_weight=weight)) for weight in (0.0, 2.0)
+    )
+    assert set(added.named) - set(without.named) == {"contrast", "lowest"}
+    assert added.total.item() == pytest.approx(without.total.item() + 2 * (0.9 + 1.0) / 2)

@@ -2,17 +2,15 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.processes import Processes, heed_parent_alone, start_batches, start_processes
+from training.processes import Processes, start_processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
@@ -54,7 +52,7 @@ def test_more_processes_than_gpus_say_what_to_change(monkeypatch: pytest.MonkeyP
 
 def test_alone_nothing_is_exchanged() -> None:
     values = torch.tensor([1.0, 2.0])
-    assert ALONE.add_up(values) is values
+    assert ALONE.add_up(values) is values and ALONE.gather(values) == [values]
     assert values.tolist() == [1.0, 2.0]
     assert ALONE.any(True) is True
     assert ALONE.any(False) is False
@@ -63,52 +61,19 @@ def test_alone_nothing_is_exchanged() -> None:
     ALONE.stop()
 
 
-def test_a_worker_outlives_signals_of_strangers_and_obeys_its_parent() -> None:
-    """A fork stands for the worker: it is signalled by a second child, then by this process."""
-    reader, writer = os.pipe()
-    worker = os.fork()
-    if worker == 0:
-        heed_parent_alone()
-        os.write(writer, b"\x07")
-        while True:
-            signal.pause()
-    assert os.read(reader, 1) == b"\x07"
-    for number in (signal.SIGTERM, signal.SIGINT):
-        subprocess.run(["kill", f"-{number.name[3:]}", str(worker)], check=True)
-    assert os.waitpid(worker, os.WNOHANG) == (0, 0)
-    time.sleep(0.05)
-    assert os.waitpid(worker, os.WNOHANG) == (0, 0)
-    os.kill(worker, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
-    os.close(reader)
-    os.close(writer)
-
-
-def test_workers_start_with_sigterm_held_back_and_this_process_does_not() -> None:
-    class Masks(torch.utils.data.Dataset[bool]):
-        def __len__(self) -> int:
-            return 1
-
-        def __getitem__(self, _position: int) -> bool:
-            return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-    for workers in (0, 1):
-        loader = torch.utils.data.DataLoader(Masks(), batch_size=None, num_workers=workers)
-        assert list(start_batches(loader)) == [workers == 1]
-        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
 PROGRAM = """
 import json, torch
 from training.processes import start_processes
 group = start_processes("cpu")
 values = torch.tensor([1.0, 10.0 * group.rank])
 told = [group.any(False), group.any(group.rank == 1), group.any(True)]
+gathered = [part.tolist() for part in group.gather(values)]
 group.add_up(values)
 group.wait()
 group.stop()
 left = not torch.distributed.is_initialized()
-print(json.dumps([group.rank, group.world_size, group.is_main, str(group.device), values.tolist(), told, left]))
+place = [group.rank, group.world_size, group.is_main, str(group.device)]
+print(json.dumps([*place, values.tolist(), told, left, gathered]))
 """
 
 
@@ -133,6 +98,6 @@ def test_two_processes_agree() -> None:
     found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
     told = [False, True, True]
     assert found == [
-        [0, 2, True, "cpu", [2.0, 10.0], told, True],
-        [1, 2, False, "cpu", [2.0, 10.0], told, True],
+        [0, 2, True, "cpu", [2.0, 10.0], told, True, [[1.0, 0.0], [1.0, 10.0]]],
+        [1, 2, False, "cpu", [2.0, 10.0], told, True, [[1.0, 0.0], [1.0, 10.0]]],
     ]

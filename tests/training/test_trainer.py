@@ -1,4 +1,4 @@
-"""The training loop: it learns, its switches reach the loss, and a run that was stopped goes on to the bit."""
+"""The training loop: it learns, its switches reach the loss, and a resumed run equals an uninterrupted one."""
 
 import math
 import signal
@@ -14,9 +14,11 @@ from tests.training.training_runs import (
     HURRIED,
     SHOWN_WHOLE,
     SMALL,
+    TINY,
     Crash,
     Interrupt,
     assert_same,
+    assert_same_bytes,
     crash,
     events,
     final_state,
@@ -31,6 +33,7 @@ from training.config import LossConfig, OptimiserConfig, ScheduleConfig, TrainCo
 from training.data.loading import TrainingImages, to_device
 from training.data.sampling import SampleKey
 from training.health import TrainingDiverged
+from training.networks.registry import ARCHITECTURES
 from training.processes import Processes
 from training.progress import StoppedBySignal
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
@@ -160,7 +163,7 @@ def test_the_learning_rate_follows_the_schedule(data: Path, tmp_path: Path) -> N
 # --- what is counted
 
 
-def test_a_batch_in_parts_gives_the_step_of_the_whole_batch(data: Path, tmp_path: Path) -> None:
+def test_gradient_accumulation_gives_the_step_of_the_whole_batch(data: Path, tmp_path: Path) -> None:
     config = replace(SMALL, batch_norm=False, optimiser=replace(SGD, lr=1e-3), epochs=1)
     whole, parts = (
         make_trainer(data, tmp_path / "1", config),
@@ -239,45 +242,60 @@ def test_large_seeds(data: Path, tmp_path: Path, seed: int) -> None:
 # --- stopped and resumed
 
 
-STOPS = {
-    "SIGTERM in the middle of an epoch": (SMALL, 4, send(signal.SIGTERM), StoppedBySignal, 4),
-    "SIGINT at the end of an epoch": (SMALL, 3, send(signal.SIGINT), StoppedBySignal, 3),
-    "dropout, hidden patches, parts, killed": (
+KILLED = {
+    "dropout, hidden patches, accumulation": (
         replace(SMALL, arch="alexnet-gap-plus", method="has", accumulation=2, clip_norm=1.0),
         5,
-        crash,
-        Crash,
         4,
     ),
-    "all losses, warm-up, killed in the first epoch": (
+    "all losses, warm-up, in the first epoch": (
         replace(saliency(), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
         2,
-        crash,
-        Crash,
         1,
     ),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", STOPS)
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(case: str, data: Path, tmp_path: Path) -> None:
-    config, after, action, error, saved = STOPS[case]
+@pytest.mark.parametrize("case", KILLED)
+def test_a_killed_run_resumes_to_the_bit(case: str, data: Path, tmp_path: Path) -> None:
+    config, after, saved = KILLED[case]
     # Zero minutes: a checkpoint after every step, so that a killed run has one in the middle of an epoch.
     often = replace(HURRIED, checkpoint_minutes=0.0, keep_last=1)
     whole = make_trainer(data, tmp_path / "whole", config, run=often).fit()
+    killed = tmp_path / "killed"
+    with pytest.raises(Crash):
+        make_trainer(data, killed, config, run=often, progress=Interrupt(after, crash)).fit()
+    assert CheckpointFolder(killed).steps() == [saved]
+    assert not CheckpointFolder(killed).is_finished()
+    assert make_trainer(data, killed, config, run=often).fit(resume=True) == whole
+    assert_same_bytes(killed, tmp_path / "whole")
 
-    stopped = tmp_path / "stopped"
-    with pytest.raises(error):
-        make_trainer(data, stopped, config, run=often, progress=Interrupt(after, action)).fit()
-    assert CheckpointFolder(stopped).steps() == [saved]
-    assert not CheckpointFolder(stopped).is_finished()
-    resumed = make_trainer(data, stopped, config, run=often).fit(resume=True)
 
-    assert resumed == whole
-    assert_same(final_state(stopped), final_state(tmp_path / "whole"))
-    assert timeless(events(stopped)) == timeless(events(tmp_path / "whole"))
-    assert (stopped / "finished.json").read_text() == (tmp_path / "whole" / "finished.json").read_text()
+@pytest.mark.parametrize(
+    ("number", "stride"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGTERM, 3), (signal.SIGINT, 5)]
+)
+def test_a_run_interrupted_at_any_step_reports_the_same_numbers(
+    number: signal.Signals, stride: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted again and again: each step, and the validation after an epoch's last, ends some process."""
+    monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
+    config = replace(saliency(), arch="tiny", batch_size=2, accumulation=2, clip_norm=1.0)
+    # Six steps an epoch and lines after steps 4, 6, 8 and 12: stops fall before, on and after a line.
+    run = replace(HURRIED, log_every=4)
+    whole = make_trainer(data, tmp_path / "whole", config, run=run).fit()
+    out, steps = tmp_path / "stopped", []
+    for _ in range(20):
+        stopping = Interrupt(stride, send(number))
+        try:
+            summary = make_trainer(data, out, config, run=run, progress=stopping).fit(resume=bool(steps))
+            break
+        except StoppedBySignal as stopped:
+            assert str(stopped) == number.name
+            steps += CheckpointFolder(out).steps()[-1:]
+    assert steps == list(range(stride, 13, stride))
+    assert summary == whole
+    assert_same_bytes(out, tmp_path / "whole")
 
 
 def test_a_run_killed_before_its_marker_finishes_without_a_step(data: Path, gap_run: Path, tmp_path: Path) -> None:
@@ -339,7 +357,7 @@ def test_weights_that_are_not_finite_are_never_saved(data: Path, tmp_path: Path)
     assert CheckpointFolder(tmp_path).steps() == []
 
 
-def test_a_run_told_to_stop_in_its_validation_validates_again(data: Path, gap_run: Path, tmp_path: Path) -> None:
+def test_a_run_interrupted_in_its_validation_validates_again(data: Path, gap_run: Path, tmp_path: Path) -> None:
     # The third step is the last of its epoch and is followed by the validation.
     stopping = Interrupt(3, send(signal.SIGTERM))
     with pytest.raises(StoppedBySignal, match="SIGTERM"):
@@ -375,8 +393,8 @@ def test_a_run_that_diverges_ends_with_advice_and_keeps_the_last_good_checkpoint
 @pytest.mark.parametrize(
     ("config", "processes", "message"),
     [
-        (replace(SMALL, accumulation=3), ALONE, "batch size 4 does not divide into 1 processes with 3 parts"),
-        (SMALL, replace(ALONE, world_size=3), "batch size 4 does not divide into 3 processes with 1 parts"),
+        (replace(SMALL, accumulation=3), ALONE, "batch size 4 does not divide into 1 processes with 3 gradient"),
+        (SMALL, replace(ALONE, world_size=3), "batch size 4 does not divide into 3 processes with 1 gradient"),
         (replace(SMALL, batch_size=16), ALONE, "12 images"),
         (replace(SMALL, batch_size=16, accumulation=2), ALONE, "12 images do not fill one batch of 16"),
     ],

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from pseudo_maps.records import ImageRecord
 from training.config import CropConfig, LossConfig, OptimiserConfig, TrainConfig, TrainRunConfig
 from training.data.loading import TrainingImages
+from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
+from training.networks.registry import Architecture
 from training.processes import Processes
 from training.progress import Progress
 from training.run_folder.checkpoints import load_checkpoint
@@ -83,6 +85,29 @@ class MeanColours(nn.Module):
 
     def forward(self, images01_bchw: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(images01_bchw, 2).flatten(1)
+
+
+class TinyEncoder(Encoder):
+    """A network of two convolutions and two skips, to be registered as an architecture."""
+
+    def __init__(self, *, batch_norm: bool) -> None:
+        super().__init__(batch_norm=batch_norm)
+        self.conv1 = ConvUnit(3, 8, kernel=5, stride=4, padding=2, batch_norm=batch_norm)
+        self.conv2 = ConvUnit(8, 16, kernel=3, stride=2, padding=1, batch_norm=batch_norm)
+        self.feature_channels, self.skip_channels, self.dropout = 16, (16, 8), 0.5
+        self.upsampling = (Upsampling(kernel=3, stride=1, padding=1), Upsampling(kernel=4, stride=2, padding=1))
+
+    def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
+        conv1 = self.conv1(normalised_bchw)
+        conv2 = self.conv2(conv1)
+        return EncoderFeatures(conv2, (conv2, conv1))
+
+    def imported_layers(self) -> dict[str, ImportedLayer]:
+        return {}
+
+
+TINY = Architecture("two convolutions", "tests.training.training_runs:TinyEncoder")
+"""The whole registration of a new architecture."""
 
 
 class Interrupt(Progress):
@@ -166,3 +191,15 @@ def assert_same(first: Any, second: Any, *, where: str = "state") -> None:
             assert_same(left, right, where=f"{where}[{place}]")
     else:
         assert first == second, where
+
+
+def assert_same_bytes(first: Path, second: Path) -> None:
+    """The files of two finished runs are the same, but for the speed in their log."""
+    newest = {out: max(out.glob("checkpoint-*.pt")) for out in (first, second)}
+    assert_same(load_checkpoint(newest[first]), load_checkpoint(newest[second]))
+    assert newest[first].name == newest[second].name
+    assert newest[first].read_bytes() == newest[second].read_bytes()
+    assert [json.dumps(line) for line in timeless(events(first))] == [
+        json.dumps(line) for line in timeless(events(second))
+    ]
+    assert (first / "finished.json").read_bytes() == (second / "finished.json").read_bytes()

@@ -13,23 +13,21 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
-from pseudo_maps.processes import end_with_parent
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.config import CropConfig, OnMissing
 from training.data.augmentation import draw_window, sample_image, sample_map
 from training.data.sampling import EpochSampler, SampleKey, counter_generator
-from training.processes import heed_parent_alone
+from training.data.workers import WorkerLoader
 
 __all__ = [
     "Batch",
@@ -41,9 +39,7 @@ __all__ = [
     "build_loader",
     "check_maps",
     "decode_at_least",
-    "keep_batch",
     "require_whole",
-    "start_worker",
     "to_device",
 ]
 
@@ -238,6 +234,11 @@ class TrainingImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    def labels(self) -> list[int]:
+        """Class index of every image."""
+        labels: list[int] = self._labels.tolist()
+        return labels
+
     def path(self, position: int) -> str:
         """File of an image."""
         return os.path.join(self._root, os.fsdecode(self._paths[position]))
@@ -349,59 +350,14 @@ def build_loader(
     workers: int,
     prefetch_batches: int = 4,
     pin_memory: bool | None = None,
-) -> "DataLoader[Batch]":
-    """Loader over the batches of ``sampler``, to be iterated once an epoch.
+) -> WorkerLoader[Batch]:
+    """Loader over the batches of ``sampler``, to be iterated once an epoch after ``sampler.set_epoch``.
 
-    Parameters
-    ----------
-    dataset
-        Images and maps.
-    sampler
-        Which images make which batch. Call its ``set_epoch`` before each iteration.
-    workers
-        Processes that decode, one thread each; 0 decodes in this process. They are started at the first
-        iteration and kept for all epochs.
-    prefetch_batches
-        Batches that each worker prepares ahead.
-    pin_memory
-        Copy batches to page-locked memory, so that they can go to the device while it computes; None does so
-        when CUDA is there.
-
-    Returns
-    -------
-    DataLoader
-        Gives ``Batch`` after ``Batch``, the same ones for any number of workers.
+    The other parameters are those of ``WorkerLoader``; workers are started at the first iteration and kept.
     """
-    if workers > 0:
-        # A forked worker cannot end the pool of threads of its parent: it would wait for them for ever.
-        cv2.setNumThreads(1)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=keep_batch,
-        worker_init_fn=start_worker,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-        persistent_workers=workers > 0,
-        prefetch_factor=prefetch_batches if workers > 0 else None,
-        # Without one of its own, each iteration would take a number from torch's global generator, and a resumed
-        # run, which starts iterations at other moments, would see other dropout masks.
-        generator=torch.Generator(),
+    return WorkerLoader(
+        dataset, sampler, workers=workers, prefetch_batches=prefetch_batches, pin_memory=pin_memory, persistent=True
     )
-
-
-def keep_batch(batch: Any) -> Any:
-    """What a loader collates with: the batch itself."""
-    # The data set makes whole batches, so nothing is left to collate.
-    return batch
-
-
-def start_worker(worker: int) -> None:
-    """What a loader's worker starts with: it ends with its parent process, and decodes in one thread."""
-    heed_parent_alone()
-    end_with_parent()
-    # torch's own loader limits torch in its workers; OpenCV would start a pool as large as the machine in each.
-    cv2.setNumThreads(1)
 
 
 def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:

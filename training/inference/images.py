@@ -1,4 +1,4 @@
-"""Turns image records into batches of whole squashed images, and of their centre crops, for a network at test time.
+"""Evaluation images: batches of whole squashed images, and of their centre crops.
 
 An image that cannot be read is not an error here: an evaluation counts it as wrong and names it.
 
@@ -9,16 +9,16 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pseudo_maps.images import ImageDecodeError
 from pseudo_maps.records import ImageRecord
 from training.data.augmentation import Window, sample_image
-from training.data.loading import decode_at_least, keep_batch, start_worker
+from training.data.loading import decode_at_least
+from training.data.workers import WorkerLoader
 
 __all__ = ["EvaluationBatch", "EvaluationPixels", "build_evaluation_loader"]
 
@@ -102,21 +102,9 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
 
 def build_evaluation_loader(
     pixels: EvaluationPixels, batches: Sequence[Sequence[int]], *, workers: int
-) -> "DataLoader[EvaluationBatch]":
+) -> WorkerLoader[EvaluationBatch]:
     """Loader over ``batches`` of positions, in their order, for any number of workers."""
-    if workers > 0:
-        # A forked worker cannot end the pool of threads of its parent: it would wait for them for ever.
-        cv2.setNumThreads(1)
-    return DataLoader(
-        pixels,
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=workers,
-        collate_fn=keep_batch,
-        worker_init_fn=start_worker,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if workers > 0 else None,
-        generator=torch.Generator(),
-    )
+    return WorkerLoader(pixels, [list(batch) for batch in batches], workers=workers)
 
 
 def _stacked(images_hwc: Sequence[np.ndarray], side_px: int) -> Tensor:

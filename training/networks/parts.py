@@ -151,7 +151,8 @@ class ConvUnit(nn.Module):
         else:
             mean, variance = _statistics(self.norm)
             nn.init.ones_(self.norm.weight)
-            self.norm.bias.copy_(0.0 if source.conv.bias is None else source.conv.bias)
+            assert source.conv.bias is not None
+            self.norm.bias.copy_(source.conv.bias)
             mean.zero_()
             # Variance and epsilon add up to 1, so this is the identity and not 1 / sqrt(1 + eps).
             variance.fill_(1 - self.norm_eps)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import sys
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -84,8 +85,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     The bytes go to a hidden file beside the target, to the disk by fsync, and under the final name by a rename;
     then the folder is synced. A killed process may leave its hidden file, never a damaged target.
     """
-    _check_plain(state, place="state")
-    envelope = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "state": dict(state)}
+    envelope = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "state": _plain(state, place="state")}
     # Built in memory, because torch's writer hides the error number of a full disk behind an error of its own.
     buffer = io.BytesIO()
     torch.save(envelope, buffer)
@@ -280,19 +280,23 @@ class CheckpointFolder:
             return None
 
 
-def _check_plain(value: object, *, place: str) -> None:
-    """CheckpointError where loading with ``weights_only`` would refuse what saving accepts."""
+def _plain(value: Any, *, place: str) -> Any:
+    """Copy of nested plain data, without shared objects, so that equal states give equal files.
+
+    CheckpointError where loading with ``weights_only`` would refuse what saving accepts.
+    """
+    if type(value) is str:
+        return sys.intern(value)
     if type(value) in _PLAIN_TYPES:
-        return
+        return value
     if isinstance(value, Mapping) and (type(value) in (dict, OrderedDict) or place == "state"):
-        for key, item in value.items():
-            _check_plain(key, place=f"a key of {place}")
-            _check_plain(item, place=f"{place}[{key!r}]")
-    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
-        for index, item in enumerate(value):
-            _check_plain(item, place=f"{place}[{index}]")
-    else:
-        raise CheckpointError(
-            f"{place} is a {type(value).__module__}.{type(value).__qualname__}, expected a dict, list, tuple, tensor, "
-            "int, float, str, bool or None"
-        )
+        return {
+            _plain(key, place=f"a key of {place}"): _plain(item, place=f"{place}[{key!r}]")
+            for key, item in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)([_plain(item, place=f"{place}[{index}]") for index, item in enumerate(value)])
+    raise CheckpointError(
+        f"{place} is a {type(value).__module__}.{type(value).__qualname__}, expected a dict, list, tuple, tensor, "
+        "int, float, str, bool or None"
+    )

@@ -355,7 +355,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from pseudo_maps.records import ImageRecord
-from training.data.augmentation import CropConfig
+from training.config import CropConfig
 from training.data.loading import TrainingImages, build_loader
 from training.data.sampling import EpochSampler
 

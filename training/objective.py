@@ -1,0 +1,109 @@
+"""Objective of a batch: the networks on their device, compiled and parallel where asked for, and the losses."""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from training.config import TrainConfig
+from training.data.hide_and_seek import hide_and_seek
+from training.data.loading import DeviceBatch
+from training.losses import LossInputs, LossTerms, TripletFeatures, combine_losses, foreground_background
+from training.networks.model import LocalizationModel, ModelOutput
+from training.networks.perceptual import PerceptualNetwork
+from training.processes import Processes
+
+__all__ = ["Objective"]
+
+
+class Objective:
+    """Computes network output and losses of a batch.
+
+    Parameters
+    ----------
+    model
+        The network to train; moved to the device.
+    config
+        Method, losses and precision.
+    processes
+        This process among those that train together.
+    perceptual
+        The frozen network F, when the triplet loss is on.
+    class_weights_k
+        (K,) weights of the classes, when they are balanced.
+    compiled
+        Compile the networks with torch.compile.
+    """
+
+    def __init__(
+        self,
+        model: LocalizationModel,
+        *,
+        config: TrainConfig,
+        processes: Processes,
+        perceptual: PerceptualNetwork | None,
+        class_weights_k: Tensor | None,
+        compiled: bool,
+    ) -> None:
+        device, several = processes.device, processes.world_size > 1
+        if several and device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        self.model: LocalizationModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._config = config
+        self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)
+        self._network: nn.Module = self.model
+        self._perceptual: nn.Module | None = None
+        if perceptual is not None:
+            self._perceptual = perceptual.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled:
+            self._network = torch.compile(self._network)  # type: ignore[assignment]
+            if self._perceptual is not None:
+                self._perceptual = torch.compile(self._perceptual)  # type: ignore[assignment]
+        if several:
+            ids = [device.index] if device.type == "cuda" else None
+            self._network = DistributedDataParallel(self._network, device_ids=ids)
+
+    def train(self) -> None:
+        """Put the network into training mode."""
+        self._network.train()
+
+    def without_gradient_exchange(self) -> contextlib.AbstractContextManager[None]:
+        """Context in which a backward pass leaves its gradients in this process."""
+        if isinstance(self._network, DistributedDataParallel):
+            exchange: contextlib.AbstractContextManager[None] = self._network.no_sync()
+            return exchange
+        return contextlib.nullcontext()
+
+    def compute(self, batch: DeviceBatch, *, hide_seed: int) -> tuple[ModelOutput, LossTerms]:
+        """Output and losses of one batch: F(x) without gradient, F of both masked images in one call.
+
+        ``hide_seed`` is the random seed of the patches that Hide-and-Seek hides.
+        """
+        config = self._config
+        images01 = batch.images01_bchw
+        if config.method == "has":
+            images01 = hide_and_seek(images01, generator=torch.Generator().manual_seed(hide_seed))
+        with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+            output: ModelOutput = self._network(images01)
+            features = None
+            if self._perceptual is not None:
+                assert output.saliency is not None
+                with torch.no_grad():
+                    image_features = self._perceptual(images01)
+                masked = torch.cat(foreground_background(images01, output.saliency))
+                foreground, background = self._perceptual(masked).chunk(2)
+                features = TripletFeatures(image_features, foreground, background)
+            terms = combine_losses(
+                LossInputs(
+                    output.scores,
+                    batch.labels_b,
+                    class_weights_k=self._class_weights_k,
+                    saliency_bhw=output.saliency,
+                    target_bhw=batch.maps01_bhw,
+                    logits_bhw=output.saliency_logits,
+                    triplet_features=features,
+                ),
+                config=config.loss,
+            )
+        return output, terms
