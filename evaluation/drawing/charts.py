@@ -176,14 +176,7 @@ def error_chart(
 
 
 def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: FileFormat = "svg") -> bytes:
-    """One row of dots for each method, a dot for each seed, with a stroke and a number at their mean.
-
-    Parameters
-    ----------
-    rows
-        Methods, from above.
-    title, axis
-        Text above the chart and below its axis of percentages.
+    """One row of dots for each method from above, a dot for each seed, with a stroke and a number at their mean.
 
     Raises
     ------

@@ -20,12 +20,10 @@ __all__ = [
     "Picture",
     "draw_boxes",
     "heat_colours",
-    "jpeg_bytes",
     "overlay_heat",
-    "png_bytes",
+    "picture_bytes",
     "resized",
     "save_picture",
-    "save_png",
 ]
 
 GROUND_TRUTH_RGB = (0, 200, 64)
@@ -82,48 +80,22 @@ def draw_boxes(
     return drawn
 
 
-def png_bytes(image_rgb: Picture) -> bytes:
-    """A picture as the content of a PNG file, without date or program name.
+def picture_bytes(image_rgb: Picture, *, suffix: str, quality: int = 90) -> bytes:
+    """The content of an image file, without date or program name.
+
+    Parameters
+    ----------
+    suffix
+        One of ``PICTURE_SUFFIXES``.
+    quality
+        Of a JPEG, 0 to 100; thin lines stay sharp from 85 on.
 
     Raises
     ------
     OSError
-        OpenCV cannot encode it (a side of 0 pixels).
+        OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500 as JPEG).
     """
-    return _encoded(image_rgb, suffix=".png", options=[])
-
-
-def jpeg_bytes(image_rgb: Picture, *, quality: int = 90) -> bytes:
-    """A picture as the content of a JPEG file; ``quality`` is 0 to 100, and thin lines stay sharp from 85 on.
-
-    Raises
-    ------
-    OSError
-        OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500).
-    """
-    return _encoded(image_rgb, suffix=".jpg", options=[cv2.IMWRITE_JPEG_QUALITY, quality])
-
-
-def save_png(path: Path, image_rgb: Picture) -> None:
-    """Write a picture as PNG, making the folder when it is missing."""
-    _write(path, png_bytes(image_rgb))
-
-
-def save_picture(path: Path, image_rgb: Picture) -> None:
-    """Write a picture in the format that the file name's end says.
-
-    Raises
-    ------
-    ValueError
-        The name ends in none of ``PICTURE_SUFFIXES``.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        raise ValueError(f"{path}: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {suffix!r}")
-    _write(path, png_bytes(image_rgb) if suffix == ".png" else jpeg_bytes(image_rgb))
-
-
-def _encoded(image_rgb: Picture, *, suffix: str, options: list[int]) -> bytes:
+    options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
     try:
         encoded, data = cv2.imencode(suffix, image_rgb[..., ::-1], options)
     except cv2.error:
@@ -134,6 +106,16 @@ def _encoded(image_rgb: Picture, *, suffix: str, options: list[int]) -> bytes:
     return content
 
 
-def _write(path: Path, content: bytes) -> None:
+def save_picture(path: Path, image_rgb: Picture) -> None:
+    """Write a picture in the format that the file name's end says; the folder is made when it is missing.
+
+    Raises
+    ------
+    ValueError
+        The name ends in none of ``PICTURE_SUFFIXES``.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(PICTURE_SUFFIXES)}, found {suffix!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    write_atomically(path, picture_bytes(image_rgb, suffix=suffix))

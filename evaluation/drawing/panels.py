@@ -24,10 +24,10 @@ from evaluation.drawing.overlays import (
     PREDICTED_RGB,
     Picture,
     draw_boxes,
-    jpeg_bytes,
     overlay_heat,
+    picture_bytes,
     resized,
-    save_png,
+    save_picture,
 )
 from evaluation.drawing.picture_grid import picture_grid
 from evaluation.image_scores import ImageScores, Pair, is_skipped
@@ -169,10 +169,9 @@ def draw_panels(
         pictures.append(row)
     if pictures:
         headings = ["image and ground truth", *(f"{localizer}, protocol {protocol}" for localizer in shown)]
-        save_png(path, picture_grid(headings, pictures))
+        save_picture(path, picture_grid(headings, pictures))
         captioned = [
-            [CaptionedPicture(caption=caption, jpeg=jpeg_bytes(one, quality=_JPEG_QUALITY)) for one, caption in row]
-            for row in pictures
+            [CaptionedPicture(caption=caption, jpeg=_jpeg(picture)) for picture, caption in row] for row in pictures
         ]
         panels = Panels(
             protocol=protocol,
@@ -206,6 +205,10 @@ def read_panels(path: Path) -> Panels | None:
             f"{path}: expected the pictures of an evaluation by this version, found: {error}; remove the file to "
             "report without them, or evaluate again into another folder"
         ) from error
+
+
+def _jpeg(picture: Picture) -> bytes:
+    return picture_bytes(picture, suffix=".jpg", quality=_JPEG_QUALITY)
 
 
 def _with_truth(picture: Picture, truth_b4: npt.ArrayLike) -> Picture:

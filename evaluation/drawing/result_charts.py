@@ -83,14 +83,9 @@ def result_chart(
 
 
 def write_charts(metrics: Metrics, folder: Path) -> None:
-    """Draw every chart of every protocol as ``<chart>-<protocol>.png``, results first, then baselines.
+    """Draw every chart of every protocol of one evaluation as ``<chart>-<protocol>.png``, replacing such files.
 
-    Parameters
-    ----------
-    metrics
-        The results of one evaluation.
-    folder
-        Where the files go; it is made when it is missing. Files of the same names are replaced.
+    The folder is made when it is missing.
 
     Raises
     ------

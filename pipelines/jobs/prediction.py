@@ -14,7 +14,7 @@ import torch
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import normalise_score_map
-from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_png
+from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_picture
 from evaluation.image_scores import TOP_CLASSES
 from evaluation.protocols import get_protocol
 from pipelines.datasets.folders import IMAGE_SUFFIXES
@@ -186,7 +186,7 @@ def _predict(
         box[2:] = np.maximum(box[:2], box[2:])
     heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
     shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
-    save_png(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=PREDICTED_RGB))
+    save_picture(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=PREDICTED_RGB))
     return {
         "width": width,
         "height": height,

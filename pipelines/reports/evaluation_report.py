@@ -1,5 +1,6 @@
 """HTML page that compares evaluated runs: tables, charts, example pictures, classes and settings."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +33,6 @@ _CLASSES_SHOWN = 8
 """Best and worst classes in a table each; up to twice as many all stand in one."""
 _OVER_BASELINE = "over_baseline"
 _TEMPLATE = "report.html.jinja"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cell:
-    """A value of the summary table."""
-
-    text: str
-    note: str = ""
-    """Confidence interval, or the baseline compared with; in small letters."""
-    is_best: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +109,7 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
         "comparable": comparable,
         "columns": [(key, heading) for key, heading in headings.items() if key in used],
         "groups": groups,
-        "marks_best": any(cell.is_best for group in groups for row in group["rows"] for cell in row["cells"].values()),
+        "marks_best": any(group["best"] for group in groups),
         "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
@@ -133,18 +124,9 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
 
 def _paragraphs(text: str) -> list[tuple[bool, str]]:
     """Headings and paragraphs in order, each in one line, and whether it is a heading."""
-    found: list[tuple[bool, str]] = []
-    lines: list[str] = []
-    for line in [*text.splitlines(), ""]:
-        is_heading = line.startswith("# ")
-        if lines and (is_heading or not line.strip()):
-            found.append((False, " ".join(" ".join(lines).split())))
-            lines = []
-        if is_heading:
-            found.append((True, " ".join(line.removeprefix("# ").split())))
-        elif line.strip():
-            lines.append(line)
-    return found
+    spaced = re.sub(r"(?m)^# .*$", r"\n\g<0>\n", text)
+    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", spaced)]
+    return [(block.startswith("# "), block.removeprefix("# ")) for block in blocks if block]
 
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:
@@ -221,6 +203,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         )
     return {
         "protocol": protocol,
+        "best": best,
         "rows": table,
         "rules": _rules(rows),
         "v2_names": sorted({row.result.max_box_acc_v2.name for row in rows if row.result.max_box_acc_v2}),
@@ -254,7 +237,7 @@ def _rates(row: _Row) -> dict[str, Rate]:
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def _over_baseline(row: _Row, rows: list[_Row]) -> dict[str, _Cell]:
+def _over_baseline(row: _Row, rows: list[_Row]) -> dict[str, dict[str, Any]]:
     """GT-known Loc above the best baseline of the same run, where it has one."""
     rate = row.result.gt_known_loc.rate
     baselines = {
@@ -265,12 +248,13 @@ def _over_baseline(row: _Row, rows: list[_Row]) -> dict[str, _Cell]:
     if row.is_baseline or rate is None or not baselines:
         return {}
     best = max(baselines, key=lambda name: baselines[name])
-    return {_OVER_BASELINE: _Cell(text=f"{100 * (rate - baselines[best]):+.2f}", note=f"over {best}")}
+    above = f"{100 * (rate - baselines[best]):+.2f}"
+    return {_OVER_BASELINE: {"text": above, "note": f"over {best}", "is_best": False}}
 
 
-def _cell(rate: Rate, *, best: float | None) -> _Cell:
+def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
     interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
-    return _Cell(text=percent(rate.rate), note=interval, is_best=rate.rate is not None and rate.rate == best)
+    return {"text": percent(rate.rate), "note": interval, "is_best": rate.rate is not None and rate.rate == best}
 
 
 def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:

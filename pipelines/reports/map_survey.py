@@ -94,10 +94,8 @@ def survey_maps(
     ----------
     folder
         Folder of the shards; it may be incomplete.
-    worst, random, failed
-        How many images of each kind to name at most.
-    measured
-        Maps to measure the coverage on at most; they are chosen at random, like the sample.
+    worst, random, failed, measured
+        How many images of each kind to name, and maps to measure the coverage on, at most.
     seed
         Random seed of the choice, at least 0: equal seeds choose equal maps of equal folders, and a missing shard does
         not change the order of preference of the other shards' rows.

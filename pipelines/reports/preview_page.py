@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.drawing.overlays import Picture, jpeg_bytes
+from evaluation.drawing.overlays import Picture, picture_bytes
 from pipelines.reports.html_pages import data_uri, setting_texts, write_page
 from pipelines.reports.map_pictures import MapGallery
 from pipelines.reports.map_survey import Histogram, MapSurvey, survey_maps
@@ -127,7 +127,9 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
 
 
 def _thumbnail(picture: Picture | None) -> str:
-    return "" if picture is None else data_uri(jpeg_bytes(picture, quality=_JPEG_QUALITY), kind="jpeg")
+    if picture is None:
+        return ""
+    return data_uri(picture_bytes(picture, suffix=".jpg", quality=_JPEG_QUALITY), kind="jpeg")
 
 
 def _charts(survey: MapSurvey) -> list[dict[str, Any]]:

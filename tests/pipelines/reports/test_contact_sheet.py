@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from evaluation.boxes.wsoleval import boxes_at_thresholds
-from evaluation.drawing.overlays import draw_boxes, heat_colours, overlay_heat, save_picture, save_png
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pipelines.reports.contact_sheet import CELL_PX, contact_sheet
@@ -221,51 +220,3 @@ def test_a_folder_without_maps_is_one_line(data: Path, tmp_path: Path, split: st
     (tmp_path / "empty").mkdir()
     result = prep("preview", tmp_path / "empty", "--data", data, "--split", split, "--out", tmp_path / "a.png")
     assert result.exit_code == 1 and result.output.count("\n") == 1 and "no shard of the split" in result.output
-
-
-# --- its parts
-
-
-def test_heat_rises_from_dark_to_bright() -> None:
-    ramp = np.arange(256, dtype=np.uint8)[None]
-    colours = heat_colours(ramp)[0].astype(int)
-    luminance = colours @ [0.299, 0.587, 0.114]
-    assert (np.diff(luminance) >= -0.5).all() and luminance[-1] - luminance[0] > 150
-    assert colours[0, 2] > colours[0, 0], "the lowest value is blue, so the channels are in RGB order"
-    assert colours[-1, 0] > 200 > 100 > colours[-1, 2], "the highest value is yellow"
-
-
-def test_the_overlay_is_the_mean_of_both() -> None:
-    image = np.random.default_rng(0).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
-    map_hw = np.random.default_rng(1).integers(0, 256, size=(5, 7), dtype=np.uint8)
-    expected = (image.astype(float) + heat_colours(map_hw)) / 2
-    np.testing.assert_allclose(overlay_heat(image, map_hw), expected, atol=0.5)
-
-
-def test_drawing_a_box_leaves_the_original_and_the_inside() -> None:
-    image = np.zeros((40, 50, 3), dtype=np.uint8)
-    drawn = draw_boxes(image, [[10, 5, 30, 25]], colour=(1, 2, 3))
-    assert not image.any()
-    for y, x in ((5, 10), (25, 30), (5, 20), (15, 30)):
-        assert drawn[y, x].tolist() == [1, 2, 3]
-    assert not drawn[9:22, 14:27].any() and not drawn[:3].any() and not drawn[29:].any()
-    assert not draw_boxes(image, np.zeros((0, 4)), colour=(1, 2, 3)).any()
-
-
-def test_a_saved_picture_reads_back_with_its_colours(tmp_path: Path) -> None:
-    picture = np.random.default_rng(2).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
-    save_png(tmp_path / "a" / "b.png", picture)
-    np.testing.assert_array_equal(read_png(tmp_path / "a" / "b.png"), picture)
-
-
-@pytest.mark.parametrize(("name", "found"), [("a.png", "PNG"), ("a.PNG", "PNG"), ("a.jpg", "JPEG"), ("a.JPEG", "JPEG")])
-def test_the_suffix_decides_the_format(tmp_path: Path, name: str, found: str) -> None:
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    picture = np.dstack([np.tile(ramp, (32, 1)), np.full((32, 64), 90, np.uint8), np.tile(ramp[::-1], (32, 1))])
-    save_picture(tmp_path / name, picture)
-    with Image.open(tmp_path / name) as image:
-        assert image.format == found
-        difference = np.abs(np.asarray(image).astype(int) - picture)
-    assert difference.mean() < (8 if found == "JPEG" else 1e-9)
-    with pytest.raises(ValueError, match=r"expected a name that ends in \.png, \.jpg, \.jpeg, found '\.gif'"):
-        save_picture(tmp_path / "a.gif", picture)
