@@ -1,4 +1,4 @@
-"""Turns the temporary files that killed runs left in a shard folder into free disk space."""
+"""Temporary files that killed runs left in a shard folder."""
 
 import os
 import re
@@ -9,20 +9,12 @@ from pathlib import Path
 
 from pseudo_maps.files import host_name, temporary_name_pattern
 from pseudo_maps.processes import is_running
-from pseudo_maps.shards.layout import parse_shard_name
+from pseudo_maps.shards.layout import split_of_shard
 
-__all__ = [
-    "PartialFile",
-    "is_abandoned",
-    "is_made_for",
-    "parse_partial_name",
-    "partials_of_use",
-    "remove_stale_temporaries",
-]
+__all__ = ["PartialFile", "is_abandoned", "parse_partial_name", "partials_of_use", "remove_stale_temporaries"]
 
 QUIET_S = 3600.0
-"""A file of a task that cannot be looked up from here is abandoned when nobody wrote to it for an hour: a shard is
-written, hashed and renamed within seconds."""
+"""A file of another host is abandoned when nobody wrote to it for an hour: a shard is written within seconds."""
 
 _TEMPORARY_NAME = temporary_name_pattern(r"[\w.-]+-\d{5,}-of-\d{5,}\.h5(?:\.sha256)?|[\w.-]+\.manifest\.json")
 # Earlier versions kept finished images of unfinished shards in such files.
@@ -31,7 +23,7 @@ _JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<process
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialFile:
-    """What the name of a hidden file tells of the file in the making that it belongs to."""
+    """What the name of a temporary file tells."""
 
     target: str
     """Name of the shard, checksum or manifest that it is made for."""
@@ -40,13 +32,18 @@ class PartialFile:
     process: int
     """Process id on that host."""
 
+    @property
+    def split(self) -> str | None:
+        """Split of the target."""
+        return split_of_shard(self.target.removesuffix(".sha256")) or self.target.removesuffix(".manifest.json")
+
 
 def parse_partial_name(name: str) -> PartialFile | None:
     """What a temporary file's name tells; None for every other name.
 
     Examples
     --------
-    >>> parse_partial_name(".val-00000-of-00003.h5.node7.12.tmp").process
+    >>> parse_partial_name(".val-00000-of-00003.h5.node7.12.x01234567.tmp").process
     12
     >>> parse_partial_name("notes.txt") is None
     True
@@ -55,6 +52,24 @@ def parse_partial_name(name: str) -> PartialFile | None:
     if found is None:
         return None
     return PartialFile(target=found["target"], host=found["host"] or "", process=int(found["process"]))
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether no process writes to a temporary file any more; False when it is gone, ValueError for another name.
+
+    On this host: its process is gone, or younger than the file and so another one with the same id. Of another host:
+    nobody has written to it for ``QUIET_S``.
+    """
+    partial = parse_partial_name(path.name)
+    if partial is None:
+        raise ValueError(f"{path}: expected the name of a temporary file")
+    try:
+        written_s = path.lstat().st_mtime
+    except FileNotFoundError:
+        return False
+    if partial.host != host_name():
+        return time.time() - written_s > QUIET_S
+    return not is_running(partial.process, since_s=written_s)
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -72,57 +87,12 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     return removed
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether a temporary file has no process any more that writes to it.
-
-    Parameters
-    ----------
-    path
-        File whose name ``parse_partial_name`` understands.
-
-    Returns
-    -------
-    bool
-        On this host: its process is gone, or is younger than the file and so another one with the same id. Of
-        another host: nobody has written to it for ``QUIET_S``. False for a file that is not there.
-    """
-    partial = parse_partial_name(path.name)
-    if partial is None:
-        raise ValueError(f"{path}: expected the name of a temporary file")
-    try:
-        written_s = path.lstat().st_mtime
-    except FileNotFoundError:
-        return False
-    if partial.host != host_name():
-        return time.time() - written_s > QUIET_S
-    return not is_running(partial.process, since_s=written_s)
-
-
-def is_made_for(partial: PartialFile, split: str) -> bool:
-    """Whether the file in the making is the manifest, a shard or a checksum of ``split``."""
-    if partial.target == f"{split}.manifest.json":
-        return True
-    try:
-        return parse_shard_name(partial.target.removesuffix(".sha256"))[0] == split
-    except ValueError:
-        return False
-
-
 def partials_of_use(folder: str | os.PathLike[str], splits: Sequence[str]) -> list[tuple[Path, str]]:
-    """Temporary files that are no problem, by name, each with the reason why it stays.
-
-    Parameters
-    ----------
-    folder
-        Folder of the shards.
-    splits
-        Splits whose files are looked at.
-    """
-    root = Path(folder)
+    """Temporary files of ``splits`` that may still be in use, by name, each with the reason why it stays."""
     found = []
-    for name in sorted(os.listdir(root)):
-        path, partial = root / name, parse_partial_name(name)
-        if partial is None or not any(is_made_for(partial, split) for split in splits) or is_abandoned(path):
+    for path in sorted(Path(folder).iterdir()):
+        partial = parse_partial_name(path.name)
+        if partial is None or partial.split not in splits or is_abandoned(path):
             continue
         if partial.host == host_name():
             reason = f"process {partial.process}, which makes {partial.target}, is running"

@@ -1,4 +1,4 @@
-"""The problems that verification found to fewer files: what is bad goes, so that a rerun makes it again."""
+"""Repair of a folder of shards: remove what verification judged bad, so that a rerun makes it again."""
 
 import os
 import pwd
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pseudo_maps.shards.layout import checksum_path, parse_shard_name
+from pseudo_maps.shards.layout import checksum_path, split_of_shard
 from pseudo_maps.shards.leftovers import is_abandoned, parse_partial_name
 from pseudo_maps.shards.verify import Problem, file_state
 
@@ -26,36 +26,21 @@ class Repair:
 def repair_folder(problems: Iterable[Problem]) -> Repair:
     """Remove every file that a problem judged bad, a shard together with its checksum file.
 
-    Parameters
-    ----------
-    problems
-        From ``verify_folder``. Only those with a ``judged`` state lead to a removal.
-
-    Returns
-    -------
-    Repair
-        Files removed, and files left with the reason.
-
-    Notes
-    -----
     A file is left when it is no longer the one that was checked, when it belongs to another user, when a running
     process is about to replace it, or when the system refuses. Manifests and files of other names are never removed.
     """
     repair = Repair()
-    done: set[Path] = set()
+    judged: dict[Path, Problem] = {}
     for problem in problems:
-        if problem.judged is None or problem.path in done:
-            continue
-        done.add(problem.path)
+        if problem.judged is not None:
+            judged.setdefault(problem.path, problem)
+    for path, problem in judged.items():
         reason = _reason_to_leave(problem)
         if reason is not None:
-            repair.left.append((problem.path, reason))
+            repair.left.append((path, reason))
             continue
-        targets = [problem.path]
-        if _is_shard(problem.path.name):
-            # The checksum goes last: a shard is never without one, should this be interrupted.
-            targets.append(checksum_path(problem.path))
-        for target in targets:
+        # The checksum goes last: a shard is never without one, should this be interrupted.
+        for target in [path, checksum_path(path)] if split_of_shard(path.name) else [path]:
             try:
                 target.unlink()
             except FileNotFoundError:
@@ -69,36 +54,26 @@ def repair_folder(problems: Iterable[Problem]) -> Repair:
 
 def _reason_to_leave(problem: Problem) -> str | None:
     path, name = problem.path, problem.path.name
-    summed = name.removesuffix(".sha256")
-    if not _is_shard(summed) and parse_partial_name(name) is None:
+    shard = path.with_name(name.removesuffix(".sha256"))
+    is_of_shard = split_of_shard(shard.name) is not None
+    if not is_of_shard and parse_partial_name(name) is None:
         return "it is neither a shard nor a checksum nor a temporary file"
     if file_state(path) != problem.judged:
         return "it has changed since it was checked; verify again"
-    if summed != name and path.with_name(summed).exists():
+    if shard != path and shard.exists():
         return "its shard is there by now; verify again"
     owner = path.lstat().st_uid
     if owner != os.geteuid():
         return f"it belongs to {_user_name(owner)}, who alone should remove it"
-    if _is_shard(summed) and _is_being_made(path.with_name(summed)):
+    if is_of_shard and any(_is_being_made(shard, other) for other in shard.parent.iterdir()):
         return "a running process is making the shard; verify again when that has ended"
     return None
 
 
-def _is_being_made(shard: Path) -> bool:
-    names = {shard.name, checksum_path(shard).name}
-    for path in shard.parent.iterdir():
-        partial = parse_partial_name(path.name)
-        if partial is not None and partial.target in names and path.exists() and not is_abandoned(path):
-            return True
-    return False
-
-
-def _is_shard(name: str) -> bool:
-    try:
-        parse_shard_name(name)
-    except ValueError:
-        return False
-    return True
+def _is_being_made(shard: Path, other: Path) -> bool:
+    partial = parse_partial_name(other.name)
+    made = partial is not None and partial.target in (shard.name, checksum_path(shard).name)
+    return made and other.exists() and not is_abandoned(other)
 
 
 def _user_name(user: int) -> str:

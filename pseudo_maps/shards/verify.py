@@ -1,4 +1,4 @@
-"""A folder of shards to the list of everything that is wrong in it.
+"""Verification of a folder of shards: the list of everything that is wrong in it.
 
 Every byte of every shard is read: the file's SHA-256 first, because HDF5's own checksums cover the maps and
 the table only, and a damaged file is not to be handed to HDF5 at all.
@@ -14,17 +14,16 @@ from typing import TypeAlias
 
 from pseudo_maps.files import differences, file_sha256
 from pseudo_maps.shards.layout import (
-    PROVENANCE_KEYS,
     SCHEMA_VERSION,
     ShardError,
     checksum_path,
     field_problem,
     list_shards,
-    parse_shard_name,
     row_problem,
     shard_name,
+    split_of_shard,
 )
-from pseudo_maps.shards.leftovers import is_abandoned, is_made_for, parse_partial_name
+from pseudo_maps.shards.leftovers import is_abandoned, parse_partial_name
 from pseudo_maps.shards.manifest import (
     Manifest,
     ManifestError,
@@ -39,7 +38,7 @@ from pseudo_maps.wording import counted
 __all__ = ["FileState", "Problem", "file_state", "verify_folder"]
 
 FileState: TypeAlias = tuple[int, int, int, int]
-"""Device, inode, bytes and time of the last change in ns: what tells a file from its successor."""
+"""Device, inode, bytes and time of the last change in ns, which tell a file from its successor."""
 
 _NAMED_AT_MOST = 5
 """Images that a message names."""
@@ -56,18 +55,17 @@ class Problem:
     path: Path
     """The file concerned, which need not exist; the folder where no file is."""
     kind: str
-    """``checksum`` (SHA-256 differs, or its file is missing or no such file), ``unreadable`` (schema, layout, HDF5),
+    """``checksum`` (SHA-256 differs, or its file is missing or invalid), ``unreadable`` (schema, layout, HDF5),
     ``map`` (a chunk's checksum, or a map that contradicts its row), ``table``, ``rows`` (number of rows),
     ``ids``, ``configuration``, ``missing`` (shard), ``stray`` (file of no shard of the manifest),
-    ``temporary`` (left by a killed task), ``closed`` (the system does not let it be read), ``data`` (other images than
+    ``temporary`` (left by a killed task), ``closed`` (the system refuses to read it), ``data`` (other images than
     the data set's) or ``manifest``."""
     message: str
     """What was found, what was expected, and what to do."""
     split: str = ""
     """Split concerned, empty for the folder."""
     judged: FileState | None = None
-    """State of the file when it was judged bad, where a rerun makes it again (or does without it) once it is gone;
-    None where removing it is no cure, or where nothing tells whether the file is what is wrong."""
+    """State of the file when it was judged bad, where removing it lets a rerun make it again; otherwise None."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind}: {self.message}"
@@ -95,12 +93,12 @@ def verify_folder(
     Parameters
     ----------
     folder
-        Folder of the shards.
+        Folder of the shards; OSError when it cannot be listed.
     splits
         Splits to look at; all that have a shard or a manifest there, or are in ``expected_ids``, by default.
     expected_ids
-        Image ids of the data by split, in the order in which they were given to the shards. A folder whose manifest
-        states the first ones alone, as ``--limit`` takes them, has to have those.
+        Image ids of the data by split, in order. A manifest that states the first ones alone, as ``--limit`` takes
+        them, is compared with those.
     progress
         Called with (shards done, shards in all) after every shard.
     on_rows
@@ -111,18 +109,13 @@ def verify_folder(
     list of Problem
         Empty when all is well; by split, shards in order.
 
-    Raises
-    ------
-    OSError
-        The folder is missing or cannot be listed.
-
     Notes
     -----
-    Temporary files that may still be in use are no problem. Files of other names are not looked at.
+    Temporary files that may still be in use and files of other names are no problem.
 
-    A shard that is damaged by its own checksum is judged by that alone. One that contradicts the manifest, or that
-    lost its checksum file, is judged bad only when another shard of the split is in order: otherwise the manifest may
-    be the one that is wrong, or all checksum files stayed behind when the folder was copied.
+    A shard that contradicts the manifest, or that lost its checksum file, is judged bad only when another shard of the
+    split is valid: otherwise the manifest may be the one that is wrong, or all checksum files may have stayed behind
+    when the folder was copied.
     """
     root = Path(folder)
     expected = expected_ids or {}
@@ -157,24 +150,17 @@ class _SplitChecker:
         expected_ids: Sequence[str] | None,
         on_rows: Callable[[str, Mapping[str, int]], None] | None,
     ) -> None:
-        self._folder = folder
-        self._split = split
-        self._on_rows = on_rows
+        self._folder, self._split, self._on_rows = folder, split, on_rows
         self._problems: list[Problem] = []
-        self._doubted: list[Problem] = []
-        self._in_order = 0
+        self._doubted: list[int] = []
+        self._valid = 0
         self._state: FileState | None = None
         self._ids: dict[int, list[str]] = {}
         self._row_of_id: dict[str, tuple[Path, int]] = {}
         self._manifest_path = manifest_path(folder, split)
-        self._manifest = self._read_manifest()
-        self._data_agree = (
-            expected_ids is not None and self._manifest is not None and self._manifest.is_of_first(expected_ids)
-        )
-        if expected_ids is not None and self._manifest is not None and self._data_agree:
-            # A folder made with --limit is complete with those.
-            expected_ids = expected_ids[: self._manifest.images]
+        self._manifest = manifest = self._read_manifest()
         self._expected_ids = expected_ids
+        self._data_agree = expected_ids is not None and manifest is not None and manifest.is_of_first(expected_ids)
 
     def _read_manifest(self) -> Manifest | None:
         path = self._manifest_path
@@ -200,106 +186,102 @@ class _SplitChecker:
         return None
 
     def _add(self, path: Path, kind: str, message: str, *, bad: bool = False) -> None:
-        """Note a problem; ``bad``: the file as it was when its check began is what is wrong."""
+        """Note a problem; ``bad``: the file is wrong as it was when its check began."""
         state = self._state if bad else None
         self._problems.append(Problem(path=path, kind=kind, message=message, split=self._split, judged=state))
 
     def _doubt(self, path: Path, kind: str, message: str) -> None:
         """Note a problem of a file that is bad if another shard shows that the manifest is right."""
+        self._doubted.append(len(self._problems))
         self._add(path, kind, message, bad=True)
-        self._doubted.append(self._problems[-1])
 
     def check_shard(self, path: Path, *, index: int, count: int) -> None:
-        """Check one shard against its checksum, itself and the manifest."""
+        """Check one shard against its checksum, itself, the manifest and the data."""
         manifest = self._manifest
         self._state = file_state(path)
         before = len(self._problems)
-        if manifest is not None and count != manifest.shards:
-            stated = counted(manifest.shards, "shard")
-            self._doubt(path, "stray", f"is numbered of {count}, the manifest states {stated}")
-            return
         try:
-            self._compare_checksum(path)
-            if len(self._problems) > before:
-                return
-            with ShardReader(path) as reader:
-                ids = self._check_content(reader, path)
+            if manifest is not None and count != manifest.shards:
+                stated = counted(manifest.shards, "shard")
+                self._doubt(path, "stray", f"is numbered of {count}, the manifest states {stated}")
+            elif self._checksum_agrees(path):
+                with ShardReader(path) as reader:
+                    ids = self._check_content(reader, path)
+                if manifest is not None:
+                    self._check_ids(path, ids, index=index, manifest=manifest)
+                if len(self._problems) == before:
+                    self._valid += 1
+                    self._ids[index] = ids
         except ShardError as error:
             self._add(path, "unreadable", str(error).removeprefix(f"{path}: "), bad=manifest is not None)
-            return
         except FileNotFoundError:
             self._add(path, "missing", f"the shard is gone, or a link that leads nowhere; {_MAKE_AGAIN}")
-            return
         except OSError as error:
             self._add(path, "closed", f"cannot be read ({error.strerror}), so nothing tells whether it is whole")
-            return
-        if manifest is None:
-            self._in_order += len(self._problems) == before
-            return
-        if len(ids) != manifest.shard_rows(index):
-            message = f"has {counted(len(ids), 'row')}, expected {manifest.shard_rows(index)} by the manifest"
-            self._doubt(path, "rows", message)
-            return
-        start = index * manifest.shard_size
-        if self._data_agree and self._expected_ids is not None:
-            for row, (found, wanted) in enumerate(zip(ids, self._expected_ids[start : start + len(ids)], strict=True)):
-                if found != wanted:
-                    self._doubt(path, "ids", f"row {row} is the image {found!r}, the data have {wanted!r} there")
-                    return
-        if len(self._problems) == before:
-            self._in_order += 1
-            self._ids[index] = ids
 
-    def _compare_checksum(self, path: Path) -> None:
+    def _checksum_agrees(self, path: Path) -> bool:
         line_path = checksum_path(path)
         try:
             line = _CHECKSUM_LINE.fullmatch(line_path.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             self._doubt(path, "checksum", f"{line_path.name} is missing, so nothing tells whether the shard is whole")
-            return
+            return False
         if line is None or line["name"] != path.name:
-            self._doubt(path, "checksum", f"{line_path.name} is no line of sha256sum for {path.name}")
-            return
+            self._doubt(path, "checksum", f"{line_path.name} is not a line of sha256sum for {path.name}")
+            return False
         digest = file_sha256(path)
         if digest != line["digest"]:
             message = f"SHA-256 is {digest}, expected {line['digest']}; the file is damaged, make the shard again"
             self._add(path, "checksum", message, bad=True)
+        return digest == line["digest"]
 
     def _check_content(self, reader: ShardReader, path: Path) -> list[str]:
-        """Every row and map of a shard; its image ids."""
+        """Check every row and map of a shard; its image ids."""
         if self._manifest is not None:
-            stated = {key: getattr(self._manifest, key) for key in PROVENANCE_KEYS}
-            lines = differences(
-                {key: reader.provenance.get(key) for key in stated}, stated, names=("in the shard", "in the manifest")
-            )
+            expected = reader.provenance | self._manifest.provenance
+            lines = differences(reader.provenance, expected, names=("in the shard", "in the manifest"))
             if lines:
                 self._doubt(path, "configuration", "differs from the manifest: " + "; ".join(lines))
         if self._on_rows is not None:
             self._on_rows(self._split, Counter(row.status for row in reader.rows))
-        table: list[str] = []
-        maps: list[str] = []
+        found: dict[str, list[str]] = {"table": [], "map": []}
         for row_index, (number, row) in enumerate(zip(reader.table["row"].tolist(), reader.rows, strict=True)):
+            other, other_row = self._row_of_id.setdefault(row.image_id, (path, row_index))
             problem = field_problem(row)
             if number != row_index:
                 problem = f"its number is {number}"
-            if row.image_id in self._row_of_id:
-                other, other_row = self._row_of_id[row.image_id]
+            if (other, other_row) != (path, row_index):
                 problem = f"image id {row.image_id!r} is also row {other_row} of {other.name}"
-            else:
-                self._row_of_id[row.image_id] = (path, row_index)
             if problem is not None:
-                table.append(f"row {row_index}: {problem}")
+                found["table"].append(f"row {row_index}: {problem}")
             try:
-                contradiction = row_problem(reader.read_uint8(row_index), row)
+                problem = row_problem(reader.read_uint8(row_index), row)
             except ShardError as error:
-                contradiction = str(error)
-            if contradiction is not None:
-                maps.append(f"row {row_index} ({row.image_id}): {contradiction}")
-        for kind, lines in (("table", table), ("map", maps)):
+                problem = str(error)
+            if problem is not None:
+                found["map"].append(f"row {row_index} ({row.image_id}): {problem}")
+        for kind, lines in found.items():
             if lines:
                 more = f" (and {counted(len(lines) - 1, 'row')} more)" if len(lines) > 1 else ""
                 self._add(path, kind, lines[0] + more, bad=True)
         return [row.image_id for row in reader.rows]
+
+    def _check_ids(self, path: Path, ids: Sequence[str], *, index: int, manifest: Manifest) -> None:
+        expected_rows = manifest.shard_rows(index)
+        if len(ids) != expected_rows:
+            self._doubt(path, "rows", f"has {counted(len(ids), 'row')}, expected {expected_rows} by the manifest")
+            return
+        for row, (found, wanted) in enumerate(zip(ids, self._expected_of(index), strict=False)):
+            if found != wanted:
+                self._doubt(path, "ids", f"row {row} is the image {found!r}, the data have {wanted!r} there")
+                return
+
+    def _expected_of(self, index: int) -> Sequence[str]:
+        """Image ids of the data for a shard; none where the manifest is of other images."""
+        if self._manifest is None or self._expected_ids is None or not self._data_agree:
+            return []
+        start = index * self._manifest.shard_size
+        return self._expected_ids[start : start + self._manifest.shard_rows(index)]
 
     def finish(self, shards: Mapping[tuple[int, int], Path]) -> list[Problem]:
         """Check what concerns all shards together and return every problem of the split."""
@@ -318,10 +300,11 @@ class _SplitChecker:
             for index in range(counts[0]):
                 if (index, counts[0]) not in shards:
                     path = self._folder / shard_name(self._split, index, counts[0])
-                    self._add(path, "missing", f"the shard{self._images_of(index)} is missing; {_MAKE_AGAIN}")
+                    ids = self._expected_of(index)
+                    images = f" of {counted(len(ids), 'image')}, {ids[0]!r} to {ids[-1]!r}," if ids else ""
+                    self._add(path, "missing", f"the shard{images} is missing; {_MAKE_AGAIN}")
         if self._expected_ids is not None and not self._data_agree and (shards or manifest is not None):
-            complete = not any(problem.kind == "missing" for problem in self._problems)
-            self._compare_data(self._expected_ids, complete=complete)
+            self._compare_data(self._expected_ids)
         elif manifest is not None and len(self._ids) == manifest.shards:
             digest = ids_digest(image_id for index in sorted(self._ids) for image_id in self._ids[index])
             if digest != manifest.ids_sha256:
@@ -334,46 +317,39 @@ class _SplitChecker:
         return self._problems
 
     def _settle_doubts(self) -> None:
-        """Without one shard that is in order, nothing tells whether the shards in doubt are what is wrong."""
-        if not self._doubted or self._in_order:
+        """Without one valid shard, nothing tells whether the shards in doubt are what is wrong."""
+        if not self._doubted or self._valid:
             return
-        for problem in self._doubted:
-            place = next(place for place, found in enumerate(self._problems) if found is problem)
-            self._problems[place] = replace(problem, judged=None)
+        for place in self._doubted:
+            self._problems[place] = replace(self._problems[place], judged=None)
         self._add(
             self._manifest_path if self._manifest is not None else self._folder,
             "manifest",
-            f"no shard of {self._split} is in order, so nothing tells whether the shards listed are wrong or what they "
+            f"no shard of {self._split} is valid, so nothing tells whether the shards listed are wrong or what they "
             "are compared with (the manifest, the checksum files); put back what belongs there, or remove the manifest "
             "or the shards, whichever are wrong, and run wsol-prep proposals again",
         )
 
-    def _images_of(self, index: int) -> str:
-        if self._manifest is None or self._expected_ids is None or not self._data_agree:
-            return ""
-        start = index * self._manifest.shard_size
-        ids = self._expected_ids[start : start + self._manifest.shard_rows(index)]
-        return f" of {counted(len(ids), 'image')}, {ids[0]!r} to {ids[-1]!r},"
-
-    def _compare_data(self, expected_ids: Sequence[str], *, complete: bool) -> None:
+    def _compare_data(self, expected_ids: Sequence[str]) -> None:
         """Say how the images of the shards differ from those of the data, naming some."""
-        wanted = set(expected_ids)
+        present, wanted = list(self._row_of_id), set(expected_ids)
         lacking = [image_id for image_id in expected_ids if image_id not in self._row_of_id]
-        foreign = [image_id for image_id in self._row_of_id if image_id not in wanted]
+        foreign = [image_id for image_id in present if image_id not in wanted]
         stated = "is missing" if self._manifest is None else f"states {counted(self._manifest.images, 'image')}"
-        parts = [f"{stated}, the data have {len(expected_ids)}, the shards that can be read {len(self._row_of_id)}"]
+        parts = [f"{stated}, the data have {len(expected_ids)}, the shards that can be read {len(present)}"]
         if lacking:
             parts.append(f"{len(lacking)} of the data are in no shard: {_some(lacking)}")
         if foreign:
             parts.append(f"{len(foreign)} of the shards are not in the data: {_some(foreign)}")
         if not lacking and not foreign:
             parts.append("they are the same in another order")
-        cure = "" if complete else "; make the missing shards first"
-        if complete and lacking and not foreign and list(self._row_of_id) == list(expected_ids[: len(self._row_of_id)]):
-            cure = f"; they are the first ones: give --limit {len(self._row_of_id)} when the manifest is made again"
-        elif complete:
-            cure = "; make maps of these data into another folder, or verify with the data they were made of"
-        self._add(self._manifest_path, "data", "; ".join(parts) + cure)
+        if any(problem.kind == "missing" for problem in self._problems):
+            parts.append("make the missing shards first")
+        elif lacking and present == list(expected_ids[: len(present)]):
+            parts.append(f"they are the first ones: give --limit {len(present)} when the manifest is made again")
+        else:
+            parts.append("make maps of these data into another folder, or verify with the data they were made of")
+        self._add(self._manifest_path, "data", "; ".join(parts))
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -381,28 +357,16 @@ def _some(ids: Sequence[str]) -> str:
     return named + (", ..." if len(ids) > _NAMED_AT_MOST else "")
 
 
-def _split_of_shard(name: str) -> str | None:
-    try:
-        return parse_shard_name(name)[0]
-    except ValueError:
-        return None
-
-
 def _leftovers(folder: Path, names: Sequence[str], split: str) -> list[Problem]:
-    """Checksum files without a shard, and temporary files that are of no use any more."""
-    present = set(names)
-    problems = []
+    """Checksum files without a shard, and abandoned temporary files."""
+    found: list[tuple[str, str, str]] = []
     for name in names:
-        path = folder / name
-        partial = parse_partial_name(name)
-        shard = name.removesuffix(".sha256")
-        if partial is not None:
-            if is_made_for(partial, split) and is_abandoned(path):
-                message = f"was left by process {partial.process} on {partial.host} and is of no use"
-                problems.append(
-                    Problem(path=path, kind="temporary", message=message, split=split, judged=file_state(path))
-                )
-        elif shard != name and _split_of_shard(shard) == split and shard not in present:
-            message = "is the checksum of a shard that is not there"
-            problems.append(Problem(path=path, kind="stray", message=message, split=split, judged=file_state(path)))
-    return problems
+        partial, shard = parse_partial_name(name), name.removesuffix(".sha256")
+        if partial is not None and partial.split == split and is_abandoned(folder / name):
+            found.append((name, "temporary", f"was left by process {partial.process} on {partial.host}"))
+        elif shard != name and split_of_shard(shard) == split and shard not in names:
+            found.append((name, "stray", "is the checksum of a shard that is not there"))
+    return [
+        Problem(path=folder / name, kind=kind, message=message, split=split, judged=file_state(folder / name))
+        for name, kind, message in found
+    ]

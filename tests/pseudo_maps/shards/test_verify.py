@@ -296,7 +296,7 @@ def test_a_manifest_that_no_shard_agrees_with_condemns_none(folder, change, kind
     assert sorted(problem.kind for problem in problems) == sorted([*kinds, "manifest"])
     assert [problem.judged for problem in problems] == [None] * len(problems)
     (told,) = (problem for problem in problems if problem.kind == "manifest")
-    assert told.path == path and "no shard of val is in order" in told.message
+    assert told.path == path and "no shard of val is valid" in told.message
 
 
 @pytest.mark.parametrize("has_manifest", [True, False])
