@@ -51,8 +51,8 @@ def host_name() -> str:
 def temporary_path(target: Path) -> Path:
     """New hidden path beside ``target`` to write to: ``.NAME.HOST.PID.xTOKEN.tmp``, at most 255 bytes.
 
-    The random token keeps apart threads, and containers that have the same host name and process id. Of a long
-    ``NAME`` only the end is taken.
+    The random token tells apart threads, and containers with the same host name and process id. Of a long ``NAME``
+    only the end is taken.
     """
     ending = f".{host_name()}.{os.getpid()}.x{secrets.token_hex(4)}.tmp"
     name = os.fsencode(target.name)[-(_LONGEST_NAME_BYTES - 1 - len(ending.encode())) :]
@@ -77,12 +77,7 @@ def temporary_name_pattern(target: str) -> re.Pattern[str]:
 def replacing(path: Path) -> Iterator[Path]:
     """Temporary path to write a file to; at the end of the block it is synced and takes the place of ``path``.
 
-    After an error in the block, or when the process is killed, ``path`` is as it was.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written or cannot take the place of ``path``, which the error names.
+    After an error in the block, or when the process is killed, ``path`` is as it was. Errors name ``path``.
     """
     temporary = temporary_path(path)
     try:
@@ -130,22 +125,15 @@ def file_sha256(path: Path) -> str:
 def differences(stored: Any, own: Any, *, names: tuple[str, str] = ("stored", "now"), key: str = "") -> list[str]:
     """Lines such as ``optimiser.lr: 0.01 stored, 0.001 now``, one for each place where two JSON values differ.
 
+    Lines are in the order of ``own``; a missing key equals null. A key called ``sha256`` is named only where nothing
+    else of its object differs, because a digest says less than, for instance, the number of images.
+
     Parameters
     ----------
-    stored
-        The value of an earlier run.
-    own
-        The value of this run; its order is the order of the lines.
     names
-        What to call the two.
+        What to call the two values.
     key
         Name of the whole value, which starts every line.
-
-    Returns
-    -------
-    list of str
-        Empty when the values are equal; a missing key equals null. A key called ``sha256`` is named only where
-        nothing else of its object differs, because a digest says less than, for instance, the number of images.
 
     Examples
     --------
@@ -195,16 +183,9 @@ def folder_lock(folder: Path, file_name: str, *, wait_s: float, warn: Callable[[
     file_name
         Name of the file.
     wait_s
-        Seconds to wait for another holder.
+        Seconds to wait for another holder; FolderBusy afterwards.
     warn
         Called with one line when the file system has no locks; the block then runs without one.
-
-    Raises
-    ------
-    FolderBusy
-        Another process, or this one, still holds the lock after ``wait_s``.
-    OSError
-        The folder or the file cannot be made or written to.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / file_name

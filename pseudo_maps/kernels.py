@@ -1,6 +1,6 @@
-"""The one way numba kernels are compiled here: cached on disk, without the GIL, without fast-math.
+"""Numba kernels: compiled once and cached on disk, without the GIL, without fast-math.
 
-Fast-math stays off because it lets the compiler reorder sums, and the same input must give the same bytes.
+Fast-math would let the compiler reorder sums, and the same input must give the same bytes.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,22 +28,18 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-class _FirstCompilation:
-    """Calls ``tell`` when numba begins to compile, once. A kernel that is loaded from the cache is no such event."""
+class _FirstCompilation(event.Listener):  # type: ignore[misc]
+    """Calls ``tell`` once, when numba begins to compile; loading a kernel from the cache is no such event."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-        self._told = False
+        self._waiting = [tell]
 
-    def notify(self, found: Any) -> None:
-        """Take an event of numba."""
-        if found.is_start and not self._told:
-            self._told = True
-            self._tell()
+    def on_start(self, event: Any) -> None:
+        while self._waiting:
+            self._waiting.pop()()
 
-
-# numba takes no listener that is not of this class, which is known at run time only.
-event.Listener.register(_FirstCompilation)
+    def on_end(self, event: Any) -> None:
+        pass
 
 
 @contextmanager

@@ -31,11 +31,10 @@ def worker_count(jobs: int) -> int:
 
 
 def prepare_worker_process() -> None:
-    """Set up this process for making maps; the maps themselves do not depend on it.
+    """Make OpenCV compute with one thread and glibc keep freed memory; results do not depend on it.
 
-    OpenCV computes with one thread (joblib's backends leave its pool at all cores). With glibc, freed arrays stay with
-    the process: each image needs about 50 MB of arrays of a few MB, which would otherwise go back to the system and
-    come again page by page. On a virtual machine that was 29 of 66 ms an image.
+    joblib's backends leave OpenCV's pool at all cores. Each image needs about 50 MB of arrays of a few MB, which would
+    otherwise go back to the system and come again page by page: 29 of 66 ms an image on a virtual machine.
     """
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -78,14 +77,9 @@ def end_with_parent(lifeline: int | None = None, *, by: signal.Signals = signal.
 
 
 def is_running(process: int, *, since_s: float | None = None) -> bool:
-    """Whether this host has a process of that id; one that has ended and was not waited for (a zombie) is none.
+    """Whether this host has a process of that id that has not ended (a zombie has).
 
-    Parameters
-    ----------
-    process
-        Process id.
-    since_s
-        Seconds since 1970 at which it was there; a process that began later only has the same id.
+    With ``since_s``, in seconds since 1970, one that began later does not count: it only has the same id.
     """
     try:
         os.kill(process, 0)

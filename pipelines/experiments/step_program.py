@@ -3,7 +3,6 @@
 FD is the reading end of a pipe on which nothing is ever written; the parent holds the other end.
 """
 
-import os
 import runpy
 import signal
 import sys
@@ -11,8 +10,6 @@ import sys
 from pseudo_maps.processes import end_with_parent
 
 if __name__ == "__main__":
-    # What this program starts in its turn is its own affair.
-    os.set_inheritable(int(sys.argv[1]), False)
     end_with_parent(int(sys.argv[1]), by=signal.SIGTERM)
     module = sys.argv[2]
     del sys.argv[1:3]

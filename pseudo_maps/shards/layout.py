@@ -220,20 +220,15 @@ def field_problem(row: MapRow) -> str | None:
 
 def encode_table(rows: Sequence[MapRow]) -> npt.NDArray[Any]:
     """(N,) compound array for /images; strings are as long as the longest of the shard, at least 1 byte."""
-    texts = {name: [getattr(row, name).encode() for row in rows] for name in STRING_FIELDS}
-    fields: list[tuple[str, Any]] = []
+    columns: dict[str, Any] = {"row": range(len(rows))}
+    columns |= {name: [getattr(row, name) for row in rows] for name in TABLE_FIELDS if name != "row"}
+    types: dict[str, Any] = dict(NUMBER_FIELDS)
+    for name in STRING_FIELDS:
+        columns[name] = [text.encode() for text in columns[name]]
+        types[name] = h5py.string_dtype("utf-8", max([1, *map(len, columns[name])]))
+    table = np.zeros(len(rows), dtype=[(name, types[name]) for name in TABLE_FIELDS])
     for name in TABLE_FIELDS:
-        if name in texts:
-            length = max(1, *(len(text) for text in texts[name])) if texts[name] else 1
-            fields.append((name, h5py.string_dtype("utf-8", length)))
-        else:
-            fields.append((name, NUMBER_FIELDS[name]))
-    table = np.zeros(len(rows), dtype=fields)
-    for name in TABLE_FIELDS:
-        if name == "row":
-            table[name] = np.arange(len(rows))
-        else:
-            table[name] = texts[name] if name in texts else [getattr(row, name) for row in rows]
+        table[name] = columns[name]
     return table
 
 

@@ -1,4 +1,4 @@
-"""Names what can become of an image, and turns records into rows of the shard's table. Imports nothing heavy."""
+"""Outcomes of making a map: status codes, and the row of an image."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ DEATHS = {
     "out-of-memory": "the image needed more memory than there was or than --image-memory allows",
     "timeout": "the image took longer than --image-timeout allows",
 }
-"""Status codes of images that cost the process that worked on them its life, and their meaning."""
+"""Status codes of images whose process ended while working on them, and their meaning."""
 
 FAILURES = {
     "missing": "the image file does not exist",
@@ -30,18 +30,17 @@ FAILURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeMap:
-    """The outcome for one image: always a row, and a map that is all zero unless the status is ok."""
+    """Row and map of one image; the map is all zero unless the status is ok."""
 
     map_uint8: npt.NDArray[np.uint8]
     """(map_size, map_size) uint8, peak 255."""
     row: MapRow
-    """What the shard's table says of the image."""
     message: str
     """What went wrong, empty when nothing did."""
 
 
 def row_of(record: ImageRecord, *, height: int, width: int, peak: float, proposals: int, status: str) -> MapRow:
-    """The row of an image: what its record says, and what became of it."""
+    """Row of an image from its record and the outcome."""
     return MapRow(
         image_id=record.image_id,
         path=record.path,
