@@ -240,7 +240,10 @@ def _take_lock(path: Path, *, give_up_s: float) -> int | None:
 
 
 def _busy(path: Path) -> str:
-    found = re.fullmatch(r"(\S+) (\d+)\n", path.read_text(errors="replace") if path.is_file() else "")
+    text = ""
+    with suppress(OSError):
+        text = path.read_text(errors="replace")
+    found = re.fullmatch(r"(\S+) (\d+)\n", text)
     who, stop = "another process is", ""
     if found is not None:
         who, stop = f"process {found[2]} on host {found[1]} is", f" (kill {found[2]} on {found[1]})"

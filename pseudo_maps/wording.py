@@ -1,4 +1,4 @@
-"""Turns a number and a noun into a phrase for messages."""
+"""Numbers with their nouns for messages."""
 
 __all__ = ["counted"]
 

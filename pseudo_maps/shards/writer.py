@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, TypeAlias
 
 import h5py
 import numpy as np
@@ -49,6 +49,10 @@ _PALETTE_ATTRIBUTES = {
     "PAL_TYPE": b"STANDARD8",
     "PAL_COLORMODEL": b"RGB",
 }
+
+
+_Attribute: TypeAlias = tuple[bytes, h5t.TypeID, h5t.TypeID, npt.NDArray[Any]]
+"""Name, types in the file and in memory (which take longer to make than the attribute itself), and value."""
 
 
 class ShardWriter:
@@ -282,13 +286,13 @@ def _write_palette(file: h5py.File) -> h5py.Dataset:
     """A grey ramp: the brightness on the screen is the stored value."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     palette = file.create_dataset("palette", data=ramp, track_times=False)
-    _set(palette.id, _texts(_PALETTE_ATTRIBUTES))
+    _set(palette.id, _typed(_PALETTE_ATTRIBUTES))
     return palette
 
 
 def _write_maps(file: h5py.File, *, chunks: Sequence[bytes], map_shape: tuple[int, int], palette: h5py.Dataset) -> None:
     group = file.create_group("saliency")
-    _set(group.id, _texts({"NX_class": b"NXdata", "signal": b"maps"}))
+    _set(group.id, _typed({"NX_class": b"NXdata", "signal": b"maps"}))
     group.attrs["axes"] = np.array([b"row", b"y", b"x"])
     maps = group.create_dataset(
         "maps",
@@ -300,8 +304,8 @@ def _write_maps(file: h5py.File, *, chunks: Sequence[bytes], map_shape: tuple[in
         fletcher32=True,
         track_times=False,
     )
-    axes = {"interpretation": b"image", "long_name": b"pseudo saliency map, 255 at the peak of each image"}
-    _set(maps.id, [*_texts(_IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts(axes)])
+    long_name = b"pseudo saliency map, 255 at the peak of each image"
+    _set(maps.id, _image_attributes(palette, interpretation=b"image", long_name=long_name))
     for row_index, chunk in enumerate(chunks):
         maps.id.write_direct_chunk((row_index, 0, 0), chunk)
     # Plain numbers beside the maps. Attached as dimension scales they would empty the group in ViTables, and
@@ -318,7 +322,7 @@ def _write_by_name(
     map_space = h5s.create_simple(map_shape)
     by_name = h5g.create(file.id, BY_NAME_GROUP.encode())
     groups: dict[str, h5g.GroupID] = {}
-    attributes = [*_texts(_IMAGE_ATTRIBUTES), _palette_reference(palette.id), *_texts({"interpretation": b"image"})]
+    attributes = _image_attributes(palette, interpretation=b"image")
     for row_index, group, link in by_name_links(rows):
         if group not in groups:
             groups[group] = h5g.create(by_name, group.encode())
@@ -331,31 +335,21 @@ def _write_by_name(
         _set(dataset, attributes)
 
 
-class _Attribute(NamedTuple):
-    """A scalar attribute with its HDF5 types, which take longer to make than the attribute itself."""
-
-    name: bytes
-    stored_type: h5t.TypeID
-    memory_type: h5t.TypeID
-    value: npt.NDArray[Any]
-
-
-def _texts(values: Mapping[str, bytes]) -> list[_Attribute]:
-    """Attributes as fixed-length strings: with variable-length ones HDFView shows a table, no picture."""
-    arrays = {name: np.array(text) for name, text in values.items()}
-    kinds = {name: h5t.py_create(array.dtype) for name, array in arrays.items()}
-    return [_Attribute(name.encode(), kinds[name], kinds[name], array) for name, array in arrays.items()]
-
-
-def _palette_reference(palette: h5d.DatasetID) -> _Attribute:
+def _image_attributes(palette: h5py.Dataset, **further: bytes) -> list[_Attribute]:
     reference = np.empty((), dtype=h5py.ref_dtype)
-    reference[()] = h5r.create(palette, b".", h5r.OBJECT)
-    return _Attribute(b"PALETTE", h5t.STD_REF_OBJ, h5t.py_create(reference.dtype), reference)
+    reference[()] = h5r.create(palette.id, b".", h5r.OBJECT)
+    return _typed({**_IMAGE_ATTRIBUTES, "PALETTE": reference, **further})
+
+
+def _typed(values: Mapping[str, Any]) -> list[_Attribute]:
+    """Attributes, texts with a fixed length: with variable-length ones HDFView shows a table instead of a picture."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    kinds = {name: h5t.py_create(array.dtype) for name, array in arrays.items()}
+    stored = {**kinds, "PALETTE": h5t.STD_REF_OBJ}
+    return [(name.encode(), stored[name], kinds[name], array) for name, array in arrays.items()]
 
 
 def _set(target: h5g.GroupID | h5d.DatasetID, attributes: Iterable[_Attribute]) -> None:
     scalar = h5s.create(h5s.SCALAR)
-    for attribute in attributes:
-        h5a.create(target, attribute.name, attribute.stored_type, scalar).write(
-            attribute.value, mtype=attribute.memory_type
-        )
+    for name, stored_type, memory_type, value in attributes:
+        h5a.create(target, name, stored_type, scalar).write(value, mtype=memory_type)
