@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, product
 from typing import Any, Literal, TypeAlias
 
 import matplotlib
@@ -167,7 +168,8 @@ def error_chart(
             _stacked_bar(axes, counts, row=row)
         axes.set_xlim(0, 100)
         axes.set_ylim(len(bars) - 0.5, -0.7)
-        _without_vertical_axis(axes)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
         axes.grid(visible=False)
         axes.set_xlabel("images (%)")
         handles = [Patch(facecolor=ERROR_COLOURS[kind]) for kind in ERROR_KINDS]
@@ -198,7 +200,8 @@ def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: 
             axes.text(0.0, place - 0.3, _shortened(row.name), color=INK, transform=edges)
             axes.text(1.0, place - 0.3, f"{mean:.2f}", color=INK, ha="right", transform=edges)
         axes.set_ylim(len(rows) - 0.5, -0.9)
-        _without_vertical_axis(axes)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
         axes.margins(x=0.05)
         axes.set_xlabel(axis)
         return _encoded(figure, file_format=file_format)
@@ -247,24 +250,13 @@ def _new_figure(*, title: str, legend_lines: int, plot_inches: float = _PLOT_INC
     return figure, axes
 
 
-def _without_vertical_axis(axes: Axes) -> None:
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-
-
 def _line_styles(are_baselines: Sequence[bool]) -> list[dict[str, Any]]:
     """Arguments of ``Axes.plot`` for each line: baselines grey and dashed, the others by colour, then by dash."""
-    styles: list[dict[str, Any]] = []
-    series = baselines = 0
+    baselines, others = cycle(_BASELINE_DASHES), cycle(product(_DASHES, SERIES))
+    styles = []
     for is_baseline in are_baselines:
-        if is_baseline:
-            dashes = _BASELINE_DASHES[baselines % len(_BASELINE_DASHES)]
-            styles.append({"color": BASELINE, "linestyle": dashes, "linewidth": 1.6})
-            baselines += 1
-        else:
-            lap, place = divmod(series, len(SERIES))
-            styles.append({"color": SERIES[place], "linestyle": _DASHES[lap % len(_DASHES)], "linewidth": 2.0})
-            series += 1
+        dashes, colour = (next(baselines), BASELINE) if is_baseline else next(others)
+        styles.append({"color": colour, "linestyle": dashes, "linewidth": 1.6 if is_baseline else 2.0})
     return styles
 
 

@@ -56,8 +56,6 @@ _BASELINE = "centred-gaussian"
 _DARK_RGB, _LIGHT_RGB = (0, 0, 0), (255, 255, 255)
 """Rims of ground truth and of predicted boxes: they tell the boxes apart where the colours cannot."""
 _NO_MAP_GREY = 200
-_JPEG_QUALITY = 85
-"""Box edges of two pixels stay sharp; a tenth of a PNG's bytes, so that a page of several runs stays below 2 MB."""
 
 
 class CaptionedPicture(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +169,8 @@ def draw_panels(
         headings = ["image and ground truth", *(f"{localizer}, protocol {protocol}" for localizer in shown)]
         save_picture(path, picture_grid(headings, pictures))
         captioned = [
-            [CaptionedPicture(caption=caption, jpeg=_jpeg(picture)) for picture, caption in row] for row in pictures
+            [CaptionedPicture(caption=caption, jpeg=picture_bytes(picture, suffix=".jpg")) for picture, caption in row]
+            for row in pictures
         ]
         panels = Panels(
             protocol=protocol,
@@ -205,10 +204,6 @@ def read_panels(path: Path) -> Panels | None:
             f"{path}: expected the pictures of an evaluation by this version, found: {error}; remove the file to "
             "report without them, or evaluate again into another folder"
         ) from error
-
-
-def _jpeg(picture: Picture) -> bytes:
-    return picture_bytes(picture, suffix=".jpg", quality=_JPEG_QUALITY)
 
 
 def _with_truth(picture: Picture, truth_b4: npt.ArrayLike) -> Picture:

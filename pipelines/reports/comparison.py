@@ -29,7 +29,7 @@ VIEWS_RULE = "views"
 """The rule among those of a result that belongs to its network, not to the protocol."""
 
 _RIGHT = ERROR_KINDS[0]
-"""The verdict of an image whose box, and class where there are class scores, is right."""
+"""Verdict of an image with the right box and, where there are class scores, the right class."""
 _NAMED_BASELINES = 2
 """Baselines that a warning names at most: they differ together."""
 
@@ -65,10 +65,8 @@ class LoadedRun:
     def results(self) -> list[tuple[Result, bool]]:
         """Every result, and whether it is a baseline; those of ``wsol-eval baseline`` all are."""
         is_baseline = self.metrics.kind == "baseline"
-        return [
-            *((result, is_baseline) for result in self.metrics.results),
-            *((result, True) for result in self.metrics.baselines),
-        ]
+        results = [(result, is_baseline) for result in self.metrics.results]
+        return results + [(result, True) for result in self.metrics.baselines]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,21 +259,17 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
 
 
 def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
-    differences = []
-    rules_of = [{result.protocol: result.describe for result, _ in run.results} for run in (first, other)]
-    for protocol, rules in rules_of[0].items():
-        if protocol not in rules_of[1]:
-            continue
-        others = rules_of[1][protocol]
-        for key in dict.fromkeys([*rules, *others]):
-            if key != VIEWS_RULE and rules.get(key) != others.get(key):
-                differences.append(
-                    f"the protocol {protocol} has other rules: {key} is “{rules.get(key, 'not given')}”, "
-                    f"against “{others.get(key, 'not given')}”."
-                )
-    if all(rules_of) and not rules_of[0].keys() & rules_of[1].keys():
-        differences.append("no protocol in common.")
-    return differences
+    ours, theirs = ({result.protocol: result.describe for result, _ in run.results} for run in (first, other))
+    shared = [protocol for protocol in ours if protocol in theirs]
+    if ours and theirs and not shared:
+        return ["no protocol in common."]
+    return [
+        f"the protocol {protocol} has other rules: {key} is “{ours[protocol].get(key, 'not given')}”, "
+        f"against “{theirs[protocol].get(key, 'not given')}”."
+        for protocol in shared
+        for key in dict.fromkeys([*ours[protocol], *theirs[protocol]])
+        if key != VIEWS_RULE and ours[protocol].get(key) != theirs[protocol].get(key)
+    ]
 
 
 def _read_verdicts(path: Path) -> ImageVerdicts:

@@ -40,7 +40,7 @@ def contact_sheet(
     folder, data, split, layout, threshold
         As in ``MapGallery``; boxes, where the data have any, are drawn in green.
     out
-        Picture to write, in the format that its name's end says (``PICTURE_SUFFIXES``).
+        Picture to write, in the format of its suffix (``PICTURE_SUFFIXES``).
     image_ids
         Images to show, each item an id or several separated by commas; by default ``count`` of them spread evenly
         over the split.

@@ -30,7 +30,7 @@ from training.run_folder.files import read_finished
 __all__ = ["write_report"]
 
 _CLASSES_SHOWN = 8
-"""Best and worst classes in a table each; up to twice as many all stand in one."""
+"""Best and worst classes in a table each; up to twice as many are listed in one table."""
 _OVER_BASELINE = "over_baseline"
 _TEMPLATE = "report.html.jinja"
 
@@ -66,7 +66,7 @@ def write_report(
     title
         What the page is called; by default the names of the runs.
     introduction
-        Plain text that stands above all results. Paragraphs are separated by empty lines; a line that begins with
+        Plain text above all results. Paragraphs are separated by empty lines; a line that begins with
         ``# `` is a heading, alone.
     training
         Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
@@ -270,7 +270,7 @@ def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
 def _chart_text(kind: str, rows: list[_Row]) -> str:
     """What a chart shows, for readers who do not see it, from the punctuation on."""
     if kind == "errors":
-        return "; the numbers stand in the table below"
+        return "; the counts are in the table below"
     if kind == "overlaps":
         return ": share of images by IoU"
     best = [

@@ -161,7 +161,8 @@ def _shards(folder: Path, split: str) -> dict[int, Path]:
     counts = sorted({count for _, count in found})
     if len(counts) > 1:
         raise ShardError(
-            f"{folder}: shards of {split} are numbered of {counts}; wsol-prep verify tells which are wrong"
+            f"{folder}: shards of {split} are numbered by different totals, {counts}; run wsol-prep verify to find the "
+            "wrong ones"
         )
     return {index: path for (index, _), path in found.items()}
 

@@ -22,7 +22,7 @@ def picture_tables(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
     -------
     list of dict
         ``protocol``, ``columns`` (``localizer``, ``run``) and ``rows`` (``caption``, ``image``, ``cells`` of ``uri``,
-        ``alt``, ``text``). A predictor that never looks at the image stands once, behind all others.
+        ``alt``, ``text``). A baseline appears once, behind all others.
     """
     tables: dict[tuple[str, ...], list[tuple[str, Panels]]] = {}
     for run in runs:

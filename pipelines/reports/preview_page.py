@@ -16,7 +16,6 @@ THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
 
 _TEMPLATE = "preview.html.jinja"
-_JPEG_QUALITY = 85
 _CHART_WIDTH, _CHART_HEIGHT = 320, 120
 """Of the area of bars, in units of the template's drawing. Drawn there, because wsol-prep imports no matplotlib."""
 
@@ -127,9 +126,7 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
 
 
 def _thumbnail(picture: Picture | None) -> str:
-    if picture is None:
-        return ""
-    return data_uri(picture_bytes(picture, suffix=".jpg", quality=_JPEG_QUALITY), kind="jpeg")
+    return "" if picture is None else data_uri(picture_bytes(picture, suffix=".jpg"), kind="jpeg")
 
 
 def _charts(survey: MapSurvey) -> list[dict[str, Any]]:

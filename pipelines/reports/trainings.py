@@ -120,13 +120,7 @@ def read_history(folder: Path, *, name: str) -> TrainingHistory:
 
 
 def training_charts(histories: Sequence[TrainingHistory]) -> list[dict[str, str]]:
-    """Charts of the classification loss, of accuracy, and of each run's map loss and triplet distances.
-
-    Returns
-    -------
-    list of dict
-        ``uri`` and ``alt`` of each, the latter with the last value of every line; none without a run.
-    """
+    """Images of charts: the classification loss, accuracies, and each run's map loss and triplet distances."""
     if not histories:
         return []
     losses = _lines({run.name: run.values.get("train_classification") for run in histories})

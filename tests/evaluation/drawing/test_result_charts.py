@@ -1,3 +1,5 @@
+"""The charts of a protocol: what they name, what they leave out, and their files."""
+
 from pathlib import Path
 
 import cv2

@@ -1,3 +1,5 @@
+"""Runs read for the report: warnings, pairs of runs, and files that do not fit."""
+
 from pathlib import Path
 
 import numpy as np

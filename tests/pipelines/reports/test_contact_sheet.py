@@ -1,3 +1,5 @@
+"""The contact sheet: where pictures stand, what they show, and which images are chosen."""
+
 import io
 import shutil
 from pathlib import Path

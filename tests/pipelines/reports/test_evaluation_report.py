@@ -1,3 +1,5 @@
+"""The report: a whole page, its tables, charts and classes, and hostile names."""
+
 import base64
 import json
 import re

@@ -1,3 +1,5 @@
+"""The page about maps: what it needs, which images it shows, and its numbers."""
+
 import base64
 import io
 import re
@@ -80,7 +82,7 @@ def test_the_same_maps_give_the_same_page(data: Path, maps: Path, tmp_path: Path
     second, _ = make_page(data, other, tmp_path / "b.html")
     assert first == second
     third, page = make_page(data, maps, tmp_path / "c.html", seed=1, count=2)
-    assert third != first and "drawn with the seed 1" in words(page)
+    assert third != first and "drawn with the random seed 1" in words(page)
 
 
 def test_random_failed_and_worst_images_stand_under_their_headings(data: Path, maps: Path, tmp_path: Path) -> None:
