@@ -5,15 +5,16 @@ Fast-math would let the compiler reorder sums, and the same input must give the 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba.core import event
 
-__all__ = ["Bytes", "Doubles", "Floats", "Ints", "Longs", "Words", "kernel", "telling_of_compilation"]
+__all__ = ["Bools", "Bytes", "Doubles", "Floats", "Ints", "Longs", "Words", "kernel", "telling_of_compilation"]
 
+Bools: TypeAlias = npt.NDArray[np.bool_]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]
@@ -21,10 +22,13 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` to machine code at its first call, or load it from numba's cache."""
-    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled
 
 

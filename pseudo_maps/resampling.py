@@ -71,5 +71,4 @@ def area_average(values_hw: npt.NDArray[np.float32], *, height: int, width: int)
     """
     if values_hw.ndim != 2 or values_hw.size == 0 or height < 1 or width < 1:
         raise ValueError(f"cannot resample shape {values_hw.shape} to ({height}, {width})")
-    averaged: npt.NDArray[np.float32] = _area_average(values_hw, height, width)
-    return averaged
+    return _area_average(values_hw, height, width)

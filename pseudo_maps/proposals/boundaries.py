@@ -44,28 +44,28 @@ TOLERANCE = np.float32(1.01)
 class BoundaryStrength:
     """Boundary strengths of one image of H x W pixels, all float32, finite and not negative."""
 
-    step_x: npt.NDArray[np.float32]
+    step_x: Floats
     """(H, W-1): superpixel cost of stepping between (y, x) and (y, x+1), without any constant."""
-    step_y: npt.NDArray[np.float32]
+    step_y: Floats
     """(H-1, W): superpixel cost of stepping between (y, x) and (y+1, x), without any constant."""
     bias_per_spacing: float
     """Constant added to every step, divided by the superpixels' mean spacing in pixels."""
-    weight_maps: tuple[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]], ...]
+    weight_maps: tuple[tuple[Floats, Floats], ...]
     """Pairs of maps (H, W-1) and (H-1, W) whose values along an edge are pooled into its weight."""
     weight_percent: float
     """Percentile of the pooled values that is the edge's weight."""
     weight_exponent: float
     """The weight is raised to this power."""
-    refine: Callable[[RegionGraph, npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
+    refine: Callable[[RegionGraph, Floats], Floats] | None = None
     """Final weights (E,) in 0..1 from the superpixel graph and the pooled weights (E,); None when these are final."""
 
-    def superpixel_steps(self, *, superpixel_count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def superpixel_steps(self, *, superpixel_count: int) -> tuple[Floats, Floats]:
         """Costs of steps in x (H, W-1) and y (H-1, W) for a segmentation into about ``superpixel_count``."""
         height, width = self.step_x.shape[0], self.step_y.shape[1]
         bias = np.float32(self.bias_per_spacing * math.sqrt(superpixel_count / (height * width)))
         return self.step_x + bias, self.step_y + bias
 
-    def edge_weights(self, graph: RegionGraph) -> npt.NDArray[np.float32]:
+    def edge_weights(self, graph: RegionGraph) -> Floats:
         """Strength of the boundary between the two superpixels of every edge, (E,) float32 in 0..1."""
         horizontal = graph.crossing_pixel[: graph.horizontal_count]
         vertical = graph.crossing_pixel[graph.horizontal_count :]
@@ -84,8 +84,8 @@ class BoundaryStrength:
 
 
 def boundaries_from_step_maps(
-    coarse: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
-    fine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    coarse: tuple[Floats, Floats],
+    fine: tuple[Floats, Floats],
 ) -> BoundaryStrength:
     """Boundary strengths from pairs of maps between pixels, (H, W-1) and (H-1, W) float32 in 0..1.
 
@@ -136,7 +136,7 @@ def boundaries_from_pixel_map(
     )
 
 
-def _checked_map(name: str, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def _checked_map(name: str, values: npt.NDArray[np.floating]) -> Floats:
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"{name} boundary map: expected shape (H, W), found {values.shape}")
     checked = np.ascontiguousarray(values, dtype=np.float32)
@@ -183,7 +183,7 @@ def _suppress(values: Floats, blurred: Floats, radius: int, thin: Floats) -> Non
                     break
 
 
-def suppress_non_maxima(strength: npt.NDArray[np.float32], *, radius: int = 1) -> npt.NDArray[np.float32]:
+def suppress_non_maxima(strength: Floats, *, radius: int = 1) -> Floats:
     """Keep each value of a (H, W) float32 map only where it is a maximum across the boundary's direction.
 
     The direction comes from second differences of the map smoothed with a tent of radius 4; the value is compared

@@ -6,9 +6,8 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and 
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from pseudo_maps.kernels import Floats, kernel
+from pseudo_maps.kernels import Bytes, Floats, kernel
 from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_step_maps
 from pseudo_maps.proposals.filters import rgb_to_luv, tent_filter
 
@@ -73,7 +72,7 @@ def _divide_by_contrast(contrast: Floats, step_x: Floats, step_y: Floats) -> Non
             step_y[y, x] /= max(contrast[y, x], contrast[y + 1, x])
 
 
-def _normalise_contrast(step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.float32]) -> None:
+def _normalise_contrast(step_x: Floats, step_y: Floats) -> None:
     """Divide both maps, in place, by the local contrast and then by their common maximum."""
     squared = np.empty((step_x.shape[0], step_y.shape[1]), dtype=np.float32)
     _squared_maxima(step_x, step_y, squared)
@@ -87,7 +86,7 @@ def _normalise_contrast(step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.
         step_y /= strongest
 
 
-def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
+def directed_sobel(rgb_hwc: Bytes) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image from colour differences at three scales.
 
     At each scale the Luv image is smoothed and differentiated between neighbouring pixels; the weighted sum is
@@ -97,7 +96,7 @@ def directed_sobel(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
     return directed_sobel_of_luv(rgb_to_luv(rgb_hwc))
 
 
-def directed_sobel_of_luv(luv_chw: npt.NDArray[np.float32]) -> BoundaryStrength:
+def directed_sobel_of_luv(luv_chw: Floats) -> BoundaryStrength:
     """The same from the (3, H, W) float32 image that ``rgb_to_luv`` returns."""
     _, height, width = luv_chw.shape
     step_x = np.zeros((height, width - 1), dtype=np.float32)
@@ -105,7 +104,7 @@ def directed_sobel_of_luv(luv_chw: npt.NDArray[np.float32]) -> BoundaryStrength:
     fine_x = fine_y = None
     for radius, weight in SCALES:
         smooth = [tent_filter(channel_hw, radius=radius) for channel_hw in luv_chw]
-        _add_differences(*smooth, np.float32(weight), step_x, step_y)
+        _add_differences(smooth[0], smooth[1], smooth[2], np.float32(weight), step_x, step_y)
         if fine_x is None or fine_y is None:
             fine_x, fine_y = step_x.copy(), step_y.copy()
     assert fine_x is not None and fine_y is not None

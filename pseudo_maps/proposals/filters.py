@@ -8,7 +8,6 @@ toolbox).
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from pseudo_maps.kernels import Bytes, Floats, kernel
 
@@ -33,7 +32,7 @@ _THIRTEEN, _FIFTEEN, _STEPS = np.float32(13), np.float32(15), np.float32(_TABLE_
 _BYTE = np.float32(1.0 / 255.0)
 
 
-def _lightness_table() -> npt.NDArray[np.float32]:
+def _lightness_table() -> Floats:
     y = np.arange(_TABLE_STEPS + 1, dtype=np.float64) / _TABLE_STEPS
     cube_root = (116.0 * np.cbrt(y) - 16.0) * _SCALE
     return np.where(y > _LINEAR_BELOW, cube_root, y * _LINEAR_SLOPE * _SCALE).astype(np.float32)
@@ -73,7 +72,7 @@ def _convert(rgb_hwc: Bytes, lightness: Floats, luv_chw: Floats) -> None:
             luv_chw[2, row, column] = level[column] * _THIRTEEN * (_NINE * y * q - _WHITE_V) + _OFFSET_V
 
 
-def rgb_to_luv(rgb_hwc: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def rgb_to_luv(rgb_hwc: Bytes) -> Floats:
     """Convert (H, W, 3) uint8 RGB to (3, H, W) float32 Luv, all channels in about 0..1.
 
     No gamma is undone, u and v are shifted by 88 and 134, and all three are divided by 270, as in the toolbox and
@@ -125,7 +124,7 @@ def _tent_down(values: Floats, radius: int, smoothed: Floats) -> None:
             )
 
 
-def tent_filter(values: npt.NDArray[np.float32], *, radius: int) -> npt.NDArray[np.float32]:
+def tent_filter(values: Floats, *, radius: int) -> Floats:
     """Smooth (H, W) or (H, W, C) float32 with a separable triangle of half-width ``radius`` pixels.
 
     The one-dimensional kernel is ``(radius + 1 - |k|) / (radius + 1)**2`` for ``|k| <= radius``. Pixels outside
@@ -138,5 +137,5 @@ def tent_filter(values: npt.NDArray[np.float32], *, radius: int) -> npt.NDArray[
     turned = cv2.transpose(down)
     across = np.empty_like(turned)
     _tent_down(turned.reshape(len(turned), -1), radius, across.reshape(len(turned), -1))
-    smoothed: npt.NDArray[np.float32] = cv2.transpose(across).reshape(values.shape)
+    smoothed: Floats = cv2.transpose(across).reshape(values.shape)
     return smoothed

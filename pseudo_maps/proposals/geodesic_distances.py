@@ -10,9 +10,8 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, sections 3 and 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from pseudo_maps.kernels import Floats, Ints, kernel
+from pseudo_maps.kernels import Bools, Floats, Ints, kernel
 
 __all__ = ["CostGraph", "build_cost_graph", "distances_from_sets", "farthest_point_seeds", "geodesic_costs"]
 
@@ -25,15 +24,15 @@ COST_BIAS = np.float32(2e-3)
 class CostGraph:
     """The superpixel graph as compressed neighbour lists, each in ascending order of the neighbour."""
 
-    starts: npt.NDArray[np.int32]
+    starts: Ints
     """(S+1,) int32: region ``s`` has its neighbours at ``starts[s]:starts[s+1]``."""
-    neighbours: npt.NDArray[np.int32]
+    neighbours: Ints
     """(2E,) int32."""
-    costs: npt.NDArray[np.float32]
+    costs: Floats
     """(2E,) float32 > 0: cost of the step to that neighbour."""
 
 
-def geodesic_costs(edge_weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def geodesic_costs(edge_weights: Floats) -> Floats:
     """Step costs ``w**3 + 0.002`` of edges with boundary strengths ``w``, both (E,) float32."""
     return edge_weights**COST_EXPONENT + COST_BIAS
 
@@ -59,7 +58,7 @@ def _neighbour_lists(edges: Ints, costs: Floats, region_count: int) -> tuple[Int
     return starts, neighbours, sorted_costs
 
 
-def build_cost_graph(edges: npt.NDArray[np.int32], costs: npt.NDArray[np.float32], *, region_count: int) -> CostGraph:
+def build_cost_graph(edges: Ints, costs: Floats, *, region_count: int) -> CostGraph:
     """Neighbour lists of a graph given by ``edges[E, 2]`` in lexicographic order and their ``costs[E]``."""
     return CostGraph(*_neighbour_lists(edges, costs, region_count))
 
@@ -156,7 +155,7 @@ def _seeds(starts: Ints, neighbours: Ints, costs: Floats, count: int) -> Ints:
     return seeds[:used]
 
 
-def farthest_point_seeds(graph: CostGraph, *, count: int) -> npt.NDArray[np.int32]:
+def farthest_point_seeds(graph: CostGraph, *, count: int) -> Ints:
     """Seeds (N,) int32, N <= count, each the region farthest from those before; the first is the centre.
 
     The centre is the region whose largest distance to three mutually far regions is smallest. Of equally far
@@ -164,8 +163,7 @@ def farthest_point_seeds(graph: CostGraph, *, count: int) -> npt.NDArray[np.int3
     """
     if count < 1:
         raise ValueError(f"expected at least 1 seed, found {count}")
-    seeds: npt.NDArray[np.int32] = _seeds(graph.starts, graph.neighbours, graph.costs, count)
-    return seeds
+    return _seeds(graph.starts, graph.neighbours, graph.costs, count)
 
 
 @kernel
@@ -203,7 +201,7 @@ def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: F
         forward = not forward
 
 
-def distances_from_sets(graph: CostGraph, sources: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def distances_from_sets(graph: CostGraph, sources: Bools) -> Floats:
     """Shortest path distances ``[S, N]`` float32 from N source sets ``sources[S, N]`` bool, all at once.
 
     Gauss-Seidel sweeps over the regions, forward and backward, until nothing changes. The superpixels come in

@@ -16,8 +16,8 @@ import functools
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from pseudo_maps.kernels import Bools, Bytes, Floats, Ints
 from pseudo_maps.proposals.boundaries import BoundaryStrength
 from pseudo_maps.proposals.detectors import detect_boundaries
 from pseudo_maps.proposals.geodesic_config import WEIGHTINGS, ProposalConfig
@@ -51,18 +51,18 @@ SEED_PROPOSAL_SCORE = np.float32(1e-3)
 class Proposals:
     """Object proposals of one image at working size, best first."""
 
-    labels: npt.NDArray[np.int32]
+    labels: Ints
     """(H, W) int32: superpixel of every pixel, 0..S-1."""
-    masks: npt.NDArray[np.bool_]
+    masks: Bools
     """(P, S) bool: the superpixels of every proposal; as pixels: ``masks[p][labels]``."""
-    scores: npt.NDArray[np.float32]
+    scores: Floats
     """(P,) float32, descending: the range of geodesic distance over which the proposal does not change."""
-    _region_boxes: npt.NDArray[np.int32] = field(repr=False)
-    _frame_distance: npt.NDArray[np.float32] = field(repr=False)
-    _rgb_hwc: npt.NDArray[np.uint8] | None = field(repr=False)
+    _region_boxes: Ints = field(repr=False)
+    _frame_distance: Floats = field(repr=False)
+    _rgb_hwc: Bytes | None = field(repr=False)
 
     @property
-    def boxes_xyxy(self) -> npt.NDArray[np.int32]:
+    def boxes_xyxy(self) -> Ints:
         """(P, 4) int32 ``x0, y0, x1, y1`` in working-size pixels, 0-based, inclusive."""
         boxes = self._region_boxes[None]
         inside = self.masks[..., None]
@@ -71,7 +71,7 @@ class Proposals:
         high = np.where(inside, boxes[..., 2:], -1).max(axis=1)
         return np.concatenate([low, high], axis=1).astype(np.int32)
 
-    def average(self, *, weighting: str = "uniform") -> npt.NDArray[np.float32]:
+    def average(self, *, weighting: str = "uniform") -> Floats:
         """Weighted mean of the proposals: saliency (H, W) float32 in 0..1 at working size.
 
         Computed per superpixel and copied to the pixels once; no mask is ever rasterised. All zero without proposals.
@@ -104,9 +104,7 @@ class Proposals:
         return saliency[self.labels]
 
 
-def propose(
-    image_rgb: npt.NDArray[np.uint8], *, config: ProposalConfig, boundary_model: str | None = None
-) -> Proposals:
+def propose(image_rgb: Bytes, *, config: ProposalConfig, boundary_model: str | None = None) -> Proposals:
     """Geodesic object proposals of one image.
 
     Parameters
@@ -138,7 +136,7 @@ def propose(
 
 
 def propose_from_boundaries(
-    boundaries: BoundaryStrength, *, config: ProposalConfig, rgb_hwc: npt.NDArray[np.uint8] | None = None
+    boundaries: BoundaryStrength, *, config: ProposalConfig, rgb_hwc: Bytes | None = None
 ) -> Proposals:
     """Geodesic object proposals from boundary strengths made by ``config.boundaries`` or by any other detector.
 
@@ -156,9 +154,7 @@ def propose_from_boundaries(
     return Proposals(labels, masks, scores, region_boxes, frame_distance, rgb_hwc)
 
 
-def geodesic_masks(
-    graph: CostGraph, sides: npt.NDArray[np.int32], *, config: ProposalConfig
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def geodesic_masks(graph: CostGraph, sides: Ints, *, config: ProposalConfig) -> tuple[Bools, Floats, Floats]:
     """Distinct masks (P, S) bool, best first, their scores (P,), and the regions' distances (S,) to the frame.
 
     Parameters

@@ -11,9 +11,8 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 5, and 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pseudo_maps.kernels import Floats, Longs, Words, kernel
+from pseudo_maps.kernels import Bools, Floats, Longs, Words, kernel
 
 __all__ = ["critical_level_sets", "keep_distinct"]
 
@@ -81,7 +80,7 @@ def _critical_levels(
 
 
 @kernel
-def _masks_below(fields: Floats, thresholds: Floats, counts: Longs) -> npt.NDArray[np.bool_]:
+def _masks_below(fields: Floats, thresholds: Floats, counts: Longs) -> Bools:
     masks = np.empty((counts.sum(), fields.shape[1]), dtype=np.bool_)
     at = 0
     for field in range(fields.shape[0]):
@@ -94,8 +93,8 @@ def _masks_below(fields: Floats, thresholds: Floats, counts: Longs) -> npt.NDArr
 
 
 def critical_level_sets(
-    fields: npt.NDArray[np.float32], *, levels: int, max_iou: float, min_size: float, max_size: float
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    fields: Floats, *, levels: int, max_iou: float, min_size: float, max_size: float
+) -> tuple[Bools, Floats]:
     """Masks of the strongest critical level sets of each distance field.
 
     Parameters
@@ -122,7 +121,7 @@ def critical_level_sets(
     counts = np.zeros(field_count, dtype=np.int64)
     low, high = int(region_count * min_size), int(region_count * max_size)
     _critical_levels(np.sort(fields, axis=1), low, high, levels, max_iou, thresholds, scores, counts)
-    masks: npt.NDArray[np.bool_] = _masks_below(fields, thresholds, counts)
+    masks: Bools = _masks_below(fields, thresholds, counts)
     return masks, scores[np.arange(levels) < counts[:, None]]
 
 
@@ -187,7 +186,7 @@ def _greedy(words: Words, max_iou: float) -> Longs:
     return kept[:used]
 
 
-def keep_distinct(masks: npt.NDArray[np.bool_], *, max_iou: float) -> npt.NDArray[np.int64]:
+def keep_distinct(masks: Bools, *, max_iou: float) -> Longs:
     """Indices (P,) int64, ascending, of the masks that survive greedy removal of near-duplicates.
 
     Goes through ``masks[M, S]`` in their order and keeps a mask when it is not empty and its intersection over
@@ -197,5 +196,4 @@ def keep_distinct(masks: npt.NDArray[np.bool_], *, max_iou: float) -> npt.NDArra
     padded = np.zeros((mask_count, -(-region_count // 64) * 8), dtype=np.uint8)
     packed = np.packbits(masks, axis=1)
     padded[:, : packed.shape[1]] = packed
-    kept: npt.NDArray[np.int64] = _greedy(padded.view(np.uint64), max_iou)
-    return kept
+    return _greedy(padded.view(np.uint64), max_iou)

@@ -10,9 +10,8 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from pseudo_maps.kernels import Bytes, Floats, Ints, Longs, kernel
+from pseudo_maps.kernels import Bytes, Doubles, Floats, Ints, Longs, kernel
 from pseudo_maps.proposals.filters import rgb_to_luv
 
 __all__ = [
@@ -35,16 +34,16 @@ class RegionGraph:
 
     region_count: int
     """S, the number of superpixels."""
-    edges: npt.NDArray[np.int32]
+    edges: Ints
     """(E, 2) int32, ``edges[:, 0] < edges[:, 1]``, in lexicographic order."""
-    crossing_edge: npt.NDArray[np.int32]
+    crossing_edge: Ints
     """(C,) int32: the edge that each crossing belongs to; horizontal crossings first, both in raster order."""
-    crossing_pixel: npt.NDArray[np.int64]
+    crossing_pixel: Longs
     """(C,) int64: flat index into the step map of the crossing: ``y * (W-1) + x`` for the horizontal ones
     (between (y, x) and (y, x+1)), ``y * W + x`` for the vertical ones (between (y, x) and (y+1, x))."""
     horizontal_count: int
     """How many of the crossings are horizontal."""
-    labels: npt.NDArray[np.int32]
+    labels: Ints
     """(H, W) int32: superpixel of every pixel, 0..S-1."""
 
 
@@ -114,7 +113,7 @@ def _find_crossings(labels: Ints, region_count: int) -> tuple[Ints, Ints, Longs,
     return ordered, crossing_edge, crossing_pixel, horizontal
 
 
-def build_region_graph(labels: npt.NDArray[np.int32], *, region_count: int) -> RegionGraph:
+def build_region_graph(labels: Ints, *, region_count: int) -> RegionGraph:
     """Find all pairs of 4-neighbouring superpixels of a (H, W) int32 label map with values 0..S-1."""
     edges, crossing_edge, crossing_pixel, horizontal = _find_crossings(labels, region_count)
     return RegionGraph(region_count, edges, crossing_edge, crossing_pixel, int(horizontal), labels)
@@ -148,9 +147,7 @@ def _grouped_percentiles(groups: Ints, values: Floats, group_count: int, fractio
     return percentiles
 
 
-def crossing_percentiles(
-    graph: RegionGraph, values: npt.NDArray[np.float32], *, values_per_crossing: int = 1, percent: float
-) -> npt.NDArray[np.float32]:
+def crossing_percentiles(graph: RegionGraph, values: Floats, *, values_per_crossing: int = 1, percent: float) -> Floats:
     """Percentile of the values found along each edge, (E,) float32.
 
     Parameters
@@ -163,8 +160,7 @@ def crossing_percentiles(
     groups = np.tile(graph.crossing_edge, values_per_crossing)
     if values.shape != groups.shape:
         raise ValueError(f"expected {len(groups)} values, one for each crossing and copy, found {values.shape}")
-    result: npt.NDArray[np.float32] = _grouped_percentiles(groups, values, len(graph.edges), percent / 100.0)
-    return result
+    return _grouped_percentiles(groups, values, len(graph.edges), percent / 100.0)
 
 
 @kernel
@@ -198,9 +194,7 @@ def _geometry(labels: Ints, region_count: int) -> tuple[Ints, Ints]:
     return boxes, sides
 
 
-def region_geometry(
-    labels: npt.NDArray[np.int32], *, region_count: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def region_geometry(labels: Ints, *, region_count: int) -> tuple[Ints, Ints]:
     """Boxes and touched sides of the superpixels of a (H, W) label map with values 0..S-1.
 
     Returns
@@ -218,17 +212,17 @@ def region_geometry(
 class RegionFeatures:
     """Size, position and colour of every superpixel, from which weightings are computed."""
 
-    area_px: npt.NDArray[np.int64]
+    area_px: Longs
     """(S,) int64 > 0: pixels of each superpixel."""
-    centre_xy: npt.NDArray[np.float64]
+    centre_xy: Doubles
     """(S, 2) float64 in 0..1: mean position of the pixels' centres as fractions of the frame's width and height."""
-    side_px: npt.NDArray[np.int64]
+    side_px: Longs
     """(S, 4) int64: pixels in the outermost row or column, at the top, bottom, left and right."""
-    luv: npt.NDArray[np.float32]
+    luv: Floats
     """(S, 3) float32: Luv of the mean RGB colour, in about 0..1."""
-    boxes_xyxy: npt.NDArray[np.int32]
+    boxes_xyxy: Ints
     """(S, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive."""
-    frame_distance: npt.NDArray[np.float32]
+    frame_distance: Floats
     """(S,) float32: geodesic distance to the nearest superpixel at the frame; 0 for those."""
 
 
@@ -265,11 +259,11 @@ def _sums(labels: Ints, rgb_hwc: Bytes, region_count: int) -> tuple[Longs, Longs
 
 
 def region_features(
-    labels: npt.NDArray[np.int32],
-    rgb_hwc: npt.NDArray[np.uint8],
+    labels: Ints,
+    rgb_hwc: Bytes,
     *,
-    boxes_xyxy: npt.NDArray[np.int32],
-    frame_distance: npt.NDArray[np.float32],
+    boxes_xyxy: Ints,
+    frame_distance: Floats,
 ) -> RegionFeatures:
     """Features of the S superpixels of a label map (H, W) with every value 0..S-1, and its image (H, W, 3) uint8.
 

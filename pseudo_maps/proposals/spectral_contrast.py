@@ -27,7 +27,6 @@ import math
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from pseudo_maps.kernels import Bytes, Doubles, Floats, Ints, kernel
 from pseudo_maps.proposals.boundaries import BoundaryStrength
@@ -102,7 +101,7 @@ def _quantise(luv_chw: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> Non
             bins_hwc[y, x, 3] = (1 + (strength - 1) * DIRECTIONS + direction) * min(strength, np.int32(1))
 
 
-def appearance_bins(luv_chw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def appearance_bins(luv_chw: Floats) -> Bytes:
     """Quantise a (3, H, W) float32 Luv image: (H, W, 4) uint8 bins of L, u, v (16 each) and texture (25).
 
     The texture bin is 0 where the gradient of L is weak, else it encodes the gradient's strength (3 classes) and
@@ -126,9 +125,7 @@ def _count_bins(bins_hwc: Bytes, labels: Ints, counts: Ints) -> None:
             counts[region, 3 * COLOUR_BINS + bins_hwc[y, x, 3]] += 1
 
 
-def region_histograms(
-    bins_hwc: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], *, region_count: int
-) -> npt.NDArray[np.float32]:
+def region_histograms(bins_hwc: Bytes, labels: Ints, *, region_count: int) -> Floats:
     """Histograms (S, 73) float32 of ``appearance_bins`` inside the superpixels: 16 L, 16 u, 16 v, 25 texture.
 
     Each of the four sums to 1. Those of colour are smoothed with (1, 2, 1) / 4, the outermost bin repeated, so that
@@ -137,7 +134,7 @@ def region_histograms(
     counts = np.zeros((region_count, HISTOGRAM_BINS), dtype=np.int32)
     _count_bins(bins_hwc, labels, counts)
     areas = counts[:, :COLOUR_BINS].sum(axis=1, dtype=np.int32).astype(np.float32)
-    shares: npt.NDArray[np.float32] = counts.astype(np.float32) / areas[:, None]
+    shares: Floats = counts.astype(np.float32) / areas[:, None]
     colours = shares[:, : 3 * COLOUR_BINS].reshape(region_count, 3, COLOUR_BINS)
     padded = np.concatenate([colours[..., :1], colours, colours[..., -1:]], axis=2)
     smoothed = padded[..., 1:-1] * np.float32(0.5) + (padded[..., :-2] + padded[..., 2:]) * np.float32(0.25)
@@ -159,9 +156,7 @@ def _chi_square(histograms: Floats, edges: Ints, differences: Floats) -> None:
         differences[edge] = min(total * np.float32(0.5 / CHANNELS), np.float32(1))
 
 
-def appearance_differences(
-    histograms: npt.NDArray[np.float32], edges: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float32]:
+def appearance_differences(histograms: Floats, edges: Ints) -> Floats:
     """Mean over L, u, v and texture of the chi-square distance across ``edges[E, 2]``: (E,) float32 in 0..1."""
     differences = np.empty(len(edges), dtype=np.float32)
     _chi_square(histograms, edges, differences)
@@ -260,7 +255,7 @@ def _quadratic_forms(edges: Ints, values: Doubles, inverse: Doubles) -> Doubles:
     return forms
 
 
-def smooth_waves(positions_yx: npt.NDArray[np.float64], *, height: int, width: int) -> npt.NDArray[np.float64]:
+def smooth_waves(positions_yx: Doubles, *, height: int, width: int) -> Doubles:
     """Slow modes (S, M) float64, M = min(8, S - 1), of a walk over an image without boundaries.
 
     They are the products of cosines over the frame with the longest wave lengths, at ``positions_yx[S, 2]`` pixels.
@@ -269,20 +264,20 @@ def smooth_waves(positions_yx: npt.NDArray[np.float64], *, height: int, width: i
     orders = sorted(((x / width) ** 2 + (y / height) ** 2, x, y) for x in range(wanted + 1) for y in range(wanted + 1))
     y, x = ((positions_yx + 0.5) / (height, width) * np.pi).T
     # The first of the orders, 0 and 0, is the constant.
-    waves: npt.NDArray[np.float64] = np.stack(
+    waves: Doubles = np.stack(
         [np.cos(across * x) * np.cos(down * y) for _, across, down in orders[1 : wanted + 1]], axis=1
     )
     return waves
 
 
 def slow_modes(
-    edges: npt.NDArray[np.int32],
-    affinities: npt.NDArray[np.float64],
-    positions_yx: npt.NDArray[np.float64],
+    edges: Ints,
+    affinities: Doubles,
+    positions_yx: Doubles,
     *,
     height: int,
     width: int,
-) -> npt.NDArray[np.float64]:
+) -> Doubles:
     """Functions (S, M) float64 on the superpixels that span about the same space as the walk's M slowest modes.
 
     ``edges[E, 2]`` int32 form a connected graph of at least two superpixels, ``affinities[E]`` float64 > 0 are the
@@ -307,13 +302,13 @@ def slow_modes(
 
 
 def commute_distances(
-    edges: npt.NDArray[np.int32],
-    affinities: npt.NDArray[np.float64],
-    positions_yx: npt.NDArray[np.float64],
+    edges: Ints,
+    affinities: Doubles,
+    positions_yx: Doubles,
     *,
     height: int,
     width: int,
-) -> npt.NDArray[np.float64]:
+) -> Doubles:
     """Root of the commute time between the ends of every edge, (E,) float64 >= 0, in the walk's slow modes.
 
     For eigenvectors v with ``v.T D v = 1`` and eigenvalues t it is ``sqrt(vol * sum((v[i] - v[j])**2 / t))``, vol
@@ -327,9 +322,8 @@ def commute_distances(
     scale = np.divide(1.0, np.sqrt(diagonal), where=diagonal > 0, out=np.zeros_like(diagonal))
     # The small diagonal keeps dependent modes from dividing by zero.
     scaled = energies * scale[:, None] * scale + DEPENDENT * np.eye(len(scale))
-    inverse = np.linalg.inv(scaled) * scale[:, None] * scale
-    volume = 2.0 * affinities.sum()
-    distances: npt.NDArray[np.float64] = np.sqrt(volume * _quadratic_forms(edges, modes, inverse))
+    inverse = (np.linalg.inv(scaled) * scale[:, None] * scale).astype(np.float64)
+    distances: Doubles = np.sqrt(2.0 * affinities.sum() * _quadratic_forms(edges, modes, inverse))
     return distances
 
 
@@ -340,27 +334,23 @@ AFFINITY_SCALE = 0.06
 .04, .06 and .08 give an average best overlap of .718, .727 and .726 (b1100)."""
 
 
-def mean_positions(labels: npt.NDArray[np.int32], *, region_count: int) -> npt.NDArray[np.float64]:
+def mean_positions(labels: Ints, *, region_count: int) -> Doubles:
     """Mean (y, x) of the pixels of every superpixel, (S, 2) float64 in pixels."""
     sums = position_sums(labels, region_count)
-    positions: npt.NDArray[np.float64] = sums[:, :2] / sums[:, 2:]
-    return positions
+    return sums[:, :2] / sums[:, 2:]
 
 
-def combine_cues(local: Doubles, commute: Doubles) -> npt.NDArray[np.float32]:
+def combine_cues(local: Doubles, commute: Doubles) -> Floats:
     """Weights (E,) float32 in 0..1 from local strengths in 0..1 and commute distances >= 0, both (E,) float64.
 
     The strength s is the root of their product: an edge must stand out locally and separate globally. Its weight is
     ``s / (1 + s)``, as if s were odds: independent evidence multiplies odds.
     """
     strengths = np.sqrt(local * commute)
-    weights: npt.NDArray[np.float32] = (strengths / (strengths + 1.0)).astype(np.float32)
-    return weights
+    return (strengths / (strengths + 1.0)).astype(np.float32)
 
 
-def spectral_contrast_weights(
-    graph: RegionGraph, contrast: npt.NDArray[np.float32], bins_hwc: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
+def spectral_contrast_weights(graph: RegionGraph, contrast: Floats, bins_hwc: Bytes) -> Floats:
     """Edge weights (E,) float32 in 0..1 from the directed Sobel's ``contrast[E]``, appearance and commute distances.
 
     ``bins_hwc[H, W, 4]`` are the ``appearance_bins`` of the image; E >= 1.
@@ -377,7 +367,7 @@ def spectral_contrast_weights(
     return combine_cues(local, commute)
 
 
-def spectral_contrast(rgb_hwc: npt.NDArray[np.uint8]) -> BoundaryStrength:
+def spectral_contrast(rgb_hwc: Bytes) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image."""
     luv_chw = rgb_to_luv(rgb_hwc)
     bins_hwc = appearance_bins(luv_chw)

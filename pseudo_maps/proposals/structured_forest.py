@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from pseudo_maps.kernels import Bytes
 from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_pixel_map
 
 __all__ = ["structured_forest"]
@@ -22,7 +22,7 @@ _OPTIONS = ("stride", "shrinkNumber", "patchSize", "patchInnerSize", "numberOfTr
 _TABLES = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
 
 
-def structured_forest(rgb_hwc: npt.NDArray[np.uint8], *, model: str) -> BoundaryStrength:
+def structured_forest(rgb_hwc: Bytes, *, model: str) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image by the forest in the file ``model``.
 
     Raises

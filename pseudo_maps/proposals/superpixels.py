@@ -10,7 +10,6 @@ Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and 
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from pseudo_maps.kernels import Floats, Ints, Longs, kernel
 
@@ -24,7 +23,7 @@ RESEED_SHIFT_COST = np.float32(0.01)
 """Cost of moving a centre by one pixel."""
 
 
-def lattice_centres(height: int, width: int, *, count: int) -> npt.NDArray[np.int32]:
+def lattice_centres(height: int, width: int, *, count: int) -> Ints:
     """Centres (K, 2) int32 as (y, x) pixels of a hexagonal lattice of about ``count`` points on H x W pixels."""
     columns = math.ceil(math.sqrt(count * width * math.sqrt(3.0) / (2.0 * height)))
     rows = math.ceil(count / columns)
@@ -226,9 +225,7 @@ def connected_labels(labels: Ints, label_count: int) -> tuple[Ints, int]:
     return cleaned, used
 
 
-def geodesic_superpixels(
-    step_x: npt.NDArray[np.float32], step_y: npt.NDArray[np.float32], *, count: int, rounds: int = 1
-) -> tuple[npt.NDArray[np.int32], int]:
+def geodesic_superpixels(step_x: Floats, step_y: Floats, *, count: int, rounds: int = 1) -> tuple[Ints, int]:
     """Segment an image into about ``count`` superpixels that follow its boundaries.
 
     Parameters

@@ -17,9 +17,8 @@ Wei, Wen, Zhu and Sun, "Geodesic saliency using background priors", ECCV 2012 (d
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from pseudo_maps.kernels import Bytes, Doubles, Floats, Ints, kernel
+from pseudo_maps.kernels import Bools, Bytes, Doubles, Floats, Ints, kernel
 from pseudo_maps.proposals.region_graph import RegionFeatures
 
 __all__ = ["objectness_saliency", "uniform_saliency"]
@@ -54,12 +53,11 @@ def _counts(masks: Bytes, counts: Ints) -> None:
             counts[region] += np.int32(masks[mask, region])
 
 
-def uniform_saliency(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def uniform_saliency(masks: Bools) -> Floats:
     """Share of ``masks[P, S]`` that contain each superpixel: (S,) float32 in 0..1, zero without masks."""
     counts = np.zeros(masks.shape[1], dtype=np.int32)
     _counts(masks.view(np.uint8), counts)
-    shares: npt.NDArray[np.float32] = (counts / max(len(masks), 1)).astype(np.float32)
-    return shares
+    return (counts / max(len(masks), 1)).astype(np.float32)
 
 
 @kernel
@@ -69,9 +67,7 @@ def _weighted_counts(masks: Bytes, weights: Floats, totals: Floats) -> None:
             totals[region] += weights[mask] * np.float32(masks[mask, region])
 
 
-def objectness_saliency(
-    masks: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], regions: RegionFeatures
-) -> npt.NDArray[np.float32]:
+def objectness_saliency(masks: Bools, scores: Floats, regions: RegionFeatures) -> Floats:
     """Mean of ``masks[P, S]`` by objectness, with colours, frame and centre: (S,) float32 in 0..1.
 
     Zero without masks. Where nothing stands out (an image of one colour, a single superpixel) it is the plain mean.
@@ -83,7 +79,7 @@ def objectness_saliency(
     totals = np.zeros(masks.shape[1], dtype=np.float32)
     # The scale of the sums does not matter: only their order and ratios enter the saliency.
     _weighted_counts(masks.view(np.uint8), (weights / heaviest).astype(np.float32), totals)
-    saliency: npt.NDArray[np.float32] = combined_saliency(totals.astype(np.float64), regions).astype(np.float32)
+    saliency: Floats = combined_saliency(totals.astype(np.float64), regions).astype(np.float32)
     return saliency if saliency.max() > 0 else uniform_saliency(masks)
 
 
@@ -126,9 +122,7 @@ def _box_areas(masks: Bytes, boxes: Ints, areas_px: Doubles) -> None:
         areas_px[mask] = (right - left + 1.0) * (bottom - top + 1.0)
 
 
-def objectness_weights(
-    masks: npt.NDArray[np.bool_], scores: npt.NDArray[np.float32], regions: RegionFeatures
-) -> npt.NDArray[np.float64]:
+def objectness_weights(masks: Bools, scores: Floats, regions: RegionFeatures) -> Doubles:
     """Weights (P,) float64 >= 0 of the proposals ``masks[P, S]``, none of them empty.
 
     The product of simple measures, each of which can veto by being near 0, so that none needs a scale:
@@ -159,7 +153,7 @@ def objectness_weights(
     total_luv = columns[4:].sum(axis=1, dtype=np.int64) / _UNIT
     difference = sums[4:] / inside - (total_luv[:, None] - sums[4:]) / outside
     off_centre = ((sums[2:4] / inside - 0.5) ** 2).sum(axis=0)
-    weights: npt.NDArray[np.float64] = (
+    weights: Doubles = (
         inside
         * np.exp(-sums[1] / BORDER_SHARE)
         * np.exp(-off_centre / (2 * PROPOSAL_CENTRE_SIGMA**2))
@@ -210,8 +204,7 @@ def colour_share(saliency: Doubles, regions: RegionFeatures) -> Doubles:
         colour = COLOUR_LEVELS * colour + np.searchsorted(np.sort(channel)[ranks], channel, side="right")
     pixels = np.bincount(colour, weights=regions.area_px)
     salient = np.bincount(colour, weights=regions.area_px * saliency)
-    shares: Doubles = salient[colour] / pixels[colour]
-    return shares
+    return salient[colour] / pixels[colour]
 
 
 def combined_saliency(proposal_mean: Doubles, regions: RegionFeatures) -> Doubles:
