@@ -54,9 +54,7 @@ def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_mode
     height = width = 0
     try:
         decoded = decode_image(
-            os.path.join(root, record.path),
-            enough_px=config.proposals.working_size,
-            max_pixels=config.max_pixels,
+            os.path.join(root, record.path), enough_px=config.proposals.working_size, max_pixels=config.max_pixels
         )
         height, width = decoded.file_height, decoded.file_width
         saliency, count = saliency_map(decoded.rgb_hwc, config=config, boundary_model=boundary_model)

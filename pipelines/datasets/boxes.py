@@ -28,10 +28,7 @@ class BoxAnnotation:
 
 
 def tidy_boxes(
-    corners: Sequence[Sequence[float]] | npt.NDArray[np.float64],
-    *,
-    frame_width: int | None,
-    frame_height: int | None,
+    corners: Sequence[Sequence[float]] | npt.NDArray[np.float64], *, frame_width: int | None, frame_height: int | None
 ) -> BoxAnnotation:
     """Order the corners of boxes, clip them to their frame and drop boxes that lie outside it.
 
@@ -64,12 +61,7 @@ def tidy_boxes(
 
 
 def scale_boxes(
-    annotation: BoxAnnotation,
-    *,
-    width: int,
-    height: int,
-    file_width: int | None = None,
-    file_height: int | None = None,
+    annotation: BoxAnnotation, *, width: int, height: int, file_width: int | None = None, file_height: int | None = None
 ) -> npt.NDArray[np.float64]:
     """Boxes of ``annotation`` in a frame of another size.
 

@@ -309,12 +309,7 @@ def _cast_shadow(generator: np.random.Generator, canvas: _FloatArray, *, alpha: 
 
 
 def _draw_mark(
-    generator: np.random.Generator,
-    body: _FloatArray,
-    *,
-    label: int,
-    mask: npt.NDArray[np.bool_],
-    alpha: _FloatArray,
+    generator: np.random.Generator, body: _FloatArray, *, label: int, mask: npt.NDArray[np.bool_], alpha: _FloatArray
 ) -> None:
     """Draw the mark of class ``label`` somewhere on ``body[h, w, 3]``, in place."""
     height, width = mask.shape

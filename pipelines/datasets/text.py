@@ -11,15 +11,7 @@ from pathlib import Path
 
 from pipelines.datasets.model import Classes, DatasetError
 
-__all__ = [
-    "check_ids",
-    "describe",
-    "parse_count",
-    "parse_number",
-    "path_fault",
-    "read_lines",
-    "read_synset_mapping",
-]
+__all__ = ["check_ids", "describe", "parse_count", "parse_number", "path_fault", "read_lines", "read_synset_mapping"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

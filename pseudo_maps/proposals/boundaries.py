@@ -73,20 +73,14 @@ class BoundaryStrength:
         if not len(graph.edges):
             return np.zeros(0, dtype=np.float32)
         weights = crossing_percentiles(
-            graph,
-            np.concatenate(pooled),
-            values_per_crossing=len(self.weight_maps),
-            percent=self.weight_percent,
+            graph, np.concatenate(pooled), values_per_crossing=len(self.weight_maps), percent=self.weight_percent
         )
         if self.weight_exponent != 1.0:
             weights = weights ** np.float32(self.weight_exponent)
         return weights if self.refine is None else self.refine(graph, weights)
 
 
-def boundaries_from_step_maps(
-    coarse: tuple[Floats, Floats],
-    fine: tuple[Floats, Floats],
-) -> BoundaryStrength:
+def boundaries_from_step_maps(coarse: tuple[Floats, Floats], fine: tuple[Floats, Floats]) -> BoundaryStrength:
     """Boundary strengths from pairs of maps between pixels, (H, W-1) and (H-1, W) float32 in 0..1.
 
     ``fine`` gives the step costs of the superpixels; ``coarse`` the weights of the edges between them.

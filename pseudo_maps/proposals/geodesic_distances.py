@@ -94,13 +94,7 @@ def _sift_down(heap_keys: Floats, heap_nodes: Ints, size: int) -> None:
 
 @kernel
 def _relax_from(
-    source: int,
-    distances: Floats,
-    starts: Ints,
-    neighbours: Ints,
-    costs: Floats,
-    heap_keys: Floats,
-    heap_nodes: Ints,
+    source: int, distances: Floats, starts: Ints, neighbours: Ints, costs: Floats, heap_keys: Floats, heap_nodes: Ints
 ) -> None:
     """Lower ``distances[S]`` in place by the paths that start at ``source`` (Dijkstra, lazy deletion)."""
     distances[source] = 0

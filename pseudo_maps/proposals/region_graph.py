@@ -258,13 +258,7 @@ def _sums(labels: Ints, rgb_hwc: Bytes, region_count: int) -> tuple[Longs, Longs
     return sums, sides
 
 
-def region_features(
-    labels: Ints,
-    rgb_hwc: Bytes,
-    *,
-    boxes_xyxy: Ints,
-    frame_distance: Floats,
-) -> RegionFeatures:
+def region_features(labels: Ints, rgb_hwc: Bytes, *, boxes_xyxy: Ints, frame_distance: Floats) -> RegionFeatures:
     """Features of the S superpixels of a label map (H, W) with every value 0..S-1, and its image (H, W, 3) uint8.
 
     ``boxes_xyxy[S, 4]`` comes from ``region_geometry``, ``frame_distance[S]`` is the geodesic distance to the frame.

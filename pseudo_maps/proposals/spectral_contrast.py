@@ -270,14 +270,7 @@ def smooth_waves(positions_yx: Doubles, *, height: int, width: int) -> Doubles:
     return waves
 
 
-def slow_modes(
-    edges: Ints,
-    affinities: Doubles,
-    positions_yx: Doubles,
-    *,
-    height: int,
-    width: int,
-) -> Doubles:
+def slow_modes(edges: Ints, affinities: Doubles, positions_yx: Doubles, *, height: int, width: int) -> Doubles:
     """Functions (S, M) float64 on the superpixels that span about the same space as the walk's M slowest modes.
 
     ``edges[E, 2]`` int32 form a connected graph of at least two superpixels, ``affinities[E]`` float64 > 0 are the
@@ -301,14 +294,7 @@ def slow_modes(
     return modes[place]
 
 
-def commute_distances(
-    edges: Ints,
-    affinities: Doubles,
-    positions_yx: Doubles,
-    *,
-    height: int,
-    width: int,
-) -> Doubles:
+def commute_distances(edges: Ints, affinities: Doubles, positions_yx: Doubles, *, height: int, width: int) -> Doubles:
     """Root of the commute time between the ends of every edge, (E,) float64 >= 0, in the walk's slow modes.
 
     For eigenvectors v with ``v.T D v = 1`` and eigenvalues t it is ``sqrt(vol * sum((v[i] - v[j])**2 / t))``, vol
