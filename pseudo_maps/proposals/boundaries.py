@@ -5,9 +5,7 @@ forests, any external map), and whether edge weights depend on the superpixels t
 
 Legend: H, W pixels; C crossings between superpixels; E edges of the superpixel graph.
 
-References
-----------
-Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+Sources: Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3;
 Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015 (oriented non-maximum suppression).
 """
 
@@ -72,9 +70,7 @@ class BoundaryStrength:
         pooled = [part for x, y in self.weight_maps for part in (x.ravel()[horizontal], y.ravel()[vertical])]
         if not len(graph.edges):
             return np.zeros(0, dtype=np.float32)
-        weights = crossing_percentiles(
-            graph, np.concatenate(pooled), values_per_crossing=len(self.weight_maps), percent=self.weight_percent
-        )
+        weights = crossing_percentiles(graph, np.concatenate(pooled), percent=self.weight_percent)
         if self.weight_exponent != 1.0:
             weights = weights ** np.float32(self.weight_exponent)
         return weights if self.refine is None else self.refine(graph, weights)
@@ -100,12 +96,8 @@ def boundaries_from_pixel_map(
 ) -> BoundaryStrength:
     """Boundary strengths from any detector's map on pixels.
 
-    Parameters
-    ----------
-    thick
-        (H, W) boundary probability in 0..1, as the detector returns it.
-    thin
-        (H, W) the same after non-maximum suppression, in 0..1; computed from ``thick`` when None.
+    ``thick`` (H, W) is the boundary probability in 0..1 as the detector returns it; ``thin`` (H, W) the same after
+    non-maximum suppression, computed when None.
 
     Raises
     ------

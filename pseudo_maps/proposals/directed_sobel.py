@@ -1,8 +1,6 @@
 """Boundary detector directed-sobel: colour differences between neighbouring pixels at three scales; needs no model.
 
-References
-----------
-Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
+Source: Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 3, and the authors' release 1.3.
 """
 
 import numpy as np
@@ -40,50 +38,25 @@ def _add_differences(
             step_y[y, x] += weight * np.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
 
 
-@kernel
-def _squared_maxima(step_x: Floats, step_y: Floats, squared: Floats) -> None:
-    """Square of the largest of the up to four steps from every pixel."""
-    height, width = squared.shape
-    strongest = np.empty(width, dtype=np.float32)
-    for y in range(height):
-        strongest[width - 1] = np.float32(0)
-        for x in range(width - 1):
-            strongest[x] = step_x[y, x]
-        for x in range(1, width):
-            strongest[x] = max(strongest[x], step_x[y, x - 1])
-        if y > 0:
-            for x in range(width):
-                strongest[x] = max(strongest[x], step_y[y - 1, x])
-        if y + 1 < height:
-            for x in range(width):
-                strongest[x] = max(strongest[x], step_y[y, x])
-        for x in range(width):
-            squared[y, x] = strongest[x] * strongest[x]
-
-
-@kernel
-def _divide_by_contrast(contrast: Floats, step_x: Floats, step_y: Floats) -> None:
-    height, width = contrast.shape
-    for y in range(height):
-        for x in range(width - 1):
-            step_x[y, x] /= max(contrast[y, x], contrast[y, x + 1])
-    for y in range(height - 1):
-        for x in range(width):
-            step_y[y, x] /= max(contrast[y, x], contrast[y + 1, x])
-
-
 def _normalise_contrast(step_x: Floats, step_y: Floats) -> None:
     """Divide both maps, in place, by the local contrast and then by their common maximum."""
-    squared = np.empty((step_x.shape[0], step_y.shape[1]), dtype=np.float32)
-    _squared_maxima(step_x, step_y, squared)
-    contrast = tent_filter(squared, radius=CONTRAST_RADIUS)
+    strongest = np.zeros((step_x.shape[0], step_y.shape[1]), dtype=np.float32)
+    for pixels, steps in (
+        (strongest[:, :-1], step_x),
+        (strongest[:, 1:], step_x),
+        (strongest[:-1], step_y),
+        (strongest[1:], step_y),
+    ):
+        np.maximum(pixels, steps, out=pixels)
+    contrast = tent_filter(strongest * strongest, radius=CONTRAST_RADIUS)
     np.sqrt(contrast, out=contrast)
     contrast += CONTRAST_FLOOR
-    _divide_by_contrast(contrast, step_x, step_y)
-    strongest = max(step_x.max(initial=0), step_y.max(initial=0))
-    if strongest > 0:
-        step_x /= strongest
-        step_y /= strongest
+    step_x /= np.maximum(contrast[:, :-1], contrast[:, 1:])
+    step_y /= np.maximum(contrast[:-1], contrast[1:])
+    largest = max(step_x.max(initial=0), step_y.max(initial=0))
+    if largest > 0:
+        step_x /= largest
+        step_y /= largest
 
 
 def directed_sobel(rgb_hwc: Bytes) -> BoundaryStrength:

@@ -1,9 +1,7 @@
 """Image filters: RGB to Luv conversion and tent smoothing.
 
-References
-----------
-Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015 (``rgbConvert`` and ``convTri`` of their
-toolbox).
+Source: Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015 (``rgbConvert`` and ``convTri``
+of their toolbox).
 """
 
 import cv2
@@ -32,13 +30,9 @@ _THIRTEEN, _FIFTEEN, _STEPS = np.float32(13), np.float32(15), np.float32(_TABLE_
 _BYTE = np.float32(1.0 / 255.0)
 
 
-def _lightness_table() -> Floats:
-    y = np.arange(_TABLE_STEPS + 1, dtype=np.float64) / _TABLE_STEPS
-    cube_root = (116.0 * np.cbrt(y) - 16.0) * _SCALE
-    return np.where(y > _LINEAR_BELOW, cube_root, y * _LINEAR_SLOPE * _SCALE).astype(np.float32)
-
-
-_LIGHTNESS = _lightness_table()
+_Y = np.arange(_TABLE_STEPS + 1) / _TABLE_STEPS
+_CUBE_ROOT = (116.0 * np.cbrt(_Y) - 16.0) * _SCALE
+_LIGHTNESS: Floats = np.where(_Y > _LINEAR_BELOW, _CUBE_ROOT, _Y * _LINEAR_SLOPE * _SCALE).astype(np.float32)
 
 
 @kernel

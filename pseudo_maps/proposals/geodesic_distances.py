@@ -1,10 +1,8 @@
-"""Turns edge costs of the superpixel graph into shortest path distances, and those into seeds.
+"""Geodesic distances on the superpixel graph, and farthest point seeds.
 
 Legend: S superpixels; E edges; N source sets.
 
-References
-----------
-Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, sections 3 and 4, and the release 1.3.
+Source: Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, sections 3 and 4, and the authors' release 1.3.
 """
 
 from dataclasses import dataclass
@@ -15,21 +13,23 @@ from pseudo_maps.kernels import Bools, Floats, Ints, kernel
 
 __all__ = ["CostGraph", "build_cost_graph", "distances_from_sets", "farthest_point_seeds", "geodesic_costs"]
 
+CENTRE_ROUNDS = 3
+"""Searches for the geodesic centre: each starts at the region farthest from the previous start."""
 COST_EXPONENT = 3
 COST_BIAS = np.float32(2e-3)
-"""Every step costs at least this much, so that flat regions have an extent."""
+"""Least cost of a step, so that distances grow inside flat regions too."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostGraph:
-    """The superpixel graph as compressed neighbour lists, each in ascending order of the neighbour."""
+    """Neighbour lists: region ``s`` has the neighbours ``neighbours[starts[s]:starts[s + 1]]``, in ascending order."""
 
     starts: Ints
-    """(S+1,) int32: region ``s`` has its neighbours at ``starts[s]:starts[s+1]``."""
+    """(S+1,) int32."""
     neighbours: Ints
     """(2E,) int32."""
     costs: Floats
-    """(2E,) float32 > 0: cost of the step to that neighbour."""
+    """(2E,) float32 > 0: cost of the step to each neighbour."""
 
 
 def geodesic_costs(edge_weights: Floats) -> Floats:
@@ -48,7 +48,7 @@ def _neighbour_lists(edges: Ints, costs: Floats, region_count: int) -> tuple[Int
     filled = starts[:-1].copy()
     neighbours = np.empty(2 * edges.shape[0], dtype=np.int32)
     sorted_costs = np.empty(2 * edges.shape[0], dtype=np.float32)
-    # Edges come in lexicographic order: writing first the smaller then the larger ends keeps every list sorted.
+    # Edges are in lexicographic order: filling in the smaller neighbours first keeps every list sorted.
     for end in range(1, -1, -1):
         for edge in range(edges.shape[0]):
             region, other = edges[edge, end], edges[edge, 1 - end]
@@ -118,10 +118,6 @@ def _relax_from(
                 size += 1
 
 
-CENTRE_ROUNDS = 3
-"""Searches that find the geodesic centre: each starts at the region farthest from the one before."""
-
-
 @kernel
 def _seeds(starts: Ints, neighbours: Ints, costs: Floats, count: int) -> Ints:
     region_count = starts.shape[0] - 1
@@ -152,8 +148,8 @@ def _seeds(starts: Ints, neighbours: Ints, costs: Floats, count: int) -> Ints:
 def farthest_point_seeds(graph: CostGraph, *, count: int) -> Ints:
     """Seeds (N,) int32, N <= count, each the region farthest from those before; the first is the centre.
 
-    The centre is the region whose largest distance to three mutually far regions is smallest. Of equally far
-    regions the lowest index wins. Fewer than ``count`` come out when every region is a seed already.
+    The centre is the region whose largest distance to three mutually far regions is smallest. Of equally far regions
+    the lowest index wins. N < count when every region is a seed.
     """
     if count < 1:
         raise ValueError(f"expected at least 1 seed, found {count}")
@@ -163,7 +159,7 @@ def farthest_point_seeds(graph: CostGraph, *, count: int) -> Ints:
 @kernel
 def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: Floats) -> None:
     region_count = distances.shape[0]
-    # A row is taken up again only when a neighbour's row changed after the last time: clock values tell.
+    # A row is visited again only when a neighbour's row has changed since; clock values tell.
     changed_at = np.zeros(region_count, dtype=np.int64)
     seen_at = np.full(region_count, -1, dtype=np.int64)
     clock = 0
@@ -178,8 +174,8 @@ def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: F
                 other = neighbours[item]
                 if changed_at[other] < seen_at[region]:
                     continue
-                # Two plain loops over the whole row: more than half of the neighbours change nothing and end after
-                # the first, and a store under a condition would compile to masked stores (slow on AMD).
+                # Two plain loops over the whole row: more than half of the neighbours change nothing and stop after
+                # the first, and a conditional store would compile to masked stores (slow on AMD).
                 cost = costs[item]
                 shorter = np.int32(0)
                 for column in range(distances.shape[1]):
@@ -196,11 +192,11 @@ def _sweep_distances(distances: Floats, starts: Ints, neighbours: Ints, costs: F
 
 
 def distances_from_sets(graph: CostGraph, sources: Bools) -> Floats:
-    """Shortest path distances ``[S, N]`` float32 from N source sets ``sources[S, N]`` bool, all at once.
+    """Shortest path distances ``[S, N]`` float32 from N source sets ``sources[S, N]`` bool; infinite if unreachable.
 
-    Gauss-Seidel sweeps over the regions, forward and backward, until nothing changes. The superpixels come in
-    raster order, so few sweeps suffice, and the inner loop runs over the sets, which the compiler vectorises.
-    Equal to Dijkstra's result to the bit, since float32 addition is monotone. Unreachable regions are infinite.
+    Gauss-Seidel sweeps over the regions, forward and backward, until nothing changes. Superpixels are in raster order,
+    so few sweeps suffice, and the inner loop over the sets is vectorised. Bit-identical to Dijkstra's algorithm, since
+    float32 addition is monotone.
     """
     distances = np.where(sources, np.float32(0), np.float32(np.inf)).astype(np.float32, order="C")
     _sweep_distances(distances, graph.starts, graph.neighbours, graph.costs)

@@ -72,23 +72,15 @@ class Proposals:
         return np.concatenate([low, high], axis=1).astype(np.int32)
 
     def average(self, *, weighting: str = "uniform") -> Floats:
-        """Weighted mean of the proposals: saliency (H, W) float32 in 0..1 at working size.
+        """Mean of the proposals, weighted by a key of ``WEIGHTINGS``: saliency (H, W) float32 in 0..1.
 
-        Computed per superpixel and copied to the pixels once; no mask is ever rasterised. All zero without proposals.
-
-        Parameters
-        ----------
-        weighting
-            A key of ``WEIGHTINGS``.
+        Computed per superpixel and copied to the pixels once; no mask is rasterised. All zero without proposals.
+        Source: Chen and Hsu, section 2.3: "averaging a set of object proposals".
 
         Raises
         ------
         ValueError
             An unknown weighting, or one that needs colours when the proposals were made without an image.
-
-        References
-        ----------
-        Chen and Hsu, section 2.3: "averaging a set of object proposals".
         """
         if weighting not in WEIGHTINGS:
             raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {weighting!r}")
@@ -105,7 +97,7 @@ class Proposals:
 
 
 def propose(image_rgb: Bytes, *, config: ProposalConfig, boundary_model: str | None = None) -> Proposals:
-    """Geodesic object proposals of one image.
+    """Geodesic object proposals of one image, at working size.
 
     Parameters
     ----------
@@ -115,11 +107,6 @@ def propose(image_rgb: Bytes, *, config: ProposalConfig, boundary_model: str | N
         See ``PRESETS``.
     boundary_model
         Model file of a detector that needs one.
-
-    Returns
-    -------
-    Proposals
-        At working size, pixel (0, 0) at the top left.
 
     Raises
     ------
@@ -157,12 +144,7 @@ def propose_from_boundaries(
 def geodesic_masks(graph: CostGraph, sides: Ints, *, config: ProposalConfig) -> tuple[Bools, Floats, Floats]:
     """Distinct masks (P, S) bool, best first, their scores (P,), and the regions' distances (S,) to the frame.
 
-    Parameters
-    ----------
-    graph
-        Neighbours and step costs of the S superpixels.
-    sides
-        (S,) int32 bit mask of the sides of the frame that each superpixel touches, see ``region_geometry``.
+    ``sides[S]`` are the bit masks of ``region_geometry``.
     """
     region_count = len(sides)
     seeds = farthest_point_seeds(graph, count=config.seeds)

@@ -2,10 +2,8 @@
 
 Legend: S superpixels; F distance fields; M masks; P proposals, the masks kept.
 
-References
-----------
-Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 5, and the authors' release 1.3
-(overlap counted in superpixels).
+Source: Kraehenbuehl and Koltun, "Geodesic object proposals", ECCV 2014, section 5, and the authors' release 1.3, which
+counts overlaps in superpixels.
 """
 
 from typing import Any
@@ -95,25 +93,22 @@ def _masks_below(fields: Floats, thresholds: Floats, counts: Longs) -> Bools:
 def critical_level_sets(
     fields: Floats, *, levels: int, max_iou: float, min_size: float, max_size: float
 ) -> tuple[Bools, Floats]:
-    """Masks of the strongest critical level sets of each distance field.
+    """Masks (M, S) bool of the strongest critical level sets of distance fields, and their scores (M,) float32.
+
+    A level set is critical when its area is constant over a longer range of distances than that of its neighbours in
+    size; this range is its score. Masks are in the order of the fields, within a field strongest first; some may be
+    empty or equal. A field without a critical level set gives one mask of score 0.
 
     Parameters
     ----------
     fields
         (F, S) float32: signed geodesic distance of every superpixel, small inside.
     levels
-        At most this many masks a field.
+        Largest number of masks for each field.
     max_iou
-        A level set is passed over when its size ratio with an accepted one of the same field is above this.
+        Level sets whose size ratio with an accepted one of the same field is above this are skipped.
     min_size, max_size
         Smallest and largest size as fractions of S, in superpixels.
-
-    Returns
-    -------
-    masks
-        (M, S) bool in the order of the fields, within a field strongest first; some may be empty or equal.
-    scores
-        (M,) float32: the gap in distance over which the mask does not change (0 for a field without any).
     """
     field_count, region_count = fields.shape
     thresholds = np.zeros((field_count, levels), dtype=np.float32)
@@ -187,10 +182,10 @@ def _greedy(words: Words, max_iou: float) -> Longs:
 
 
 def keep_distinct(masks: Bools, *, max_iou: float) -> Longs:
-    """Indices (P,) int64, ascending, of the masks that survive greedy removal of near-duplicates.
+    """Indices (P,) int64, ascending, of the masks that are kept when near-duplicates are removed greedily.
 
-    Goes through ``masks[M, S]`` in their order and keeps a mask when it is not empty and its intersection over
-    union with every mask kept before, counted in superpixels, is at most ``max_iou``.
+    In the order of ``masks[M, S]``, a mask is kept if it is not empty and its intersection over union with every mask
+    kept before, counted in superpixels, is at most ``max_iou``.
     """
     mask_count, region_count = masks.shape
     padded = np.zeros((mask_count, -(-region_count // 64) * 8), dtype=np.uint8)

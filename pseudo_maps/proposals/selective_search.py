@@ -1,8 +1,6 @@
 """Selective Search boxes from OpenCV and their average.
 
-References
-----------
-Uijlings et al., "Selective search for object recognition", IJCV 2013, as implemented in ``cv2.ximgproc``.
+Source: Uijlings et al., "Selective search for object recognition", IJCV 2013, as implemented in ``cv2.ximgproc``.
 """
 
 from dataclasses import dataclass, field

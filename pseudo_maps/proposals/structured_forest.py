@@ -1,8 +1,6 @@
 """Boundary detector structured-forest: OpenCV's structured edges with a trained model file.
 
-References
-----------
-Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015, as implemented in ``cv2.ximgproc``.
+Source: Dollar and Zitnick, "Fast edge detection using structured forests", PAMI 2015, in OpenCV's ``ximgproc``.
 """
 
 import functools

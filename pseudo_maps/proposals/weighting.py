@@ -45,26 +45,20 @@ COLOUR_NOISE = 0.01
 make every colour infinitely different."""
 
 
-@kernel
-def _counts(masks: Bytes, counts: Ints) -> None:
-    # 0.15 ms for 1,500 masks; numpy's count along the first axis takes 0.7 ms.
-    for mask in range(masks.shape[0]):
-        for region in range(masks.shape[1]):
-            counts[region] += np.int32(masks[mask, region])
-
-
 def uniform_saliency(masks: Bools) -> Floats:
     """Share of ``masks[P, S]`` that contain each superpixel: (S,) float32 in 0..1, zero without masks."""
-    counts = np.zeros(masks.shape[1], dtype=np.int32)
-    _counts(masks.view(np.uint8), counts)
-    return (counts / max(len(masks), 1)).astype(np.float32)
+    counts = _weighted_sums(masks.view(np.uint8), np.ones(len(masks), dtype=np.float32))
+    return (counts.astype(np.float64) / max(len(masks), 1)).astype(np.float32)
 
 
 @kernel
-def _weighted_counts(masks: Bytes, weights: Floats, totals: Floats) -> None:
+def _weighted_sums(masks: Bytes, weights: Floats) -> Floats:
+    # 0.15 ms for 1,500 masks; numpy's sum along the first axis takes 0.7 ms.
+    totals = np.zeros(masks.shape[1], dtype=np.float32)
     for mask in range(masks.shape[0]):
         for region in range(masks.shape[1]):
             totals[region] += weights[mask] * np.float32(masks[mask, region])
+    return totals
 
 
 def objectness_saliency(masks: Bools, scores: Floats, regions: RegionFeatures) -> Floats:
@@ -76,9 +70,8 @@ def objectness_saliency(masks: Bools, scores: Floats, regions: RegionFeatures) -
     heaviest = weights.max(initial=0)
     if not heaviest > 0:
         return uniform_saliency(masks)
-    totals = np.zeros(masks.shape[1], dtype=np.float32)
-    # The scale of the sums does not matter: only their order and ratios enter the saliency.
-    _weighted_counts(masks.view(np.uint8), (weights / heaviest).astype(np.float32), totals)
+    # The scale of the sums does not matter: only their ratios enter the saliency.
+    totals = _weighted_sums(masks.view(np.uint8), (weights / heaviest).astype(np.float32))
     saliency: Floats = combined_saliency(totals.astype(np.float64), regions).astype(np.float32)
     return saliency if saliency.max() > 0 else uniform_saliency(masks)
 

@@ -105,7 +105,7 @@ def test_percentiles_equal_sorted_lists(
         lists[graph.crossing_edge[place % crossings]].append(value)
     expected = [sorted(found)[math.floor(percent / 100 * (len(found) - 1) + 0.5)] for found in lists]
     before = values.copy()
-    percentiles = crossing_percentiles(graph, values, values_per_crossing=copies, percent=percent)
+    percentiles = crossing_percentiles(graph, values, percent=percent)
     assert percentiles.dtype == np.float32 and percentiles.tolist() == expected
     assert np.array_equal(values, before)
 
@@ -123,8 +123,8 @@ def test_percentile_takes_an_element_never_between(percent: float, count: int, p
 
 def test_percentiles_refuse_a_wrong_number_of_values() -> None:
     graph = build_region_graph(np.array([[0, 1, 2]], dtype=np.int32), region_count=3)
-    with pytest.raises(ValueError, match=r"expected 4 values.*found \(2,\)"):
-        crossing_percentiles(graph, np.zeros(2, np.float32), values_per_crossing=2, percent=25)
+    with pytest.raises(ValueError, match=r"expected a multiple of 2 crossings, found 3 values"):
+        crossing_percentiles(graph, np.zeros(3, np.float32), percent=25)
 
 
 # --- boxes and sides
