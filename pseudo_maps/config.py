@@ -16,7 +16,7 @@ class MapConfig:
     """What decides the result: two runs with equal configurations and images give equal bytes."""
 
     proposals: MethodConfig = field(default_factory=lambda: PRESETS[DEFAULT_PRESET])
-    """Configuration of the proposal method; its class tells the method."""
+    """Configuration of the proposal method; its class determines the method."""
     weighting: str = field(default="uniform", metadata={"choices": tuple(WEIGHTINGS)})
     """How proposals are averaged; uniform is the paper's plain mean, and the only one of selective-search."""
     map_size: int = field(default=224, metadata={"min": 1})

@@ -1,8 +1,8 @@
-"""Turns an image file into RGB pixels: the one decoder that proposals, training and evaluation share.
+"""Image decoder: from a file to RGB pixels, the same for proposals, training and evaluation.
 
-Strict where silence would hurt (truncation, animations, absurd sizes, formats nobody meant) and tolerant
-where ILSVRC needs it: PNG files named ``.JPEG``, CMYK, grey, 16-bit and palette images, broken EXIF blocks.
-EXIF orientation is never applied, because ILSVRC boxes refer to the stored orientation.
+Truncated files, animations, oversized images and other formats are errors; what ILSVRC contains is accepted: PNG files
+named ``.JPEG``, CMYK, grey, 16-bit and palette images, broken EXIF blocks. EXIF orientation is never applied, because
+ILSVRC boxes refer to the stored orientation.
 """
 
 import io
@@ -19,17 +19,17 @@ from PIL import Image, UnidentifiedImageError
 __all__ = ["ACCEPTED_FORMATS", "MAX_PIXELS", "DecodedImage", "ImageDecodeError", "decode_image"]
 
 ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats read; told from the content, never from the file's name.
+"""Pillow's names of the formats read, recognised by content, not by file name.
 
-MPO is what Pillow calls a JPEG that carries further pictures (stereo cameras, phones); its first is read.
+MPO is Pillow's name of a JPEG that contains further images (stereo cameras, phones); the first is read.
 """
 
 MAX_PIXELS = 178_956_970
-"""Default limit on height * width, read from the header before decoding; where Pillow itself refuses."""
+"""Default limit on height * width, read from the header before decoding: Pillow's own limit."""
 
 _JPEG_START_OF_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
-"""Second bytes that no segment follows: stuffing, TEM, restarts, start of image (ITU T.81, B.1.1.3)."""
+"""Second bytes of markers without a segment: stuffing, TEM, restarts, start of image (ITU T.81, B.1.1.3)."""
 _JPEG_END_OF_IMAGE = b"\xff\xd9"
 _PNG_SIGNATURE_BYTES = 8
 _PNG_CHUNK_OVERHEAD = 12
@@ -39,19 +39,19 @@ _PNG_ANCILLARY_BIT = 0x20
 
 
 class ImageDecodeError(ValueError):
-    """An image file that cannot be decoded; the message names the file, and what was found and expected."""
+    """An image file that cannot be decoded; the message names the file, what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Pixels of an image and the size that its file states."""
+    """Pixels of an image, and the size stated in its file."""
 
     rgb_hwc: npt.NDArray[np.uint8]
-    """(H, W, 3) uint8 RGB, C-contiguous; smaller than the file's size when decoded at a reduced scale."""
+    """(H, W, 3) uint8 RGB, C-contiguous; smaller than stated in the file when decoded at a reduced scale."""
     file_height: int
-    """Height in pixels that the file states."""
+    """In pixels."""
     file_width: int
-    """Width in pixels that the file states."""
+    """In pixels."""
 
 
 def decode_image(
@@ -64,18 +64,17 @@ def decode_image(
     source
         A file's path, or the bytes of a file.
     enough_px
-        Longest side in pixels that the caller needs, at least 1. A JPEG whose longest side is at least twice
-        as long is decoded at 1/2, 1/4 or 1/8 scale by the JPEG transform itself, never below ``enough_px``
-        and never by more than the pixels of its short side. Other files, and ``None``, are decoded at full
-        size.
+        Longest side in pixels that the caller needs, at least 1. A JPEG whose longest side is at least twice as long is
+        decoded at 1/2, 1/4 or 1/8 scale by the JPEG transform, never below ``enough_px``. Other files, and all files
+        when None, are decoded at full size.
     max_pixels
-        Refuse an image whose header states more pixels than this. More than ``MAX_PIXELS`` cannot be asked
-        for, because Pillow itself refuses such files.
+        Refuse an image whose header states more pixels; values above ``MAX_PIXELS`` have no effect, because Pillow
+        refuses such files.
 
     Returns
     -------
     DecodedImage
-        uint8 RGB pixels, (0, 0) at the top left of the *stored* orientation (EXIF orientation not applied).
+        uint8 RGB pixels, (0, 0) at the top left in the stored orientation.
 
     Raises
     ------
@@ -89,10 +88,9 @@ def decode_image(
 
     Notes
     -----
-    Alpha is dropped without compositing, CMYK is converted by Pillow (which undoes Adobe's inversion), and
-    16-bit colours and greys keep their upper eight bits. Bytes missing at the end are always an error, even
-    when only the end marker is missing. Bytes changed inside are an error where the format has checksums
-    (PNG); in a JPEG, BMP, PPM, TIFF or WEBP they may just be other pixels.
+    Alpha is dropped without compositing, CMYK is converted by Pillow (which undoes Adobe's inversion), and 16-bit
+    images keep their upper eight bits. Bytes missing at the end are always an error, even when only the end marker is
+    missing. Changed bytes are an error where the format has checksums (PNG); elsewhere they may decode to other pixels.
     """
     if enough_px is not None and enough_px < 1:
         raise ValueError(f"enough_px must be at least 1, found {enough_px}")
@@ -101,7 +99,7 @@ def decode_image(
     if not encoded:
         raise ImageDecodeError(f"{name}: the file is empty")
     with warnings.catch_warnings():
-        # Broken EXIF and other harmless metadata make Pillow warn; its bomb warning repeats our own check.
+        # Pillow warns of broken EXIF and other harmless metadata; its size warning repeats our own check.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(encoded)) as image:
@@ -116,8 +114,8 @@ def decode_image(
         except Image.DecompressionBombError as error:
             raise ImageDecodeError(f"{name}: {error}") from None
         except Exception as error:
-            # Everything is in memory, so any error is about the bytes. Pillow's plugins report damage as
-            # OSError, SyntaxError, ValueError, EOFError, IndexError, and a changed TIFF tag as TypeError.
+            # Everything is in memory, so any error is about the content. Pillow reports damage as OSError, SyntaxError,
+            # ValueError, EOFError, IndexError, and a changed TIFF tag as TypeError.
             raise ImageDecodeError(f"{name}: damaged or truncated image: {error}") from error
     if damage is not None:
         raise ImageDecodeError(f"{name}: damaged or truncated image: {damage}")
@@ -158,9 +156,8 @@ def _decode_open_image(image: Image.Image, *, name: str, enough_px: int | None, 
 def _find_damage(encoded: bytes, *, image_format: str | None) -> str | None:
     """What is wrong with a file although Pillow decoded it, or None.
 
-    Pillow stops at the last pixel and checks no checksum of a PNG's pixels: it takes a PNG that lacks 22
-    bytes or has some changed, and a grey JPEG that lacks its end marker. Whatever follows the end (padding, a
-    phone's video) does not matter.
+    Pillow stops at the last pixel and ignores the checksums of a PNG's pixels: it accepts a PNG with missing or changed
+    bytes and a grey JPEG without its end marker. Anything after the end (padding, a phone's video) is ignored.
     """
     if image_format == "PNG":
         return _find_png_damage(encoded)
@@ -185,7 +182,7 @@ def _find_png_damage(encoded: bytes) -> str | None:
 
 
 def _has_jpeg_end(encoded: bytes) -> bool:
-    # The segments before the first scan are walked over because a thumbnail in EXIF has its own end marker.
+    # The segments before the first scan are skipped because a thumbnail in EXIF has its own end marker.
     position = 2
     while position + 4 <= len(encoded):
         marker = encoded[position + 1]

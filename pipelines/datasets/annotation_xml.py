@@ -37,14 +37,7 @@ class XmlAnnotation:
 
 
 def read_annotation_xml(path: Path) -> XmlAnnotation:
-    """Read one annotation file.
-
-    Raises
-    ------
-    DatasetError
-        Not well-formed, not an annotation, entities declared, larger than ``MAX_XML_BYTES``, an object without the four
-        corners, or a corner or size that is not a finite number.
-    """
+    """Read one annotation file; anything but well-formed XML with finite numbers is a ``DatasetError``."""
     with path.open("rb") as file:
         encoded = file.read(MAX_XML_BYTES + 1)
     if len(encoded) > MAX_XML_BYTES:
@@ -62,18 +55,15 @@ def read_annotation_xml(path: Path) -> XmlAnnotation:
     if annotation.tag != "annotation":
         raise DatasetError(f"{path}: expected the root element <annotation>, found <{annotation.tag}>")
 
-    names: list[str] = []
-    corners: list[tuple[float, ...]] = []
-    for number, item in enumerate(annotation.iterfind("object"), start=1):
-        box = item.find("bndbox")
-        values = [_number(box, tag, path=path, number=number) for tag in _CORNERS]
-        names.append((item.findtext("name") or "").strip())
-        corners.append(tuple(values))
+    objects = annotation.findall("object")
     width, height = (_size(annotation, tag, path=path) for tag in ("width", "height"))
     known = bool(width and height)
     return XmlAnnotation(
-        names=tuple(names),
-        corners=tuple(corners),
+        names=tuple((item.findtext("name") or "").strip() for item in objects),
+        corners=tuple(
+            tuple(_number(item.find("bndbox"), tag, path=path, number=number) for tag in _CORNERS)
+            for number, item in enumerate(objects, start=1)
+        ),
         frame_width=width if known else None,
         frame_height=height if known else None,
     )

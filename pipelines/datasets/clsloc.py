@@ -99,11 +99,6 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
     They come from the split's XML files when it has an annotation folder (these state the frame size too), else from
     ``LOC_<split>_solution.csv``, which states none. In train, 544,546 of 1,281,167 images are annotated. An annotation
     belongs to the image it is filed under, whatever its ``<name>`` and ``<filename>`` say.
-
-    Raises
-    ------
-    DatasetError
-        An invalid annotation file.
     """
     annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
     solution = dataset.root / f"LOC_{dataset.split}_solution.csv"

@@ -11,30 +11,15 @@ from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.text import check_ids, path_fault, read_synset_mapping
 from pseudo_maps.records import ImageRecord
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "class_folders",
-    "folder_classes",
-    "folder_dataset",
-    "image_files",
-    "scan_folder",
-    "walk_images",
-]
-
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes, in any case, of image files: the formats that ``pseudo_maps.images`` reads."""
 
 
 def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Folders (True) and image files (False) directly in ``folder``, in any order.
+    """Folders (True) and image files (False) directly in ``folder``, in any order; an error if it does not exist.
 
-    A name with an image's suffix is a file unless the directory entry itself says folder. That needs no stat, also
-    where every image is a link.
-
-    Raises
-    ------
-    DatasetError
-        No such folder.
+    A name with an image's suffix is a file unless the directory entry itself says folder: no stat, even where every
+    image is a link.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder, found none; check the data root")
@@ -50,13 +35,7 @@ def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Sorted names of the folders, or links to folders, directly in ``folder``.
-
-    Raises
-    ------
-    DatasetError
-        A name that cannot be a class name, or no such folder.
-    """
+    """Sorted names of the folders, or links to folders, directly in ``folder``; an unsafe name is an error."""
     names = sorted(name for name, is_folder in scan_folder(folder) if is_folder)
     for name in names:
         fault = path_fault(name)
@@ -80,21 +59,15 @@ def image_files(folder: Path, *, below: str = "") -> list[str]:
 
 
 def walk_images(root: Path, *, below: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Paths relative to ``root`` of the images in ``root/below`` and deeper.
+    """Paths relative to ``root`` of the images in ``root/below`` and deeper; an error for a link that leads back.
 
-    ``above`` holds device and inode of the folders on the way, the same over whatever links.
-
-    Raises
-    ------
-    DatasetError
-        A link that leads back to a folder above it.
+    ``above`` holds device and inode of the folders on the way: the same for a folder and all links to it.
     """
     folder = root / below
-    state, top = folder.stat(), root.stat()
-    key = state.st_dev, state.st_ino
+    key, top = ((state.st_dev, state.st_ino) for state in (folder.stat(), root.stat()))
     if key in above:
         raise DatasetError(f"{folder}: expected a folder, found a link back to a folder above it; remove the link")
-    above |= {key, (top.st_dev, top.st_ino)}
+    above |= {key, top}
     prefix = f"{below}/" if below else ""
     for name, is_folder in scan_folder(folder):
         if is_folder:
@@ -106,13 +79,7 @@ def walk_images(root: Path, *, below: str = "", above: frozenset[tuple[int, int]
 def folder_dataset(
     root: Path, *, folder: Path, layout: str, split: str, records: list[ImageRecord], wnids: list[str]
 ) -> Dataset:
-    """The data set of these records; words come from ``LOC_synset_mapping.txt`` in ``root``, where there is one.
-
-    Raises
-    ------
-    DatasetError
-        No records, or ids that are not unique relative paths.
-    """
+    """The data set of these records; words come from ``LOC_synset_mapping.txt`` in ``root``, where there is one."""
     if not records:
         raise DatasetError(
             f"{folder}: expected images in class folders, found none (files ending in "

@@ -10,24 +10,19 @@ __all__ = ["is_imagefolder", "open_imagefolder"]
 
 
 def is_imagefolder(root: Path) -> bool:
-    """Whether there is an image in ``root`` or anywhere below it; stops at the first.
-
-    Raises
-    ------
-    DatasetError
-        ``root`` is a folder inside a CLS-LOC tree: it would be one class named CLS-LOC, train and val together.
-    """
+    """Whether there is an image in ``root`` or anywhere below it; stops at the first."""
     if (root / "CLS-LOC").is_dir():
+        # It would be read as one class named CLS-LOC, train and val together.
         raise DatasetError(f"{root}: expected the root of a CLS-LOC tree, found one of its folders; give its parent")
     return next(walk_images(root), None) is not None
 
 
 def open_imagefolder(root: Path, *, split: str) -> Dataset:
-    """Read any tree of class folders.
+    """Read one split.
 
     The class root is ``root/<split>`` when ``root`` has a folder of any split's name, else ``root`` itself. Ids are
-    paths below the class root with their suffix. Images directly in the class root have no class. Labels are the
-    positions among the sorted class folders (of all splits, when split folders exist).
+    paths below the class root with their suffix; images directly in it have no class. Labels are positions among the
+    sorted class folders (of all splits, when split folders exist).
 
     Raises
     ------

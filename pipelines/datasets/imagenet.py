@@ -19,10 +19,7 @@ def is_imagenet(root: Path) -> bool:
 
 
 def open_imagenet(root: Path, *, split: str) -> Dataset:
-    """Read one split of torchvision's ImageNet folder.
-
-    Ids are ``<wnid>/<name>``. Labels are the positions among the sorted class folders of all splits; words come from
-    ``LOC_synset_mapping.txt`` in the root, where there is one.
+    """Read one split: ids are ``<wnid>/<name>``, labels positions among the sorted class folders of all splits.
 
     Raises
     ------

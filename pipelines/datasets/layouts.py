@@ -58,23 +58,18 @@ LAYOUT_NAMES = ("auto", *LAYOUTS)
 
 
 def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "auto") -> Dataset:
-    """Read the records and classes of one split of a data set.
+    """Read the records and classes of one split (``train``, ``val`` or ``test``) of a data set.
+
+    The order of the records depends only on the files: that of the list, or sorted by class and path.
 
     Parameters
     ----------
     root
         Data root: a folder in one of the layouts.
-    split
-        ``train``, ``val`` or ``test``.
     layout
         ``clsloc`` (Kaggle's CLS-LOC tree), ``imagenet`` (``root/<split>/<wnid>/*``, as torchvision sorts it),
         ``imagefolder`` (``root/<class>/**`` or ``root/<split>/<class>/**``), ``wsoleval`` (metadata of the
         wsolevaluation project), or ``auto``, which recognises it by its files.
-
-    Returns
-    -------
-    Dataset
-        Records in an order that depends only on the files: that of the list, or sorted by class and path.
 
     Raises
     ------

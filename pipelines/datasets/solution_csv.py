@@ -33,12 +33,6 @@ def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
 
     Kaggle's train file writes ``n01440764_10026`` where the list says ``n01440764/n01440764_10026``; both are accepted
     when ``split`` is ``train``.
-
-    Raises
-    ------
-    DatasetError
-        Missing file, no header, a row that is not one id and five fields for each box, a corner that is not a finite
-        number, an unsafe id, or an id that occurs twice.
     """
     lines = read_lines(path)
     if not lines or lines[0].strip() != _HEADER:

@@ -27,10 +27,7 @@ def describe(text: str) -> str:
 def read_lines(path: Path) -> list[str]:
     """Lines of a UTF-8 text file, without byte order mark, carriage returns and empty lines at the end.
 
-    Raises
-    ------
-    DatasetError
-        The file is missing, not UTF-8, or has an empty line before its last.
+    A missing file, other encodings and empty lines before the last are errors.
     """
     try:
         encoded = path.read_bytes()
@@ -117,13 +114,7 @@ def parse_count(text: str) -> int | None:
 
 
 def read_synset_mapping(path: Path) -> Classes:
-    """Classes from ``LOC_synset_mapping.txt``: each line is ``wnid words``, line ``i`` is label ``i - 1``.
-
-    Raises
-    ------
-    DatasetError
-        Missing or empty file, a wnid that cannot be a folder name, or a wnid that occurs twice.
-    """
+    """Classes from ``LOC_synset_mapping.txt``: each line is ``wnid words``, line ``i`` is label ``i - 1``."""
     lines = read_lines(path)
     if not lines:
         raise DatasetError(f"{path}: expected one 'wnid words' line for each class, found an empty file")

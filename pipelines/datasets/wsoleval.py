@@ -80,13 +80,7 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
 
 
 def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
-    """Boxes of the ``wanted`` images that have any, in the frame that ``image_sizes.txt`` states.
-
-    Raises
-    ------
-    DatasetError
-        A line with another number of fields, or a field that is not a number.
-    """
+    """Boxes of the ``wanted`` images that have any, in the frame that ``image_sizes.txt`` states."""
     folder = _metadata_folder(dataset.root, split=dataset.split)
     if folder is None:
         raise DatasetError(f"{dataset.root}: the metadata of split {dataset.split!r} is gone; restore it")

@@ -146,8 +146,9 @@ def _bilinear(values: Floats, y: float, x: float) -> float:
 
 
 @kernel
-def _suppress(values: Floats, blurred: Floats, radius: int, thin: Floats) -> None:
+def _suppress(values: Floats, blurred: Floats, radius: int) -> Floats:
     height, width = values.shape
+    thin = np.empty((height, width), dtype=np.float32)
     for y in range(height):
         up, down = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
@@ -167,6 +168,7 @@ def _suppress(values: Floats, blurred: Floats, radius: int, thin: Floats) -> Non
                 if TOLERANCE * value < ahead or TOLERANCE * value < behind:
                     thin[y, x] = 0
                     break
+    return thin
 
 
 def suppress_non_maxima(strength: Floats, *, radius: int = 1) -> Floats:
@@ -175,6 +177,4 @@ def suppress_non_maxima(strength: Floats, *, radius: int = 1) -> Floats:
     The direction comes from second differences of the map smoothed with a tent of radius 4; the value is compared
     with bilinear samples of the unsmoothed map up to ``radius`` pixels away on both sides. Others become 0.
     """
-    thin = np.empty_like(strength)
-    _suppress(strength, tent_filter(strength, radius=ORIENTATION_RADIUS), radius, thin)
-    return thin
+    return _suppress(strength, tent_filter(strength, radius=ORIENTATION_RADIUS), radius)

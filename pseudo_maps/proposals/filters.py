@@ -36,8 +36,9 @@ _LIGHTNESS: Floats = np.where(_Y > _LINEAR_BELOW, _CUBE_ROOT, _Y * _LINEAR_SLOPE
 
 
 @kernel
-def _convert(rgb_hwc: Bytes, lightness: Floats, luv_chw: Floats) -> None:
+def _convert(rgb_hwc: Bytes, lightness: Floats) -> Floats:
     height, width, _ = rgb_hwc.shape
+    luv_chw = np.empty((3, height, width), dtype=np.float32)
     red = np.empty(width, dtype=np.float32)
     green = np.empty(width, dtype=np.float32)
     blue = np.empty(width, dtype=np.float32)
@@ -64,6 +65,7 @@ def _convert(rgb_hwc: Bytes, lightness: Floats, luv_chw: Floats) -> None:
             luv_chw[0, row, column] = level[column]
             luv_chw[1, row, column] = level[column] * _THIRTEEN * (_FOUR * x * q - _WHITE_U) + _OFFSET_U
             luv_chw[2, row, column] = level[column] * _THIRTEEN * (_NINE * y * q - _WHITE_V) + _OFFSET_V
+    return luv_chw
 
 
 def rgb_to_luv(rgb_hwc: Bytes) -> Floats:
@@ -72,10 +74,7 @@ def rgb_to_luv(rgb_hwc: Bytes) -> Floats:
     No gamma is undone, u and v are shifted by 88 and 134, and all three are divided by 270, as in the toolbox and
     the release of geodesic proposals; this is not colorimetric CIE Luv.
     """
-    height, width, channels = rgb_hwc.shape
-    luv_chw = np.empty((channels, height, width), dtype=np.float32)
-    _convert(rgb_hwc, _LIGHTNESS, luv_chw)
-    return luv_chw
+    return _convert(rgb_hwc, _LIGHTNESS)
 
 
 @kernel
@@ -103,11 +102,8 @@ def _tent_down(values: Floats, radius: int, smoothed: Floats) -> None:
         for column in range(columns):
             slope[column] += sign * np.float64(values[row, column])
     for row in range(rows):
-        ahead, middle, behind = (
-            _mirrored(row + radius + 2, rows),
-            _mirrored(row + 1, rows),
-            _mirrored(row - radius, rows),
-        )
+        ahead, middle = _mirrored(row + radius + 2, rows), _mirrored(row + 1, rows)
+        behind = _mirrored(row - radius, rows)
         for column in range(columns):
             smoothed[row, column] = np.float32(max(total[column] * share, 0.0))
             total[column] += slope[column]

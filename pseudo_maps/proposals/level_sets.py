@@ -22,16 +22,13 @@ INFINITE_DISTANCE = np.float32(1e9)
 
 @kernel
 def _critical_levels(
-    sorted_fields: Floats,
-    low: int,
-    high: int,
-    levels: int,
-    max_iou: float,
-    thresholds: Floats,
-    scores: Floats,
-    counts: Longs,
-) -> None:
+    sorted_fields: Floats, low: int, high: int, levels: int, max_iou: float
+) -> tuple[Floats, Floats, Longs]:
+    """Thresholds and scores ``[F, levels]`` of each field's critical level sets, and their numbers ``[F]``."""
     field_count, region_count = sorted_fields.shape
+    thresholds = np.zeros((field_count, levels), dtype=np.float32)
+    scores = np.zeros((field_count, levels), dtype=np.float32)
+    counts = np.zeros(field_count, dtype=np.int64)
     gaps = np.zeros(region_count + 1, dtype=np.float32)
     sizes = np.empty(region_count, dtype=np.int64)
     strengths = np.empty(region_count, dtype=np.float32)
@@ -75,6 +72,7 @@ def _critical_levels(
                 kept += int((candidate != size) & (not min(candidate, size) > max_iou * max(candidate, size)))
             candidates = kept
         counts[field] = accepted
+    return thresholds, scores, counts
 
 
 @kernel
@@ -110,14 +108,9 @@ def critical_level_sets(
     min_size, max_size
         Smallest and largest size as fractions of S, in superpixels.
     """
-    field_count, region_count = fields.shape
-    thresholds = np.zeros((field_count, levels), dtype=np.float32)
-    scores = np.zeros((field_count, levels), dtype=np.float32)
-    counts = np.zeros(field_count, dtype=np.int64)
-    low, high = int(region_count * min_size), int(region_count * max_size)
-    _critical_levels(np.sort(fields, axis=1), low, high, levels, max_iou, thresholds, scores, counts)
-    masks: Bools = _masks_below(fields, thresholds, counts)
-    return masks, scores[np.arange(levels) < counts[:, None]]
+    low, high = int(fields.shape[1] * min_size), int(fields.shape[1] * max_size)
+    thresholds, scores, counts = _critical_levels(np.sort(fields, axis=1), low, high, levels, max_iou)
+    return _masks_below(fields, thresholds, counts), scores[np.arange(levels) < counts[:, None]]
 
 
 _M1 = np.uint64(0x5555555555555555)

@@ -70,8 +70,9 @@ _ZERO = np.int32(0)
 
 
 @kernel
-def _quantise(luv_chw: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> None:
+def _quantise(luv_chw: Floats, padded_lightness: Floats) -> Bytes:
     _, height, width = luv_chw.shape
+    bins_hwc = np.empty((height, width, CHANNELS), dtype=np.uint8)
     for y in range(height):
         for x in range(width):
             level = np.int32(luv_chw[0, y, x] * _PER_LIGHTNESS)
@@ -99,6 +100,7 @@ def _quantise(luv_chw: Floats, padded_lightness: Floats, bins_hwc: Bytes) -> Non
             direction = (turn * (1 - 2 * opposite)) & _DIRECTION_MASK
             strength = np.int32(square > _SQUARE_1) + np.int32(square > _SQUARE_2) + np.int32(square > _SQUARE_3)
             bins_hwc[y, x, 3] = (1 + (strength - 1) * DIRECTIONS + direction) * min(strength, np.int32(1))
+    return bins_hwc
 
 
 def appearance_bins(luv_chw: Floats) -> Bytes:
@@ -107,10 +109,7 @@ def appearance_bins(luv_chw: Floats) -> Bytes:
     The texture bin is 0 where the gradient of L is weak, else it encodes the gradient's strength (3 classes) and
     direction (8, modulo 180 degrees, 0 along x). Pixels outside repeat the edge pixel.
     """
-    lightness = luv_chw[0]
-    bins_hwc = np.empty((*lightness.shape, CHANNELS), dtype=np.uint8)
-    _quantise(luv_chw, cv2.copyMakeBorder(lightness, 1, 1, 1, 1, cv2.BORDER_REPLICATE), bins_hwc)
-    return bins_hwc
+    return _quantise(luv_chw, cv2.copyMakeBorder(luv_chw[0], 1, 1, 1, 1, cv2.BORDER_REPLICATE))
 
 
 @kernel
@@ -143,7 +142,9 @@ def region_histograms(bins_hwc: Bytes, labels: Ints, *, region_count: int) -> Fl
 
 
 @kernel
-def _chi_square(histograms: Floats, edges: Ints, differences: Floats) -> None:
+def appearance_differences(histograms: Floats, edges: Ints) -> Floats:
+    """Mean over L, u, v and texture of the chi-square distance across ``edges[E, 2]``: (E,) float32 in 0..1."""
+    differences = np.empty(edges.shape[0], dtype=np.float32)
     tiny = np.float32(1e-12)
     for edge in range(edges.shape[0]):
         one, other = edges[edge, 0], edges[edge, 1]
@@ -154,12 +155,6 @@ def _chi_square(histograms: Floats, edges: Ints, differences: Floats) -> None:
             total += (p - q) * (p - q) / max(p + q, tiny)
         # Two histograms without a common bin have a sum of 2.
         differences[edge] = min(total * np.float32(0.5 / CHANNELS), np.float32(1))
-
-
-def appearance_differences(histograms: Floats, edges: Ints) -> Floats:
-    """Mean over L, u, v and texture of the chi-square distance across ``edges[E, 2]``: (E,) float32 in 0..1."""
-    differences = np.empty(len(edges), dtype=np.float32)
-    _chi_square(histograms, edges, differences)
     return differences
 
 
@@ -320,12 +315,6 @@ AFFINITY_SCALE = 0.06
 .04, .06 and .08 give an average best overlap of .718, .727 and .726 (b1100)."""
 
 
-def mean_positions(labels: Ints, *, region_count: int) -> Doubles:
-    """Mean (y, x) of the pixels of every superpixel, (S, 2) float64 in pixels."""
-    sums = position_sums(labels, region_count)
-    return sums[:, :2] / sums[:, 2:]
-
-
 def combine_cues(local: Doubles, commute: Doubles) -> Floats:
     """Weights (E,) float32 in 0..1 from local strengths in 0..1 and commute distances >= 0, both (E,) float64.
 
@@ -348,7 +337,8 @@ def spectral_contrast_weights(graph: RegionGraph, contrast: Floats, bins_hwc: By
     # A walk crosses a boundary at each of its pixels, so an affinity is proportional to its length.
     lengths_px = np.bincount(graph.crossing_edge, minlength=len(graph.edges)).astype(np.float64)
     affinities = lengths_px * np.exp(-local / AFFINITY_SCALE)
-    positions_yx = mean_positions(graph.labels, region_count=graph.region_count)
+    sums = position_sums(graph.labels, graph.region_count)
+    positions_yx = sums[:, :2] / sums[:, 2:]
     commute = commute_distances(graph.edges, affinities, positions_yx, height=height, width=width)
     return combine_cues(local, commute)
 

@@ -80,10 +80,11 @@ _int = np.int32
 
 
 @kernel
-def _mask_sums(masks: Bytes, columns: Ints, sums: Doubles) -> None:
+def _mask_sums(masks: Bytes, columns: Ints) -> Doubles:
     """Sums ``[7, P]`` of seven ``columns[7, S]`` over the superpixels of each mask."""
     # All bits set inside and none outside, instead of a branch. Numba widens every int32 operation to 64 bits; without
     # narrowing each result the loop takes three times as long.
+    sums = np.empty((7, masks.shape[0]), dtype=np.float64)
     for mask in range(masks.shape[0]):
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = _int(0)
         for region in range(masks.shape[1]):
@@ -97,11 +98,13 @@ def _mask_sums(masks: Bytes, columns: Ints, sums: Doubles) -> None:
             s6 = _int(s6 + (columns[6, region] & inside))
         sums[0, mask], sums[1, mask], sums[2, mask], sums[3, mask] = s0, s1, s2, s3
         sums[4, mask], sums[5, mask], sums[6, mask] = s4, s5, s6
+    return sums
 
 
 @kernel
-def _box_areas(masks: Bytes, boxes: Ints, areas_px: Doubles) -> None:
+def _box_areas(masks: Bytes, boxes: Ints) -> Doubles:
     """Areas ``[P]`` of the boxes round masks, from the boxes ``[4, S]`` of the superpixels."""
+    areas_px = np.empty(masks.shape[0], dtype=np.float64)
     for mask in range(masks.shape[0]):
         left = top = _int(_FAR_PX)
         right = bottom = _int(-1)
@@ -113,6 +116,7 @@ def _box_areas(masks: Bytes, boxes: Ints, areas_px: Doubles) -> None:
             right = _int(max(right, _int(boxes[2, region] | outside)))
             bottom = _int(max(bottom, _int(boxes[3, region] | outside)))
         areas_px[mask] = (right - left + 1.0) * (bottom - top + 1.0)
+    return areas_px
 
 
 def objectness_weights(masks: Bools, scores: Floats, regions: RegionFeatures) -> Doubles:
@@ -135,11 +139,8 @@ def objectness_weights(masks: Bools, scores: Floats, regions: RegionFeatures) ->
     border = regions.side_px.sum(axis=1) / regions.side_px.sum()
     measures = np.stack([area, border, *(area * regions.centre_xy.T), *(area * regions.luv.T)])
     columns = np.rint(measures * _UNIT).astype(np.int32)
-    sums = np.empty((len(columns), len(masks)), dtype=np.float64)
-    box_area_px = np.empty(len(masks), dtype=np.float64)
-    _mask_sums(masks.view(np.uint8), columns, sums)
-    _box_areas(masks.view(np.uint8), np.ascontiguousarray(regions.boxes_xyxy.T), box_area_px)
-    sums /= _UNIT
+    sums = _mask_sums(masks.view(np.uint8), columns) / _UNIT
+    box_area_px = _box_areas(masks.view(np.uint8), np.ascontiguousarray(regions.boxes_xyxy.T))
     # Rounded sums: a proposal of one superpixel of one pixel in 2**25 would have no area.
     inside = np.maximum(sums[0], 1 / _UNIT)
     outside = np.maximum(1 - inside, 1 / _UNIT)

@@ -16,7 +16,6 @@ from pseudo_maps.proposals.spectral_contrast import (
     appearance_differences,
     combine_cues,
     commute_distances,
-    mean_positions,
     region_histograms,
     slow_modes,
     smooth_waves,
@@ -314,11 +313,6 @@ def test_combined_weights_by_hand() -> None:
     np.testing.assert_allclose(found, [0, 0.5, 0, 1, 0.75], atol=1e-4)
     rising = combine_cues(np.linspace(0, 1, 50), np.linspace(0, 30, 50))
     assert (np.diff(rising) > 0).all()
-
-
-def test_mean_positions_by_hand() -> None:
-    labels = np.array([[0, 0, 1], [0, 1, 1]], dtype=np.int32)
-    np.testing.assert_allclose(mean_positions(labels, region_count=2), [[1 / 3, 1 / 3], [2 / 3, 5 / 3]])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (1, 90), (90, 1), (3, 5), (40, 50)])

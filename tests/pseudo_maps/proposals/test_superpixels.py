@@ -15,6 +15,7 @@ from pseudo_maps.proposals.superpixels import (
     geodesic_superpixels,
     lattice_centres,
     move_to_means,
+    position_sums,
     reseed,
 )
 
@@ -376,3 +377,8 @@ def test_one_superpixel() -> None:
 def test_refuses_step_costs_of_two_images() -> None:
     with pytest.raises(ValueError, match=r"step costs of shapes \(5, 7\) and \(5, 7\)"):
         geodesic_superpixels(np.zeros((5, 7), np.float32), np.zeros((5, 7), np.float32), count=4)
+
+
+def test_position_sums_by_hand() -> None:
+    labels = np.array([[0, 0, 1], [0, 1, 1]], dtype=np.int32)
+    assert position_sums(labels, 2).tolist() == [[1, 1, 3], [2, 5, 3]]
