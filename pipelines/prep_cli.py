@@ -52,24 +52,7 @@ def main() -> None:
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*PROPOSAL_OPTIONS])
 @common_options
 def proposals(
-    data: Path,
-    layout: str,
-    split: str,
-    out: Path,
-    jobs: int,
-    backend: str,
-    scheduler: str | None,
-    image_timeout: float,
-    image_memory: int,
-    task_index: int | None,
-    task_count: int | None,
-    boundary_model: Path | None,
-    shard_size: int | None,
-    limit: int | None,
-    max_failed: int,
-    retry_failed: bool,
-    dry_run: bool,
-    **settings: Any,
+    data: Path, layout: str, split: str, out: Path, jobs: int, backend: str, scheduler: str | None, **options: Any
 ) -> None:
     """Make saliency maps: object proposals of every image, averaged, in HDF5 shards.
 
@@ -80,7 +63,7 @@ def proposals(
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
     if (backend == "dask") != (scheduler is not None):
         raise click.UsageError("--backend dask and --scheduler ADDRESS belong together")
-    config = _map_config(boundary_model, settings)
+    config = _map_config(options)
     warning = opencv_clash()
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
@@ -89,28 +72,28 @@ def proposals(
     from pseudo_maps.runs.engines import need_engine
     from pseudo_maps.runs.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
 
-    index, count = task_share(task_index=task_index, task_count=task_count)
+    index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
     need_engine(backend)
     dataset = open_dataset(data, split=split, layout=layout)
-    records = dataset.records if limit is None else dataset.records[:limit]
+    records = dataset.records[: options["limit"]]
     run = RunConfig(
         root=dataset.root,
         out=out,
         jobs=jobs,
         backend=backend,
         scheduler=scheduler,
-        limits=ImageLimits(time_s=image_timeout, memory_mb=image_memory),
+        limits=ImageLimits(time_s=options["image_timeout"], memory_mb=options["image_memory"]),
         task_index=index,
         task_count=count,
         command=("wsol-prep", "proposals", *_given_arguments()),
-        boundary_model=None if boundary_model is None else str(boundary_model),
-        retry_failed=retry_failed,
+        boundary_model=None if options["boundary_model"] is None else str(options["boundary_model"]),
+        retry_failed=options["retry_failed"],
     )
     if dataset.layout == "imagefolder" and not (dataset.root / split).is_dir():
         click.echo(f"wsol-prep: {data} has no folder {split!r}, so all its images make up this split", err=True)
-    plan = plan_run(records, split=split, config=config, run=run, shard_size=shard_size)
+    plan = plan_run(records, split=split, config=config, run=run, shard_size=options["shard_size"])
     _echo_plan(plan, config=config, run_share=(index, count), layout=dataset.layout)
-    if dry_run:
+    if options["dry_run"]:
         return
     if plan.to_do:
         warm_up(config, boundary_model=run.boundary_model, on_compile=_say_compiling)
@@ -121,9 +104,9 @@ def proposals(
 
         summary = generate_maps(records, plan=plan, config=config, run=run, on_images=on_images)
     _echo_summary(summary, out=out)
-    if summary.failed > max_failed:
+    if summary.failed > options["max_failed"]:
         raise RuntimeError(
-            f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed} allows; the map of a "
+            f"{counted(summary.failed, 'image')} failed, more than --max-failed {options['max_failed']}; the map of a "
             f"failed image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
         )
 
@@ -140,11 +123,11 @@ def _say_compiling() -> None:
     click.echo("wsol-prep: compiling, once for this installation, about half a minute", err=True)
 
 
-def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapConfig:
+def _map_config(options: dict[str, Any]) -> MapConfig:
     """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
     from pseudo_maps.files import file_sha256
 
-    given, name = given_names(click.get_current_context()), settings["method"]
+    given, name, model = given_names(click.get_current_context()), options["method"], options["boundary_model"]
     method = METHODS[name]
     foreign = {option for option, owner in METHOD_OF_OPTION.items() if owner != name}
     if len(method.weightings) == 1:
@@ -152,26 +135,26 @@ def _map_config(boundary_model: Path | None, settings: dict[str, Any]) -> MapCon
     for option in sorted(given & foreign):
         raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
     if name == "geodesic":
-        needs_model = DETECTORS[settings["boundaries"]].needs_model
-        if needs_model != (boundary_model is not None):
+        needs_model = DETECTORS[options["boundaries"]].needs_model
+        if needs_model != (model is not None):
             raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
         proposals: MethodConfig = dataclasses.replace(
-            PRESETS[settings["preset"]],
-            boundaries=settings["boundaries"],
-            boundary_model="" if boundary_model is None else file_sha256(boundary_model),
-            working_size=settings["working_size"],
+            PRESETS[options["preset"]],
+            boundaries=options["boundaries"],
+            boundary_model="" if model is None else file_sha256(model),
+            working_size=options["working_size"],
         )
     else:
-        values = {**settings, "mode": settings["search_mode"]}
+        values = {**options, "mode": options["search_mode"]}
         proposals = method.config(
             **{field.name: values[field.name] for field in dataclasses.fields(method.config) if field.name in values}
         )
     return MapConfig(
         proposals=proposals,
-        weighting=method.weightings[0] if "weighting" in foreign else settings["weighting"],
-        map_size=settings["map_size"],
-        max_pixels=settings["max_pixels"],
-        by_name=settings["by_name"],
+        weighting=method.weightings[0] if "weighting" in foreign else options["weighting"],
+        map_size=options["map_size"],
+        max_pixels=options["max_pixels"],
+        by_name=options["by_name"],
     )
 
 

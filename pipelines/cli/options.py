@@ -45,14 +45,9 @@ _BOUNDS = ("min", "max", "above", "below")
 
 
 class Option(click.Option):
-    """An option of a command.
+    """An option that knows the configuration field it sets (``loss.map_weight``), and whether results depend on it.
 
-    Parameters
-    ----------
-    field
-        Path of the configuration field that it sets, such as ``loss.map_weight``.
-    decides
-        Whether the results depend on its value; if not, it may change when a command is resumed.
+    One on which they do not depend may change when a command is resumed.
     """
 
     def __init__(self, *declarations: Any, field: str = "", decides: bool = True, **settings: Any) -> None:
@@ -61,13 +56,7 @@ class Option(click.Option):
 
 
 class FileOrName(click.ParamType[str]):
-    """A file, or one of several names; whether the file exists is not looked at.
-
-    Parameters
-    ----------
-    names
-        The names.
-    """
+    """A file, or one of several names; whether the file exists is not checked."""
 
     name = "text"
 
@@ -106,13 +95,11 @@ def field_options(
 
     Parameters
     ----------
-    owner
-        The dataclass.
     changes
         By path of a field (``loss.map_weight``): other settings of ``Option``, and ``name``, bounds, ``default_text``
         (shown in place of the default); or None where the field has no option.
-    decides, prefix
-        As in ``Option``; path of the field that holds ``owner``, with a dot at its end.
+    prefix
+        Path of the field that holds ``owner``, with a dot at its end.
     """
     options = []
     hints = typing.get_type_hints(owner)
@@ -208,15 +195,7 @@ def options_by_key(options: Iterable[Option], *, but: Collection[str] = ()) -> d
 
 
 def task_share(*, task_index: int | None, task_count: int | None) -> tuple[int, int]:
-    """Index and count of this array task, from the two options or from SLURM's variables.
-
-    Raises
-    ------
-    click.UsageError
-        The options do not fit each other.
-    ValueError
-        SLURM's variables do not.
-    """
+    """Index and count of this array task, from the two options (UsageError) or from SLURM's variables (ValueError)."""
     from pseudo_maps.runs.array_tasks import array_share
 
     try:

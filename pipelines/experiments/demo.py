@@ -65,17 +65,6 @@ class _Folders:
 def run_demo(out: Path, *, jobs: int, plan: DemoPlan | None = None, debug: bool = False) -> None:
     """Generate images, make maps, train and score both networks, and write a report; finished steps are kept.
 
-    Parameters
-    ----------
-    out
-        Folder of everything; made when it is missing.
-    jobs
-        Processes that make maps.
-    plan
-        What is made; by default what ``make demo`` shows.
-    debug
-        Give every step ``--debug``.
-
     Raises
     ------
     StepFailed

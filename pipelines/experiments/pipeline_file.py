@@ -82,9 +82,8 @@ class PipelineFile:
     out: Path
     """Folder of everything that is made."""
     data: Path
-    """Root of the data set."""
     layout: str | None
-    """Its layout; None where the file does not say."""
+    """None where the file does not say."""
     proposals: Mapping[str, Any]
     """Options of ``wsol-prep proposals``."""
     runs: Mapping[str, Mapping[str, Any]]
@@ -104,8 +103,8 @@ def read_pipeline_file(path: Path) -> PipelineFile:
     Raises
     ------
     PipelineFileError
-        The file is no TOML; a section or key is unknown (the nearest name is suggested), missing, or not for a file
-        to set; or a value is not what its option takes.
+        The file is no TOML; a section or key is unknown (the nearest name is suggested), missing or reserved; or a
+        value is not what its option takes.
     OSError
         The file cannot be read.
     """
@@ -140,7 +139,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
 
 
 def check_inputs(pipeline: PipelineFile) -> "tuple[Dataset, Dataset]":
-    """Look for what the pipeline reads before hours are spent on what comes first; gives the splits train and val.
+    """The splits train and val, once everything that the pipeline reads is found: before hours of work.
 
     Raises
     ------

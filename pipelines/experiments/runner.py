@@ -58,11 +58,7 @@ class StepRunner:
 
     SIGTERM is passed on to every program that runs, so that each ends in its own way (training saves a checkpoint),
     and then ends this one with 143. Ctrl-C reaches them by itself. When this process is killed they get SIGTERM too.
-
-    Parameters
-    ----------
-    debug
-        Give every program ``--debug``.
+    ``debug`` gives every program ``--debug``.
     """
 
     def __init__(self, *, debug: bool = False) -> None:
@@ -177,18 +173,7 @@ def _reason_in(log: Path, *, program: str) -> str | None:
 
 
 def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None = None) -> None:
-    """Run the steps that are not finished, in order.
-
-    Parameters
-    ----------
-    chain
-        The steps and their record.
-    runner
-        Runs their commands.
-    data
-        The data set that they read.
-    device
-        ``--device`` of the steps that use one.
+    """Run the steps that are not finished, in order; those that use a device on ``device``.
 
     Raises
     ------
@@ -241,23 +226,14 @@ def _about_settings(step: Step, *, begun_with: Mapping[str, object] | None) -> s
 
 
 def run_side_by_side(
-    chains: Sequence[Chain],
-    *,
-    devices: Sequence[str],
-    data: DataIdentity,
-    debug: bool,
-    ended: Callable[[], None],
+    chains: Sequence[Chain], *, devices: Sequence[str], data: DataIdentity, debug: bool, ended: Callable[[], None]
 ) -> dict[str, str]:
-    """Run chains, one at a time on each device; one that fails stops no other.
+    """Run chains in order, one at a time on each device; one that fails stops no other.
 
     Parameters
     ----------
-    chains
-        In the order in which they begin.
     devices
         A device that is named twice has two chains at a time.
-    data, debug
-        As in ``run_chain`` and ``StepRunner``.
     ended
         Called, one call at a time, whenever a chain has ended.
 

@@ -31,7 +31,7 @@ class FileSet:
 
     path: Path
     patterns: tuple[str, ...] = ("**/*",)
-    """Which files of the folder are meant, as ``Path.glob`` takes them."""
+    """As ``Path.glob`` takes them."""
 
     def files(self) -> list[Path]:
         """All that exist, sorted by path."""
@@ -51,13 +51,11 @@ class Step:
     program: str
     """A key of ``programs.PROGRAMS``."""
     arguments: tuple[str, ...]
-    """Arguments of the command."""
     free: tuple[str, ...] = ()
     """Further arguments, on which the results do not depend."""
     on_device: bool = False
     """Whether the command takes ``--device`` from whatever runs the step."""
     makes: FileSet
-    """Its results."""
     reads: tuple[FileSet, ...] = ()
     """Results of other steps that it reads; files that its arguments name are added."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -103,13 +101,7 @@ def files_state(sets: Iterable[FileSet], *, further: str = "") -> str:
 
 
 class DataIdentity:
-    """Digests of a data set's lists (not of its pixels), to tell whether it is still the one that a step has read.
-
-    Parameters
-    ----------
-    train, val
-        Its splits.
-    """
+    """Digests of the lists of a data set (not of its pixels), to tell whether it is still what a step has read."""
 
     def __init__(self, train: "Dataset", val: "Dataset") -> None:
         self._train, self._val = train, val
@@ -148,11 +140,6 @@ class StepRecord:
     A step is finished while its settings are the same and no file that it read or made has changed since, by name,
     size and time. In any doubt it is not, and the command finds out itself. A damaged file is an empty record; after
     an update of this package it holds settings alone.
-
-    Parameters
-    ----------
-    path
-        File of the record.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Notes above the tables: data, settings and protocols that the runs have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,74 +26,54 @@ _NO_OPTIONS = frozenset({"arch", "row", "seed", "maps", "train_images"})
 def notes(results: TableResults) -> list[tuple[str, str]]:
     """Heading and text of each note."""
     plan = results.plan
+    found = [("Data", _data(results)), *_training(results)]
+    seeds = f"{', '.join(map(str, plan.seeds))}; mean ± sample standard deviation (n - 1) over those that are finished"
+    boxes = "; ".join(f"{ROWS[row].title}: {ROWS[row].localizers[0]}" for row in plan.rows)
+    return [*found, ("Seeds", seeds), ("Boxes in the main tables", boxes), *_protocols(results)]
+
+
+def _either(values: Iterable[object]) -> str:
+    """``3 or 4``: each value once."""
+    return " or ".join(dict.fromkeys(map(str, values)))
+
+
+def _data(results: TableResults) -> str:
+    plan, counts = results.plan, [metrics.counts for metrics in results.finished.values()]
     # What the runs say comes before what was asked for: a report may be about runs of another --limit.
-    train = {record["train_images"]: None for record in results.records.values() if "train_images" in record}
-    val = {f"{metrics.counts.asked} images": None for metrics in results.finished.values()}
-    numbers = [
-        " or ".join(dict.fromkeys(text.partition(" ")[0] for text in texts))
-        for texts in (train or [plan.train_images], val or [plan.val_images])
-    ]
-    left_out = ""
-    if results.learned_images and list(map(str, results.learned_images)) != [numbers[0]]:
-        left_out = f" ({' or '.join(map(str, results.learned_images))} learned from)"
-    found = [
-        (
-            "Data",
-            f"{plan.data.resolve().name} ({plan.train.layout}): {numbers[0]} images to train on{left_out}, "
-            f"{numbers[1]} images of split {plan.val.split} asked for, {len(plan.train.class_wnids)} classes"
-            f"{_scored(results)}",
-        )
-    ]
-    if results.configurations:
-        found += _training(results)
-    found += [
-        (
-            "Seeds",
-            f"{', '.join(map(str, plan.seeds))}; mean ± sample standard deviation (n - 1) over those that are finished",
-        ),
-        (
-            "Boxes in the main tables",
-            "; ".join(f"{ROWS[row].title}: {ROWS[row].localizers[0]}" for row in plan.rows),
-        ),
-    ]
-    found += _protocols(results)
-    return found
-
-
-def _scored(results: TableResults) -> str:
-    counts = [metrics.counts for metrics in results.finished.values()]
-    if not counts:
-        return ""
-    numbers = sorted({count.scored for count in counts})
-    skipped = sorted({sum(count.skipped.values()) for count in counts})
-    return f"; scored {' or '.join(map(str, numbers))}, skipped {' or '.join(map(str, skipped))}"
+    recorded = [one["train_images"] for one in results.records.values() if "train_images" in one]
+    train = _either(text.partition(" ")[0] for text in recorded or [plan.train_images])
+    val = _either(count.asked for count in counts) or plan.val_images.partition(" ")[0]
+    learned = _either(results.learned_images)
+    text = (
+        f"{plan.data.resolve().name} ({plan.train.layout}): {train} images to train on"
+        f"{f' ({learned} learned from)' if learned not in ('', train) else ''}, {val} images of split "
+        f"{plan.val.split} asked for, {len(plan.train.class_wnids)} classes"
+    )
+    if counts:
+        scored, skipped = {count.scored for count in counts}, {sum(count.skipped.values()) for count in counts}
+        text += f"; scored {_either(sorted(scored))}, skipped {_either(sorted(skipped))}"
+    return text
 
 
 def _training(results: TableResults) -> list[tuple[str, str]]:
-    name = next(iter(results.configurations))
-    configuration, record = results.configurations[name], results.records[name]
+    if not results.configurations:
+        return []
+    name, configuration = next(iter(results.configurations.items()))
     size = configuration["crop"]["input_size"]
     optimiser, schedule = configuration["optimiser"], configuration["schedule"]
-    found = [
-        ("Input", f"{size} x {size} pixels{'' if size == PAPER_INPUT_PX else f' (the paper: {PAPER_INPUT_PX})'}"),
-        (
-            "Training, the same in all rows",
-            f"recipe {record.get('--recipe', 'unknown')}: epochs {configuration['epochs']}, batches of "
+    found = {
+        "Input": f"{size} x {size} pixels{'' if size == PAPER_INPUT_PX else f' (the paper: {PAPER_INPUT_PX})'}",
+        "Training, the same in all rows": (
+            f"recipe {results.records[name].get('--recipe', 'unknown')}: epochs {configuration['epochs']}, batches of "
             f"{configuration['batch_size']}, {optimiser['name']} at {optimiser['lr']:g}, weight decay "
             f"{optimiser['weight_decay']:g}, {schedule['kind']}, {configuration['precision']}, "
-            f"init {configuration['init']}",
+            f"init {configuration['init']}"
         ),
-    ]
-    options = _shown_options(results)
-    if options:
-        found.append(("Further options", options))
-    weights = _first(results, "perceptual")
-    if weights:
-        found.append(("Frozen network F", _weights(results, weights)))
-    maps = _first(results, "maps")
-    if maps:
-        found.append(("Pseudo maps", ", ".join(f"{key} {value}" for key, value in _leaves(maps))))
-    return found
+        "Further options": _shown_options(results),
+        "Frozen network F": _weights(results, _first(results, "perceptual") or ""),
+        "Pseudo maps": ", ".join(f"{key} {value}" for key, value in _leaves(_first(results, "maps") or {})),
+    }
+    return [(heading, text) for heading, text in found.items() if text]
 
 
 def _weights(results: TableResults, identity: str) -> str:

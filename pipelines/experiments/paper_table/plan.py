@@ -42,13 +42,10 @@ class TablePlan:
     """What the tables are made of."""
 
     data: Path
-    """Root of the data set."""
     layout: str
-    """Its layout, or ``auto``."""
     train: Dataset
     val: Dataset
     maps: Path
-    """Folder of the shards."""
     out: Path
     """Folder of all runs and of the tables."""
     archs: tuple[str, ...]
@@ -84,11 +81,9 @@ class TableRun(Chain):
 
     folder: Path
     arch: str = ""
-    """Architecture; empty where nothing is trained."""
     row: str = ""
-    """Key of ``ROWS``; empty where nothing is trained."""
+    """Key of ``ROWS``; like ``arch`` empty where nothing is trained."""
     seed: int | None = None
-    """Seed of the training; None where nothing is trained."""
 
     @property
     def metrics_file(self) -> Path:
@@ -132,13 +127,7 @@ class TableRun(Chain):
         return None
 
     def finished_training(self) -> dict[str, Any]:
-        """What ``wsol-train`` left at its end: ``configuration``, the identity of the training images, and more.
-
-        Raises
-        ------
-        ValueError
-            The file is missing or damaged.
-        """
+        """What ``wsol-train`` left at its end, ``configuration`` among it; ValueError where it is damaged."""
         expected = f"{self.folder / FINISHED_FILE}: expected the configuration of a finished training"
         try:
             found = read_finished(self.folder)
@@ -316,13 +305,9 @@ def _digest(manifest: FileSet) -> str:
 
 
 def find_runs(out: Path, *, archs: Sequence[str]) -> dict[str, Any]:
-    """Options of ``wsol-pipeline table`` that the existing trained runs of any of these architectures were made with.
+    """Options of ``wsol-pipeline table`` that the existing trained runs were made with, by their records.
 
-    Returns
-    -------
-    dict
-        ``archs``, ``rows`` and ``seeds`` that have a run, and of the first run ``protocol`` (the main table's first)
-        and ``limit``, as its record says; empty where there is no run.
+    ``archs``, ``rows`` and ``seeds`` that have a run, and ``protocol`` and ``limit`` of the first; empty without runs.
     """
     found: dict[tuple[int, str, str], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for arch in archs:
@@ -348,17 +333,7 @@ def find_runs(out: Path, *, archs: Sequence[str]) -> dict[str, Any]:
 
 
 def contradictions(plan: TablePlan, runs: Iterable[TableRun], *, given: Collection[str]) -> list[str]:
-    """Why a report of these runs would be wrong: sentences about runs of other options, or of other images.
-
-    Parameters
-    ----------
-    plan
-        What the report is asked for.
-    runs
-        Its runs; those without a readable record contradict nothing.
-    given
-        Options that were given, such as ``--epochs``; also ``protocol``.
-    """
+    """Sentences about runs made with other options than those ``given`` (``--epochs``), or of other images."""
     digests: dict[tuple[str, int | None], str] = {}
     found = []
     for run in runs:
