@@ -234,3 +234,7 @@ def _table_plan(options: dict[str, Any], *, given: set[str]) -> TablePlan:
         values={key: options[str(option.name)] for key, option in passed_on.items()},
         given=frozenset(key for key, option in passed_on.items() if option.name in given),
     )
+
+
+if __name__ == "__main__":
+    main(prog_name="wsol-pipeline")

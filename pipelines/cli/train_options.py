@@ -35,7 +35,12 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "loss.triplet_weight": {"min": 0},
     "loss.triplet_margin": {"default_text": "none"},
     "loss.area_weight": {"min": 0},
-    "crop.kind": {"name": "crop", "type": click.Choice(("crop", "resized-crop")), **_OF_RECIPE},
+    "crop.kind": {
+        "name": "crop",
+        "type": click.Choice(("crop", "resized-crop")),
+        "help": "Training crop: a random square, or a random area and aspect ratio.",
+        **_OF_RECIPE,
+    },
     "crop.input_size": {"min": 64},
     "crop.scale": {
         "name": "crop-scale",
@@ -47,7 +52,11 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "optimiser.name": {"name": "optimiser", **_OF_RECIPE},
     "optimiser.lr": _OF_RECIPE,
     "optimiser.weight_decay": _OF_RECIPE,
-    "schedule.kind": {"name": "schedule", **_OF_RECIPE},
+    "schedule.kind": {
+        "name": "schedule",
+        "help": "Learning-rate schedule after the warm-up; step: a tenth after each third of the run.",
+        **_OF_RECIPE,
+    },
     "schedule.warmup_epochs": {"help": "Epochs of linear warm-up of the learning rate.", **_OF_RECIPE},
     **dict.fromkeys(("classes", "perceptual", "maps")),
     **dict.fromkeys(("loss.classification_weight", "loss.use_map", "loss.use_triplet")),
