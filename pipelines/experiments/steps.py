@@ -164,12 +164,15 @@ class StepRecord:
 
     def begin(self, step: Step) -> None:
         """Note the settings of a step before it runs; results that exist keep what is known of theirs."""
-        settings = self.settings(step.name) if step.makes.files() else step.decisive
-        self._write(step.name, {"settings": settings})
+        if not step.makes.files():
+            self._write(step.name, {"settings": step.decisive})
+        elif self.failure(step.name):
+            self._write(step.name, {"settings": self.settings(step.name)})
 
     def fail(self, step: Step, reason: str) -> None:
-        """Note why a step failed."""
-        self._write(step.name, {"settings": self.settings(step.name), "failure": reason})
+        """Note why a step failed, unless it was refused because its results are of other settings."""
+        if self.settings(step.name) == _as_json(step.decisive):
+            self._write(step.name, {"settings": step.decisive, "failure": reason})
 
     def finish(self, step: Step, *, input_state: str) -> None:
         """Note that a step has ended well; ``input_state`` is from before it ran."""

@@ -66,11 +66,12 @@ def make_table(
         As ``run_side_by_side``.
     """
     data = DataIdentity(plan.train, plan.val)
-    todo = [run for run in _possible(plan, share) if not run.is_finished(data)]
+    possible = _possible(plan, share)
+    todo = [run for run in possible if not run.is_finished(data)]
     if not all(run.is_trained for run in todo):
         _require_maps(plan)
-    finished = len(share) - len(todo)
-    click.echo(f"{finished} of {len(share)} runs are finished; {len(todo)} to do on {', '.join(devices)}")
+    finished = len(possible) - len(todo)
+    click.echo(f"{finished} of {len(possible)} runs are finished; {len(todo)} to do on {', '.join(devices)}")
     failures = run_side_by_side(todo, devices=devices, data=data, debug=debug, ended=lambda: _write(plan, runs))
     _write(plan, runs)
     click.echo(table_files(plan.out))

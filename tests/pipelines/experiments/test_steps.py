@@ -45,15 +45,25 @@ def test_a_step_that_was_finished_is_known_to_the_next_call(tmp_path: Path, step
 
 
 def test_a_step_that_was_only_begun_or_failed_is_not_finished(tmp_path: Path, step: Step) -> None:
-    record_of(tmp_path).finish(step, input_state="in")
+    (step.makes.path / "result").unlink()
     record_of(tmp_path).begin(step)
     assert not record_of(tmp_path).is_finished(step, input_state="in")
+    (step.makes.path / "result").write_text("1")
     record_of(tmp_path).fail(step, "no weights")
     assert record_of(tmp_path).failure("first") == "no weights"
     assert not record_of(tmp_path).is_finished(step, input_state="in")
     assert record_of(tmp_path).settings("first") == step.decisive == {"arguments": "wsol-train --epochs 1"}
     record_of(tmp_path).begin(step)
     assert record_of(tmp_path).failure("first") is None
+
+
+def test_a_refusal_of_other_settings_leaves_a_finished_step_finished(tmp_path: Path, step: Step) -> None:
+    record_of(tmp_path).finish(step, input_state="in")
+    changed = replace(step, arguments=("--epochs", "2"))
+    record_of(tmp_path).begin(changed)
+    record_of(tmp_path).fail(changed, "made with other settings")
+    assert record_of(tmp_path).failure("first") is None
+    assert record_of(tmp_path).is_finished(step, input_state="in")
 
 
 def test_results_keep_the_settings_that_they_were_begun_with(tmp_path: Path, step: Step) -> None:
