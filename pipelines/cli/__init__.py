@@ -1,1 +1,1 @@
-"""What the command lines share, and the subcommands of wsol-prep."""
+"""Terminal output and options of the command lines."""

@@ -132,7 +132,7 @@ def stopped_message(signal_name: str, *, resumes: bool) -> str:
 def ending_on_signals(*, resumes: bool = True) -> Iterator[None]:
     """Let SIGTERM (SLURM, a shutdown) end the program as Ctrl-C does, with its clean-up and a message.
 
-    Exit code 143 after SIGTERM, 130 after Ctrl-C. ``resumes``: the message says that the same command resumes.
+    Exit code 143 after SIGTERM, 130 after Ctrl-C. With ``resumes`` the message adds that the same command resumes.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:

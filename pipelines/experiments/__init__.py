@@ -1,1 +1,1 @@
-"""Steps run in order: the pipeline file, the demo and the tables of the paper."""
+"""Several commands as one experiment: pipeline files, the paper's tables, the demo, and their runner."""

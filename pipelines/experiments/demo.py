@@ -160,7 +160,7 @@ def _training_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> tuple[Ste
 
 
 def _evaluation_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> list[Step]:
-    asked = ("--data", str(at.data), *(word for protocol in PROTOCOLS for word in ("--protocol", protocol)))
+    asked = ("--data", str(at.data), *(part for protocol in PROTOCOLS for part in ("--protocol", protocol)))
     shown = ("--panels", str(plan.shown_images))
     network = (*shown, "--device", "cpu", "--workers", "0", "--jobs", "1")
     gap, full = FileSet(path=at.gap), FileSet(path=at.full)

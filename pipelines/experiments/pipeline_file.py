@@ -83,7 +83,7 @@ class PipelineFile:
     """Folder of everything that is made."""
     data: Path
     layout: str | None
-    """None where the file does not say."""
+    """None where the file has none."""
     proposals: Mapping[str, Any]
     """Options of ``wsol-prep proposals``."""
     runs: Mapping[str, Mapping[str, Any]]

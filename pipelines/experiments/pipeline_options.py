@@ -1,4 +1,4 @@
-"""Keys of a pipeline file: the options of a command, with what TOML may say for each.
+"""Keys of a pipeline file: the options of a command, with the TOML values that each accepts.
 
 A key is an option's long name without its dashes in front: ``batch-size`` or ``batch_size``.
 """
@@ -78,7 +78,7 @@ class OptionKeys:
                 yield key, folder / value
 
     def default(self, key: str) -> Any:
-        """The option's default as the file would say it; None when it has none."""
+        """The option's default as a TOML value; None when it has none."""
         option = self.options[key]
         value = option.to_info_dict()["default"]
         if option.is_flag:

@@ -162,7 +162,7 @@ def _failure(program: str, code: int, *, log: Path | None) -> StepFailed:
 
 
 def _reason_in(log: Path, *, program: str) -> str | None:
-    """What the last call of a program in a log said about its failure."""
+    """The error message of the last call of a program in a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     begin = max(index for index, line in enumerate(lines) if line.startswith(f"$ {program} "))
     for mark in (f"{program}: error: ", "Error: "):

@@ -107,7 +107,7 @@ def _rows_line(split: str, statuses: Mapping[str, int]) -> str:
     ok, total = statuses.get(STATUS_OK, 0), sum(statuses.values())
     parts = [f"{ok} {STATUS_OK}"]
     parts += [f"{count} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK]
-    advice = "" if ok == total else "; for those that failed mend the files, then proposals --retry-failed"
+    advice = "" if ok == total else "; for those that failed repair the files, then proposals --retry-failed"
     return f"{split}: {counted(total, 'image')}, {', '.join(parts)}{advice}"
 
 

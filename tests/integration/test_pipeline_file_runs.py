@@ -1,4 +1,4 @@
-"""``wsol-pipeline run`` as a user runs it: the whole way, again, with changed settings, killed and gone on."""
+"""``wsol-pipeline run`` as a user runs it: the whole way, again, with changed settings, killed and resumed."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_a_stage_of_other_settings_is_refused_with_what_differs(
     [(signal.SIGTERM, "pipeline"), (signal.SIGKILL, "all"), (signal.SIGKILL, "pipeline")],
     ids=["SIGTERM", "SIGKILL", "SIGKILL-alone"],
 )
-def test_a_pipeline_that_was_stopped_goes_on_to_the_same_network(
+def test_a_pipeline_that_was_stopped_resumes_to_the_same_network(
     finished: tuple[Path, str], number: signal.Signals, whom: str
 ) -> None:
     file, _ = finished

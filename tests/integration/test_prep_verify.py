@@ -98,7 +98,7 @@ def test_verify_counts_the_rows_by_status(data: Path, tmp_path: Path) -> None:
     propose(broken, tmp_path / "m", "--max-failed", "2")
     result = prep("verify", tmp_path / "m")
     assert result.exit_code == 0 and "complete and undamaged" in result.output
-    assert "val: 10 images, 8 ok, 2 decode-error; for those that failed mend the files" in result.output
+    assert "val: 10 images, 8 ok, 2 decode-error; for those that failed repair the files" in result.output
 
 
 def test_repair_lists_the_hidden_files_that_it_leaves_and_why(maps: Path) -> None:

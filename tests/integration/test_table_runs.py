@@ -1,4 +1,4 @@
-"""``wsol-pipeline table`` as a user runs it: a run that fails, stopped, gone on with, finished, asked otherwise."""
+"""``wsol-pipeline table`` as a user runs it: a run that fails, interrupted, resumed, finished, with other settings."""
 
 import json
 import signal
@@ -58,7 +58,7 @@ def lines_of_logs(out: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_failed_stopped_gone_on_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
+def test_failed_interrupted_resumed_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = out / "alexnet-gap" / "ours" / "seed-0"
 

@@ -1,1 +1,1 @@
-"""The tables of the paper: every row trained and scored."""
+"""The paper's Tables 1 and 2: rows, plan, results, page."""

@@ -1,4 +1,4 @@
-"""The demo as a program: the whole way on few small images, again, stopped and gone on, and with a step that fails."""
+"""The demo as a program: the whole way on few small images, again, interrupted and resumed, and with a failing step."""
 
 import json
 import os
@@ -195,7 +195,7 @@ def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, s
 
 
 @pytest.mark.slow
-def test_told_to_stop_while_training_it_goes_on_to_the_same_report(finished: tuple[Path, str]) -> None:
+def test_terminated_while_training_it_resumes_to_the_same_report(finished: tuple[Path, str]) -> None:
     out = copy(finished)
     page = (out / "report.html").read_bytes()
     for name in ("runs/full-method", "evaluation/full-method"):
@@ -249,7 +249,7 @@ def test_debug_shows_the_traceback_of_a_step(tmp_path: Path) -> None:
     assert "Traceback (most recent call last)" in output
 
 
-# --- the words
+# --- bad usage
 
 
 @pytest.mark.parametrize("words", [[], ["show"], ["demo", "--jobs", "0"], ["demo", "--out", __file__]])
