@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ class MapIndex:
     one positioned read, the checksum and decompression: about 0.14 ms at 224x224, and 2 ms more for the first map of a
     shard in a process.
 
-    Threads may share an index. Forked processes, and those that get the index pickled, open their own files.
+    Threads and forked processes may share an index; a process that gets it pickled opens its own files.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class MapIndex:
                 f"{self._folder}: the shards of {split} hold {counted(len(self), 'row')}, the manifest states "
                 f"{manifest.images}; `{_verify_line(self._folder)}` tells which are wrong"
             )
-        self._files = _OpenShards(self._paths, limit=max_open_files)
+        self._make_caches()
 
     def _read_tables(self, manifest: Manifest | None) -> None:
         ids, peaks, statuses, first_rows = [], [], [], [0]
@@ -151,12 +150,17 @@ class MapIndex:
     def __contains__(self, image_id: object) -> bool:
         return isinstance(image_id, str) and self._ids.find(image_id) >= 0
 
+    def _make_caches(self) -> None:
+        # Thread-safe without a lock of their own, which a fork could find held.
+        self._open = lru_cache(maxsize=self._max_open_files)(ShardFile)
+        self._places = cache(_places_of)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_files"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_open", "_places")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._files = _OpenShards(self._paths, limit=self._max_open_files)
+        self._make_caches()
 
     def status(self, image_id: str) -> str:
         """Status of an image: ``STATUS_OK`` or a failure code; KeyError when it is in no shard."""
@@ -221,41 +225,13 @@ class MapIndex:
 
     def _read_at(self, position: int) -> npt.NDArray[np.uint8]:
         shard, row = self._place(position)
-        file, places = self._files.get(shard)
-        return file.read_map(row, places=places, map_shape=self.map_shape)
+        path = self._paths[shard]
+        return self._open(path).read_map(row, places=self._places(path), map_shape=self.map_shape)
 
 
-class _OpenShards:
-    """Open shards of this process, at most ``limit``, the least recently used closed first; chunk places are kept."""
-
-    def __init__(self, paths: list[Path], *, limit: int) -> None:
-        self._paths, self._limit = paths, limit
-        self._places: dict[int, ChunkPlaces] = {}
-        self._start_process()
-
-    def _start_process(self) -> None:
-        self._open: OrderedDict[int, ShardFile] = OrderedDict()
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-
-    def get(self, shard: int) -> tuple[ShardFile, ChunkPlaces]:
-        """Open file and chunk places of a shard; the file stays open while the caller holds it."""
-        if self._process != os.getpid():
-            # A lock that another thread held while this process was forked would never be released here.
-            self._start_process()
-        with self._lock:
-            file = self._open.get(shard)
-            if file is None:
-                file = self._open[shard] = ShardFile(self._paths[shard])
-                if len(self._open) > self._limit:
-                    self._open.popitem(last=False)
-            else:
-                self._open.move_to_end(shard)
-            if shard not in self._places:
-                path = self._paths[shard]
-                with open_hdf5(path) as hdf5:
-                    self._places[shard] = read_places(hdf5, path=path)
-            return file, self._places[shard]
+def _places_of(path: Path) -> ChunkPlaces:
+    with open_hdf5(path) as file:
+        return read_places(file, path=path)
 
 
 def _complete_shards(folder: Path, split: str, manifest: Manifest | None, *, allow_incomplete: bool) -> list[Path]:

@@ -130,19 +130,18 @@ def read_places(file: h5py.File, *, path: Path) -> ChunkPlaces:
     maps = file[MAPS_PATH]
     offsets = np.full(maps.shape[0], -1, dtype=np.int64)
     sizes = np.zeros(maps.shape[0], dtype=np.int32)
-    masked = []
 
     def note(chunk: Any) -> None:
-        row = chunk.chunk_offset[0]
-        offsets[row], sizes[row] = chunk.byte_offset, chunk.size
-        if chunk.filter_mask:
-            masked.append(row)
+        # A mask tells of filters that were left out.
+        if not chunk.filter_mask:
+            row = chunk.chunk_offset[0]
+            offsets[row], sizes[row] = chunk.byte_offset, chunk.size
 
     maps.id.chunk_iter(note)
-    bad = np.flatnonzero((offsets < 0) | (sizes <= CHECKSUM_BYTES)).tolist() + masked
-    if bad:
+    bad = np.flatnonzero((offsets < 0) | (sizes <= CHECKSUM_BYTES))
+    if len(bad):
         raise ShardError(
-            f"{path}: row {min(bad)} of {MAPS_PATH} has no compressed chunk with a checksum "
+            f"{path}: row {bad[0]} of {MAPS_PATH} has no compressed chunk with a checksum "
             f"({len(bad)} such rows); make the shard again"
         )
     return ChunkPlaces(offsets=offsets, sizes=sizes)

@@ -315,23 +315,6 @@ def test_worker_processes_read_what_the_parent_reads(folder, method):
     assert wrong == []
 
 
-@fork_is_meant
-def test_a_fork_while_the_lock_is_held_does_not_hang(folder):
-    ids, _ = make_folder(folder)
-    index = MapIndex(folder, "val")
-    index.read(ids[0])
-    with index._files._lock:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                index.read(ids[1])
-                code = 0
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def test_a_copy_by_pickle_reads_the_same(folder):
     ids, stored = make_folder(folder)
     index = MapIndex(folder, "val")
