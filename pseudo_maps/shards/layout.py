@@ -291,7 +291,7 @@ def encode_provenance(provenance: Mapping[str, Any]) -> bytes:
 
 
 def canonical_json(value: Mapping[str, Any]) -> str:
-    """ASCII JSON with sorted keys and no spaces; ShardError for what JSON cannot hold."""
+    """ASCII JSON with sorted keys and no spaces; ShardError for values that JSON cannot hold."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:

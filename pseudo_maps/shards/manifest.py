@@ -50,14 +50,9 @@ class ManifestMismatch(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What every shard of a split has to agree with.
+    """What all shards of a split have in common.
 
-    Raises
-    ------
-    ValueError
-        A split that cannot start a file name, or numbers of images and shards that contradict each other.
-    ShardError
-        A configuration that is no JSON.
+    ValueError for an illegal split or contradictory numbers; ShardError for a configuration that JSON cannot hold.
     """
 
     split: str
@@ -128,15 +123,7 @@ def found_splits(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def read_manifest(folder: str | os.PathLike[str], split: str) -> Manifest:
-    """Read and check the manifest of ``split``.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    ManifestError
-        It is not a JSON object with exactly the fields of ``Manifest``, or belongs to another split.
-    """
+    """Manifest of ``split``; FileNotFoundError without one, ManifestError when it is invalid or of another split."""
     path = manifest_path(folder, split)
     try:
         content = msgspec.json.decode(path.read_bytes())
@@ -153,22 +140,17 @@ def read_manifest(folder: str | os.PathLike[str], split: str) -> Manifest:
 
 
 def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> bool:
-    """Write the manifest, or compare it with the one that stands there already.
+    """Write the manifest (True), or compare it with the one that is there (False).
 
     Any number of tasks on any number of machines may call this at once: one of them writes the file, whole, and all
     others compare. Only where the file system has no hard links may the last of two simultaneous writers win.
-
-    Returns
-    -------
-    bool
-        True when this call wrote the file, False when an equal one was there.
 
     Raises
     ------
     ManifestMismatch
         Another manifest is there; every key that differs is named with both values.
     ManifestError
-        What is there is no manifest.
+        The file that is there is invalid.
     """
     path = manifest_path(folder, manifest.split)
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
@@ -179,13 +161,7 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
 
 
 def check_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Compare the manifest with the one that stands in ``folder``; fine when none does. Writes nothing.
-
-    Raises
-    ------
-    ManifestMismatch, ManifestError
-        As ``agree_on_manifest``.
-    """
+    """Compare the manifest with that of ``folder`` if there is one; errors as ``agree_on_manifest``. Writes nothing."""
     path = manifest_path(folder, manifest.split)
     if path.exists():
         _compare(path, manifest)
@@ -197,7 +173,7 @@ def _compare(path: Path, manifest: Manifest) -> None:
     if found.images != manifest.images:
         # Digests of lists of different lengths tell nobody anything.
         del there["ids_sha256"], wanted["ids_sha256"]
-    lines = sorted(differences(there, wanted), key=lambda line: not line.startswith("images:"))
+    lines = differences(there, wanted)
     if lines:
         raise ManifestMismatch(
             f"{path} was made from other images or settings:\n  "

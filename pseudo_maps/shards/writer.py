@@ -56,7 +56,7 @@ _Attribute: TypeAlias = tuple[bytes, h5t.TypeID, h5t.TypeID, npt.NDArray[Any]]
 
 
 class ShardWriter:
-    """Collect the maps of one shard in memory and write the file in one step.
+    """Collects the maps of one shard in memory and writes the file in one step.
 
     Parameters
     ----------
