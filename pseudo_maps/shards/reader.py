@@ -264,7 +264,7 @@ class ShardReader:
 
     @cached_property
     def rows(self) -> list[MapRow]:
-        """The N rows of the table; ShardError when text in it is no UTF-8."""
+        """The N rows of the table; ShardError when text in it is not UTF-8."""
         try:
             return [decode_row(record) for record in self._stored_table]
         except UnicodeDecodeError as error:

@@ -117,8 +117,8 @@ class ShardWriter:
         self._provenance = encode_provenance(provenance)
         self._map_shape = (map_size, map_size)
         self._by_name = by_name
-        self._chunks: list[bytes | None] = [None] * rows
-        self._rows: list[MapRow | None] = [None] * rows
+        self._count = rows
+        self._added: dict[int, tuple[bytes, MapRow]] = {}
         self._row_of_id: dict[str, int] = {}
         self._open = True
 
@@ -151,30 +151,25 @@ class ShardWriter:
         problem = row_problem(map_hw_uint8, row)
         if problem is not None:
             raise ShardError(f"{where} ({row.image_id}): {problem}")
-        self._check(row_index, row)
-        self._chunks[row_index] = compress_map(map_hw_uint8)
-        self._rows[row_index] = row
+        self._add(row_index, compress_map(map_hw_uint8), row)
 
     def write_chunk(self, row_index: int, chunk: bytes, row: MapRow) -> None:
         """As ``write``, for a map that another process has checked (``row_problem``) and compressed (``compress_map``).
 
         Here only the checksum is compared, since decompressing would take longer than all the rest.
         """
-        self._check(row_index, row)
         body, stated = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
         if fletcher32(body).to_bytes(CHECKSUM_BYTES, "little") != stated:
             raise ShardError(f"{self._path}: row {row_index} ({row.image_id}): the compressed map is damaged")
-        self._chunks[row_index] = chunk
-        self._rows[row_index] = row
+        self._add(row_index, chunk, row)
 
-    def _check(self, row_index: int, row: MapRow) -> None:
-        """ShardError unless the row can be added."""
+    def _add(self, row_index: int, chunk: bytes, row: MapRow) -> None:
         where = f"{self._path}: row {row_index}"
         if not self._open:
             raise ShardError(f"{where}: the writer is finished")
-        if not 0 <= row_index < len(self._rows):
-            raise ShardError(f"{where}: expected 0 <= row < {len(self._rows)}")
-        if self._rows[row_index] is not None:
+        if not 0 <= row_index < self._count:
+            raise ShardError(f"{where}: expected 0 <= row < {self._count}")
+        if row_index in self._added:
             raise ShardError(f"{where}: written before, expected once")
         problem = field_problem(row)
         if problem is not None:
@@ -182,6 +177,7 @@ class ShardWriter:
         first = self._row_of_id.setdefault(row.image_id, row_index)
         if first != row_index:
             raise ShardError(f"{where}: image id {row.image_id!r} is row {first} already, expected unique ids")
+        self._added[row_index] = (chunk, row)
 
     def commit(self) -> None:
         """Write the file and its checksum file atomically and read-only; afterwards the shard is complete.
@@ -197,21 +193,20 @@ class ShardWriter:
         """
         if not self._open:
             raise ShardError(f"{self._path}: the writer is finished")
-        chunks = [chunk for chunk in self._chunks if chunk is not None]
-        rows = [row for row in self._rows if row is not None]
-        if len(rows) != len(self._rows):
+        missing = [row_index for row_index in range(self._count) if row_index not in self._added]
+        if missing:
             raise ShardError(
-                f"{self._path}: {len(self._rows) - len(rows)} of {len(self._rows)} rows were not written, "
-                f"the first is row {self._rows.index(None)}"
+                f"{self._path}: {len(missing)} of {self._count} rows were not written, the first is row {missing[0]}"
             )
+        added = [self._added[row_index] for row_index in range(self._count)]
         target_sum = checksum_path(self._path)
         existed = self._path.exists()
         try:
             with replacing(self._path) as temporary:
                 write_shard_file(
                     temporary,
-                    chunks=chunks,
-                    rows=rows,
+                    chunks=[chunk for chunk, _ in added],
+                    rows=[row for _, row in added],
                     map_shape=self._map_shape,
                     provenance=self._provenance,
                     by_name=self._by_name,
@@ -228,7 +223,7 @@ class ShardWriter:
 
     def _finish(self) -> None:
         self._open = False
-        self._chunks.clear()
+        self._added.clear()
 
 
 def compress_map(map_hw_uint8: npt.NDArray[np.uint8]) -> bytes:
