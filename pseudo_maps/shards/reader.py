@@ -37,11 +37,10 @@ __all__ = [
     "read_head",
     "read_places",
     "scale_map",
-    "uint8_map",
 ]
 
 _MAP_FILTERS = [h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
-"""Filters of the maps in the order of writing, undone by ``uint8_map``."""
+"""Filters of the maps in the order of writing, undone by ``ShardFile.read_map``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,31 +146,6 @@ def read_places(file: h5py.File, *, path: Path) -> ChunkPlaces:
     return ChunkPlaces(offsets=offsets, sizes=sizes)
 
 
-def uint8_map(chunk: bytes, *, map_shape: tuple[int, int], path: Path, row: int) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8, writable, of one chunk; ShardError when the checksum differs or the data are not one map."""
-    body = memoryview(chunk)[:-CHECKSUM_BYTES]
-    stated = int.from_bytes(chunk[-CHECKSUM_BYTES:], "little")
-    computed = fletcher32(body)
-    if computed != stated:
-        raise ShardError(
-            f"{path}: row {row}: checksum {computed:08x}, expected {stated:08x}; the file is damaged, "
-            "remove it with its .sha256 and make it again"
-        )
-    height, width = map_shape
-    try:
-        # One allocation of the right size takes 50 microseconds less than an object that grows.
-        pixels = zlib.decompress(body, bufsize=height * width)
-    except zlib.error as error:
-        raise ShardError(f"{path}: row {row}: not a compressed map ({error}); make the shard again") from error
-    if len(pixels) != height * width:
-        raise ShardError(
-            f"{path}: row {row}: the chunk holds {len(pixels)} bytes, expected {height * width} "
-            f"({height}x{width}); make the shard again"
-        )
-    # A copy, because an array over bytes is read-only and torch.from_numpy warns about those.
-    return np.frombuffer(pixels, dtype=np.uint8).reshape(map_shape).copy()
-
-
 def scale_map(stored_hw: npt.NDArray[np.uint8], *, peak: float, map_scale: str) -> npt.NDArray[np.float32]:
     """(H, W) float32: ``stored / 255`` for "peak", ``stored / 255 * peak`` for "true", else ValueError."""
     map_hw: npt.NDArray[np.float32] = np.divide(stored_hw, np.float32(FULL_SCALE), dtype=np.float32)
@@ -204,7 +178,7 @@ class ShardFile:
             self._descriptor = -1
 
     def read_map(self, row: int, *, places: ChunkPlaces, map_shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 of ``row``, ``0 <= row < N``; ShardError as ``uint8_map``, or for a truncated file."""
+        """(H, W) uint8, writable, of ``row``, ``0 <= row < N``; ShardError where the file is truncated or damaged."""
         if self._descriptor < 0:
             raise ShardError(f"{self._path}: the reader is closed")
         size = int(places.sizes[row])
@@ -214,7 +188,28 @@ class ShardFile:
                 f"{self._path}: row {row}: the file ends after {len(chunk)} of {size} bytes; it is "
                 "truncated, remove it with its .sha256 and make it again"
             )
-        return uint8_map(chunk, map_shape=map_shape, path=self._path, row=row)
+        body, stated = memoryview(chunk)[:-CHECKSUM_BYTES], int.from_bytes(chunk[-CHECKSUM_BYTES:], "little")
+        computed = fletcher32(body)
+        if computed != stated:
+            raise ShardError(
+                f"{self._path}: row {row}: checksum {computed:08x}, expected {stated:08x}; the file is damaged, "
+                "remove it with its .sha256 and make it again"
+            )
+        height, width = map_shape
+        try:
+            # One allocation of the right size takes 50 microseconds less than an object that grows.
+            pixels = zlib.decompress(body, bufsize=height * width)
+        except zlib.error as error:
+            raise ShardError(
+                f"{self._path}: row {row}: not a compressed map ({error}); make the shard again"
+            ) from error
+        if len(pixels) != height * width:
+            raise ShardError(
+                f"{self._path}: row {row}: the chunk holds {len(pixels)} bytes, expected {height * width} "
+                f"({height}x{width}); make the shard again"
+            )
+        # A copy, because an array over bytes is read-only and torch.from_numpy warns about those.
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(map_shape).copy()
 
 
 class ShardReader:
