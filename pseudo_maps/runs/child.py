@@ -38,7 +38,6 @@ _MEMORY_POLL_S = 0.1
 _END_LIMIT_S = 5.0
 _AHEAD = 2
 """Images that the child knows of, so that it never waits for the parent."""
-_NO_MEMORY_LIMIT_MB = 1 << 30
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STDERR_BYTES = 3000
 """Of the end of what the child printed: a fatal error with the Python stack (faulthandler) has 1 to 2 KB."""
@@ -85,18 +84,11 @@ class MadeImage:
 
 
 class MapChild:
-    """One child process and the connection to it; ``module`` is run in it.
-
-    Raises
-    ------
-    ChildStartError
-        The process cannot be started or ends before it is ready.
-    """
+    """A child process that runs ``module``, and the connection to it; ChildStartError when it does not get ready."""
 
     def __init__(self, *, module: str = CHILD_MODULE) -> None:
         self._settings: Mapping[str, Any] | None = None
         self._image_started_s = time.monotonic()
-        self._memory_checked_s = 0.0
         self._files = ExitStack()
         # In memory, so that no temporary folder can be full; appended to, so that it can be emptied now and then.
         self._stderr = self._files.enter_context(os.fdopen(os.memfd_create("map-child-stderr"), "r+b", buffering=0))
@@ -124,7 +116,7 @@ class MapChild:
             theirs.close()
             os.close(lifeline)
         try:
-            self._receive(ImageLimits(time_s=START_LIMIT_S, memory_mb=_NO_MEMORY_LIMIT_MB))
+            self._receive(ImageLimits(time_s=START_LIMIT_S, memory_mb=1 << 30))
         except ChildDeath as death:
             raise ChildStartError(f"the process for the images does not start: {death.message}") from None
         except BaseException:
@@ -172,23 +164,17 @@ class MapChild:
             left_s = self._image_started_s + limits.time_s - time.monotonic()
             if left_s <= 0:
                 raise self._end("timeout", f"took longer than {limits.time_s:g} s")
-            self._check_memory(limits)
+            used_mb = _resident_mb(self._process.pid)
+            if used_mb > limits.memory_mb:
+                why = f"used {used_mb:.0f} MB, more than the limit of {limits.memory_mb} MB"
+                raise self._end("out-of-memory", why)
             wait_s = min(left_s, _MEMORY_POLL_S)
         try:
-            message = self._connection.recv_bytes()
+            answer = self._connection.recv_bytes()
         except (EOFError, OSError):
             raise self._found_dead() from None
         self.start_clock()
-        return message
-
-    def _check_memory(self, limits: ImageLimits) -> None:
-        now_s = time.monotonic()
-        if now_s - self._memory_checked_s < _MEMORY_POLL_S:
-            return
-        self._memory_checked_s = now_s
-        used_mb = _resident_mb(self._process.pid)
-        if used_mb > limits.memory_mb:
-            raise self._end("out-of-memory", f"used {used_mb:.0f} MB, more than the limit of {limits.memory_mb} MB")
+        return answer
 
     def _end(self, status: str, message: str) -> ChildDeath:
         self.kill()

@@ -30,26 +30,12 @@ from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
 
-__all__ = [
-    "GenerationError",
-    "Plan",
-    "RunConfig",
-    "ShardReport",
-    "Summary",
-    "default_shard_size",
-    "generate_maps",
-    "plan_run",
-    "warm_up",
-]
+__all__ = ["Plan", "RunConfig", "Summary", "default_shard_size", "generate_maps", "plan_run", "warm_up"]
 
 LOG_FOLDER = "logs"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
 """Enough shards to share among jobs, of at most 1,000 maps: about 10 MB, and 35 s of one core that a kill repeats."""
 _LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib"}
-
-
-class GenerationError(RuntimeError):
-    """A shard could not be written, so the run stopped; what was committed stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +201,8 @@ def generate_maps(
     ManifestMismatch
         The folder holds shards of another configuration or of other images.
     RuntimeError
-        A shard could not be written or no process for the images started (GenerationError), the workers die again and
-        again, or there are none.
+        A shard could not be written, no process for the images started, the workers die again and again, or there are
+        none; what was committed stays.
     """
     run.out.mkdir(parents=True, exist_ok=True)
     size, count = plan.manifest.shard_size, plan.manifest.shards
@@ -254,7 +240,7 @@ def generate_maps(
             for report in reports:
                 if report.error:
                     log.write(event="stopped", shard=report.name, error=report.error)
-                    raise GenerationError(report.error)
+                    raise RuntimeError(report.error)
                 for image_id, status, message in report.failures:
                     log.write(event="failed-image", image_id=image_id, status=status, message=message)
                 summary.add(report)

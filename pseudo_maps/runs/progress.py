@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import Self
 
 from pseudo_maps.files import host_name
@@ -60,7 +60,7 @@ class ProgressWatch:
         self._on_images = on_images
         self._finished: dict[str, tuple[int, int]] = {}
         self._told = (0, 0)
-        self._stopped, self._lock = Event(), Lock()
+        self._stopped = Event()
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
@@ -75,8 +75,7 @@ class ProgressWatch:
 
     def finish(self, shard: str, *, done: int, failed: int) -> None:
         """Take the final numbers of a shard in place of its file."""
-        with self._lock:
-            self._finished[shard] = (done, failed)
+        self._finished[shard] = (done, failed)
         (self.folder / shard).unlink(missing_ok=True)
 
     def _watch(self) -> None:
@@ -84,10 +83,10 @@ class ProgressWatch:
             self._tell()
 
     def _tell(self) -> None:
-        with self._lock:
-            counts = list(self._finished.values())
-            with suppress(OSError):
-                counts += [_read(path) for path in self.folder.iterdir() if path.name not in self._finished]
+        # The finished ones first: a shard that ends meanwhile is counted later rather than twice.
+        counts = list(self._finished.values())
+        with suppress(OSError):
+            counts += [_read(path) for path in self.folder.iterdir() if path.name not in self._finished]
         # The shard of a lost worker starts again a little lower, which is not shown.
         before = self._told
         done = max(before[0], sum(done for done, _ in counts))

@@ -17,7 +17,6 @@ from pseudo_maps.map_making import make_map
 from pseudo_maps.proposals import PRESETS
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.generation import (
-    GenerationError,
     Plan,
     RunConfig,
     Summary,
@@ -346,7 +345,7 @@ def test_a_shard_that_cannot_be_written_stops_the_run_and_keeps_the_others(root:
         records(IMAGES), split="val", config=CONFIG, run=RunConfig(root=root, out=maps), shard_size=SHARD_SIZE
     )
     run = RunConfig(root=root, out=maps, backend="sequential")
-    with pytest.raises(GenerationError, match=r"val-00001-of-00003\.h5: cannot write the shard") as caught:
+    with pytest.raises(RuntimeError, match=r"val-00001-of-00003\.h5: cannot write the shard") as caught:
         generate_maps(records(IMAGES), plan=dataclasses.replace(plan, to_do=(0, 1, 2)), config=CONFIG, run=run)
     assert "\n" not in str(caught.value)
     assert [path.name for path in sorted(maps.glob("*.h5")) if path.is_file()] == [shard_name("val", 0, 3)]
