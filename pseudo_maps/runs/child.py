@@ -44,13 +44,13 @@ _STDERR_BYTES = 3000
 
 
 class ChildStartError(RuntimeError):
-    """The child process does not start, which is no image's fault."""
+    """The child process does not start, whatever the image."""
 
 
 class ChildDeath(Exception):
     """The child process ended while it worked on an image; ``status`` is a key of ``outcomes.DEATHS``.
 
-    ``killed``: by a SIGKILL that was not ours: of the kernel short of memory, or of a person, no image's fault.
+    ``killed``: by a SIGKILL that this package did not send, from the kernel short of memory or from a person.
     """
 
     def __init__(self, status: str, message: str, *, killed: bool = False) -> None:
@@ -250,7 +250,7 @@ class ChildPool:
                 yield index, outcome
         finally:
             if child is not None and sent:
-                # Left early, by Ctrl-C or a full disk: nobody waits for what it still does.
+                # The caller left early, by Ctrl-C or a full disk: the rest is not needed.
                 child.kill()
             elif child is not None:
                 self._idle.append(child)

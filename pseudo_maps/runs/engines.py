@@ -34,18 +34,20 @@ def run_tasks(
     max_losses: int = MAX_LOSSES,
     on_event: Callable[..., None] = _ignore,
 ) -> Generator[Any]:
-    """Results of ``function`` over ``tasks``, each as soon as it is there, in no particular order.
+    """Results of ``function`` over ``tasks``, each as soon as it is ready, in no particular order.
 
     Parameters
     ----------
     function
-        Importable by the workers. It may be called again for a task whose worker died, and must bear with that.
+        Importable by the workers. A task whose worker died is run again, so calling it twice must do no harm.
     jobs
         Number of loky's processes; -1 is one for each core, 1 is this process.
     backend, scheduler
         A key of ``BACKENDS``, and the address of the dask scheduler, ``tcp://HOST:PORT``.
-    max_losses, on_event
-        Workers lost without a finished task in between before the run is given up; called with keywords each time.
+    max_losses
+        Number of lost workers, without a finished task in between, after which the run is given up.
+    on_event
+        Called with keywords for each lost worker.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Progress of a whole run, from counts that workers anywhere leave in a hidden folder beside the shards.
 
 ``OUT/.progress.HOST.PID.TOKEN/`` belongs to the process that submitted the work and holds one file of a few bytes for
-each shard at work, ``DONE FAILED``; a shared file system is all that workers and submitter need to have in common.
+each unfinished shard, ``DONE FAILED``; workers and submitter need nothing in common but the file system.
 """
 
 import os
@@ -26,7 +26,7 @@ _READ_INTERVAL_S = 0.5
 
 
 class ShardProgress:
-    """A worker's counter of the images of one shard; nobody watches where ``folder`` is ``None``."""
+    """A worker's counter of the images of one shard; it writes nothing where ``folder`` is ``None``."""
 
     def __init__(self, folder: Path | None, *, name: str) -> None:
         self._path = None if folder is None else folder / name
@@ -45,7 +45,7 @@ class ShardProgress:
 
 
 class ProgressWatch:
-    """Sum of the files of all workers, told whenever it has grown.
+    """Sum of the files of all workers, reported whenever it has grown.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class ProgressWatch:
         self.folder = Path(tempfile.mkdtemp(dir=out, prefix=f"{_PREFIX}{host_name()}.{os.getpid()}."))
         self._on_images = on_images
         self._finished: dict[str, tuple[int, int]] = {}
-        self._told = (0, 0)
+        self._reported = (0, 0)
         self._stopped = Event()
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
 
@@ -70,7 +70,7 @@ class ProgressWatch:
     def __exit__(self, *_error: object) -> None:
         self._stopped.set()
         self._thread.join()
-        self._tell()
+        self._report()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def finish(self, shard: str, *, done: int, failed: int) -> None:
@@ -80,19 +80,19 @@ class ProgressWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(_READ_INTERVAL_S):
-            self._tell()
+            self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         # The finished ones first: a shard that ends meanwhile is counted later rather than twice.
         counts = list(self._finished.values())
         with suppress(OSError):
             counts += [_read(path) for path in self.folder.iterdir() if path.name not in self._finished]
-        # The shard of a lost worker starts again a little lower, which is not shown.
-        before = self._told
+        # The shard of a lost worker starts again a little lower, which is not reported.
+        before = self._reported
         done = max(before[0], sum(done for done, _ in counts))
         failed = max(before[1], sum(failed for _, failed in counts))
         if (done, failed) != before:
-            self._told = (done, failed)
+            self._reported = (done, failed)
             self._on_images(done - before[0], failed - before[1])
 
 

@@ -15,10 +15,10 @@ from tests.command_calls import start_python
 DEADLINE_S = 300.0
 
 
-def start_run(out: Path, *words: object) -> subprocess.Popen:
+def start_run(out: Path, *arguments: object) -> subprocess.Popen:
     """Begin ``faulty_run`` in a process group of its own, which its workers share."""
     program = ("-m", "tests.integration.faulty_run")
-    return start_python(*program, out, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return start_python(*program, out, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(run: subprocess.Popen) -> None:
@@ -72,7 +72,7 @@ def processes() -> Iterator[int]:
     yield from (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
 
 
-def status_words(process: int) -> list[str]:
+def status_fields(process: int) -> list[str]:
     """State, parent and group of a process as text, empty when it is gone."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -82,8 +82,8 @@ def status_words(process: int) -> list[str]:
 
 def group_of(process: int) -> int | None:
     """Group of a process that runs."""
-    words = status_words(process)
-    return int(words[2]) if words and words[0] not in "ZX" else None
+    fields = status_fields(process)
+    return int(fields[2]) if fields and fields[0] not in "ZX" else None
 
 
 def command_line(process: int) -> str:

@@ -46,10 +46,10 @@ class Cluster:
         where = ("--local-directory", self._folder, "--host", "127.0.0.1")
         self._start("dask_worker", self.address, "--nthreads", "1", "--no-dashboard", *where)
 
-    def _start(self, program: str, *words: object) -> None:
+    def _start(self, program: str, *arguments: object) -> None:
         with (self._folder / "log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{program}", *map(str, words)],
+                [sys.executable, "-m", f"distributed.cli.{program}", *map(str, arguments)],
                 cwd=self._folder,
                 # From the test's folder the workers find the package where the tests have it.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},

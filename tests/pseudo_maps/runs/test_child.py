@@ -79,7 +79,7 @@ def test_a_hang_ends_at_the_time_limit(pool: ChildPool) -> None:
     assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
 
 
-def test_a_sigkill_from_outside_is_told_apart(pool: ChildPool) -> None:
+def test_a_sigkill_from_outside_is_recorded_as_such(pool: ChildPool) -> None:
     death, after = make(pool, ["killed-1", "a"])
     assert isinstance(death, ChildDeath) and death.killed and death.status == "crashed"
     assert isinstance(after, MadeImage)
@@ -130,7 +130,7 @@ def test_alone_is_a_new_process_that_ends_with_its_image(pool: ChildPool) -> Non
     assert children_of(os.getpid()) == [kept]
 
 
-def test_a_child_that_cannot_start_is_nobodys_fault() -> None:
+def test_a_child_that_cannot_start_is_an_error_of_its_own() -> None:
     with pytest.raises(ChildStartError, match=r"(?s)does not start: exited with code 1.*No module named"):
         MapChild(module="pseudo_maps.no_such_module")
 
@@ -159,7 +159,7 @@ def test_a_child_in_the_middle_of_an_image_dies_with_its_parent() -> None:
         parent.kill()
     give_up = time.monotonic() + 60
     while is_at_work(child):
-        assert time.monotonic() < give_up, "the child works on for nobody"
+        assert time.monotonic() < give_up, "the child outlived its parent"
         time.sleep(0.01)
 
 

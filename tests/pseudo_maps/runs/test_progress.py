@@ -7,55 +7,55 @@ from pseudo_maps.files import host_name
 from pseudo_maps.runs.progress import ProgressWatch, ShardProgress, remove_stale_progress
 
 
-def test_all_images_are_told_at_the_end_and_the_folder_is_gone(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    with ProgressWatch(tmp_path, on_images=lambda done, failed: told.append((done, failed))) as watch:
+def test_all_images_are_reported_at_the_end_and_the_folder_is_gone(tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
         for shard in ("a", "b"):
             progress = ShardProgress(watch.folder, name=shard)
             for number in range(5):
                 progress.add(failed=number == 4)
             watch.finish(shard, done=5, failed=1)
-    assert [sum(column) for column in zip(*told, strict=True)] == [10, 2]
+    assert [sum(column) for column in zip(*reported, strict=True)] == [10, 2]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_of_shards_at_work_are_told_before_the_shards_end(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    with ProgressWatch(tmp_path, on_images=lambda done, failed: told.append((done, failed))) as watch:
+def test_images_of_shards_at_work_are_reported_before_the_shards_end(tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
         ShardProgress(watch.folder, name="a").add(failed=True)
         watch.finish("b", done=3, failed=0)
-    assert [sum(column) for column in zip(*told, strict=True)] == [4, 1]
+    assert [sum(column) for column in zip(*reported, strict=True)] == [4, 1]
 
 
 def test_progress_never_goes_back(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    with ProgressWatch(tmp_path, on_images=lambda done, failed: told.append((done, failed))) as watch:
+    reported: list[tuple[int, int]] = []
+    with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
         (watch.folder / "a").write_text("5 2\n")
-        watch._tell()
+        watch._report()
         # A new worker has begun the shard of a lost one, and writes.
         (watch.folder / "a").write_text("1 0\n")
-        watch._tell()
+        watch._report()
         (watch.folder / "a").write_text("")
-        watch._tell()
+        watch._report()
         (watch.folder / "a").write_text("7 2\n")
-    assert told == [(5, 2), (2, 0)]
+    assert reported == [(5, 2), (2, 0)]
 
 
 def test_a_lost_worker_that_still_writes_does_not_count_twice(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    with ProgressWatch(tmp_path, on_images=lambda done, failed: told.append((done, failed))) as watch:
+    reported: list[tuple[int, int]] = []
+    with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
         late = ShardProgress(watch.folder, name="a")
         watch.finish("a", done=3, failed=1)
         late.add(failed=False)
-    assert told == [(3, 1)]
+    assert reported == [(3, 1)]
 
 
-def test_nothing_is_told_before_the_first_image(tmp_path: Path) -> None:
+def test_nothing_is_reported_before_the_first_image(tmp_path: Path) -> None:
     with ProgressWatch(tmp_path, on_images=lambda *_: pytest.fail("no image was made")) as watch:
-        watch._tell()
+        watch._report()
 
 
-def test_a_shard_that_nobody_watches_is_no_error() -> None:
+def test_a_shard_that_is_not_watched_is_no_error() -> None:
     ShardProgress(None, name="a").add(failed=False)
 
 
