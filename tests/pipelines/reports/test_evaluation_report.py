@@ -95,7 +95,7 @@ def test_results_stand_above_the_baseline_of_their_protocol(two: tuple[str, Page
     assert [row[0] for row in rows] == ["protocol cam", *per_protocol, "protocol wsoleval-v1", *per_protocol]
 
 
-def test_figures_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
+def test_values_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
     rows = summary_rows(two[0])
     gap_v1 = rows[7]
     assert gap_v1[:3] == ["cam gap", "0.300 oracle", "59.00 52.2 to 65.8"]
@@ -221,7 +221,7 @@ def test_settings_that_differ_are_marked(tmp_path: Path) -> None:
     assert "views.flip" in text and ">no</td>" in text
 
 
-def test_pixel_figures_are_shown_where_there_are_masks(tmp_path: Path) -> None:
+def test_pixel_scores_are_shown_where_there_are_masks(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", plain(pixels=PIXELS))
     _, page = report(tmp_path, run)
     cells = [element["text"] for element in page.all("th", "td")]
@@ -362,7 +362,7 @@ def test_without_a_scored_image_there_is_still_a_page(tmp_path: Path) -> None:
     assert "No run has a result." in text
 
 
-def test_a_baseline_stands_once_and_without_figures_that_depend_on_the_run(tmp_path: Path) -> None:
+def test_a_baseline_appears_once_and_without_rates_that_depend_on_the_run(tmp_path: Path) -> None:
     contents = [plain(name) for name in "abc"]
     for content, right in zip(contents, (70, 80, None), strict=True):
         content["results"] = []
