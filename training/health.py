@@ -2,7 +2,7 @@
 
 Shapes: B images of a batch, K classes, C features, H W pixels.
 
-What it looks for was seen with this paper's recipe: Adam at learning rate 1e-2 without batch norm gives a loss of
+Each was seen with the paper's recipe: Adam at learning rate 1e-2 without batch norm gives a loss of
 4e5, then features that are all zero and scores that no longer depend on the image.
 """
 
@@ -49,7 +49,7 @@ class HealthLimits(NamedTuple):
 
 
 def health_values(scores_bk: Tensor, labels_b: Tensor, features_bchw: Tensor) -> dict[str, Tensor]:
-    """Named scalars of a batch that ``HealthMonitor`` looks at, left on their device.
+    """Named scalars of a batch for ``HealthMonitor``, left on their device.
 
     Parameters
     ----------

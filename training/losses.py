@@ -71,7 +71,7 @@ class LossTerms(NamedTuple):
 
 
 def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k: Tensor | None = None) -> Tensor:
-    """Cross entropy over ``scores[B, K]`` and ``labels[B]``, mean over B, equation (1).
+    """Cross entropy over ``scores[B, K]`` and ``labels[B]``, mean over B, equation (1): a scalar, at least float32.
 
     Parameters
     ----------
@@ -81,11 +81,6 @@ def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k:
         (B,) int64, ``0 <= label < K``. A label outside raises IndexError on the CPU and stops the CUDA context.
     class_weights_k
         (K,) factor of each class, for example from ``balanced_class_weights``.
-
-    Returns
-    -------
-    Tensor
-        Scalar, float32 (float64 for float64 scores).
 
     Notes
     -----
@@ -101,25 +96,15 @@ def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k:
 
 
 def balanced_class_weights(labels: Sequence[int] | Tensor, classes: int) -> Tensor:
-    """Weights ``n / (K n_k)`` of K classes, by which every class has the same part in the loss.
+    """(K,) float32 weights ``n / (K n_k)`` of K classes, by which every class has the same part in the loss.
 
-    Parameters
-    ----------
-    labels
-        Class index of each of the n training images, ``0 <= label < K``, n at least 1.
-    classes
-        K, at least 1.
-
-    Returns
-    -------
-    Tensor
-        (K,) float32. A class without images has weight 0. Where every class has images, the mean over images
-        is 1; all weights are 1 when the classes are equally large.
+    ``labels`` are the class indices of the n training images. A class without images has weight 0. Where every class
+    has images, the mean over images is 1.
 
     Raises
     ------
     ValueError
-        No labels, no classes, or a label outside the range.
+        No labels, no classes, or a label outside ``0 <= label < K``.
     """
     labels_n = torch.as_tensor(labels, dtype=torch.int64).cpu()
     if classes < 1 or labels_n.numel() == 0:
@@ -156,7 +141,7 @@ def map_loss(
     Returns
     -------
     Tensor
-        Scalar, float32 (float64 for float64 maps).
+        Scalar, at least float32.
 
     Raises
     ------
@@ -180,7 +165,7 @@ def map_loss(
 
 
 def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[Tensor, Tensor]:
-    """Foreground ``s x`` and background ``(1 - s) x`` of images, equations (3) and (4).
+    """Foreground ``s x`` and background ``(1 - s) x`` of images, equations (3) and (4); each (B, C, H, W).
 
     Parameters
     ----------
@@ -188,11 +173,6 @@ def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[
         (B, C, H, W) in 0..1, before normalisation: a masked pixel has to be black, not of the mean colour.
     saliency_bhw
         (B, H, W) in 0..1.
-
-    Returns
-    -------
-    tuple of Tensor
-        Two of (B, C, H, W), whose sum is the image.
 
     Raises
     ------
@@ -217,7 +197,7 @@ def triplet_loss(
     Parameters
     ----------
     features_x, features_f, features_b
-        (B, N) features of the image, of its foreground and of its background.
+        (B, N) features of the image, of its foreground and of its background; N is the n of the equations.
     sign
         ``text``: ``d_pos - d_neg``, which pulls the foreground to the image and pushes the background away, as
         section 2.3 says. ``as-printed``: ``d_neg - d_pos``, as equation (5) is printed.
@@ -227,8 +207,7 @@ def triplet_loss(
     Returns
     -------
     TripletLoss
-        Scalars, float32 (float64 for float64 features): the loss, d_pos of equation (6), d_neg of equation (7).
-        The n of both equations is N.
+        Scalars, at least float32.
 
     Raises
     ------

@@ -24,10 +24,6 @@ class Objective:
     ----------
     model
         The network to train; moved to the device.
-    config
-        Method, losses and precision.
-    processes
-        This process among those that train together.
     perceptual
         The frozen network F, when the triplet loss is on.
     class_weights_k

@@ -70,11 +70,8 @@ class Processes:
 def start_processes(device: str = "auto") -> Processes:
     """Join the processes that torchrun started, or work alone.
 
-    Parameters
-    ----------
-    device
-        ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``. Under torchrun each process takes the GPU
-        of its local rank.
+    ``device`` is ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``. Under torchrun each process takes
+    the GPU of its local rank.
 
     Raises
     ------

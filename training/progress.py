@@ -1,4 +1,4 @@
-"""Names what a run tells while it works, how it ends early, and what it reached."""
+"""Progress of a training run: what it reports, how it ends early, and its summary."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ __all__ = ["Progress", "StoppedBySignal", "TrainingSummary"]
 
 
 class StoppedBySignal(RuntimeError):
-    """The run was told to stop (SIGTERM, SIGINT), saved a checkpoint and can be resumed."""
+    """The run was interrupted by SIGTERM or SIGINT, saved a checkpoint and can be resumed."""
 
 
 class Progress:
-    """What a trainer tells while it works; this one says nothing."""
+    """Receiver of a trainer's reports; this one ignores them."""
 
     def start_epoch(self, epoch: int, *, batches: int, done: int) -> None:
         """An epoch (counted from 0) of ``batches`` steps begins after ``done`` of them."""
 
     def step(self, images: int, numbers: Mapping[str, float] | None) -> None:
-        """A step of ``images`` images is done; numbers come now and then."""
+        """A step of ``images`` images is done; numbers come with every log line."""
 
     def start_validation(self, *, batches: int) -> None:
         """A validation of ``batches`` batches begins."""
 
     def validate_batch(self) -> None:
-        """A batch of the validation is about to be looked at."""
+        """A batch of the validation begins."""
 
     def say(self, text: str) -> None:
         """A line for the user."""
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """What a finished run reached."""
+    """Summary of a finished run."""
 
     epochs: int
     steps: int

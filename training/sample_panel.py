@@ -1,4 +1,4 @@
-"""Turns a model and a few images into one picture: images above their saliency and class activation maps.
+"""Picture of a few images above their saliency and class activation maps, for TensorBoard.
 
 Shapes: n images, H W pixels.
 """

@@ -1,4 +1,4 @@
-"""Turns a step's number into a learning rate, and a model's parameters into an optimiser."""
+"""Learning-rate schedules, and the optimiser of a model's parameters."""
 
 import math
 from collections.abc import Iterator
@@ -21,37 +21,17 @@ _NORMALISATIONS: tuple[type[nn.Module], ...] = (
 def learning_rate(
     step: int, *, config: ScheduleConfig, total_steps: int, base_lr: float, steps_per_epoch: int | None = None
 ) -> float:
-    """Learning rate of one step.
+    """Learning rate of a step, ``0 <= step <= total_steps`` steps being done before it.
 
-    Parameters
-    ----------
-    step
-        Steps done before this one, ``0 <= step <= total_steps``.
-    config
-        Course of the rate.
-    total_steps
-        Steps of the whole run, at least 1.
-    base_lr
-        Full rate.
-    steps_per_epoch
-        Needed when the warm-up is given in epochs.
-
-    Returns
-    -------
-    float
-        ``base_lr * (step + 1) / warm-up`` in the warm-up, afterwards as ``config.kind`` says. Cosine runs from
-        the end of the warm-up, where it has the full rate, to ``step == total_steps``, so the last step that is
-        done still moves the weights.
+    ``base_lr * (step + 1) / warm-up`` in the warm-up, afterwards as ``config.kind`` says. Cosine runs from the end of
+    the warm-up, where it has the full rate, to ``step == total_steps``, so the last step still moves the weights.
+    Milestones count from the start of the run, the warm-up included. A function of the step alone, so a resumed run has
+    the rates of an uninterrupted one.
 
     Raises
     ------
     ValueError
-        A step outside the run, or a warm-up in epochs of unknown length.
-
-    Notes
-    -----
-    A function of the step alone, so a resumed run has the rates of an uninterrupted one. A run that ends within
-    its warm-up is one that only warms up. Milestones count from the start of the run, the warm-up included.
+        A step outside the run, or a warm-up in epochs without ``steps_per_epoch``.
     """
     if not 0 <= step <= total_steps or total_steps < 1:
         raise ValueError(f"step {step} of {total_steps}: expected 0 <= step <= total_steps and a step at least")
@@ -75,25 +55,15 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 
 def build_optimiser(model: nn.Module, *, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Optimiser of the parameters of a model that want a gradient.
+    """Optimiser of the parameters of a model that require a gradient; the model is on the device where it is trained.
 
-    Parameters
-    ----------
-    model
-        On the device where it is trained. Frozen parameters (``requires_grad`` false) are left out.
-    config
-        Optimiser and its constants.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-        Two groups: weights, with ``config.weight_decay``, then biases and the parameters of normalisation layers
-        without; a group that would be empty is left out. Fused where every parameter is on a CUDA device.
+    Two parameter groups: weights, with ``config.weight_decay``, then biases and the parameters of normalisation layers
+    without; an empty group is left out. Fused where every parameter is on a CUDA device.
 
     Raises
     ------
     ValueError
-        No parameter wants a gradient.
+        No parameter requires a gradient.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
@@ -105,7 +75,7 @@ def build_optimiser(model: nn.Module, *, config: OptimiserConfig) -> torch.optim
         if parameters
     ]
     if not groups:
-        raise ValueError("no parameter of the model wants a gradient, expected at least one to train")
+        raise ValueError("no parameter of the model requires a gradient, expected at least one to train")
     # None lets torch choose: foreach on CUDA where fused cannot be used, the plain loop on the CPU.
     fused = True if all(parameter.is_cuda for parameter in decayed + kept) else None
     if config.name == "sgd":
@@ -115,7 +85,7 @@ def build_optimiser(model: nn.Module, *, config: OptimiserConfig) -> torch.optim
 
 
 def _trainable_parameters(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
-    """Parameters that want a gradient, each once, with whether weight decay applies."""
+    """Parameters that require a gradient, each once, with whether weight decay applies."""
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

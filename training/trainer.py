@@ -45,10 +45,8 @@ class Trainer:
 
     Parameters
     ----------
-    config
-        What decides the result.
-    run
-        What does not.
+    config, run
+        What decides the result, and what does not.
     processes
         This process among those that train together.
     train_images, val_images
@@ -62,7 +60,7 @@ class Trainer:
     initialise
         Called with the new model before it goes to the device: loads weights.
     progress
-        Told what happens.
+        Receives reports.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Turns a network and validation images into top-1 and top-5 accuracy, counted over all processes.
+"""Validation: top-1 and top-5 accuracy, counted over all processes.
 
 Shapes: B images of a batch, N validation images.
 """
@@ -20,7 +20,7 @@ TOP_K = 5
 
 
 class ValidationResult(NamedTuple):
-    """What a validation found, the same in every process."""
+    """Result of a validation, the same in every process."""
 
     accuracy: dict[str, float]
     """``top1`` and ``top5`` in 0..1; ``images``: N; ``unreadable``: how many of them cannot be read."""
@@ -38,11 +38,7 @@ class Validation:
     batch_size
         B of one process.
     workers
-        Processes that decode, 0 or 1 of them are used: more would wait, awake, between two validations.
-    processes
-        This process among those that train together.
-    precision
-        Of the forward passes.
+        Processes that decode, of which at most one is used: more would wait, awake, between two validations.
     """
 
     def __init__(
@@ -74,6 +70,8 @@ class Validation:
     ) -> ValidationResult:
         """Top-1 and top-5 accuracy over all images, each counted once.
 
+        An image that cannot be read counts as wrong, as it does for ``wsol-eval``: the accuracy is always of all N.
+
         Parameters
         ----------
         model
@@ -82,10 +80,6 @@ class Validation:
             Called before every batch of this process; may raise to end the validation.
         look
             Shown the first batch.
-
-        Notes
-        -----
-        An image that cannot be read counts as wrong, as it does for ``wsol-eval``: the accuracy is always of all N.
         """
         model.eval()
         device = self._processes.device

@@ -1,4 +1,4 @@
-"""Turns data sets, a folder of maps and names of weights into a trainer that is ready to run."""
+"""Trainer from data sets, a folder of maps and names of weights, with its progress bars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,7 +65,7 @@ class TerminalProgress(Progress):
         click.echo(text, err=True)
 
     def close(self) -> None:
-        """Take the bar away, so that a message does not stick to it."""
+        """Remove the bar, so that a message does not stick to it."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -97,7 +97,7 @@ def build_trainer(
     on_missing: OnMissing = "refuse",
     limit: int | None = None,
 ) -> Trainer:
-    """Open everything that a run reads, say what was found, and join it.
+    """Open everything that a run reads, report it, and build a trainer that is ready for ``fit``.
 
     Parameters
     ----------
@@ -108,15 +108,8 @@ def build_trainer(
         that all methods see the same images; the maps themselves are read for the map loss only.
     perceptual_weights
         ``imagenet``, ``random`` or a file.
-    on_missing
-        Whether images without a usable map are refused or skipped.
     limit
         Only the first images of each split.
-
-    Returns
-    -------
-    Trainer
-        Ready for ``fit``.
 
     Raises
     ------
@@ -185,7 +178,7 @@ def _count_shared(records: Sequence[ImageRecord], others: Sequence[ImageRecord])
 def choose_records(
     train: Dataset, *, index: MapIndex | None, on_missing: OnMissing, limit: int | None
 ) -> tuple[list[ImageRecord], MapReport | None]:
-    """The images that are learnt from, and what was found of their maps.
+    """The training images, and the report on their maps.
 
     Raises
     ------

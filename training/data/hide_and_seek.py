@@ -1,4 +1,4 @@
-"""Turns a batch of images into one with random patches hidden: Hide-and-Seek, the paper's second baseline.
+"""Hide-and-Seek, the paper's second baseline: random patches of training images are hidden.
 
 Shapes: B images of a batch, H W pixels, P Q patches (rows, columns) of the finest grid.
 
@@ -46,7 +46,7 @@ def hide_and_seek(images01_bchw: Tensor, *, generator: torch.Generator) -> Tenso
     Raises
     ------
     ValueError
-        Images that are not (B, 3, H, W), or a generator of another device.
+        Images of another shape, or a generator of another device.
     """
     if images01_bchw.ndim != 4 or images01_bchw.shape[1] != len(IMAGENET_MEAN):
         raise ValueError(f"images have shape {tuple(images01_bchw.shape)}, expected (B, 3, H, W)")
@@ -65,35 +65,12 @@ def draw_hidden_patches(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """(B, H, W) bool: which pixels of B images are hidden.
+    """(B, H, W) bool on ``device``: which pixels of B images are hidden; ValueError unless the generator is on the CPU.
 
-    Parameters
-    ----------
-    batch, height, width
-        B, H and W, each at least 1.
-    generator
-        CPU generator.
-    device
-        Where the result is made; what travels there is (B, H) and (B, W) indices and one byte a patch.
-
-    Returns
-    -------
-    Tensor
-        True where hidden. Patches start at the top left; those at the right and bottom edges may be cut.
-
-    Raises
-    ------
-    ValueError
-        A size below 1, or a generator of another device.
-
-    Notes
-    -----
-    Sides of patches are relative: H pixels high, a patch of side s is ``max(1, round(s H / 224))`` high, and
-    likewise for the width, so an image of any size shows as many patches as one of 224 pixels.
-    The generator advances by the same number of draws whatever sides come up.
+    Patches start at the top left; those at the right and bottom edges may be cut. Sides are relative: H pixels high, a
+    patch of side s is ``max(1, round(s H / 224))`` high, and likewise for the width, so an image of any size shows as
+    many patches as one of 224 pixels. The generator advances by the same number of draws whatever sides come up.
     """
-    if min(batch, height, width) < 1:
-        raise ValueError(f"{batch} images of {height}x{width}: expected at least 1 of each")
     if generator.device.type != "cpu":
         raise ValueError(f"the generator is on {generator.device}, expected cpu: draws must not depend on the device")
     heights_s, widths_s = _patch_sides(height), _patch_sides(width)

@@ -1,4 +1,4 @@
-"""Turns image records and an index of saliency maps into batches of aligned uint8 images and maps.
+"""Training images and their saliency maps: batches of aligned uint8 crops.
 
 A worker of the loader decodes, cuts and collects a whole batch itself. Pixels travel as uint8, a quarter of what
 floats would take between processes and to the device; ``to_device`` makes floats of them there.
@@ -25,7 +25,7 @@ from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.config import CropConfig, OnMissing
-from training.data.augmentation import draw_window, sample_image, sample_map
+from training.data.augmentation import draw_crop, sample_image, sample_map
 from training.data.sampling import EpochSampler, SampleKey, counter_generator
 from training.data.workers import WorkerLoader
 
@@ -49,19 +49,19 @@ _NAMED_AT_MOST = 5
 _ASSUMED_ASPECT = 1.5
 """Long side over short side up to which a reduced decoding is tried; most photographs are 4:3 or 3:2.
 
-The decoder is told a longest side, and the sides are known only after decoding. A longer image that turns out too
+The decoder takes a longest side, and the sides are known only after decoding. A longer image that turns out too
 small is decoded again.
 """
 
 
 class UnreadableImageError(ValueError):
-    """A training image, or its saliency map, that cannot be read; names the file and says how to go on."""
+    """A training image, or its saliency map, that cannot be read; names the file and says what to do."""
 
 
 _OF_ONE_FILE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
 )
-"""System errors that say that a file cannot be read. Others, such as too many open files, say nothing of the file."""
+"""System errors of a file. Others, such as too many open files, are not about the file."""
 
 
 class MapsMissingError(ValueError):
@@ -95,7 +95,7 @@ class MapReport:
 def check_maps(
     records: Sequence[ImageRecord], index: MapIndex, *, on_missing: OnMissing = "refuse"
 ) -> tuple[list[ImageRecord], MapReport]:
-    """Keep the images whose saliency map can be used.
+    """Records whose saliency map can be used, in their order, and the counts.
 
     Parameters
     ----------
@@ -106,20 +106,11 @@ def check_maps(
     on_missing
         ``"refuse"``: an image without a map is an error. ``"skip"``: it is left out, as long as one is left.
 
-    Returns
-    -------
-    tuple
-        Kept records in their order, and the counts.
-
     Raises
     ------
     MapsMissingError
         Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
-    ValueError
-        Another ``on_missing``.
     """
-    if on_missing not in ("refuse", "skip"):
-        raise ValueError(f"on_missing {on_missing!r}, expected 'refuse' or 'skip'")
     kept: list[ImageRecord] = []
     examples: list[str] = []
     failed: Counter[str] = Counter()
@@ -182,26 +173,21 @@ class DeviceBatch(NamedTuple):
 
 
 class TrainingImages(Dataset[Batch]):
-    """Images and maps by position, a batch at a time: the map-style data set behind ``build_loader``.
+    """Images and maps by position, a batch at a time.
 
     Parameters
     ----------
     records
-        Images with known labels.
+        Images with known labels, at least one, else ValueError.
     root
         Folder that the records' paths are relative to.
     crop
-        Which part of an image is shown.
+        Training crop.
     seed
-        Decides the windows, together with epoch and position alone: neither the number of workers, nor the order,
+        Decides the crops, together with epoch and position alone: neither the number of workers, nor the order,
         nor a resumed run changes what an image looks like in an epoch.
     index
         Saliency maps; None for methods that use none. Check it with ``check_maps`` first.
-
-    Raises
-    ------
-    ValueError
-        No records, or a record without a label.
 
     Notes
     -----
@@ -257,8 +243,6 @@ class TrainingImages(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[SampleKey]) -> Batch:
         """Batch of the images at ``keys``, in their order, less those that cannot be read.
 
-        Notes
-        -----
         What cannot be read is returned, not raised: torch wraps an error of a worker in the worker's whole traceback.
         The errors are ImageDecodeError and OSError, whose messages name the image's file, and ShardError, whose message
         names a shard.
@@ -279,10 +263,10 @@ class TrainingImages(Dataset[Batch]):
                 unreadable[key.position] = error
                 continue
             generator = counter_generator(seed=self._seed, epoch=key.epoch, position=key.position)
-            window = draw_window(generator, (decoded.file_height, decoded.file_width), self._crop)
-            into_images[row] = sample_image(decoded.rgb_hwc, window, size)
+            crop = draw_crop(generator, (decoded.file_height, decoded.file_width), self._crop)
+            into_images[row] = sample_image(decoded.rgb_hwc, crop, size)
             if into_maps is not None and map_hw is not None:
-                into_maps[row] = sample_map(map_hw, window, size)
+                into_maps[row] = sample_map(map_hw, crop, size)
             read.append(key.position)
         positions_b = torch.tensor(read, dtype=torch.int64)
         return Batch(
@@ -319,23 +303,17 @@ def require_whole(batch: Batch) -> Batch:
     for error in batch.unreadable.values():
         advice = (
             "wsol-prep verify MAPS --data DATA --repair removes damaged shards and prints the command that makes them "
-            "again; then go on with --resume"
+            "again; then continue with --resume"
             if isinstance(error, ShardError)
-            else "Mend the file and go on with --resume, or start in another --out without it: remove the file, or let "
-            "wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
+            else "Repair the file and continue with --resume, or start in another --out without it: remove the file, "
+            "or let wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
         )
         raise UnreadableImageError(f"{error}. {advice}") from error
     return batch
 
 
 def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> DecodedImage:
-    """The image at a reduced scale, where its short side still has as many pixels as wanted.
-
-    Raises
-    ------
-    ImageDecodeError, OSError
-        The image cannot be read.
-    """
+    """The image at a reduced scale, its short side as long as wanted; ImageDecodeError or OSError when unreadable."""
     decoded = decode_image(path, enough_px=math.ceil(short_side_px * _ASSUMED_ASPECT))
     short = min(decoded.rgb_hwc.shape[:2])
     if short < min(short_side_px, decoded.file_height, decoded.file_width):
@@ -361,20 +339,7 @@ def build_loader(
 
 
 def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:
-    """Move a batch and make floats of its pixels, there.
-
-    Parameters
-    ----------
-    batch
-        From ``build_loader``.
-    device
-        Where the network is. From pinned memory the copy does not wait for the device.
-
-    Returns
-    -------
-    DeviceBatch
-        Pixels divided by 255 in float32; the memory format stays channels-last.
-    """
+    """The batch on the device, pixels in 0..1; from pinned memory the copy does not wait for the device."""
     images, maps, labels_b, positions_b = (
         None if part is None else part.to(device, non_blocking=True)
         for part in (batch.images_bchw, batch.maps_bhw, batch.labels_b, batch.positions_b)

@@ -1,7 +1,7 @@
-"""Turns a number of images, a seed and an epoch into batches of positions: shuffled, split over ranks, resumable.
+"""Sampling order: batches of image positions, shuffled, split over ranks, resumable.
 
-Everything is computed from (seed, epoch), nothing is remembered, so a resumed run and a run on another number
-of processes see the same images in the same steps.
+Everything is computed from (seed, epoch), so a resumed run and a run on another number of processes see the same
+images in the same steps.
 
 Shapes: N images, B images of a batch on one rank, R ranks.
 """
@@ -32,48 +32,20 @@ class SampleKey(NamedTuple):
 
 
 def counter_generator(*, seed: int, epoch: int, position: int) -> np.random.Generator:
-    """Random numbers that depend on the three arguments alone.
+    """Random numbers that depend on the three arguments alone, each ``0 <= value < 2**64``, else ValueError.
 
-    Parameters
-    ----------
-    seed, epoch, position
-        ``0 <= value < 2**64`` each; position is the image's position in the records.
-
-    Returns
-    -------
-    numpy.random.Generator
-        Philox, a counter-based generator: key (seed, epoch), counter (0, 0, position, 1), made in 15 us. Two
-        arguments that differ give streams that never meet, because an image uses far less than 2**128 numbers.
-
-    Raises
-    ------
-    ValueError
-        A value outside its range.
-
-    References
-    ----------
-    Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+    Philox, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): key
+    (seed, epoch), counter (0, 0, position, 1). Other arguments give streams that never meet, because an image uses far
+    less than 2**128 numbers.
     """
     return np.random.Generator(_philox(seed, epoch, position, _IMAGE_STREAM))
 
 
 def permutation(count: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """(N,) int64 order of an epoch.
+    """(N,) int64 order of an epoch, for ``0 <= seed, epoch < 2**64``, else ValueError.
 
     Sorts raw Philox output, which is the same in every version of numpy (``Generator.permutation`` promises
     that for no two versions), so that a resumed run keeps its order after an update.
-
-    Parameters
-    ----------
-    count
-        Number of images N, at least 0.
-    seed, epoch
-        ``0 <= value < 2**64``.
-
-    Raises
-    ------
-    ValueError
-        A value outside its range.
     """
     raw = _philox(seed, epoch, 0, _PERMUTATION_STREAM).random_raw(count)
     return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
@@ -84,7 +56,7 @@ def _philox(seed: int, epoch: int, position: int, stream: int) -> np.random.Phil
         if not 0 <= value <= _UINT64_MAX:
             raise ValueError(f"{name} {value}, expected 0 <= {name} < 2**64")
     # Arrays, because numpy makes floats of a list that holds a number above 2**63.
-    key, counter = (np.array(words, dtype=np.uint64) for words in ([seed, epoch], [0, 0, position, stream]))
+    key, counter = (np.array(parts, dtype=np.uint64) for parts in ([seed, epoch], [0, 0, position, stream]))
     return np.random.Philox(key=key, counter=counter)
 
 
@@ -98,18 +70,15 @@ class EpochSampler(Sampler[list[SampleKey]]):
     batch_size
         Images of a batch on one rank, B.
     seed, epoch
-        Decide the order when ``shuffle`` is on.
+        Decide the order when ``shuffle`` is on; off keeps the order of the records.
     rank, world_size
         ``0 <= rank < R``.
-    shuffle
-        Draw an order for each epoch; off keeps the order of the records.
     drop_last
-        Leave out the last ``N mod (B R)`` images of an epoch (other images in each epoch when shuffled): every
-        rank gets the same number of full batches, which training needs, because ranks wait for one another in
-        every step. Off, for evaluation: every image exactly once over all ranks, nothing repeated to fill up;
-        the last batches are shorter, and a rank for which no image is left has one batch less.
+        Leave out the last ``N mod (B R)`` images of an epoch: every rank gets the same number of full batches, which
+        training needs. Off, for evaluation: every image exactly once over all ranks; the last batches are shorter, and
+        a rank for which no image is left has one batch less.
     start_batch
-        Batches of the epoch that are done already; iteration starts with this one.
+        Batches of the epoch that are done already.
 
     Raises
     ------
@@ -123,9 +92,6 @@ class EpochSampler(Sampler[list[SampleKey]]):
 
     Examples
     --------
-    >>> sampler = EpochSampler(5, 2, seed=0, shuffle=False, drop_last=False, rank=1, world_size=2)
-    >>> [[key.position for key in batch] for batch in sampler]
-    [[2, 3]]
     >>> sampler = EpochSampler(5, 2, seed=0, shuffle=False, drop_last=False, rank=0, world_size=2)
     >>> [[key.position for key in batch] for batch in sampler]
     [[0, 1], [4]]
@@ -176,13 +142,7 @@ class EpochSampler(Sampler[list[SampleKey]]):
         return full + (not self._drop_last and self._rank < rest)
 
     def set_epoch(self, epoch: int, *, start_batch: int = 0) -> None:
-        """Choose what the next iteration gives; an iteration under way is not changed.
-
-        Raises
-        ------
-        ValueError
-            Unless ``0 <= epoch < 2**64`` and ``0 <= start_batch <= batches_per_epoch``.
-        """
+        """Choose epoch and first batch of the next iteration; ValueError when one is out of its range."""
         if not 0 <= epoch <= _UINT64_MAX:
             raise ValueError(f"epoch {epoch}, expected 0 <= epoch < 2**64")
         if not 0 <= start_batch <= self.batches_per_epoch:

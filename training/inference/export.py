@@ -1,4 +1,4 @@
-"""Turns a trained network into one file for other programs: ONNX, or a program of ``torch.export``.
+"""Export of a trained network into one file for other programs: ONNX, or a program of ``torch.export``.
 
 The file holds encoder and classifier alone (section 2.1 of the paper drops the rest at test time) and needs none of
 this package's code. Input ``images01`` (B, 3, S, S) float32 RGB in 0..1, the normalisation is inside; outputs
@@ -47,7 +47,10 @@ def export_onnx(
     classes: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Write encoder and classifier as an ONNX file.
+    """Write encoder and classifier as an ONNX file; the same weights, classes and versions give the same bytes.
+
+    The exporter that works on TorchScript is used because it is in every supported version of torch, needs no
+    onnxscript, and leaves no stack traces with local paths in the file.
 
     Parameters
     ----------
@@ -58,7 +61,8 @@ def export_onnx(
     classes
         Classes whose activation maps are given, in the order wanted, each once, ``0 <= class < K``. None: all.
     class_names
-        Names of all K classes for the metadata; None: none are stored.
+        Names of all K classes for the metadata (``metadata_props``, each value a string or JSON); None: none are
+        stored.
 
     Raises
     ------
@@ -66,12 +70,6 @@ def export_onnx(
         Classes or names that do not fit, or the ``export`` extra is not installed.
     OSError
         The file cannot be written; what was there before is unchanged.
-
-    Notes
-    -----
-    Metadata are ``metadata_props`` of the model, each value a string or JSON. The same weights, classes and versions
-    give the same bytes. The exporter that works on TorchScript is used because it is in every supported version of
-    torch, needs no onnxscript, and leaves no stack traces with local paths in the file.
     """
     onnx = _import_onnx()
     network = _ExportedNetwork(model, classes)
@@ -107,28 +105,8 @@ def export_torch(
 ) -> None:
     """Write encoder and classifier as a program of ``torch.export``, to be read by ``torch.export.load``.
 
-    Parameters
-    ----------
-    model
-        The network, on any device; it is copied.
-    path
-        Target, usually ``*.pt2``; its folder has to exist. It is replaced in one step.
-    classes
-        Classes whose activation maps are given, in the order wanted, each once, ``0 <= class < K``. None: all.
-    class_names
-        Names of all K classes for the metadata; None: none are stored.
-
-    Raises
-    ------
-    ValueError
-        Classes or names that do not fit.
-    OSError
-        The file cannot be written; what was there before is unchanged.
-
-    Notes
-    -----
-    Metadata are the extra file ``metadata.json``. The program is computed on the CPU unless it is moved. The same
-    weights, classes and versions give the same bytes.
+    Parameters and errors are those of ``export_onnx``, without its extra; ``path`` is usually ``*.pt2``. Metadata are
+    the extra file ``metadata.json``. The program is computed on the CPU unless it is moved.
     """
     network = _ExportedNetwork(model, classes)
     metadata = _metadata(model, network, class_names)

@@ -1,4 +1,4 @@
-"""Turns features and the gradient of a class score into a localization map: Grad-CAM.
+"""Grad-CAM: a localization map from features and the gradient of a class score.
 
 Shapes: B batch, K classes, C channels, h w rows and columns of a feature map.
 """
@@ -12,7 +12,10 @@ __all__ = ["grad_cam"]
 
 
 def grad_cam(features_bchw: Tensor, score: Callable[[Tensor], Tensor], classes_b: Tensor) -> Tensor:
-    """Positive part of the sum of feature maps, each weighted by the mean gradient of a class score.
+    """(B, h, w), at least 0: positive part of the feature maps' sum, weighted by the mean gradients of a class score.
+
+    Not scaled, without gradient. Behind global average pooling and a linear layer it is the class activation map
+    divided by h w, clipped at 0.
 
     Parameters
     ----------
@@ -22,13 +25,6 @@ def grad_cam(features_bchw: Tensor, score: Callable[[Tensor], Tensor], classes_b
         Turns features into scores (B, K) before softmax. The scores of an image must not depend on other images.
     classes_b
         (B,) int64, ``0 <= class < K``: the class of each image.
-
-    Returns
-    -------
-    Tensor
-        (B, h, w), at least 0, not scaled, without gradient. Behind global average pooling and a linear layer it is
-        the class activation map divided by h w, clipped at 0. A class that no positive weight speaks for has a map
-        of zeros.
 
     Raises
     ------

@@ -16,16 +16,16 @@ from torch.utils.data import Dataset
 
 from pseudo_maps.images import ImageDecodeError
 from pseudo_maps.records import ImageRecord
-from training.data.augmentation import Window, sample_image
+from training.data.augmentation import Crop, sample_image
 from training.data.loading import decode_at_least
 from training.data.workers import WorkerLoader
 
 __all__ = ["EvaluationBatch", "EvaluationPixels", "build_evaluation_loader"]
 
-_WHOLE = Window(0, 0, 1, 1, False)
+_WHOLE = Crop(0, 0, 1, 1, False)
 _CENTRE_MARGIN = 16 / 256
 """The centre crop is the central 224 of the image squashed to 256 (PSOL, Zhang et al., CVPR 2020)."""
-_CENTRE = Window(_CENTRE_MARGIN, _CENTRE_MARGIN, 1 - _CENTRE_MARGIN, 1 - _CENTRE_MARGIN, False)
+_CENTRE = Crop(_CENTRE_MARGIN, _CENTRE_MARGIN, 1 - _CENTRE_MARGIN, 1 - _CENTRE_MARGIN, False)
 
 
 class EvaluationBatch(NamedTuple):

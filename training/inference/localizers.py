@@ -1,4 +1,4 @@
-"""Turns a checkpoint or a run's folder into a network at test time, and images into class scores and maps.
+"""Trained network at test time: loaded from a checkpoint, images to class scores and maps.
 
 A localizer is a rule that makes one map of the whole image for one class; ``LOCALIZERS`` names them. Threshold,
 box and overlap are the evaluator's.
@@ -44,7 +44,7 @@ UNKNOWN_CLASS = -1
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceModel:
-    """A trained network, ready to look at images."""
+    """A trained network in evaluation mode."""
 
     network: LocalizationModel
     """In evaluation mode, without gradients to its weights, with a decoder when the checkpoint has one."""
@@ -83,32 +83,23 @@ class InferenceModel:
 def load_for_inference(
     path: str | os.PathLike[str], *, device: torch.device | str = "cpu", require_decoder: bool = False
 ) -> InferenceModel:
-    """Read a trained network.
+    """Read a trained network, in evaluation mode; nothing in the file is executed.
 
     Parameters
     ----------
     path
-        A checkpoint file of ``wsol-train``, or the folder of a run: then its newest checkpoint that can be read.
+        A checkpoint file of ``wsol-train``, or the folder of a run: then its newest checkpoint that can be read;
+        DamagedCheckpointWarning where a newer one cannot.
     device
         Where to put the network.
     require_decoder
         Refuse a network without decoder, before any image is looked at.
-
-    Returns
-    -------
-    InferenceModel
-        In evaluation mode. Nothing in the file is executed: only tensors and plain data are read.
 
     Raises
     ------
     CheckpointError
         Nothing is there, the folder holds no checkpoint, the file is damaged or of another program, its weights do
         not fit its configuration, or a decoder is required and missing.
-
-    Warns
-    -----
-    DamagedCheckpointWarning
-        A newer checkpoint of the folder cannot be read.
     """
     source, state = _find_state(Path(path))
     missing = [name for name in ("model", "config", "step") if name not in state]
@@ -186,7 +177,7 @@ def available_localizers(model: InferenceModel) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Localization:
-    """What a network says about a batch of images, on the network's device."""
+    """Output for a batch of images, on the network's device."""
 
     scores_bk: Tensor
     """(B, K) float32, natural logarithm of the probabilities; tells classes apart where these round to 0 or 1."""
@@ -200,7 +191,7 @@ class Localization:
 
 
 class NetworkLocalizer:
-    """Callable that makes class scores and maps of images.
+    """Class scores and maps of images.
 
     Parameters
     ----------
@@ -252,7 +243,10 @@ class NetworkLocalizer:
         """Side R in pixels of the images that are expected."""
 
     def __call__(self, images_bchw: Tensor, labels_b: Tensor) -> Localization:
-        """Look at a batch.
+        """Look at a batch; the result is equal, up to rounding, for any way of cutting the images into batches.
+
+        The predicted class has the largest mean of softmax over the views, as in the CAM release (``scoresMean`` of
+        its ``ILSVRC_generate_heatmap.m``).
 
         Parameters
         ----------
@@ -262,20 +256,10 @@ class NetworkLocalizer:
         labels_b
             (B,) int64 on any device, ``0 <= label < K``: the class whose map is wanted; -1 for the predicted class.
 
-        Returns
-        -------
-        Localization
-            Equal, up to rounding, for any way of cutting the images into batches.
-
         Raises
         ------
         ValueError
             Images or labels of another shape or dtype, or a label outside its range.
-
-        Notes
-        -----
-        The predicted class has the largest mean of softmax over the views, as in the CAM release (``scoresMean`` of
-        its ``ILSVRC_generate_heatmap.m``).
         """
         self._check(images_bchw, labels_b)
         with torch.no_grad():
@@ -349,7 +333,7 @@ class NetworkLocalizer:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the network makes of one view of a batch."""
+    """Output of the network for one view of a batch."""
 
     scores_bk: Tensor
     features_bchw: Tensor
@@ -357,20 +341,9 @@ class _Look:
 
 
 def cam_times_saliency(cam_bhw: Tensor, saliency_bhw: Tensor) -> Tensor:
-    """Class activation map, clipped at 0 and divided by its maximum, times saliency.
+    """(B, H, W): ``cam[B, h, w]``, clipped at 0, divided by its maximum, resized bilinear, times ``saliency[B, H, W]``.
 
-    Parameters
-    ----------
-    cam_bhw
-        (B, h, w) of any scale. A map without a positive value gives zeros.
-    saliency_bhw
-        (B, H, W) of the same images.
-
-    Returns
-    -------
-    Tensor
-        (B, H, W): the first map is brought to the size of the second by bilinear interpolation, pixel centres
-        aligned, after the division.
+    A map without a positive value gives zeros.
     """
     positive_bhw = cam_bhw.clamp(min=0)
     peak_b11 = positive_bhw.amax(dim=(1, 2), keepdim=True)

@@ -1,4 +1,4 @@
-"""Turns one squashed image into several views of it, and the maps of the views into one map of the whole image.
+"""Views of a squashed image: cutting them out, and merging their maps into one map of the whole image.
 
 Shapes: B batch, R side in pixels of the images given, s side in pixels of a view, h w rows and columns of a map.
 """
@@ -14,20 +14,7 @@ __all__ = ["merge_maps", "show"]
 
 
 def show(images01_bchw: Tensor, view: View) -> Tensor:
-    """Cut a view out of images.
-
-    Parameters
-    ----------
-    images01_bchw
-        (B, 3, R, R) floating point, whole images.
-    view
-        What to cut out; resizing is bilinear and antialiased, as the loader's.
-
-    Returns
-    -------
-    Tensor
-        (B, 3, s, s), of the same dtype; the images themselves where nothing is to be done.
-    """
+    """(B, 3, s, s) of the same dtype: the view cut out of ``images01[B, 3, R, R]``; bilinear, antialiased."""
     window = images01_bchw[:, :, view.top : view.top + view.window_px, view.left : view.left + view.window_px]
     if view.shown_px != view.window_px:
         size = (view.shown_px, view.shown_px)
@@ -53,19 +40,13 @@ def merge_maps(maps_bhw: Sequence[Tensor], views: Sequence[View], *, side_px: in
         Whole images: mean of the maps, mirrored back and brought to the size of the largest by bilinear
         interpolation (pixel centres aligned). A single view's map comes back unchanged. Crops: (B, R, R), sum of the
         absolute values of the maps, each mirrored back, brought to the size of its window by cubic interpolation and
-        laid where the window was, so a pixel in the middle is counted more often than one in a corner.
+        added where the window was (``mergeTenCrop.m`` of the CAM release), so a pixel in the middle is counted more
+        often than one in a corner.
 
     Raises
     ------
     ValueError
         Not one map for each view, or crops and whole images together.
-
-    Notes
-    -----
-    The maps of several scales are averaged as they are, as multi-scale maps usually are (Ahn et al., "Weakly
-    supervised learning of instance segmentation with inter-pixel relations", CVPR 2019, whose maps are clipped at 0
-    first): a common size of the values is lost if each is divided by its own maximum. The sum over crops is
-    ``mergeTenCrop.m`` of the CAM release; its cubic kernel (a = -1/2) is that of the antialiased one here.
     """
     if len(maps_bhw) != len(views) or not views:
         raise ValueError(f"{len(maps_bhw)} maps of {len(views)} views, expected one map for each of at least one view")

@@ -62,13 +62,7 @@ class _AlexNetTrunk(Encoder):
 
 
 class AlexNetEncoder(_AlexNetTrunk):
-    """AlexNet-GAP: conv1 to conv5 without pool5, and a 3x3 convolution of 1024; (B, 1024, 13, 13) at 224 px.
-
-    Parameters
-    ----------
-    batch_norm
-        Batch norm after every convolution, or biases.
-    """
+    """AlexNet-GAP: conv1 to conv5 without pool5, and a 3x3 convolution of 1024; (B, 1024, 13, 13) at 224 px."""
 
     def __init__(self, *, batch_norm: bool) -> None:
         super().__init__(conv5_channels=256, batch_norm=batch_norm)
@@ -86,11 +80,6 @@ class AlexNetPlusEncoder(_AlexNetTrunk):
     """The AlexNet net of the CAM release: wider conv5, pool5 with stride 1, and two 3x3 convolutions of 512.
 
     (B, 512, 11, 11) at 224 px; the classifier behind it uses dropout 0.5.
-
-    Parameters
-    ----------
-    batch_norm
-        Batch norm after every convolution, or biases.
     """
 
     def __init__(self, *, batch_norm: bool) -> None:

@@ -20,14 +20,9 @@ class GapClassifier(nn.Module):
     channels
         Channels C of the features.
     classes
-        Number of classes K.
+        Number of classes K, at least 1, else ValueError.
     dropout
-        Probability of dropping a pooled feature in training.
-
-    Raises
-    ------
-    ValueError
-        ``classes`` below 1, or a dropout outside ``0 <= dropout < 1``.
+        Probability of dropping a pooled feature in training, ``0 <= dropout < 1``, else ValueError.
     """
 
     def __init__(self, channels: int, classes: int, dropout: float = 0.0) -> None:
@@ -47,25 +42,17 @@ class GapClassifier(nn.Module):
         return scores
 
     def class_activation_maps(self, features_bchw: Tensor, classes_bk: Tensor | None = None) -> Tensor:
-        """Weighted sums of the feature maps, one for each class asked for.
+        """(B, k, h, w) weighted sums of the feature maps, one for each class asked for, or (B, K, h, w).
+
+        Without the bias, so the mean over h and w of a map is the score minus the bias. May be negative; no scaling is
+        done.
 
         Parameters
         ----------
         features_bchw
             (B, C, h, w) after ReLU.
         classes_bk
-            (B, k) int64, ``0 <= class < K``: the classes of each image. None: all classes of every image.
-
-        Returns
-        -------
-        Tensor
-            (B, k, h, w), or (B, K, h, w). Without the bias, so the mean over h and w of a map is the score
-            minus the bias. May be negative; no scaling is done.
-
-        Raises
-        ------
-        ValueError
-            Another shape or dtype of ``classes_bk``.
+            (B, k) int64, ``0 <= class < K``: the classes of each image, None for all K; ValueError otherwise.
 
         References
         ----------

@@ -75,7 +75,9 @@ class SaliencyDecoder(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def forward(self, features_bchw: Tensor, skips: Sequence[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """Logits of the saliency map; their sigmoid is D(x).
+        """(B, H, W) logits of the saliency map, at least float32; their sigmoid is D(x).
+
+        In bfloat16 sigmoids would have steps of 1/256. Logits, because binary cross entropy is stable on them only.
 
         Parameters
         ----------
@@ -85,12 +87,6 @@ class SaliencyDecoder(nn.Module):
             The encoder's skips, deepest first.
         size
             (H, W) of the result in pixels.
-
-        Returns
-        -------
-        Tensor
-            (B, H, W), at least float32 whatever the precision of the blocks: sigmoids in bfloat16 would have
-            steps of 1/256. Logits, because binary cross entropy is stable on them only.
         """
         maps = features_bchw
         for block, skip in zip(self.blocks, skips, strict=True):

@@ -98,15 +98,8 @@ class _Inception(nn.Module):
 class GoogLeNetEncoder(Encoder):
     """GoogLeNet-GAP: Inception v1 through 4e and a 3x3 convolution of 1024; (B, 1024, 14, 14) at 224 px.
 
-    Parameters
-    ----------
-    batch_norm
-        Batch norm after every convolution, or biases.
-
-    Notes
-    -----
-    The buffers ``input_scale`` and ``input_shift`` are 1 and 0 until ``adapt_to_imported_weights``, and travel
-    with the state dict.
+    The buffers ``input_scale`` and ``input_shift`` are 1 and 0 until ``adapt_to_imported_weights``, and travel with the
+    state dict.
     """
 
     published_weights = "GoogLeNet_Weights.IMAGENET1K_V1"

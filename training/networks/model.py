@@ -48,25 +48,18 @@ class InferenceOutput(NamedTuple):
 class LocalizationModel(nn.Module):
     """Encoder, classifier and, while training, decoder.
 
+    Encoder and classifier draw their random weights first, so they start the same with and without decoder.
+
     Parameters
     ----------
     arch
-        A key of ``training.networks.registry.ARCHITECTURES``.
+        A key of ``training.networks.registry.ARCHITECTURES``, else ValueError.
     classes
-        Number of classes K.
+        Number of classes K, at least 1, else ValueError.
     batch_norm
         Batch norm in encoder and decoder, or biases.
     decoder
-        Build the decoder D. Not needed for the baselines nor at test time.
-
-    Raises
-    ------
-    ValueError
-        Unknown architecture, or fewer than one class.
-
-    Notes
-    -----
-    Encoder and classifier draw their random weights first, so they start the same with and without decoder.
+        Build the decoder D, which baselines and test time do not need.
     """
 
     def __init__(self, arch: str, classes: int, *, batch_norm: bool = True, decoder: bool = True) -> None:
@@ -95,14 +88,9 @@ class LocalizationModel(nn.Module):
         images01_bchw
             (B, 3, H, W) floating point in 0..1, RGB, not normalised; H and W at least 64.
         with_saliency
-            False leaves the decoder out. True gives no saliency either when the model has no decoder.
+            False leaves the decoder out.
         cam_classes
             (B, k) int64: classes whose activation maps are wanted, from the same pass. None: no maps.
-
-        Returns
-        -------
-        ModelOutput
-            Differentiable throughout, the activation maps too.
 
         Raises
         ------
@@ -135,13 +123,7 @@ class LocalizationModel(nn.Module):
 
 
 class EncoderAndClassifier(nn.Module):
-    """The model at test time, for export: one tensor in, two tensors out.
-
-    Parameters
-    ----------
-    model
-        The model whose encoder and classifier are copied.
-    """
+    """The model at test time, for export: copies of encoder and classifier; one tensor in, two tensors out."""
 
     def __init__(self, model: LocalizationModel) -> None:
         super().__init__()

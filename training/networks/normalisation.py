@@ -6,7 +6,7 @@ Shapes: B batch, H W pixels.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalisation", "normalise"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalisation"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue over ILSVRC train, on the scale 0..1; the values torchvision's weights expect."""
@@ -16,10 +16,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalisation(nn.Module):
-    """``normalise`` with its constants kept on the model's device; no entry in the state dict.
+    """Subtracts ImageNet's mean and divides by its standard deviation; no entry in the state dict.
 
     The constants are buffers because a tensor made in every forward pass would cost a copy from the host,
     and a wait, on each call.
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in Normalisation()(torch.zeros(1, 3, 1, 1)).flatten().tolist()]
+    [-2.118, -2.036, -1.804]
     """
 
     mean_c11: Tensor
@@ -31,43 +36,13 @@ class Normalisation(nn.Module):
         self.register_buffer("std_c11", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images01_bchw: Tensor) -> Tensor:
-        """``images01[B, 3, H, W]`` in 0..1 to the same shape and dtype, zero-centred; errors as ``normalise``."""
-        _check_images(images01_bchw)
+        """``images01[B, 3, H, W]`` floating point RGB in 0..1 to the same shape and dtype, zero-centred.
+
+        Masked pixels are 0, so masking comes first. ValueError for another shape, or integers.
+        """
+        if images01_bchw.dim() != 4 or images01_bchw.shape[1] != 3:
+            raise ValueError(f"images of shape {tuple(images01_bchw.shape)}, expected (B, 3, H, W) in RGB order")
         dtype = images01_bchw.dtype
+        if not dtype.is_floating_point:
+            raise ValueError(f"images of dtype {dtype}, expected floating point in 0..1: divide uint8 by 255")
         return (images01_bchw - self.mean_c11.to(dtype)) / self.std_c11.to(dtype)
-
-
-def normalise(images01_bchw: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its standard deviation, channel by channel.
-
-    Parameters
-    ----------
-    images01_bchw
-        (B, 3, H, W) floating point in 0..1, RGB. Masked pixels are 0, so masking comes first.
-
-    Returns
-    -------
-    Tensor
-        Same shape, dtype and device; differentiable.
-
-    Raises
-    ------
-    ValueError
-        Another number of dimensions or channels, or integers.
-
-    Examples
-    --------
-    >>> [round(value, 3) for value in normalise(torch.zeros(1, 3, 1, 1)).flatten().tolist()]
-    [-2.118, -2.036, -1.804]
-    """
-    _check_images(images01_bchw)
-    mean_c11 = images01_bchw.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std_c11 = images01_bchw.new_tensor(IMAGENET_STD).view(3, 1, 1)
-    return (images01_bchw - mean_c11) / std_c11
-
-
-def _check_images(images: Tensor) -> None:
-    if images.dim() != 4 or images.shape[1] != 3:
-        raise ValueError(f"images of shape {tuple(images.shape)}, expected (B, 3, H, W) in RGB order")
-    if not images.is_floating_point():
-        raise ValueError(f"images of dtype {images.dtype}, expected floating point in 0..1: divide uint8 by 255")

@@ -67,9 +67,9 @@ class ConvUnit(nn.Module):
     kernel, stride, padding
         Geometry in pixels, the same for rows and columns.
     batch_norm
-        True: batch norm and no bias. False: a bias and no batch norm.
+        Batch norm, or a bias.
     norm_eps
-        Added to the variance; also used when batch norm is folded into the unit.
+        Added to the variance.
     relu
         False leaves the result as it is, for the end of a residual branch.
     """
@@ -168,6 +168,7 @@ class Encoder(nn.Module, ABC):
     """Encoder E (section 2.2): normalised images to features and skip connections.
 
     A subclass in its own module and one row of ``training.networks.registry.ARCHITECTURES`` make a new architecture.
+    ``batch_norm``: batch norm after every convolution, or biases.
     """
 
     feature_channels: int

@@ -51,25 +51,10 @@ def encoder_class(arch: str) -> "type[Encoder]":
 
 
 def build_encoder(arch: str, *, batch_norm: bool = True) -> "Encoder":
-    """Build an encoder with Kaiming-initialised weights (He et al. 2015, fan-in) from torch's global generator.
+    """Encoder with Kaiming-initialised weights (He et al. 2015, fan-in) from torch's global generator, on the CPU.
 
-    Parameters
-    ----------
-    arch
-        A key of ``ARCHITECTURES``.
-    batch_norm
-        Batch norm after every convolution, or biases. Without it these nets do not train from scratch with
-        Adam at the paper's learning rate.
-
-    Returns
-    -------
-    Encoder
-        On the CPU, float32, in training mode.
-
-    Raises
-    ------
-    ValueError
-        Unknown architecture.
+    Without batch norm these nets do not train from scratch with Adam at the paper's learning rate. ValueError for an
+    unknown name.
 
     Examples
     --------

@@ -57,13 +57,8 @@ class Bottleneck(nn.Module):
 class ResNet50Encoder(Encoder):
     """ResNet-50 through layer4; (B, 2048, 7, 7) at 224 px. layer4's output is what the CAM is made from.
 
-    layer4 keeps its stride of 2, so that a trunk trained as an encoder can serve as the perceptual network.
-
-    Parameters
-    ----------
-    batch_norm
-        False has biases in place of batch norm: for weights with batch norm folded in. Sixteen additions
-        without a norm between them do not train from random weights.
+    layer4 keeps its stride of 2, so that a trunk trained as an encoder can serve as the perceptual network. Without
+    batch norm its sixteen additions do not train from random weights: that is for weights with batch norm folded in.
     """
 
     published_weights = "ResNet50_Weights.IMAGENET1K_V2"

@@ -6,7 +6,6 @@ weights: those have to be asked for by name.
 
 import re
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from training.networks.parts import ConvUnit, Encoder, ImportedLayer, UndrawnWei
 from training.networks.perceptual import PerceptualNetwork
 from training.networks.registry import ARCHITECTURES, build_encoder
 from training.networks.resnet import Bottleneck, ResNet50Encoder
-from training.run_folder.checkpoints import CHECKPOINT_FORMAT
+from training.run_folder.checkpoints import CHECKPOINT_FORMAT, read_tensors
 
 __all__ = ["IMAGENET", "RANDOM", "LoadReport", "WeightsError", "initialise_from_imagenet", "load_perceptual_network"]
 
@@ -90,11 +89,6 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
         ``LocalizationModel``, and ``config``).
     seed
         Of the random weights; the global generator is left as it was.
-
-    Returns
-    -------
-    PerceptualNetwork
-        On the CPU, float32.
 
     Raises
     ------
@@ -176,28 +170,14 @@ def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any
         option = f"{path_option} " if path_option else ""
         raise WeightsError(f"{path}: no such file; expected {option}{IMAGENET} or the path of a weights file")
     try:
-        _check_zip(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # A damaged file can fail anywhere in torch's reader: OSError, RuntimeError, EOFError, UnpicklingError,
-        # KeyError, UnicodeDecodeError and more have been seen.
+        loaded = read_tensors(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise WeightsError(
             f"{path}: not a file of tensors that torch.save made, or damaged or truncated ({_first_line(error)})"
         ) from error
     if isinstance(loaded, Mapping) and loaded.get("format") == CHECKPOINT_FORMAT:
         return loaded.get("state"), str(path)
     return loaded, str(path)
-
-
-def _check_zip(path: Path) -> None:
-    """ValueError when a record's checksum is wrong: torch.load takes changed weights without a word."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"record {damaged} has a wrong checksum")
 
 
 def _download(published: str, *, path_option: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Turns the state of a training run into files that are whole or not there, and such files back into the state.
+"""Checkpoints: the state of a training run in files that are whole or not there.
 
 A checkpoint is what ``torch.save`` writes, with a marker and a version inside; it can be read with
 ``torch.load(path, weights_only=True)`` alone. The state consists of dicts, lists, tuples, tensors, numbers, strings,
@@ -31,6 +31,7 @@ __all__ = [
     "DamagedCheckpointWarning",
     "FoundCheckpoint",
     "load_checkpoint",
+    "read_tensors",
     "save_checkpoint",
 ]
 
@@ -77,13 +78,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     CheckpointError
         A value of another type, named by its place in the state.
     OSError
-        The disk is full, a limit is reached, the folder is missing or read-only. What was at ``path`` is still
-        there, and no other file is left behind.
-
-    Notes
-    -----
-    The bytes go to a hidden file beside the target, to the disk by fsync, and under the final name by a rename;
-    then the folder is synced. A killed process may leave its hidden file, never a damaged target.
+        The disk is full, a limit is reached, the folder is missing or read-only.
     """
     envelope = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "state": _plain(state, place="state")}
     # Built in memory, because torch's writer hides the error number of a full disk behind an error of its own.
@@ -92,18 +87,37 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     write_atomically(Path(path), buffer.getbuffer())
 
 
+def read_tensors(encoded: bytes) -> Any:
+    """Content of a file of ``torch.save``, tensors on the CPU, every record's checksum compared, nothing executed.
+
+    Raises
+    ------
+    ValueError
+        Damaged or truncated, or holding anything but plain data; the message says why in one line.
+    """
+    try:
+        if zipfile.is_zipfile(io.BytesIO(encoded)):
+            # torch itself takes changed bytes without a word.
+            with zipfile.ZipFile(io.BytesIO(encoded)) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"record {damaged} has a wrong checksum")
+        with warnings.catch_warnings():
+            # torch warns of what it then refuses, such as a TorchScript archive.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(encoded), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # All bytes are in memory, so any error is about them: BadZipFile, RuntimeError, UnpicklingError, EOFError,
+        # NotImplementedError, KeyError and others have been seen.
+        raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+
+
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """State of a checkpoint, its tensors on the CPU.
 
-    Parameters
-    ----------
-    path
-        A file that ``save_checkpoint`` wrote.
-
-    Returns
-    -------
-    dict
-        The state. Nothing in the file is executed: ``weights_only`` refuses all but plain data.
+    Nothing in the file is executed: ``weights_only`` refuses all but plain data.
 
     Raises
     ------
@@ -115,22 +129,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     encoded = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(io.BytesIO(encoded)) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"the checksum of {damaged} does not match")
-        with warnings.catch_warnings():
-            # torch warns of what it then refuses, such as a TorchScript archive.
-            warnings.simplefilter("ignore")
-            envelope = torch.load(io.BytesIO(encoded), map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # All bytes are in memory, so any error is about them: BadZipFile, RuntimeError, UnpicklingError, EOFError,
-        # NotImplementedError, KeyError and others have been seen.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        envelope = read_tensors(encoded)
+    except ValueError as error:
         raise CheckpointError(
-            f"{path}: not a checkpoint, or damaged ({len(encoded)} bytes): {reason}; use another checkpoint"
+            f"{path}: not a checkpoint, or damaged ({len(encoded)} bytes): {error}; use another checkpoint"
         ) from error
     if not isinstance(envelope, dict) or envelope.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path}: a torch file of another program: the marker {CHECKPOINT_FORMAT!r} is missing")
@@ -146,16 +148,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 class CheckpointFolder:
     """Checkpoints of one run: ``checkpoint-<step, 8 digits>.pt`` and ``finished.json`` in one folder.
 
+    One process writes (rank 0 of several; a lock keeps other runs out); any number may read at the same time.
+
     Parameters
     ----------
     run_dir
         Folder of the run; made at the first save.
     keep_last
         Checkpoints that stay, at least 1.
-
-    Notes
-    -----
-    One process writes (rank 0 of several; ``run_lock`` keeps other runs out); any number may read at the same time.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], *, keep_last: int = 3) -> None:
@@ -180,29 +180,16 @@ class CheckpointFolder:
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the checkpoint of a step, then delete those beyond the ``keep_last`` newest.
 
-        Parameters
-        ----------
-        step
-            Steps done, at least 0.
-        state
-            As ``save_checkpoint`` takes it.
-
-        Returns
-        -------
-        Path
-            The file written. It is never deleted by its own call, so one good checkpoint always remains.
+        Removes the completion marker first: a run that continues is not finished. Damaged checkpoints of later steps
+        are deleted afterwards, because the run has gone back behind them. The file written is never deleted by its own
+        call, so one good checkpoint always remains.
 
         Raises
         ------
         CheckpointError, OSError
             As ``save_checkpoint``; no checkpoint has been deleted then.
         CheckpointError
-            A readable checkpoint of a later step lies there: this run did not continue from it.
-
-        Notes
-        -----
-        Removes the completion marker first: a run that goes on is not finished. Damaged checkpoints of later steps
-        are deleted afterwards, because the run has gone back behind them.
+            A readable checkpoint of a later step is there: this run did not continue from it.
         """
         target = self.path(step)
         later = [other for other in self.steps() if other > step]
@@ -224,17 +211,9 @@ class CheckpointFolder:
         return target
 
     def latest(self) -> FoundCheckpoint | None:
-        """The newest checkpoint that can be read, or None where there is none.
+        """The newest checkpoint that can be read; DamagedCheckpointWarning names each newer one that cannot.
 
-        Raises
-        ------
-        CheckpointError
-            There are checkpoints and all are damaged: starting anew would be a surprise.
-
-        Warns
-        -----
-        DamagedCheckpointWarning
-            Names each newer checkpoint that cannot be read.
+        None where there is no checkpoint; CheckpointError where all are damaged, as starting over would be a surprise.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -243,19 +222,19 @@ class CheckpointFolder:
                 return FoundCheckpoint(path=self.path(step), step=step, state=state)
         if steps:
             raise CheckpointError(
-                f"{self._run_dir}: none of its {len(steps)} checkpoints can be read; delete them to start anew"
+                f"{self._run_dir}: none of its {len(steps)} checkpoints can be read; delete them to start over"
             )
         return None
 
     def mark_finished(self, summary: Mapping[str, Any]) -> None:
-        """Write ``finished.json`` with a summary of the run: JSON values under string keys.
+        """Write ``finished.json`` with a summary of the run.
 
         Raises
         ------
         TypeError, ValueError
             A value that JSON does not know, NaN and infinity among them.
         OSError
-            As ``save_checkpoint``.
+            The file cannot be written.
         """
         text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
         write_atomically(self._run_dir / FINISHED_FILE, f"{text}\n".encode())

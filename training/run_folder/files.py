@@ -1,4 +1,4 @@
-"""Names the files of a training run. Imports no torch, as reports and pipelines look for these files too."""
+"""File names of a training run. Imports no torch, as reports and pipelines look for these files too."""
 
 import json
 from pathlib import Path

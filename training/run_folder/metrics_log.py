@@ -1,4 +1,4 @@
-"""Turns numbers of a run into ``metrics.jsonl`` and, when asked for, TensorBoard events."""
+"""Metrics log of a run: ``metrics.jsonl`` and, when asked for, TensorBoard events."""
 
 import json
 import math
@@ -32,12 +32,7 @@ class MetricsLog:
         Lines of later steps, left by a process that was killed after its last checkpoint, are dropped: the resumed
         run writes them again.
     tensorboard
-        Also write TensorBoard events.
-
-    Raises
-    ------
-    ValueError
-        TensorBoard is asked for and not installed.
+        Also write TensorBoard events; ValueError when TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, resume_step: int = 0, tensorboard: bool = False) -> None:
@@ -69,14 +64,8 @@ class MetricsLog:
     def write(self, event: str, *, step: int, **numbers: Any) -> None:
         """Append an event of a step; numbers also go to TensorBoard as ``event/name``.
 
-        Raises
-        ------
-        OSError
-            The line cannot be written; the message names the file.
-
-        Notes
-        -----
-        JSON has no NaN and no infinity: they are ``null`` in the file.
+        NaN and infinity, which JSON does not have, are ``null`` in the file. OSError names the file when the line
+        cannot be written.
         """
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -95,7 +84,7 @@ class MetricsLog:
                     self._writer.add_scalar(f"{event}/{name}", float(value), step)
 
     def picture(self, name: str, image_chw: torch.Tensor, *, step: int) -> None:
-        """Show a (3, H, W) float picture in 0..1 in TensorBoard; nothing without it."""
+        """Show a (3, H, W) float picture in 0..1 in TensorBoard, if that is on."""
         if self._writer is not None:
             self._writer.add_image(name, image_chw, step)
 

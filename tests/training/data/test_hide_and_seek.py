@@ -100,8 +100,3 @@ def test_gradients_stop_at_hidden_pixels() -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         hide_and_seek(torch.zeros(shape), generator=generator())
-
-
-def test_sizes_below_one_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 images of 0x4"):
-        draw_hidden_patches(2, height=0, width=4, generator=generator())

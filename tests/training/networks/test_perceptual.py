@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.networks.normalisation import normalise
+from training.networks.normalisation import Normalisation
 from training.networks.parts import ConvUnit
 from training.networks.perceptual import PerceptualNetwork
 from training.networks.resnet import ResNet50Encoder
@@ -83,7 +83,7 @@ def test_units_that_do_not_fit_are_refused(channels: int, kernel: int) -> None:
 def test_it_computes_what_the_trunk_with_batch_norm_does(trunk: ResNet50Encoder, network: PerceptualNetwork) -> None:
     images = torch.rand(2, 3, 64, 72)
     with torch.no_grad():
-        expected = trunk(normalise(images)).features.mean(dim=(2, 3))
+        expected = trunk(Normalisation()(images)).features.mean(dim=(2, 3))
         found = network(images)
     assert found.shape == (2, network.features) == (2, 2048)
     assert expected.std() > 0.01
@@ -125,7 +125,7 @@ def test_the_gradient_reaches_the_input_and_is_right(trunk: ResNet50Encoder) -> 
 def test_a_masked_pixel_is_black_and_not_mean_grey(trunk: ResNet50Encoder, network: PerceptualNetwork) -> None:
     black = torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
-        expected = trunk(normalise(black)).features.mean(dim=(2, 3))
+        expected = trunk(Normalisation()(black)).features.mean(dim=(2, 3))
         grey = trunk(black).features.mean(dim=(2, 3))
     torch.testing.assert_close(network(black), expected, rtol=1e-4, atol=1e-5)
     assert (grey - expected).abs().max() > 0.01

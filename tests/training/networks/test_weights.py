@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.training.networks.test_perceptual import randomise_statistics
 from training.networks.model import LocalizationModel
-from training.networks.normalisation import normalise
+from training.networks.normalisation import Normalisation
 from training.networks.parts import conv_units
 from training.networks.registry import ARCHITECTURES, build_encoder, encoder_class
 from training.networks.weights import WeightsError, initialise_from_imagenet, load_perceptual_network
@@ -65,7 +65,7 @@ def pooled(resnet: nn.Module, images: Tensor) -> Tensor:
     kept = []
     handle = resnet.avgpool.register_forward_hook(lambda module, args, output: kept.append(output.flatten(1)))
     with torch.no_grad():
-        resnet(normalise(images))
+        resnet(Normalisation()(images))
     handle.remove()
     return kept[0]
 
@@ -84,11 +84,11 @@ def test_alexnet_computes_what_torchvisions_does(arch: str, batch_norm: bool, im
     random_conv5 = encoder.conv5.conv.weight.clone()
     report = initialise_from_imagenet(encoder, weights=str(tmp_path / "alexnet.pth"))
     with torch.no_grad():
-        conv5, conv4, conv3, conv2, conv1 = encoder.eval()(normalise(images)).skips
+        conv5, conv4, conv3, conv2, conv1 = encoder.eval()(Normalisation()(images)).skips
         for found, end in ((conv1, 2), (conv2, 5), (conv3, 8), (conv4, 10), (conv5, 12)):
             if end == 12 and arch == "alexnet-gap-plus":
                 continue
-            expected = alexnet.features[:end](normalise(images))
+            expected = alexnet.features[:end](Normalisation()(images))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     five = ("conv1", "conv2", "conv3", "conv4", "conv5")
     if arch == "alexnet-gap":
@@ -114,8 +114,8 @@ def test_googlenet_computes_what_torchvisions_does(batch_norm: bool, images: Ten
     for name in ("inception4e", "inception4b", "inception3b", "conv3", "conv1"):
         getattr(googlenet, name).register_forward_hook(lambda module, args, output: expected.insert(0, output))
     with torch.no_grad():
-        googlenet(normalise(images))
-        found = encoder.eval()(normalise(images)).skips
+        googlenet(Normalisation()(images))
+        found = encoder.eval()(Normalisation()(images)).skips
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs.std() > 1e-3
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
@@ -126,14 +126,14 @@ def test_googlenet_computes_what_torchvisions_does(batch_norm: bool, images: Ten
     again = build_encoder("googlenet-gap", batch_norm=batch_norm)
     again.load_state_dict(encoder.state_dict())
     with torch.no_grad():
-        assert torch.equal(again.eval()(normalise(images)).skips[0], found[0])
+        assert torch.equal(again.eval()(Normalisation()(images)).skips[0], found[0])
 
 
 def test_resnet_computes_what_torchvisions_does(resnet: nn.Module, resnet_file: Path, images: Tensor) -> None:
     encoder = build_encoder("resnet50-gap")
     report = initialise_from_imagenet(encoder, weights=str(resnet_file))
     with torch.no_grad():
-        features = encoder.eval()(normalise(images)).features
+        features = encoder.eval()(Normalisation()(images)).features
     torch.testing.assert_close(features.mean(dim=(2, 3)), pooled(resnet, images), rtol=1e-4, atol=1e-5)
     assert report.loaded == tuple(conv_units(encoder)) and len(report.loaded) == 53
     assert report.random == () and report.notes == ()

@@ -120,7 +120,7 @@ def test_a_changed_bit_of_a_tensor_is_found_although_torch_does_not(tmp_path: Pa
     encoded[place] ^= 4
     path.write_bytes(encoded)
     assert not torch.equal(torch.load(path, weights_only=True)["state"]["weights"], state()["weights"])
-    with pytest.raises(CheckpointError, match=r"the checksum of .*data/0 does not match; use another checkpoint"):
+    with pytest.raises(CheckpointError, match=r"record .*data/0 has a wrong checksum; use another checkpoint"):
         load_checkpoint(path)
 
 
