@@ -1,9 +1,9 @@
-"""Turns the name of a published evaluation protocol into its rules: map to boxes, ground truth to frame, boxes to IoU.
+"""Six published evaluation protocols as one table: map to boxes, ground truth to frame, boxes to overlap.
 
-Legend: H W pixels of a map, B ground-truth boxes of an image, L threshold levels, I images. A protocol scores in a
-frame of 224 x 224 pixels. Boxes are ``x0, y0, x1, y1`` in pixels of it, ``x0 <= x1`` and ``y0 <= y1``, and overlaps
-take both corners as inside the box. The same map can score ten points apart under two of these, so no figure should
-be printed without the name of its protocol.
+Legend: H W pixels of a map, B ground-truth boxes of an image, L threshold levels. A protocol scores in a frame of
+224 x 224 pixels. Boxes are ``x0, y0, x1, y1`` in pixels of it, ``x0 <= x1`` and ``y0 <= y1``, and overlaps take both
+corners as inside the box. The same map can score ten points apart under two protocols, so no rate should be printed
+without the name of its protocol.
 """
 
 from collections.abc import Callable
@@ -42,23 +42,20 @@ class Protocol:
     """One published way from a score map and ground-truth boxes to an overlap."""
 
     name: str
-    """What ``--protocol`` calls it."""
     summary: str
     """The protocol in one sentence, with its source."""
     map_rule: str
     """What image the map shows and how it is brought to the frame."""
     threshold_rule: str
-    """Which pixels stand out."""
+    """Which pixels are foreground."""
     box_rule: str
     """How these pixels become a box."""
     ground_truth_rule: str
-    """How boxes come to the frame; ``describe`` says before it which of them count."""
+    """How boxes are brought to the frame."""
     iou_rule: str
-    """What overlap is enough; ``describe`` says before it how overlap is measured."""
+    """What overlap is enough."""
     map_to_candidates: Callable[[npt.NDArray[np.generic]], Candidates]
-    """Function of a map (H, W) behind ``candidates``."""
     boxes_to_frame: Callable[..., npt.NDArray[np.float64]]
-    """Function of boxes (B, 4) and ``image_wh`` behind ``ground_truth``."""
     thresholds_l: npt.NDArray[np.float64]
     """(L,) float64, the share of the map's maximum that each level stands for; read-only."""
     threshold_is_oracle: bool = False
@@ -66,17 +63,16 @@ class Protocol:
     crops_centre: bool = False
     """Whether the map must show the central 224 of the image squeezed to 256; otherwise it shows the whole image."""
     fallback_box: tuple[float, float, float, float] | None = None
-    """The box that stands where nothing stands out of a map: scored like any, but named "no box" among the errors.
-    None: there is no box then."""
+    """The box of a map without foreground: scored like any, but "no box" among the errors; None: no box."""
     first_box_only: bool = False
-    """Whether the ground truth given is the first box of an image, not all of them; decides what ``describe`` says."""
+    """Whether only the first box of each image is ground truth; changes ``describe`` alone."""
     gt_known_exclusive: bool = False
-    """Whether GT-known Loc asks for an IoU above the wanted one, not for one at least as large."""
+    """Whether GT-known Loc requires an IoU above the wanted one, not one at least as large."""
     top1_exclusive: bool = False
     """The same for Top-1 and Top-5 Loc."""
 
     def describe(self) -> dict[str, str]:
-        """The rules in words, for result files: summary, map, threshold, box, ground_truth and iou."""
+        """The rules as sentences, for result files: summary, map, threshold, box, ground_truth and iou."""
         counted, compared = ("first box only", "the first") if self.first_box_only else ("all boxes", "any")
         return {
             "summary": self.summary,
@@ -93,15 +89,14 @@ class Protocol:
         Parameters
         ----------
         map_hw
-            Scores of any size and real dtype, higher where the object is. It shows what ``crops_centre`` says.
+            Scores of any size and real dtype, higher where the object is.
 
         Returns
         -------
         Candidates
-            Levels run from 0 to L - 1. Maps that are constant or hold NaN or infinity have a defined result:
-            ``cam``, ``psol-crop`` and ``cam-release`` give no box for NaN, infinity and zeros everywhere, and the
-            frame (``cam-release``: less its margin) for another constant above 0 (``cam-release``: other than 0);
-            ``ts-cam`` and ``wsoleval-*`` give the corner box that their evaluators answer.
+            Levels run from 0 to L - 1. ``cam``, ``psol-crop`` and ``cam-release`` give no box for a map with NaN or
+            infinity or all zeros, and the frame (``cam-release``: less its margin) for another constant above 0
+            (``cam-release``: other than 0); ``ts-cam`` and ``wsoleval-*`` give the corner box of their evaluators.
 
         Raises
         ------
@@ -257,13 +252,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises
-    ------
-    ValueError
-        There is none; the message lists the names.
-    """
+    """The protocol of that name; ValueError with all names when there is none."""
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

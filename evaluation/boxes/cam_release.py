@@ -1,4 +1,4 @@
-"""Turns a combined activation map into the boxes that the released CAM code finds in it.
+"""Boxes that the released CAM code finds in a combined activation map: the rule of the protocol ``cam-release``.
 
 Legend: H W pixels of a map, N boxes. The box finder (``bboxgenerator/dt_box.cpp`` and ``dt.c`` of the code released
 with Zhou et al., "Learning deep features for discriminative localization", CVPR 2016) speaks of ``x, y, width,
@@ -44,12 +44,7 @@ def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     -------
     Candidates
         One box ``x0, y0, x1, y1`` of level 0, or none: for an all-zero map, and for one with NaN or infinity. A
-        constant map gives the whole frame less the margin, ``0, 0, 219, 219``.
-
-    Raises
-    ------
-    ValueError
-        The map is not two-dimensional, has no pixels, or does not hold real numbers.
+        constant map gives the whole frame less the margin, ``0, 0, 219, 219``. ValueError as ``checked_map``.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""Turns a score map into the one box that stands at a fixed share of its peak: the rules ``cam`` and ``ts-cam``.
+"""The one box of a score map at a fixed share of its peak: the rules of the protocols ``cam`` and ``ts-cam``.
 
 Legend: H W pixels of a map as it comes. Boxes are ``x0, y0, x1, y1`` in pixels of the 224 x 224 frame, to be
 compared as inclusive corners. Maps reach the frame by bilinear interpolation with pixel centres aligned
@@ -30,20 +30,14 @@ TS_CAM_FRACTION = 0.12
 """Share of the peak in TS-CAM's configuration for ILSVRC (Gao et al., ICCV 2021; ``MODEL.CAM_THR``)."""
 
 TS_CAM_FALLBACK_BOX = (0.0, 0.0, 1.0, 1.0)
-"""What TS-CAM's code answers for a map in which nothing stands out. A lone pixel in the corner gives the same box."""
+"""What TS-CAM's code answers for a map without foreground. A lone pixel in the corner gives the same box."""
 
 _GREY_MAX = 255
 _REAL_KINDS = "buif"
 
 
 def checked_map(map_hw: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """The map as ``(H, W)`` float64, contiguous; NaN and infinity are left in it.
-
-    Raises
-    ------
-    ValueError
-        The map is not two-dimensional, has no pixels, or does not hold real numbers.
-    """
+    """The map as ``(H, W)`` float64, NaN and infinity left in it; ValueError unless it is 2-D, with pixels and real."""
     if map_hw.ndim != 2 or map_hw.size == 0 or map_hw.dtype.kind not in _REAL_KINDS:
         raise ValueError(
             f"expected a score map (H, W) of real numbers with pixels, found {map_hw.dtype} of shape {map_hw.shape}; "
@@ -69,22 +63,14 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     Parameters
     ----------
     map_hw
-        Scores of any size and real dtype, higher where the object is; computed in float64.
+        Scores of any size and real dtype, higher where the object is; computed in float64. ValueError as
+        ``checked_map``.
 
     Returns
     -------
     Candidates
         One box of level 0; none when no score is above 0 or any is NaN or infinite. A constant map above 0 gives
         the whole frame.
-
-    Raises
-    ------
-    ValueError
-        See ``checked_map``.
-
-    References
-    ----------
-    Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, section 3.2.
     """
     source_hw = checked_map(map_hw)
     if not np.isfinite(source_hw).all():
@@ -118,24 +104,15 @@ def ts_cam_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     Parameters
     ----------
     map_hw
-        Scores of any size and real dtype; computed in float32, as TS-CAM's maps are.
+        Scores of any size and real dtype; computed in float32, as TS-CAM's maps are. ValueError as ``checked_map``.
 
     Returns
     -------
     Candidates
         One box of level 0. ``x1`` and ``y1`` are one beyond the contour's last pixel and may be 224, yet the overlap
         takes them as inclusive: both are TS-CAM's. ``TS_CAM_FALLBACK_BOX`` for a constant map or one with a score
-        that is NaN or infinite in float32.
-
-    Raises
-    ------
-    ValueError
-        See ``checked_map``.
-
-    Notes
-    -----
-    TS-CAM divides by zero on a constant map, and its own interpolation can turn one into noise of a few units in
-    the last place, which it would stretch to the full range. Here constant maps are found before the resize.
+        that is NaN or infinite in float32. TS-CAM divides by zero on a constant map, or stretches the noise of its
+        interpolation to the full range.
 
     References
     ----------

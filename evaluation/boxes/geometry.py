@@ -1,20 +1,15 @@
-"""Turns pairs of boxes into overlaps, and boxes of one frame into boxes of another.
+"""Overlap of boxes, and boxes moved from one frame to another.
 
 Legend: N and M boxes, H W pixels of the frame. Every box is ``x0, y0, x1, y1`` in 0-based pixel
 coordinates with both corners inside the box (``0 <= x0 <= x1 < W``, ``0 <= y0 <= y1 < H``), as in ILSVRC.
 The arithmetic follows the evaluator of Choe et al., "Evaluating weakly supervised object localization methods
-right" (CVPR 2020), to the last bit, because published figures depend on its roundings.
+right" (CVPR 2020), to the last bit, because published results depend on its roundings.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "FRAME_PX",
-    "box_iou_inclusive",
-    "checked_boxes",
-    "scale_boxes_truncated",
-]
+__all__ = ["FRAME_PX", "box_iou_inclusive", "checked_boxes", "scale_boxes_truncated"]
 
 FRAME_PX = 224
 """Side in pixels of the square frame that images, maps and boxes are squeezed to before scoring."""
@@ -23,15 +18,7 @@ FRAME_PX = 224
 def box_iou_inclusive(boxes_a_xyxy: npt.ArrayLike, boxes_b_xyxy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Intersection over union ``(N, M)`` float64 of boxes ``(N, 4)`` and ``(M, 4)``.
 
-    Parameters
-    ----------
-    boxes_a_xyxy, boxes_b_xyxy
-        ``x0, y0, x1, y1`` with ``x0 <= x1`` and ``y0 <= y1``, inclusive: a box is ``x1 - x0 + 1`` wide.
-
-    Raises
-    ------
-    ValueError
-        An array is not ``(any, 4)``, or a box has its corners in the wrong order or a NaN.
+    Boxes are inclusive, ``x1 - x0 + 1`` wide; ValueError for corners in the wrong order or a NaN.
 
     Examples
     --------
@@ -59,18 +46,7 @@ def scale_boxes_truncated(
     zero. The corners are treated as points, so an inclusive ``x1`` of ``W - 1`` does not become ``W' - 1``:
     this is how ``wsoleval-v1`` moves ground truth to 224 pixels, not how areas are kept.
 
-    Parameters
-    ----------
-    boxes_xyxy
-        ``x0, y0, x1, y1`` with ``x0 <= x1`` and ``y0 <= y1``, inclusive.
-    from_wh, to_wh
-        Width and height in pixels, all positive.
-
-    Raises
-    ------
-    ValueError
-        A side is not positive, the array is not ``(N, 4)``, or a box has its corners in the wrong order or
-        a NaN.
+    ValueError for a side that is not positive, and as ``checked_boxes``.
 
     Examples
     --------
@@ -86,14 +62,7 @@ def scale_boxes_truncated(
 
 
 def checked_boxes(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.float64]:
-    """Boxes ``(N, 4)`` as contiguous float64.
-
-    Raises
-    ------
-    ValueError
-        The array is not ``(N, 4)``, or a box has its corners in the wrong order or a NaN; ``name`` and the row are
-        named.
-    """
+    """Boxes ``(N, 4)`` as contiguous float64; ValueError names ``name`` and the row of a wrong order or a NaN."""
     boxes_n4 = np.ascontiguousarray(boxes_xyxy, dtype=np.float64)
     if boxes_n4.ndim != 2 or boxes_n4.shape[1] != 4:
         raise ValueError(f"{name}: expected boxes (N, 4), found shape {boxes_n4.shape}")

@@ -1,8 +1,8 @@
-"""Turns a score map into boxes at every threshold under the protocols ``wsoleval-v1`` and ``wsoleval-v2``.
+"""Boxes of a score map at every threshold under the protocols ``wsoleval-v1`` and ``wsoleval-v2``.
 
 Legend: T thresholds, L = 255 grey levels, N contours, H W pixels of the frame. Boxes are ``x0, y0, x1, y1`` in 0-based
 pixels, both corners inside the box. The arithmetic follows the evaluator of Choe et al., "Evaluating weakly supervised
-object localization methods right" (CVPR 2020), to the last bit, because published figures depend on its roundings.
+object localization methods right" (CVPR 2020), to the last bit, because published results depend on its roundings.
 
 That evaluator searches contours once a threshold, a thousand times a map. After its own quantisation a map has 256
 grey levels, and ``evaluation.boxes.component_tree`` finds the contours of all of them in one pass.
@@ -41,20 +41,7 @@ _GREY_MAX = 255
 def normalise_score_map(
     map_hw: npt.NDArray[np.generic], *, height: int = FRAME_PX, width: int = FRAME_PX
 ) -> npt.NDArray[np.uint8]:
-    """Score map of any size and real dtype as ``(height, width)`` uint8: ``unit_score_map`` times 255, cut.
-
-    Parameters
-    ----------
-    map_hw
-        Scores, higher where the object is.
-    height, width
-        The frame in pixels.
-
-    Raises
-    ------
-    ValueError
-        The map is not two-dimensional or has no pixels.
-    """
+    """Score map of any size and real dtype as ``(height, width)`` uint8: ``unit_score_map`` times 255, cut."""
     return (unit_score_map(map_hw, height=height, width=width) * _GREY_MAX).astype(np.uint8)
 
 
@@ -76,18 +63,14 @@ def unit_score_map(
     Returns
     -------
     numpy.ndarray
-        The map; all zeros when the scores are constant, or when the resized scores hold a NaN or infinity.
+        The map; all zeros when the scores are constant, or when the resized scores hold a NaN or infinity. The
+        reference looks for constant maps after the resize only, whose cubic weights turn .3 everywhere into
+        differences of 2e-16, which it would stretch to the full range.
 
     Raises
     ------
     ValueError
         The map is not two-dimensional or has no pixels.
-
-    Notes
-    -----
-    One step is not the reference's: it looks for constant maps after the resize only. The cubic weights do
-    not sum to exactly 1, so a map of .3 everywhere comes out with differences of 2e-16, which it would
-    stretch to the full range. Here such a map is zeros, as the protocol means it.
     """
     if map_hw.ndim != 2 or map_hw.size == 0:
         raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
@@ -102,13 +85,7 @@ def unit_score_map(
 
 
 def level_thresholds(thresholds: npt.ArrayLike = WSOLEVAL_THRESHOLDS) -> npt.NDArray[np.float64]:
-    """The lowest of ``thresholds`` that cuts a map at each grey level, (L,) float64; NaN where none does.
-
-    Raises
-    ------
-    ValueError
-        A threshold lies outside [0, 1).
-    """
+    """The lowest of ``thresholds``, ``0 <= t < 1``, that cuts a map at each grey level, (L,) float64; NaN for none."""
     levels_t = _levels_of(thresholds, highest=_GREY_MAX)
     if (levels_t >= LEVELS).any():
         raise ValueError("expected thresholds (T,) with 0 <= t < 1")
@@ -123,23 +100,19 @@ def largest_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
     Parameters
     ----------
     map_uint8_hw
-        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k stand out.
+        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k are foreground.
 
     Returns
     -------
     Candidates
-        One box a level. ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves the frame, as
-        in the reference; ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
+        One box per level. ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves the frame, as
+        in the reference; ``WSOLEVAL_FALLBACK_BOX`` without foreground. ``max(contours, key=cv2.contourArea)`` of the
+        reference keeps the first of equals, so the order of ``cv2.findContours`` decides ties; the same here.
 
     Raises
     ------
     ValueError
         The map is not a two-dimensional uint8 array with pixels.
-
-    Notes
-    -----
-    ``max(contours, key=cv2.contourArea)`` keeps the first of equals, so the order of ``cv2.findContours`` decides
-    ties; the same here. Contours round holes never win, because the contour outside is larger.
     """
     boxes_l4 = _as_reference(largest_level_contours(_checked_map(map_uint8_hw)), map_uint8_hw.shape)
     starts = np.flatnonzero(np.concatenate([[True], (boxes_l4[1:] != boxes_l4[:-1]).any(axis=1)]))
@@ -153,21 +126,8 @@ def largest_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
 def all_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
     """Boxes of all contours at every level, those round holes too: ``wsoleval-v2``.
 
-    Parameters
-    ----------
-    map_uint8_hw
-        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k stand out.
-
-    Returns
-    -------
-    Candidates
-        At each level the same boxes as the reference finds, in another order; corners as in ``largest_contours``,
-        and ``WSOLEVAL_FALLBACK_BOX`` where nothing stands out.
-
-    Raises
-    ------
-    ValueError
-        The map is not a two-dimensional uint8 array with pixels.
+    Map, corners, fallback and errors are those of ``largest_contours``. At each level the boxes are the reference's,
+    in another order.
     """
     boxes_n4, first_n, last_n = all_level_contours(_checked_map(map_uint8_hw))
     boxes_n4 = _as_reference(boxes_n4, map_uint8_hw.shape)
@@ -183,24 +143,8 @@ def boxes_at_thresholds(
 ) -> npt.NDArray[np.int64]:
     """Box of the largest contour at every threshold, ``(T, 4)`` int64, of a map ``(H, W)`` uint8.
 
-    At threshold t the pixels *strictly* above ``int(t * maximum of the map)`` stand out.
-
-    Parameters
-    ----------
-    map_uint8_hw
-        As ``normalise_score_map`` makes it.
-    thresholds
-        ``(T,)`` fractions of the map's maximum, ``0 <= t <= 1``, in any order.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``x0, y0, x1, y1`` as in ``largest_contours``.
-
-    Raises
-    ------
-    ValueError
-        The map is not a two-dimensional uint8 array with pixels, or a threshold lies outside [0, 1].
+    At threshold t, ``0 <= t <= 1`` and in any order, the pixels *strictly* above ``int(t * maximum of the map)`` are
+    foreground. Corners and errors are those of ``largest_contours``.
     """
     boxes_l4 = largest_level_contours(_checked_map(map_uint8_hw))
     # Level 255 exists for t = 1 alone, and nothing stands out there.

@@ -105,19 +105,7 @@ def image_verdicts(
     With class scores "correct" is what Top-1 Loc counts, without them what GT-known Loc counts, both at IoU .5. The
     box that a protocol takes where nothing stands out is "no box", unless it happens to be correct.
 
-    Parameters
-    ----------
-    images
-        I images; one without the protocol's ground truth has no objects.
-    protocol
-        For its IoU rule and its fallback box.
-    iou_il, boxes_il4
-        (I, L) and (I, L, 4).
-
-    Raises
-    ------
-    ValueError
-        The shapes do not fit.
+    An image without the protocol's ground truth has no objects. ValueError when the shapes do not fit.
     """
     rank_i = np.array([image.true_rank for image in images], dtype=np.int64)
     nothing_04 = np.zeros((0, 4))

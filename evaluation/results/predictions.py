@@ -1,13 +1,11 @@
-"""Turns the scores of images into predictions.csv, one row an image, and reads such a file back.
-
-Legend: I images, L threshold levels. Boxes are ``x0, y0, x1, y1`` in pixels of a protocol's frame of 224 x 224,
-both corners inside the box.
+"""predictions.csv: one row per image, written from its scores and read back with every value checked.
 
 The file is RFC 4180 in UTF-8, but a line feed alone ends a line. Columns: ``image_id``, ``label`` (-1: unknown),
 ``wnid``, ``status``, ``notes`` (joined by ``; ``), ``predicted_class`` (a label), ``predicted_score``, ``true_rank``
-(0: best, -1: unknown), then for each localizer and protocol ``<localizer> <protocol> box_224px`` (``x0 y0 x1 y1``),
-``<localizer> <protocol> iou`` and ``<localizer> <protocol> verdict`` (a word of ``ERROR_KINDS``). A value
-that does not exist is empty. Numbers have at most six decimals, without trailing zeros.
+(0: best, -1: unknown), then for each localizer and protocol ``<localizer> <protocol> box_224px`` (``x0 y0 x1 y1`` in
+pixels of the protocol's frame, both corners inside the box), ``<localizer> <protocol> iou`` and
+``<localizer> <protocol> verdict`` (one of ``ERROR_KINDS``). A value that does not exist is empty. Numbers have at most
+six decimals, without trailing zeros.
 """
 
 import csv
@@ -34,64 +32,44 @@ from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
 from pseudo_maps.files import replacing
 
-__all__ = [
-    "FIXED_COLUMNS",
-    "PREDICTIONS_FILE",
-    "PredictionsError",
-    "prediction_columns",
-    "read_predictions",
-    "result_pairs",
-    "write_predictions",
-]
+__all__ = ["PREDICTIONS_FILE", "PredictionsError", "read_predictions", "result_pairs", "write_predictions"]
 
 PREDICTIONS_FILE = "predictions.csv"
 """Name of the file in a folder of results."""
-
-FIXED_COLUMNS = ("image_id", "label", "wnid", "status", "notes", "predicted_class", "predicted_score", "true_rank")
-"""First columns of the file; each localizer and protocol adds three."""
-
-_BOX, _IOU, _VERDICT = "box_224px", "iou", "verdict"
 
 _IMAGES_AT_ONCE = 256
 """Images whose verdicts are computed together."""
 
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
 _INTEGER = r"-?[0-9]+"
-_BOX_VALUE = f"{_NUMBER} {_NUMBER} {_NUMBER} {_NUMBER}"
-_STATUS_PATTERN = re.compile(
-    "|".join(map(re.escape, (SCORED, *FAILED_STATUSES, *SKIPPED_STATUSES))) + rf"|{re.escape(MAP_NOT_USABLE)}(?s:.*)"
-)
+_STATUSES = "|".join(map(re.escape, (SCORED, *FAILED_STATUSES, *SKIPPED_STATUSES)))
+
+FIXED_COLUMNS = {
+    "image_id": (r"(?s:.*)", "text"),
+    "label": (_INTEGER, "a whole number"),
+    "wnid": (r"(?s:.*)", "text"),
+    "status": (rf"{_STATUSES}|{re.escape(MAP_NOT_USABLE)}(?s:.*)", "a status of an evaluated image"),
+    "notes": (r"(?s:.*)", "text"),
+    "predicted_class": (rf"({_INTEGER})?", "a whole number or nothing"),
+    "predicted_score": (rf"({_NUMBER})?", "a number or nothing"),
+    "true_rank": (_INTEGER, "a whole number"),
+}
+"""First columns of the file, with the pattern of their values and what it means."""
+_RESULT_COLUMNS = {
+    "box_224px": (rf"({' '.join([_NUMBER] * 4)})?", "a box 'x0 y0 x1 y1' or nothing"),
+    "iou": (rf"({_NUMBER})?", "a number or nothing"),
+    "verdict": ("|".join(map(re.escape, ("", *ERROR_KINDS))), f"one of {', '.join(ERROR_KINDS)}, or nothing"),
+}
+"""Columns of each localizer and protocol, likewise."""
 
 
 class PredictionsError(ValueError):
     """A predictions.csv that cannot be read: the message names file, row, what was expected and what was found."""
 
 
-def prediction_columns(*, localizers: Sequence[str], protocols: Sequence[str]) -> list[str]:
-    """Names of all columns, in order.
-
-    Raises
-    ------
-    ValueError
-        A name is repeated, empty or holds a space.
-    """
-    for names in (localizers, protocols):
-        if len(set(names)) < len(names) or any(not name or " " in name for name in names):
-            raise ValueError(f"expected names without spaces, each once, found {list(names)}")
-    return [
-        *FIXED_COLUMNS,
-        *(
-            f"{localizer} {protocol} {value}"
-            for localizer in localizers
-            for protocol in protocols
-            for value in (_BOX, _IOU, _VERDICT)
-        ),
-    ]
-
-
 def result_pairs(columns: Iterable[str]) -> list[Pair]:
     """Localizers and protocols that a file has columns of, in order."""
-    return [(name[0], name[1]) for name in (column.split(" ") for column in columns) if name[2:] == [_BOX]]
+    return [(name[0], name[1]) for name in (column.split(" ") for column in columns) if name[2:] == ["box_224px"]]
 
 
 def write_predictions(
@@ -101,16 +79,13 @@ def write_predictions(
     protocols: Sequence[Protocol],
     localizers: Sequence[str],
     levels: Mapping[Pair, int],
-) -> int:
-    """Write one row an image, in the order given, and return the number of rows.
-
-    The same images give the same bytes. The file appears whole or not at all: it is written beside ``path`` under
-    a temporary name first. Memory does not grow with images.
+) -> None:
+    """Write one row per image, in the order given, atomically; memory does not grow with images.
 
     Parameters
     ----------
     path
-        The file; it is replaced if it exists. Its folder must exist.
+        The file; it is replaced if it exists.
     images
         Skipped ones included: their results are empty.
     protocols, localizers
@@ -121,22 +96,13 @@ def write_predictions(
     Raises
     ------
     ValueError
-        A name holds a space or is repeated, a level is missing or outside L, or a scored image lacks a localizer.
+        A scored image lacks a localizer.
     OSError
         The file cannot be written.
     """
-    columns = prediction_columns(localizers=localizers, protocols=[protocol.name for protocol in protocols])
-    for protocol in protocols:
-        for localizer in localizers:
-            level = levels.get((localizer, protocol.name), -1)
-            if not 0 <= level < len(protocol.thresholds_l):
-                raise ValueError(
-                    f"{localizer} {protocol.name}: expected a level from 0 to {len(protocol.thresholds_l) - 1}, found "
-                    f"{levels.get((localizer, protocol.name), 'none')}"
-                )
-    rows = 0
+    columns = _columns([(localizer, protocol.name) for localizer in localizers for protocol in protocols])
     source = iter(images)
-    # surrogateescape: file names that are no UTF-8 keep their bytes.
+    # surrogateescape: file names that are not UTF-8 keep their bytes.
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -145,28 +111,30 @@ def write_predictions(
         writer.writerow(columns)
         while batch := list(islice(source, _IMAGES_AT_ONCE)):
             writer.writerows(_rows(batch, protocols=protocols, localizers=localizers, levels=levels))
-            rows += len(batch)
-    return rows
 
 
 def read_predictions(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a predictions.csv, one at a time, as a dict by column name, all values as text.
 
     Every value is checked while it is read: ``int(row["label"])``, ``float(row["cam cam iou"] or "nan")`` and
-    ``[float(side) for side in row["cam cam box_224px"].split()]`` cannot fail. Columns beyond those of the format are
-    passed on unchecked.
+    ``[float(side) for side in row["cam cam box_224px"].split()]`` cannot fail. Other columns are passed on unchecked.
 
     Raises
     ------
     PredictionsError
         The file is missing or no CSV, a column is missing, a row is cut off, or a value is not what its column
-        holds. Rows are counted as lines of a table: the row after the header is row 1.
+        holds. The row after the header is row 1.
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
-            _check_header(path, header)
+            missing = [column for column in _columns(result_pairs(header)) if column not in header]
+            if missing or len(set(header)) < len(header):
+                raise PredictionsError(
+                    f"{path}: header: expected the columns of predictions.csv, each once; missing {missing}, found "
+                    f"{header[:12]}; give a file that wsol-eval wrote"
+                )
             checks = [_check_of(column) for column in header]
             for number, values in enumerate(reader, start=1):
                 if len(values) != len(header):
@@ -185,6 +153,17 @@ def read_predictions(path: Path) -> Iterator[dict[str, str]]:
         raise PredictionsError(f"{path}: not found; give a predictions.csv that wsol-eval wrote") from error
     except csv.Error as error:
         raise PredictionsError(f"{path}: expected CSV as in RFC 4180, found: {error}") from error
+
+
+def _columns(pairs: Sequence[Pair]) -> list[str]:
+    return [*FIXED_COLUMNS, *(f"{a} {b} {value}" for a, b in pairs for value in _RESULT_COLUMNS)]
+
+
+def _check_of(column: str) -> tuple[re.Pattern[str], str]:
+    """Pattern that every value of a column matches, and its meaning."""
+    known = {" ".join([*column.split(" ")[:2], name]): check for name, check in _RESULT_COLUMNS.items()}
+    pattern, expected = {**known, **FIXED_COLUMNS}.get(column, FIXED_COLUMNS["image_id"])
+    return re.compile(pattern), expected
 
 
 def _rows(
@@ -215,15 +194,8 @@ def _fixed_values(image: ImageScores) -> list[str]:
     predicted = ["", ""]
     if image.top_classes is not None and image.top_probabilities is not None:
         predicted = [str(image.top_classes[0]), _number(float(image.top_probabilities[0]))]
-    return [
-        image.image_id,
-        str(image.label),
-        image.wnid,
-        image.status,
-        "; ".join(image.notes),
-        *predicted,
-        str(image.true_rank),
-    ]
+    texts = [image.image_id, str(image.label), image.wnid, image.status, "; ".join(image.notes)]
+    return [*texts, *predicted, str(image.true_rank)]
 
 
 def _number(value: float) -> str:
@@ -232,32 +204,3 @@ def _number(value: float) -> str:
         return ""
     text = f"{value:.6f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
-
-
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    pairs = result_pairs(header)
-    expected = [*FIXED_COLUMNS, *(f"{a} {b} {value}" for a, b in pairs for value in (_BOX, _IOU, _VERDICT))]
-    missing = [column for column in expected if column not in header]
-    if missing or len(set(header)) < len(header):
-        raise PredictionsError(
-            f"{path}: header: expected the columns of predictions.csv, each once; missing {missing}, found "
-            f"{list(header)[:12]}; give a file that wsol-eval wrote"
-        )
-
-
-def _check_of(column: str) -> tuple[re.Pattern[str], str]:
-    """Pattern that every value of a column matches, and the pattern in words."""
-    if column in ("label", "true_rank"):
-        return re.compile(_INTEGER), "a whole number"
-    if column == "predicted_class":
-        return re.compile(rf"({_INTEGER})?"), "a whole number or nothing"
-    if column == "status":
-        return _STATUS_PATTERN, "a status of an evaluated image"
-    kind = column.split(" ")[2:]
-    if column == "predicted_score" or kind == [_IOU]:
-        return re.compile(rf"({_NUMBER})?"), "a number or nothing"
-    if kind == [_BOX]:
-        return re.compile(rf"({_BOX_VALUE})?"), "a box 'x0 y0 x1 y1' or nothing"
-    if kind == [_VERDICT]:
-        return re.compile("|".join(map(re.escape, ("", *ERROR_KINDS)))), f"one of {', '.join(ERROR_KINDS)}, or nothing"
-    return re.compile(r"(?s:.*)"), "text"
