@@ -1,28 +1,19 @@
-"""Turns the words of ``wsol-eval`` into evaluations, predictions, exports and reports. Imports torch late."""
+"""Command line of ``wsol-eval``: evaluations, predictions, exports and reports. Imports torch late."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from evaluation.names import PROTOCOL_NAMES
-from pipelines.cli.eval_options import (
-    BASELINE_OPTIONS,
-    DEVICE_OPTION,
-    MAPS_OPTIONS,
-    RUN_OPTIONS,
-)
-from pipelines.cli.terminal import (
-    CONTEXT_SETTINGS,
-    CommandGroup,
-    Progress,
-    common_options,
-    ending_on_signals,
-)
+from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
+from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER
+from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, ending_on_signals
 from pseudo_maps.wording import counted
 from training.inference.config import LOCALIZERS
 
@@ -34,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PAGE_SUFFIXES = (".html", ".htm")
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
 
@@ -50,13 +43,13 @@ def _checked_page(_context: click.Context, _parameter: click.Parameter, value: P
 def main() -> None:
     """Score localization under named protocols, beside boxes that never look at the image.
 
-    Every figure carries its protocol, its threshold, and how many images were scored, failed and skipped. A command
-    that was stopped goes on where it was when it is given again with the same --out.
+    Every rate carries its protocol, its threshold, and how many images were scored, failed and skipped. A command that
+    was stopped resumes when it is given again with the same --out.
     """
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*RUN_OPTIONS])
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("checkpoint", type=EXISTING)
 @common_options
 def run(checkpoint: Path, **options: Any) -> None:
     """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
@@ -89,13 +82,11 @@ def run(checkpoint: Path, **options: Any) -> None:
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
-        metrics = evaluate_network(choices, network, advance=progress.advance)
-    _echo(metrics, choices)
+    _evaluate(choices, functools.partial(evaluate_network, choices, network))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*MAPS_OPTIONS])
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=EXISTING_FOLDER)
 @common_options
 def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
@@ -112,9 +103,7 @@ def maps(folder: Path, **options: Any) -> None:
             err=True,
         )
     _warn_of_lacking(source, choices, folder=folder)
-    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
-        metrics = evaluate_maps(choices, source, masks=options["masks"], advance=progress.advance)
-    _echo(metrics, choices)
+    _evaluate(choices, functools.partial(evaluate_maps, choices, source, masks=options["masks"]))
 
 
 def _warn_of_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path) -> None:
@@ -140,18 +129,16 @@ def baseline(**options: Any) -> None:
 
     out: Path | None = options["out"]
     choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
-    with ending_on_signals(resumes=choices.out is not None), _progress(choices) as progress:
-        metrics = evaluate_baselines(choices, advance=progress.advance)
-    _echo(metrics, choices)
+    _evaluate(choices, functools.partial(evaluate_baselines, choices))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DEVICE_OPTION])
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("checkpoint", type=EXISTING)
+@click.argument("images", nargs=-1, required=True, type=EXISTING)
 @click.option(
     "--out",
     default="predictions",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NEW_FOLDER,
     help="Folder of overlays and JSON.",
 )
 @click.option(
@@ -163,12 +150,12 @@ def baseline(**options: Any) -> None:
 @click.option("--class", "label", type=click.IntRange(min=0), help="Class index to localize.  [default: predicted]")
 @click.option(
     "--class-names",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one class name a line, in label order.  [default: the names in the checkpoint]",
+    type=EXISTING_FILE,
+    help="File with one class name per line, in label order.  [default: the names in the checkpoint]",
 )
 @common_options
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
-    """Classes, box and overlay of any images: files, or folders that are searched for images."""
+    """Predict classes, box and overlay for any images: files, or folders that are searched for images."""
     from pipelines.jobs.network_maps import usable_devices
     from pipelines.jobs.prediction import predict_images
 
@@ -181,17 +168,15 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to write: *.onnx, or *.pt2."
-)
+@click.argument("checkpoint", type=EXISTING)
+@click.option("--out", required=True, type=NEW_FILE, help="File to write: *.onnx, or *.pt2.")
 @click.option(
     "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Class whose map is an output.  [default: all]"
 )
 @click.option(
     "--class-names",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with one class name a line, stored in the file.  [default: the names in the checkpoint]",
+    type=EXISTING_FILE,
+    help="File with one class name per line, stored in the file.  [default: the names in the checkpoint]",
 )
 @common_options
 def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
@@ -211,25 +196,25 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=EXISTING)
 @click.option(
     "--out",
     default="report.html",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     callback=_checked_page,
     help="HTML file to write.",
 )
 @click.option("--title", help="What the page is called.  [default: the names of the runs]")
 @click.option(
     "--introduction",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Plain text above all figures: paragraphs between empty lines, headings as lines that begin with '# '.",
+    type=EXISTING_FILE,
+    help="Plain text above the tables: paragraphs between empty lines, headings as lines that begin with '# '.",
 )
 @click.option(
     "--training",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of wsol-train whose losses and accuracies are drawn, several allowed.",
+    type=EXISTING_FOLDER,
+    help="Folder of wsol-train whose losses and accuracies are drawn; may be given several times.",
 )
 @common_options
 def report(
@@ -291,13 +276,13 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
     )
 
 
-def _progress(choices: EvaluationChoices) -> Progress:
-    return Progress(len(choices.evaluation_set.images), label=choices.name)
-
-
-def _echo(metrics: Metrics, choices: EvaluationChoices) -> None:
+def _evaluate(choices: EvaluationChoices, evaluate: Callable[..., Metrics]) -> None:
+    """Evaluate with a progress bar, and print the table."""
     from evaluation.results.tables import metrics_table
 
+    progress = Progress(len(choices.evaluation_set.images), label=choices.name)
+    with ending_on_signals(resumes=choices.out is not None), progress:
+        metrics = evaluate(advance=progress.advance)
     click.echo(metrics_table(metrics))
     pixels = metrics.pixels
     if pixels is not None:
@@ -306,8 +291,8 @@ def _echo(metrics: Metrics, choices: EvaluationChoices) -> None:
             f"{pixels.images} masks, {pixels.failed} without map"
         )
     if choices.out is not None:
-        figures = ", figures" if (choices.out / "figures").is_dir() else ""
-        click.echo(f"{choices.out}: metrics.json, predictions.csv{figures}; to compare: wsol-eval report {choices.out}")
+        charts = ", figures" if (choices.out / "figures").is_dir() else ""
+        click.echo(f"{choices.out}: metrics.json, predictions.csv{charts}; to compare: wsol-eval report {choices.out}")
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ def load_evaluation_set(
     blacklist
         File of ``read_blacklist``.
     limit
-        Only so many images, the first ones.
+        Only the first images.
     need_boxes
         Refuse a set without any box; a set with masks alone has none.
 
     Raises
     ------
     DatasetError
-        No image of the split has a box and one is needed, or an annotation or the blacklist does not read.
+        No image of the split has a box and one is needed, or an annotation or the blacklist cannot be read.
     ValueError
         Unknown ``boxes``.
     """

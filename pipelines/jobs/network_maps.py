@@ -48,10 +48,7 @@ class NetworkChoices:
 def usable_devices(text: str) -> tuple[str, ...]:
     """Devices that ``--device`` means: ``auto`` is every visible GPU, else the CPU; several are joined by commas.
 
-    Raises
-    ------
-    ValueError
-        A device is unknown to torch, not there, or no device is named.
+    ValueError for a device that torch does not know or that is not there, and for no device.
     """
     if text == "auto":
         count = torch.cuda.device_count()
@@ -72,23 +69,8 @@ def usable_devices(text: str) -> tuple[str, ...]:
 class NetworkMaps:
     """A network on one device as a ``MapSource``.
 
-    Parameters
-    ----------
-    choices
-        The network, and how it is looked at.
-    evaluation_set
-        All images of the evaluation.
-    device
-        Where it computes.
-    centre
-        Also look at the centre crop.
-    out
-        Folder of the results, for saved maps; None saves none.
-
-    Raises
-    ------
-    CheckpointError, ValueError
-        See ``evaluate_network``.
+    It also looks at the centre crop when ``centre`` is set, and saves maps below ``out``, the folder of the results,
+    when the choices ask for it. CheckpointError and ValueError as ``evaluate_network``.
     """
 
     def __init__(
@@ -181,25 +163,10 @@ def network_maps(
     workers: int,
     centre: bool,
 ) -> Iterator[MapBatch]:
-    """Maps of images by a network, a batch at a time, in order.
+    """Maps of images by a network on ``device``, a batch at a time, in order; ``workers`` processes decode.
 
     A batch of another size may give other last bits: give the batches of ``EvaluationSet.batches``, and the maps do not
-    depend on where an evaluation was stopped or how it was shared out.
-
-    Parameters
-    ----------
-    batches
-        What to look at.
-    localizer
-        The network and its localizers.
-    device
-        Where the network is.
-    root
-        Data root.
-    workers
-        Processes that decode.
-    centre
-        Also look at the centre crop.
+    depend on where an evaluation was stopped or how it was shared among devices.
     """
     images = [image for batch in batches for image in batch]
     pixels = EvaluationPixels(

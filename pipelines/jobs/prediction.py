@@ -51,10 +51,8 @@ def predict_images(
         Files, and folders that are searched for images.
     out
         Folder of the pictures; subfolders of a searched folder are kept.
-    localizer
-        Name of the map that the box is taken from.
-    protocol
-        Name of the rule from map to box; its ground-truth rules play no part.
+    localizer, protocol
+        Map that the box is taken from, and the rule that takes it.
     label
         Class to localize; None: the predicted one.
     class_names
@@ -67,7 +65,7 @@ def predict_images(
     Returns
     -------
     int
-        Images that could not be read; their entries in the JSON say why.
+        Images without a prediction; their entries in the JSON say why.
 
     Raises
     ------
@@ -114,13 +112,7 @@ def predict_images(
 
 
 def read_class_names(path: Path, *, classes: int) -> list[str]:
-    """Names of all classes from a file with one name per line, in label order.
-
-    Raises
-    ------
-    ValueError
-        The file has another number of lines than the network has classes.
-    """
+    """Names of all classes from a file with one name per line, in label order; ValueError for another number."""
     names = path.read_text(encoding="utf-8").splitlines()
     if len(names) != classes:
         raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")

@@ -35,20 +35,10 @@ def folder_name(localizer: str) -> str:
 
 
 class ScoreMapShards:
-    """Collects the maps of consecutive images and writes each shard once all its rows are there.
+    """Collects the maps of consecutive images and writes each shard, one folder per localizer, once its rows are there.
 
-    Parameters
-    ----------
-    folder
-        Gets one folder for each localizer.
-    images
-        All images of the evaluation, in order; they decide which row of which shard a map becomes.
-    localizers
-        What to store.
-    split
-        Split in the shards' names.
-    config
-        What decides the maps, as JSON values.
+    ``images`` are all of the evaluation, in order, and decide which row of which shard a map becomes; ``config`` holds
+    what decides the maps, as JSON values.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from evaluation.results.predictions import (
     result_pairs,
     write_predictions,
 )
-from tests.evaluation.scores_making import ALL_RULES, CLASSES, FIXED, LOCALIZERS, SWEEP, random_images
+from tests.evaluation.scores_making import ALL_RULES, CLASSES, FIXED, LOCALIZERS, random_images
 
 PAIRS = [(localizer, rules.name) for localizer in LOCALIZERS for rules in ALL_RULES]
 LEVELS = dict.fromkeys(PAIRS, 0)
