@@ -87,15 +87,7 @@ class NoMaps(StoredMaps):
 
 
 def open_stored_maps(folder: Path, *, split: str) -> StoredMaps:
-    """The maps in a folder: shards of the split when there are any, else .npy files.
-
-    Raises
-    ------
-    ValueError
-        The folder holds neither.
-    ShardError
-        The shards do not read.
-    """
+    """The maps in a folder: shards of the split when there are any, else .npy files; ValueError for neither."""
     if any(folder.glob(f"{split}-*-of-*.h5")):
         return ShardMaps(folder, split=split)
     if any(folder.rglob("*.npy")):
@@ -119,13 +111,7 @@ class ShardMaps(StoredMaps):
             self._stamp = _files_digest(shards, folder=folder)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """The stored map, 255 at its peak; a failed one is a failure with the shard's status.
-
-        Raises
-        ------
-        ShardError
-            The map is damaged; image and shard are named.
-        """
+        """The stored map, 255 at its peak, or a failure with the shard's status; ShardError for a damaged map."""
         image_id = image.record.image_id
         if image_id not in self._index:
             return ImageMaps(failure=NO_MAP)
@@ -168,13 +154,7 @@ class NpyMaps(StoredMaps):
             self._by_name.setdefault(path.stem, []).append(path)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """The array of a file, read without executing anything in it.
-
-        Raises
-        ------
-        ValueError
-            The file holds no plain array, or two files could be meant.
-        """
+        """The array of a file; ValueError when it holds no plain array, or two files could be meant."""
         found = self._files_of(image.record)
         if not found:
             return ImageMaps(failure=NO_MAP)
@@ -193,13 +173,7 @@ class NpyMaps(StoredMaps):
         return ImageMaps(whole={MAP_LOCALIZER: array})
 
     def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Names of the files that no record names.
-
-        Raises
-        ------
-        ValueError
-            Two images would share a file; both are named.
-        """
+        """Names of the files that no record names; ValueError names two images that would share a file."""
         taken: dict[Path, str] = {}
         for record in records:
             for path in self._files_of(record):

@@ -93,11 +93,9 @@ def pooled_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
     Notes
     -----
-    The release then walks from large to small and drops boxes that share more than half of a larger one. The largest
-    is never dropped, and it alone is evaluated, so this step is left out. Boxes of equal area keep the order of
-    levels and of ``findContours``, which ``std::sort`` leaves open.
-
-    A shape that fills the map, or an empty one, has no distances; the release leaves it as it is.
+    The release then drops boxes that share more than half of a larger one. The largest is never dropped, and it alone
+    is evaluated, so this step is left out. Boxes of equal area keep the order of levels and of ``findContours``,
+    which ``std::sort`` leaves open. A shape that fills the map, or an empty one, is left as it is, like in the release.
     """
     if grey_hw.ndim != 2 or grey_hw.size == 0 or grey_hw.dtype != np.uint8:
         raise ValueError(f"expected a grey map (H, W) uint8 with pixels, found {grey_hw.dtype} {grey_hw.shape}")

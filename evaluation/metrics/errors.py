@@ -60,17 +60,10 @@ def classify_errors(
     ----------
     boxes_il4
         (I, L, 4) predicted boxes, ``x0 <= x1`` and ``y0 <= y1``, or ``NO_BOX``.
-    correct_il
-        (I, L) whether the box localizes an object.
-    wrong_class_i
-        (I,) whether the predicted class is known to be wrong.
+    correct_il, wrong_class_i
+        (I, L) whether the box localizes an object; (I,) whether the predicted class is known to be wrong.
     ground_truth
         For each image its boxes (B, 4); B may be 0, then a box is "other".
-
-    Raises
-    ------
-    ValueError
-        The shapes do not fit.
     """
     images, levels = boxes_il4.shape[:2]
     if (

@@ -38,26 +38,12 @@ _POISSON_OF_BITS = _poisson_table()
 def poisson_weights(indexes_i: npt.ArrayLike, *, samples: int, seed: int) -> npt.NDArray[np.uint8]:
     """Weights ``(I, S)`` uint8 of images in bootstrap samples: independent draws of Poisson(1), at most 8.
 
-    Parameters
-    ----------
-    indexes_i
-        (I,) positions of the images in the data set, ``0 <= index``. The weights of an image depend on its index,
-        ``samples`` and ``seed`` alone: not on the batch, the order or the process.
-    samples
-        S, at least 0.
-    seed
-        ``0 <= seed < 2**64``.
+    ``indexes_i`` (I,) are the positions of the images in the data set. The weights of an image depend on its index,
+    ``samples`` (S) and ``seed``, ``0 <= seed < 2**64``, alone: not on the batch, the order or the process. ValueError
+    for an argument outside its range.
 
-    Raises
-    ------
-    ValueError
-        An argument is outside its range.
-
-    Notes
-    -----
-    The generator is Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the
-    seed, its counter set by the index: a run of neighbouring images is one draw, 35 microseconds each in the worst
-    case of interleaved ones.
+    The generator is Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), keyed by the seed,
+    its counter set by the index: a run of neighbouring images is one draw.
     """
     index_i = np.asarray(indexes_i, dtype=np.int64)
     if index_i.ndim != 1 or (index_i < 0).any() or samples < 0 or not 0 <= seed < 2**64:
@@ -77,32 +63,14 @@ def poisson_weights(indexes_i: npt.ArrayLike, *, samples: int, seed: int) -> npt
 
 
 class WeightedSums:
-    """Weighted number of hits of every bootstrap sample in every column.
-
-    Parameters
-    ----------
-    columns
-        C.
-    samples
-        S.
-
-    Attributes
-    ----------
-    sums_sc : numpy.ndarray
-        (S, C) int32, enough for 2**31 / 8 images.
-    """
+    """Weighted number of hits of every bootstrap resample in every column."""
 
     def __init__(self, columns: int, *, samples: int) -> None:
         self.sums_sc = np.zeros((samples, columns), dtype=np.int32)
+        """(S, C), enough for 2**31 / 8 images."""
 
     def add(self, weights_is: npt.NDArray[np.uint8], hits_ic: npt.NDArray[np.bool_]) -> None:
-        """Add a batch: weights (I, S) as ``poisson_weights`` draws them, and which images hit, (I, C).
-
-        Raises
-        ------
-        ValueError
-            The shapes do not fit.
-        """
+        """Add a batch: weights (I, S) as ``poisson_weights`` draws them, and which images hit, (I, C)."""
         if weights_is.shape[1] != self.sums_sc.shape[0] or hits_ic.shape != (len(weights_is), self.sums_sc.shape[1]):
             raise ValueError(f"expected (I, S) and (I, C), found {weights_is.shape} and {hits_ic.shape}")
         # float32 has the fast matrix product, and whole numbers below 2^24 (2 million images a batch) are exact in

@@ -32,15 +32,7 @@ _BINS = len(_EDGES) - 1
 
 
 class PixelPrecision:
-    """Counts object and background pixels by score; memory does not grow with images.
-
-    Attributes
-    ----------
-    images : int
-        Images added so far, failed ones included.
-    failed : int
-        Images without a map: all their pixels score 0.
-    """
+    """Counts object and background pixels by score; memory does not grow with images."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -55,12 +47,11 @@ class PixelPrecision:
         Parameters
         ----------
         map_hw
-            Scores of any size and real dtype, higher where the object is, resized to the frame by cubic
-            interpolation and then stretched to 0..1. A constant map, and one with a NaN or infinity, scores 0
-            everywhere; so does None, for an image that has no map.
+            Scores of any size and real dtype, brought to the frame by ``unit_score_map``; None, for an image without
+            map, scores 0 everywhere.
         mask_hw
             ``(H, W)`` uint8 of ``BACKGROUND``, ``OBJECT`` and ``IGNORED``, of any size, resized to the frame by
-            nearest neighbour. The union of all objects of the image; an ignored pixel inside an object is object.
+            nearest neighbour: the union of all objects of the image.
 
         Raises
         ------
@@ -76,13 +67,7 @@ class PixelPrecision:
         self.failed += map_hw is None
 
     def average_precision(self) -> float:
-        """PxAP as a fraction from 0 to 1: the sum of precision times gain in recall, from the highest score down.
-
-        Raises
-        ------
-        ValueError
-            No object pixel was counted.
-        """
+        """PxAP, a fraction: the sum of precision times gain in recall; ValueError when no object pixel was counted."""
         objects = int(self._object_counts_t.sum())
         if objects == 0:
             raise ValueError(
@@ -97,13 +82,7 @@ class PixelPrecision:
         return float((hits_t[some_t] / predicted_t[some_t] * gained_t).sum())
 
     def scores(self, *, baseline: "PixelPrecision") -> PixelScores:
-        """What metrics.json holds under ``pixels``.
-
-        Raises
-        ------
-        ValueError
-            No object pixel was counted.
-        """
+        """What metrics.json holds under ``pixels``; ValueError when no object pixel was counted."""
         return PixelScores(
             px_ap=self.average_precision(),
             images=self.images,

@@ -72,22 +72,9 @@ class Tally:
     GT-known Loc; only MaxBoxAcc has one for each IoU. Classification counts all images of known class that are not
     blacklisted, those without boxes too; an image without class scores is wrong.
 
-    Results depend on the set of images, the seed and the number of resamples, never on order or batches.
-
-    Parameters
-    ----------
-    protocols
-        The protocols to count under, in the order of the results.
-    localizers
-        Names of the localizers, in the order of the results.
-    class_wnids
-        Names of the K classes by label.
-    baselines
-        Those of ``localizers`` that are reported as baselines.
-    bootstrap_samples
-        S; 0 leaves intervals out.
-    seed
-        Random seed of the bootstrap weights, ``0 <= seed < 2**64``.
+    Results depend on the set of images, the seed and the number of resamples, never on order or batches. They come in
+    the order of ``localizers`` and ``protocols``; those of ``baselines`` stand apart. ``bootstrap_samples`` is S, 0
+    leaves intervals out; ``class_wnids`` are the names of the K classes by label.
     """
 
     def __init__(
@@ -132,8 +119,27 @@ class Tally:
                     f"image {image.image_id!r} (index {image.index}): expected a label below "
                     f"{len(self._class_wnids)}, found {image.label}; give the names of all classes"
                 )
-        if batch:
-            self._count(batch)
+        if not batch:
+            return
+        weights_is = poisson_weights([image.index for image in batch], samples=self._samples, seed=self._seed)
+        self._classification.add(batch, weights_is)
+        inside = [row for row, image in enumerate(batch) if not is_skipped(image.status)]
+        kept = [batch[row] for row in inside]
+        counted = _Batch(
+            images=kept,
+            label_i=np.array([image.label for image in kept], dtype=np.int64),
+            rank_i=np.array([image.true_rank for image in kept], dtype=np.int64),
+            weights_is=weights_is[inside],
+        )
+        for counts in self._counts.values():
+            counts.add(counted)
+        known_i = counted.label_i != UNKNOWN_LABEL
+        self._images += len(kept)
+        self._labelled_images += int(known_i.sum())
+        self._image_sums.add(counted.weights_is, np.stack([np.ones_like(known_i), known_i], axis=1))
+        self._localized_k += np.bincount(counted.label_i[known_i], minlength=len(self._localized_k))
+        self._statuses.update(image.status for image in batch)
+        self._notes.update(note for image in batch for note in image.notes)
 
     def counts(self) -> Counts:
         """What became of the images."""
@@ -167,27 +173,6 @@ class Tally:
         for counts in self._counts.values():
             if self._images and (counts.localizer in self._baselines) == baselines:
                 yield self._result(counts)
-
-    def _count(self, images: Sequence[ImageScores]) -> None:
-        weights_is = poisson_weights([image.index for image in images], samples=self._samples, seed=self._seed)
-        self._classification.add(images, weights_is)
-        inside = [row for row, image in enumerate(images) if not is_skipped(image.status)]
-        kept = [images[row] for row in inside]
-        batch = _Batch(
-            images=kept,
-            label_i=np.array([image.label for image in kept], dtype=np.int64),
-            rank_i=np.array([image.true_rank for image in kept], dtype=np.int64),
-            weights_is=weights_is[inside],
-        )
-        for counts in self._counts.values():
-            counts.add(batch)
-        known_i = batch.label_i != UNKNOWN_LABEL
-        self._images += len(kept)
-        self._labelled_images += int(known_i.sum())
-        self._image_sums.add(batch.weights_is, np.stack([np.ones_like(known_i), known_i], axis=1))
-        self._localized_k += np.bincount(batch.label_i[known_i], minlength=len(self._localized_k))
-        self._statuses.update(image.status for image in images)
-        self._notes.update(note for image in images for note in image.notes)
 
     def _result(self, counts: "_ResultCounts") -> Result:
         protocol = counts.protocol

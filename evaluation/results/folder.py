@@ -83,22 +83,7 @@ class EvaluationPlan:
 
 
 class ResultFolder:
-    """The folder of one evaluation, or a temporary one that is forgotten.
-
-    Parameters
-    ----------
-    out
-        Folder of the results, made when it is missing; None: results are printed only.
-    plan
-        What decides them.
-
-    Raises
-    ------
-    ValueError
-        The folder holds results of another plan; the differing keys are named.
-    OSError
-        The folder cannot be made or written.
-    """
+    """The folder of one evaluation, made when it is missing; a temporary one when ``out`` is None."""
 
     def __init__(self, out: Path | None, *, plan: EvaluationPlan) -> None:
         self._plan = plan
@@ -150,16 +135,7 @@ class ResultFolder:
         """Count what the journal holds, write predictions.csv, metrics.json and charts, and delete the journal.
 
         Charts are drawn where there are results besides the baselines and the folder is not a temporary one.
-
-        Parameters
-        ----------
-        pixels
-            PxAP, where there are masks.
-
-        Raises
-        ------
-        RuntimeError
-            An image is missing in the journal.
+        RuntimeError when an image is missing in the journal.
         """
         plan, tally = self._plan, self._tally
         metrics = Metrics(

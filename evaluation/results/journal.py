@@ -38,21 +38,8 @@ class DamagedResultWarning(UserWarning):
 class ResultJournal:
     """The results of one evaluation that exist so far, batch by batch.
 
-    Parameters
-    ----------
-    folder
-        Where the files lie; it is made when it does not exist.
-    config
-        What decides the results: protocols, localizers, data, network, ... as JSON values. A folder of another
-        configuration is refused.
-
-    Raises
-    ------
-    ValueError
-        The folder holds results of another configuration (the message names the differing keys), or results without
-        one.
-    OSError
-        The folder cannot be made or read.
+    ``config`` holds what decides the results (protocols, localizers, data, network, ...) as JSON values. ValueError
+    when the folder holds results of another configuration, whose differing keys are named, or without one.
     """
 
     def __init__(self, folder: Path, *, config: Mapping[str, Any]) -> None:
@@ -80,35 +67,17 @@ class ResultJournal:
             )
 
     def add(self, batch: Sequence[ImageScores]) -> None:
-        """Store a batch; one of the same first index is replaced.
-
-        Raises
-        ------
-        OSError
-            The file cannot be written.
-        """
+        """Store a batch; one of the same first index is replaced."""
         stored = [_with_texts(image, json.dumps) for image in batch]
         content = zlib.compress(msgspec.msgpack.encode(stored, enc_hook=_array_parts), _FASTEST)
         write_atomically(self.folder / f"{batch[0].index:09d}.batch", content)
 
     def done(self) -> set[int]:
-        """First indexes of the batches that can be read.
-
-        Warns
-        -----
-        DamagedResultWarning
-            A file cannot be read: its batch is not among them.
-        """
+        """First indexes of the batches that can be read; DamagedResultWarning for others."""
         return {images[0].index for images in self._batches()}
 
     def __iter__(self) -> Iterator[ImageScores]:
-        """Every image, in index order; at most one batch is held.
-
-        Warns
-        -----
-        DamagedResultWarning
-            A file cannot be read: its images are left out.
-        """
+        """Every image, in index order, one batch held at a time; DamagedResultWarning for files that cannot be read."""
         for images in self._batches():
             yield from images
 

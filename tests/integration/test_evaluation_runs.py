@@ -144,7 +144,7 @@ class Obstacles:
 
 
 def journalled(out: Path) -> int:
-    return len(list((out / "journal").glob("*.npz")))
+    return len(list((out / "journal").glob("*.batch")))
 
 
 STOPS: list[tuple[int, tuple[object, ...], int]] = [
