@@ -149,10 +149,7 @@ def stack_levels(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Overlaps (I, L) and boxes (I, L, 4) of many images; 0 and ``NO_BOX`` where one without map has none.
 
-    Raises
-    ------
-    ValueError
-        A scored image lacks the localizer under this protocol, or has another number of levels; it is named.
+    ValueError names a scored image that lacks the localizer under this protocol, or has another number of levels.
     """
     pair = (localizer, protocol.name)
     levels = len(protocol.thresholds_l)

@@ -89,7 +89,7 @@ class Protocol:
         Parameters
         ----------
         map_hw
-            Scores of any size and real dtype, higher where the object is.
+            Scores of any size and real dtype, higher where the object is; ValueError unless it is 2-D and has pixels.
 
         Returns
         -------
@@ -98,27 +98,14 @@ class Protocol:
             infinity or all zeros, and the frame (``cam-release``: less its margin) for another constant above 0
             (``cam-release``: other than 0); ``ts-cam`` and ``wsoleval-*`` give the corner box of their evaluators.
 
-        Raises
-        ------
-        ValueError
-            The map is not two-dimensional, has no pixels, or does not hold real numbers.
         """
         return self.map_to_candidates(map_hw)
 
     def ground_truth(self, boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) -> npt.NDArray[np.float64]:
         """Ground-truth boxes ``(B, 4)`` float64 in the frame.
 
-        Parameters
-        ----------
-        boxes_xyxy
-            ``(B, 4)`` inclusive pixel coordinates in the image, ``x0 <= x1`` and ``y0 <= y1``; B may be 0.
-        image_wh
-            Width and height in pixels of the image that the boxes refer to.
-
-        Raises
-        ------
-        ValueError
-            A side of the image is not positive, or a box is not four finite numbers in order.
+        ``boxes_xyxy`` (B, 4) are inclusive pixel coordinates in an image of ``image_wh`` pixels; B may be 0. ValueError
+        when a side is not positive or a box is not four finite numbers in order.
         """
         return self.boxes_to_frame(boxes_xyxy, image_wh=image_wh)
 
@@ -183,7 +170,7 @@ PROTOCOLS: dict[str, Protocol] = {
             iou_rule="at least the wanted IoU",
             map_to_candidates=cam_release_box,
             boxes_to_frame=scaled_boxes,
-            # The three levels are pooled into one; the lowest bounds what can stand out.
+            # The three levels are pooled into one; the lowest bounds the foreground.
             thresholds_l=_read_only(RELEASE_GREY_LEVELS[0] / 255),
         ),
         Protocol(

@@ -34,17 +34,9 @@ def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     The absolute map is brought to 224 x 224 (bilinear, pixel centres aligned), divided by its maximum, rounded to
     8 bit, and given to the box finder, see ``pooled_boxes``.
 
-    Parameters
-    ----------
-    map_hw
-        One map of any size and real dtype. The released code takes ten crops: their maps enter as the sum of their
-        absolute values, each in its place.
-
-    Returns
-    -------
-    Candidates
-        One box ``x0, y0, x1, y1`` of level 0, or none: for an all-zero map, and for one with NaN or infinity. A
-        constant map gives the whole frame less the margin, ``0, 0, 219, 219``. ValueError as ``checked_map``.
+    ``map_hw`` is of any size and real dtype; ValueError as ``checked_map``. The released code takes ten crops: their
+    maps enter as the sum of their absolute values, each in its place. The one box is of level 0; there is none for an
+    all-zero map and for one with NaN or infinity. A constant map gives the frame less the margin, ``0, 0, 219, 219``.
 
     Notes
     -----
@@ -75,21 +67,9 @@ def pooled_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     of what remains, those of holes too, gives its bounding box. The boxes of the three levels are pooled and sorted
     by area.
 
-    Parameters
-    ----------
-    grey_hw
-        ``(H, W)`` uint8, 255 at the peak.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``x, y, width, height`` in pixels, x and y at most 5 less than the sides of the map, and width and height cut
-        so that they end there too. A shape inside this margin gets a negative width or height, as in the release.
-
-    Raises
-    ------
-    ValueError
-        The map is not a two-dimensional uint8 array with pixels.
+    ``grey_hw`` is uint8, 255 at the peak. Boxes are ``x, y, width, height`` in pixels, x and y at most 5 less than the
+    sides of the map, and width and height cut so that they end there too. A shape inside this margin gets a negative
+    width or height, as in the release. ValueError unless the map is 2-D uint8 with pixels.
 
     Notes
     -----

@@ -20,7 +20,7 @@ from pseudo_maps.kernels import Bytes, Ints, Longs, kernel
 __all__ = ["LEVELS", "LevelContours", "all_level_contours", "largest_level_contours"]
 
 LEVELS = 255
-"""Levels 0..254; at level 255 no pixel of an 8-bit map stands out."""
+"""Levels 0..254; at level 255 an 8-bit map has no foreground."""
 
 _NONE = -1
 
@@ -62,7 +62,7 @@ class LevelContours(NamedTuple):
 
 
 def largest_level_contours(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Box of the contour with the largest polygon area at every level, (L, 4); -1 where nothing stands out.
+    """Box of the contour with the largest polygon area at every level, (L, 4); -1 without foreground.
 
     The area is that of the polygon through the centres of the contour's pixels, as ``cv2.contourArea`` gives it: a
     line has none. Of equal areas the contour counts whose first pixel, row by row, comes last: ``cv2.findContours``
@@ -88,15 +88,10 @@ def largest_level_contours(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int
 
 
 def all_level_contours(grey_hw: npt.NDArray[np.uint8]) -> LevelContours:
-    """Boxes of all contours at every level, those round holes too.
+    """Boxes of all contours of a map (H, W) uint8 at every level, those round holes too.
 
     A hole's contour runs through the foreground pixels round it, so its box is one pixel wider on each side than
     the hole.
-
-    Parameters
-    ----------
-    grey_hw
-        (H, W) uint8 with pixels.
     """
     water = flood(grey_hw)
     frame_px, raised = len(water.grey_p), water.raised

@@ -60,17 +60,8 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     above ``CAM_FRACTION`` are joined to their eight neighbours. The group with the most pixels gives the box, both
     of whose corners lie on it. Of groups of equal size the one whose first pixel comes first, row by row, is taken.
 
-    Parameters
-    ----------
-    map_hw
-        Scores of any size and real dtype, higher where the object is; computed in float64. ValueError as
-        ``checked_map``.
-
-    Returns
-    -------
-    Candidates
-        One box of level 0; none when no score is above 0 or any is NaN or infinite. A constant map above 0 gives
-        the whole frame.
+    Scores are of any size and real dtype and computed in float64; ValueError as ``checked_map``. The one box is of
+    level 0; there is none when no score is above 0 or any is NaN or infinite. A constant map above 0 gives the frame.
     """
     source_hw = checked_map(map_hw)
     if not np.isfinite(source_hw).all():
@@ -101,23 +92,13 @@ def ts_cam_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     to uint8. Pixels *strictly* above ``int(.12 * 255)``, grey level 30, are searched for contours, holes included,
     and the contour with the largest polygon area, the first of equals, gives the box.
 
-    Parameters
-    ----------
-    map_hw
-        Scores of any size and real dtype; computed in float32, as TS-CAM's maps are. ValueError as ``checked_map``.
+    Scores are of any size and real dtype and computed in float32, as TS-CAM's maps are; ValueError as ``checked_map``.
+    ``x1`` and ``y1`` are one beyond the contour's last pixel and may be 224, yet the overlap takes them as inclusive:
+    both are TS-CAM's. ``TS_CAM_FALLBACK_BOX`` for a map that is constant or not finite in float32, where TS-CAM divides
+    by zero or stretches the noise of its interpolation to the full range.
 
-    Returns
-    -------
-    Candidates
-        One box of level 0. ``x1`` and ``y1`` are one beyond the contour's last pixel and may be 224, yet the overlap
-        takes them as inclusive: both are TS-CAM's. ``TS_CAM_FALLBACK_BOX`` for a constant map or one with a score
-        that is NaN or infinite in float32. TS-CAM divides by zero on a constant map, or stretches the noise of its
-        interpolation to the full range.
-
-    References
-    ----------
-    Gao et al., "TS-CAM: token semantic coupled attention map for weakly supervised object localization", ICCV 2021;
-    ``lib/cams_deit.py`` of its code.
+    Source: ``lib/cams_deit.py`` of the code of Gao et al., "TS-CAM: token semantic coupled attention map for weakly
+    supervised object localization", ICCV 2021.
     """
     with np.errstate(over="ignore"):
         source_hw = checked_map(map_hw).astype(np.float32)

@@ -35,14 +35,7 @@ def best_overlaps(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Best overlap of an image at each threshold level, and the candidate that reaches it.
 
-    Parameters
-    ----------
-    candidates
-        The boxes of its map.
-    truth_b4
-        Its ground-truth boxes (B, 4), at least one, ``x0 <= x1`` and ``y0 <= y1``.
-    levels
-        L, how many threshold levels the protocol has.
+    ``truth_b4`` are its ground-truth boxes (B, 4), at least one, and ``levels`` is L.
 
     Returns
     -------

@@ -33,7 +33,7 @@ WSOLEVAL_THRESHOLDS: npt.NDArray[np.float64] = np.arange(0, 1, 0.001)
 WSOLEVAL_THRESHOLDS.setflags(write=False)
 
 WSOLEVAL_FALLBACK_BOX = (0.0, 0.0, 0.0, 0.0)
-"""What the evaluator answers at a level above which nothing stands out; no contour has this box."""
+"""The answer of the evaluator at a level without foreground; no contour has this box."""
 
 _GREY_MAX = 255
 
@@ -53,24 +53,9 @@ def unit_score_map(
     Cubic interpolation to the frame comes first, then minimum and maximum are taken: the overshoot of the
     cubic kernel therefore belongs to the range.
 
-    Parameters
-    ----------
-    map_hw
-        Scores, higher where the object is; computed in float64.
-    height, width
-        The frame in pixels.
-
-    Returns
-    -------
-    numpy.ndarray
-        The map; all zeros when the scores are constant, or when the resized scores hold a NaN or infinity. The
-        reference looks for constant maps after the resize only, whose cubic weights turn .3 everywhere into
-        differences of 2e-16, which it would stretch to the full range.
-
-    Raises
-    ------
-    ValueError
-        The map is not two-dimensional or has no pixels.
+    All zeros when the scores are constant, or when the resized scores hold a NaN or infinity. The reference looks for
+    constant maps after the resize only, whose cubic weights turn .3 everywhere into differences of 2e-16, which it
+    would stretch to the full range. ValueError when the map is not two-dimensional or has no pixels.
     """
     if map_hw.ndim != 2 or map_hw.size == 0:
         raise ValueError(f"expected a score map (H, W) with pixels, found shape {map_hw.shape}")
@@ -97,22 +82,10 @@ def level_thresholds(thresholds: npt.ArrayLike = WSOLEVAL_THRESHOLDS) -> npt.NDA
 def largest_contours(map_uint8_hw: npt.NDArray[np.uint8]) -> Candidates:
     """Box of the contour with the largest polygon area at every level: ``wsoleval-v1``.
 
-    Parameters
-    ----------
-    map_uint8_hw
-        (H, W) uint8 as ``normalise_score_map`` makes it; at level k the pixels strictly above k are foreground.
-
-    Returns
-    -------
-    Candidates
-        One box per level. ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves the frame, as
-        in the reference; ``WSOLEVAL_FALLBACK_BOX`` without foreground. ``max(contours, key=cv2.contourArea)`` of the
-        reference keeps the first of equals, so the order of ``cv2.findContours`` decides ties; the same here.
-
-    Raises
-    ------
-    ValueError
-        The map is not a two-dimensional uint8 array with pixels.
+    The map is (H, W) uint8 as ``normalise_score_map`` makes it, ValueError if not; at level k the pixels strictly above
+    k are foreground. One box per level: ``x1`` and ``y1`` are one beyond the contour's last pixel unless that leaves
+    the frame, as in the reference; ``WSOLEVAL_FALLBACK_BOX`` without foreground. ``max(contours, key=cv2.contourArea)``
+    of the reference keeps the first of equals, so the order of ``cv2.findContours`` decides ties; the same here.
     """
     boxes_l4 = _as_reference(largest_level_contours(_checked_map(map_uint8_hw)), map_uint8_hw.shape)
     starts = np.flatnonzero(np.concatenate([[True], (boxes_l4[1:] != boxes_l4[:-1]).any(axis=1)]))
@@ -147,7 +120,7 @@ def boxes_at_thresholds(
     foreground. Corners and errors are those of ``largest_contours``.
     """
     boxes_l4 = largest_level_contours(_checked_map(map_uint8_hw))
-    # Level 255 exists for t = 1 alone, and nothing stands out there.
+    # Level 255 exists for t = 1 alone, and has no foreground.
     boxes_l4 = _as_reference(np.concatenate([boxes_l4, np.full((1, 4), -1)]), map_uint8_hw.shape)
     return boxes_l4[_levels_of(thresholds, highest=int(map_uint8_hw.max()))]
 

@@ -56,14 +56,9 @@ def classify_errors(
     least .7 of the object (more); other. "The object" is the ground-truth box with the highest intersection over
     union, the first of equals.
 
-    Parameters
-    ----------
-    boxes_il4
-        (I, L, 4) predicted boxes, ``x0 <= x1`` and ``y0 <= y1``, or ``NO_BOX``.
-    correct_il, wrong_class_i
-        (I, L) whether the box localizes an object; (I,) whether the predicted class is known to be wrong.
-    ground_truth
-        For each image its boxes (B, 4); B may be 0, then a box is "other".
+    ``boxes_il4`` (I, L, 4) are predicted boxes or ``NO_BOX``; ``correct_il`` (I, L) whether a box localizes an object;
+    ``wrong_class_i`` (I,) whether the predicted class is known to be wrong; ``ground_truth`` the boxes (B, 4) of each
+    image, B may be 0, then a box is "other".
     """
     images, levels = boxes_il4.shape[:2]
     if (
@@ -96,7 +91,7 @@ def image_verdicts(
     """Verdict ``(I, L)`` of scored and failed images, with overlaps and boxes as ``stack_levels`` gives them.
 
     With class scores "correct" is what Top-1 Loc counts, without them what GT-known Loc counts, both at IoU .5. The
-    box that a protocol takes where nothing stands out is "no box", unless it happens to be correct.
+    box that a protocol takes without foreground is "no box", unless it happens to be correct.
 
     An image without the protocol's ground truth has no objects. ValueError when the shapes do not fit.
     """

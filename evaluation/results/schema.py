@@ -77,9 +77,7 @@ class Curve(Struct, frozen=True, kw_only=True):
     thresholds: tuple[Fraction, ...]
     """(L,) fractions of a map's maximum, rising."""
     gt_known_30: tuple[Fraction, ...] = msgspec.field(name="gt_known_0.3")
-    """(L,) at IoU .3."""
     gt_known_50: tuple[Fraction, ...] = msgspec.field(name="gt_known_0.5")
-    """(L,) at IoU .5."""
     gt_known_70: tuple[Fraction, ...] = msgspec.field(name="gt_known_0.7")
     """(L,) at IoU .7."""
 
@@ -210,13 +208,7 @@ class Metrics(Struct, frozen=True, kw_only=True, tag_field="schema", tag="wsol-m
 
 
 def read_metrics(path: Path) -> Metrics:
-    """Read and check a ``metrics.json``.
-
-    Raises
-    ------
-    MetricsError
-        The file is missing, is not JSON, or does not follow the schema.
-    """
+    """Read and check a ``metrics.json``; MetricsError when it is missing, not JSON, or not of this schema."""
     try:
         # Not msgspec.json: it refuses the lone surrogates of file names that are not UTF-8.
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -228,13 +220,7 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def parse_metrics(document: object, *, source: str = "metrics") -> Metrics:
-    """Check the content of a ``metrics.json``.
-
-    Raises
-    ------
-    MetricsError
-        An entry is missing, or of another type or range than the schema says; ``source`` and the entry are named.
-    """
+    """Check the content of a ``metrics.json``; MetricsError names ``source`` and the entry that is wrong."""
     try:
         return msgspec.convert(document, Metrics)
     except msgspec.ValidationError as error:
@@ -243,15 +229,7 @@ def parse_metrics(document: object, *, source: str = "metrics") -> Metrics:
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
-    """Write a ``metrics.json`` atomically.
-
-    Raises
-    ------
-    ValueError
-        A value is NaN or infinite.
-    OSError
-        The file cannot be written.
-    """
+    """Write a ``metrics.json`` atomically; ValueError for NaN or infinity."""
     text = json.dumps(msgspec.to_builtins(metrics), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     # A name may come from a file name that is not UTF-8; backslashreplace writes what JSON reads as the same.
     write_atomically(path, text.encode("utf-8", errors="backslashreplace"))

@@ -64,21 +64,8 @@ def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metri
 def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path | None, advance: Advance) -> Metrics:
     """Score a folder of maps as a localizer.
 
-    Parameters
-    ----------
-    choices
-        What is scored, and how.
-    source
-        The maps.
-    masks
-        Folder of ``<image id>.png`` for PxAP: 0 background, 255 object, 128 ignored; None leaves PxAP out.
-    advance
-        Called with the number of further images that are done.
-
-    Raises
-    ------
-    ValueError
-        A map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
+    ``masks`` is a folder of ``<image id>.png`` for PxAP: 0 background, 255 object, 128 ignored; None leaves PxAP out.
+    ValueError for a map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
     """
     described: dict[str, object] = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
     pixels = None

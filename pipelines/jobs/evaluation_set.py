@@ -26,25 +26,9 @@ def load_evaluation_set(
 ) -> EvaluationSet:
     """The images of a data set with their boxes.
 
-    Parameters
-    ----------
-    dataset
-        An open data set.
-    boxes
-        One of ``BOX_CHOICES``.
-    blacklist
-        File of ``read_blacklist``.
-    limit
-        Only the first images.
-    need_boxes
-        Refuse a set without any box; a set with masks alone has none.
-
-    Raises
-    ------
-    DatasetError
-        No image of the split has a box and one is needed, or an annotation or the blacklist cannot be read.
-    ValueError
-        Unknown ``boxes``.
+    ``boxes`` is one of ``BOX_CHOICES``, ``blacklist`` a file of ``read_blacklist``, ``limit`` a number of first images.
+    DatasetError when an annotation or the blacklist cannot be read, and, with ``need_boxes``, when no image has a box
+    (a set with masks alone has none).
     """
     if boxes not in BOX_CHOICES:
         raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
@@ -84,18 +68,9 @@ def load_evaluation_set(
 def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]:
     """Image ids that a blacklist names.
 
-    Parameters
-    ----------
-    path
-        One name per line: an image id of ``records``, or a number counted from 1 in their order, as in the devkit's
-        ``ILSVRC2014_clsloc_validation_blacklist.txt``.
-    records
-        All images of the split, in the order of the data set's list.
-
-    Raises
-    ------
-    DatasetError
-        A line names no image; file and line are named.
+    The file has one name per line: an image id of ``records``, all images of the split, or a number counted from 1 in
+    their order, as in the devkit's ``ILSVRC2014_clsloc_validation_blacklist.txt``. DatasetError names the line that
+    names no image.
     """
     by_id = {record.image_id for record in records}
     blacklisted = set()
