@@ -1,1 +1,1 @@
-"""Turns activation and saliency maps into boxes, and boxes into localization scores under named protocols."""
+"""Evaluation: score maps to boxes, and boxes to localization scores under named protocols."""
