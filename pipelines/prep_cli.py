@@ -19,7 +19,7 @@ from pipelines.cli.options import (
     options_by_key,
     task_share,
 )
-from pipelines.cli.prep_options import METHOD_OF_OPTION, PROPOSAL_OPTIONS
+from pipelines.cli.prep_options import METHOD_OPTIONS, PROPOSAL_OPTIONS
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -129,26 +129,20 @@ def _map_config(options: dict[str, Any]) -> MapConfig:
 
     given, name, model = given_names(click.get_current_context()), options["method"], options["boundary_model"]
     method = METHODS[name]
-    foreign = {option for option, owner in METHOD_OF_OPTION.items() if owner != name}
+    names = {method: {str(option.name) for option in own} for method, own in METHOD_OPTIONS.items()}
+    foreign = set().union(*names.values()) - names[name]
     if len(method.weightings) == 1:
         foreign.add("weighting")
     for option in sorted(given & foreign):
         raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
+    values = {option.field: options[str(option.name)] for option in METHOD_OPTIONS[name] if option.field}
     if name == "geodesic":
-        needs_model = DETECTORS[options["boundaries"]].needs_model
-        if needs_model != (model is not None):
+        if DETECTORS[options["boundaries"]].needs_model != (model is not None):
             raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
-        proposals: MethodConfig = dataclasses.replace(
-            PRESETS[options["preset"]],
-            boundaries=options["boundaries"],
-            boundary_model="" if model is None else file_sha256(model),
-            working_size=options["working_size"],
-        )
+        values["boundary_model"] = "" if model is None else file_sha256(model)
+        proposals: MethodConfig = dataclasses.replace(PRESETS[options["preset"]], **values)
     else:
-        values = {**options, "mode": options["search_mode"]}
-        proposals = method.config(
-            **{field.name: values[field.name] for field in dataclasses.fields(method.config) if field.name in values}
-        )
+        proposals = method.config(**values)
     return MapConfig(
         proposals=proposals,
         weighting=method.weightings[0] if "weighting" in foreign else options["weighting"],

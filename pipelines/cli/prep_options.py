@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -13,25 +14,41 @@ from pipelines.cli.options import (
     TASK_OPTIONS,
     Option,
     field_options,
+    options_by_key,
 )
 from pipelines.datasets import SPLITS
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
 from pseudo_maps.proposals.methods import METHODS
-from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.runs.engines import BACKENDS
 
-__all__ = ["METHOD_OF_OPTION", "PROPOSAL_OPTIONS"]
+__all__ = ["METHOD_OPTIONS", "PROPOSAL_OPTIONS"]
 
-_GEODESIC_FIELDS = ("boundaries", "working_size")
-"""Fields of ``ProposalConfig`` with an option; a preset gives the others."""
-METHOD_OF_OPTION: Mapping[str, str] = {
-    "preset": "geodesic",
-    "boundaries": "geodesic",
-    "boundary_model": "geodesic",
-    "search_mode": "selective-search",
+_PRESET_OPTION = Option(
+    "--preset",
+    type=click.Choice(tuple(PRESETS)),
+    default=DEFAULT_PRESET,
+    help="Preset of the geodesic method, named by its approximate number of proposals.",
+)
+_MODEL_OPTION = Option(
+    "--boundary-model",
+    type=EXISTING_FILE,
+    help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
+)
+_CHANGES: Mapping[str, Mapping[str, Mapping[str, Any] | None]] = {
+    # The preset gives the other fields.
+    "geodesic": {
+        field.name: None
+        for field in dataclasses.fields(ProposalConfig)
+        if field.name not in ("boundaries", "working_size")
+    },
+    "selective-search": {"mode": {"name": "search-mode"}},
 }
-"""Options that only one method has."""
+METHOD_OPTIONS: Mapping[str, list[Option]] = {
+    name: field_options(method.config, _CHANGES.get(name, {})) for name, method in METHODS.items()
+}
+"""By proposal method the options that set a field of its configuration; methods may share one, as --working-size."""
+METHOD_OPTIONS["geodesic"].extend((_PRESET_OPTION, _MODEL_OPTION))
 
 PROPOSAL_OPTIONS = (
     DATA_OPTION,
@@ -39,22 +56,7 @@ PROPOSAL_OPTIONS = (
     Option("--split", type=click.Choice(SPLITS), required=True, help="Split of the data set."),
     Option("--out", required=True, type=NEW_FOLDER, help="Folder of the shards."),
     Option("--method", type=click.Choice(tuple(METHODS)), default="geodesic", help="Proposal method."),
-    Option(
-        "--preset",
-        type=click.Choice(tuple(PRESETS)),
-        default=DEFAULT_PRESET,
-        help="Preset of the geodesic method, named by its approximate number of proposals.",
-    ),
-    Option(
-        "--boundary-model",
-        type=EXISTING_FILE,
-        help="Trained model file of the structured-forest detector (.yml or .yml.gz).",
-    ),
-    *field_options(
-        ProposalConfig,
-        {field.name: None for field in dataclasses.fields(ProposalConfig) if field.name not in _GEODESIC_FIELDS},
-    ),
-    *field_options(SelectiveSearchConfig, {"mode": {"name": "search-mode"}, "working_size": None}),
+    *options_by_key(option for options in METHOD_OPTIONS.values() for option in options).values(),
     *field_options(MapConfig, {"proposals": None, "weighting": {"default": "objectness"}}),
     Option(
         "--shard-size",

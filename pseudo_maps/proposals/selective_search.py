@@ -28,7 +28,7 @@ class SelectiveSearchConfig:
 
     mode: str = field(default="fast", metadata={"choices": SELECTIVE_SEARCH_MODES})
     """Strategy of Selective Search."""
-    working_size: int = 500
+    working_size: int = field(default=500, metadata={"min": 1})
     """Longest side in pixels at which objects are proposed; smaller images are not enlarged."""
 
     def __post_init__(self) -> None:
