@@ -189,7 +189,7 @@ def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path
     assert [process.returncode for process in started] == [0, 0], told
     lines = errors("".join(told))
     assert len(lines) == len(OTHER) and all(line.startswith("wsol-prep: error: ") for line in lines)
-    assert "".join(told).count("configuration.map_size: found") == len(OTHER)
+    assert "".join(told).count("configuration.map_size: ") == len(OTHER)
     assert prep(*words, "--out", tmp_path / "alone").exit_code == 0
     for name in SAME + OTHER:
         folder = tmp_path / "at once" / name
