@@ -49,16 +49,9 @@ class HealthLimits(NamedTuple):
 
 
 def health_values(scores_bk: Tensor, labels_b: Tensor, features_bchw: Tensor) -> dict[str, Tensor]:
-    """Named scalars of a batch for ``HealthMonitor``, left on their device.
+    """Named scalars for ``HealthMonitor``, left on their device.
 
-    Parameters
-    ----------
-    scores_bk
-        (B, K) scores before the softmax.
-    labels_b
-        (B,) class indices.
-    features_bchw
-        (B, C, H, W) features that the scores are made of.
+    Of ``scores[B, K]`` before the softmax, ``labels[B]``, and the ``features[B, C, H, W]`` that the scores are made of.
     """
     scores_bk = scores_bk.detach().float()
     largest = scores_bk.abs().amax()
@@ -76,17 +69,8 @@ def health_values(scores_bk: Tensor, labels_b: Tensor, features_bchw: Tensor) ->
 
 
 class HealthMonitor:
-    """Raises ``TrainingDiverged`` when a run has failed.
+    """Raises ``TrainingDiverged`` when a run has failed; ``labels`` are the class indices of all training images.
 
-    Parameters
-    ----------
-    labels
-        Class index of every training image.
-    limits
-        When a run counts as failed.
-
-    Notes
-    -----
     One class for every image is normal in the first steps, so it ends a run only when the cross entropy has also
     stayed above 99 % of the entropy of the labels (ln K when classes are equally frequent), which is what constant
     scores reach at best.
@@ -101,14 +85,7 @@ class HealthMonitor:
         self._predicted = -1.0
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
-        """Look at one step.
-
-        Parameters
-        ----------
-        step
-            Number of the step, for messages.
-        values
-            Losses by name, and what ``health_values`` gives.
+        """Look at one step: losses by name, and what ``health_values`` gives.
 
         Raises
         ------

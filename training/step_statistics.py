@@ -23,12 +23,7 @@ _COUNT = "steps"
 class StepStatistics:
     """Sums since the last log line and over the epoch, of the values of every process.
 
-    Parameters
-    ----------
-    processes
-        This process among those that train together.
-    monitor
-        Looks at this process's values.
+    ``monitor`` sees each row of this process's values.
     """
 
     def __init__(self, processes: Processes, monitor: HealthMonitor) -> None:
@@ -54,13 +49,7 @@ class StepStatistics:
             self.collect()
 
     def collect(self) -> None:
-        """Copy the queue from the device, show it to the monitor and add it to the sums.
-
-        Raises
-        ------
-        TrainingDiverged
-            The run cannot recover.
-        """
+        """Copy the queue from the device, show it to the monitor, which may end the run, and add it to the sums."""
         if not self._rows:
             return
         steps, rows_sv = self._steps, torch.stack(self._rows)

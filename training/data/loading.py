@@ -97,14 +97,8 @@ def check_maps(
 ) -> tuple[list[ImageRecord], MapReport]:
     """Records whose saliency map can be used, in their order, and the counts.
 
-    Parameters
-    ----------
-    records
-        Images to train on.
-    index
-        Maps of their split.
-    on_missing
-        ``"refuse"``: an image without a map is an error. ``"skip"``: it is left out, as long as one is left.
+    ``on_missing`` is ``"refuse"``: an image without a map is an error, or ``"skip"``: it is left out, as long as one is
+    left.
 
     Raises
     ------

@@ -70,18 +70,10 @@ class Views:
         return max(round(input_size_px * scale) for scale in self.scales)
 
     def plan(self, input_size_px: int) -> tuple[View, ...]:
-        """The views of an image of side R, for a network with this input.
+        """The views of an image of side R, for a network with this input; ValueError for a view that is too small.
 
-        Returns
-        -------
-        tuple of View
-            Scales in the order given, each followed by its mirror image; or the ten crops: upper left, lower left,
-            upper right, lower right and centre, then their mirror images.
-
-        Raises
-        ------
-        ValueError
-            A view would be smaller than any network accepts.
+        Scales in the order given, each followed by its mirror image; or the ten crops: upper left, lower left, upper
+        right, lower right and centre, then their mirror images.
         """
         side_px = self.image_side_px(input_size_px)
         if self.ten_crop:

@@ -44,19 +44,7 @@ class EvaluationBatch(NamedTuple):
 
 
 class EvaluationPixels(Dataset[EvaluationBatch]):
-    """Images by lists of positions.
-
-    Parameters
-    ----------
-    records
-        Images, of known or unknown class.
-    root
-        Folder that the records' paths are relative to.
-    side_px
-        R.
-    centre
-        Also give the centre crop.
-    """
+    """Images by lists of positions, R = ``side_px``; with ``centre`` also the centre crop."""
 
     def __init__(
         self, records: Sequence[ImageRecord], *, root: str | os.PathLike[str], side_px: int, centre: bool = False

@@ -37,14 +37,9 @@ class SaliencyDecoder(nn.Module):
     upsampling
         Geometry of the transposed convolution of each block; ``Encoder.upsampling``.
     widths
-        Channels that leave each block; None: as ``DECODER_WIDTHS`` says.
+        Channels that leave each block; None: as ``DECODER_WIDTHS`` says. ValueError for other numbers of these three.
     batch_norm
         Batch norm after the two convolutions of a block, or biases.
-
-    Raises
-    ------
-    ValueError
-        No skips, or another number of geometries or widths.
     """
 
     def __init__(

@@ -17,19 +17,9 @@ __all__ = ["PerceptualNetwork"]
 class PerceptualNetwork(nn.Module):
     """A network without its last layer, fixed: no gradient to its weights, but one to its input.
 
-    The paper's is ResNet-50; any encoder can take its place.
-
-    Parameters
-    ----------
-    trunk
-        The network to fix. It is copied, and batch norm is folded into the convolutions (in float64), which saves
-        passes over the activations.
-
-    Notes
-    -----
-    Always in evaluation mode: ``train()`` changes nothing. Channels-last input and weights
-    (``network.to(memory_format=torch.channels_last)``) stay channels-last throughout. Not a part of the
-    trained model: its weights are in no checkpoint.
+    The paper's is ResNet-50; any encoder can take its place. The trunk is copied, and batch norm is folded into the
+    convolutions (in float64), which saves passes over the activations. Always in evaluation mode. Channels-last input
+    and weights stay channels-last throughout. Not a part of the trained model: its weights are in no checkpoint.
     """
 
     features: int

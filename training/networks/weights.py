@@ -111,6 +111,9 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
 def initialise_from_imagenet(encoder: Encoder, *, weights: str = IMAGENET) -> LoadReport:
     """Load what torchvision has into an encoder, in place; the rest keeps its weights.
 
+    In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks (AlexNet)
+    starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded in.
+
     Parameters
     ----------
     encoder
@@ -123,12 +126,6 @@ def initialise_from_imagenet(encoder: Encoder, *, weights: str = IMAGENET) -> Lo
     ------
     WeightsError
         As ``load_perceptual_network``.
-
-    Notes
-    -----
-    In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks
-    (AlexNet) starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded
-    in. An encoder may adapt to the weights afterwards (``Encoder.adapt_to_imported_weights``).
     """
     published = encoder.published_weights
     loaded, where = _load(weights, published=published, path_option=None)

@@ -22,17 +22,10 @@ class _Writer(Protocol):
 
 
 class MetricsLog:
-    """One line of JSON for each event of a run, and the same numbers for TensorBoard.
+    """One line of JSON for each event of a run, and the same numbers for TensorBoard if asked for.
 
-    Parameters
-    ----------
-    folder
-        Folder of the run.
-    resume_step
-        Lines of later steps, left by a process that was killed after its last checkpoint, are dropped: the resumed
-        run writes them again.
-    tensorboard
-        Also write TensorBoard events; ValueError when TensorBoard is not installed.
+    Lines after ``resume_step``, left by a process that was killed after its last checkpoint, are dropped: the resumed
+    run writes them again. ValueError when TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, resume_step: int = 0, tensorboard: bool = False) -> None:
