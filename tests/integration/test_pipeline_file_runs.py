@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.datasets.generated import make_clsloc_dataset
 from tests.command_calls import start_python
+from training.run_folder.files import LOCK_FILE
 
 FILE = """\
 out = "results"
@@ -146,7 +147,8 @@ def test_a_pipeline_that_was_stopped_resumes_to_the_same_network(
     run = (file.parent / "results" / name).parent
     shutil.rmtree(run)
     process = start(file, "--until", "training")
-    while not (run / "metrics.jsonl").exists():
+    # There as soon as the training begins, seconds before its end.
+    while not (run / LOCK_FILE).exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     if whom == "all":
