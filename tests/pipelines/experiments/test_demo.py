@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.demo import DemoPlan
 from pipelines.pipeline_cli import main
 from pseudo_maps.shards import MapIndex
+from tests.command_calls import invoke
 from tests.pipelines.report_page import Page
+from training.run_folder.files import LOCK_FILE
 
 TINY = {
     "classes": 2,
@@ -195,14 +198,41 @@ def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, s
 
 
 @pytest.mark.slow
-def test_terminated_while_training_it_resumes_to_the_same_report(finished: tuple[Path, str]) -> None:
+def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, one_torch_thread: None
+) -> None:
+    """After its first step; every other step is one of the trainer's tests."""
+    from pipelines.train_cli import main as train
+    from training.trainer import Trainer
+
     out = copy(finished)
     page = (out / "report.html").read_bytes()
     for name in ("runs/full-method", "evaluation/full-method"):
         shutil.rmtree(out / name)
     (out / "report.html").unlink()
+    (line,) = [line for line in finished[1].splitlines() if line.startswith("$ wsol-train") and "full-method" in line]
+    arguments = [word.replace(str(finished[0]), str(out)) for word in shlex.split(line)[2:]]
+    train_step = Trainer.train_step
+
+    def interrupted(trainer: Trainer, batches: list) -> None:
+        train_step(trainer, batches)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        assert invoke(train, *arguments, prog_name="wsol-train").exit_code == 143
+    code, output = demo(out)
+    assert code == 0 and "at step 1\n" in output
+    assert (out / "report.html").read_bytes() == page
+
+
+@pytest.mark.slow
+def test_sigterm_while_training_ends_the_demo(finished: tuple[Path, str]) -> None:
+    out = copy(finished)
+    shutil.rmtree(out / "runs/full-method")
     process = start(out)
-    while not list((out / "runs/full-method").glob("checkpoint-*.pt")):
+    # There as soon as the training begins, seconds before its first step.
+    while not (out / "runs/full-method" / LOCK_FILE).exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -210,9 +240,6 @@ def test_terminated_while_training_it_resumes_to_the_same_report(finished: tuple
     assert process.returncode == 143, output
     assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in output and "Done" not in output
     assert not (out / "runs/full-method/finished.json").exists()
-    code, output = demo(out)
-    assert code == 0 and "resumed from " in output
-    assert (out / "report.html").read_bytes() == page
 
 
 # --- what cannot be
