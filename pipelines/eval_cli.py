@@ -19,7 +19,7 @@ from training.inference.config import LOCALIZERS
 
 if TYPE_CHECKING:
     from evaluation.maps import StoredMaps
-    from evaluation.results.schema import Metrics
+    from evaluation.schema import Metrics
     from pipelines.jobs.evaluation import EvaluationChoices
 
 __all__ = ["main"]

@@ -158,6 +158,20 @@ def test_no_two_modules_import_one_another() -> None:
     TopologicalSorter({module: imported_modules(module) for module in MODULES}).prepare()
 
 
+def test_no_two_rooms_import_one_another() -> None:
+    """A room is a folder; the modules that lie directly in a package are rooms of their own."""
+
+    def room(module: str) -> str:
+        package, *rest = module.split(".")
+        return ".".join([package, *rest[:1]])
+
+    rooms: dict[str, set[str]] = {}
+    for module in MODULES:
+        if "." in module:
+            rooms.setdefault(room(module), set()).update(map(room, imported_modules(module)))
+    TopologicalSorter({name: used - {name} for name, used in rooms.items()}).prepare()
+
+
 @pytest.mark.parametrize("module", [*MODULES, *SCRIPTS])
 def test_no_unsafe_reader_is_used(module: str) -> None:
     path = {**MODULES, **SCRIPTS}[module]

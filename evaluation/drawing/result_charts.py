@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.drawing.charts import FileFormat, Line, error_chart, line_chart
-from evaluation.results.schema import Curve, Histogram, Metrics, Result, protocols_in_order
+from evaluation.schema import Curve, Histogram, Metrics, Result, protocols_in_order
 from pseudo_maps.files import write_atomically
 
 __all__ = ["CHART_TITLES", "NamedResult", "result_chart", "write_charts"]

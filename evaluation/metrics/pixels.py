@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import unit_score_map
-from evaluation.results.schema import PixelScores
+from evaluation.schema import PixelScores
 
 __all__ = ["BACKGROUND", "IGNORED", "OBJECT", "PixelPrecision"]
 

@@ -1,6 +1,6 @@
 """Registry of metrics: what each counts, what tables call it, in which order they show it, and what it means.
 
-Legend: I images, L threshold levels. A new metric is a row here, with a field of ``evaluation.results.schema.Result``
+Legend: I images, L threshold levels. A new metric is a row here, with a field of ``evaluation.schema.Result``
 that has its name.
 """
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from evaluation.image_scores import TOP_CLASSES, exceeds
 from evaluation.protocols import Protocol
-from evaluation.results.schema import Classification, Rate, Result
+from evaluation.schema import Classification, Rate, Result
 
 __all__ = ["GT_KNOWN_IOU", "IOU_THRESHOLDS", "METRICS", "HitFunction", "Metric"]
 

@@ -26,7 +26,7 @@ from evaluation.metrics.intervals import INTERVAL_KIND, WeightedSums, percentile
 from evaluation.metrics.registry import IOU_THRESHOLDS, METRICS, HitFunction
 from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
-from evaluation.results.schema import Classification, ClassScore, Counts, Curve, Histogram, NamedRate, Rate, Result
+from evaluation.schema import Classification, ClassScore, Counts, Curve, Histogram, NamedRate, Rate, Result
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = ["HISTOGRAM_EDGES", "IMAGES_AT_ONCE", "V2_NAMES", "Tally"]

@@ -26,7 +26,7 @@ from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
-from evaluation.results.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_metrics
+from evaluation.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_metrics
 from pseudo_maps import __version__
 from pseudo_maps.files import differences
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from evaluation.metrics.registry import METRICS
-from evaluation.results.schema import Counts, Metrics, Rate, Result, protocols_in_order
+from evaluation.schema import Counts, Metrics, Rate, Result, protocols_in_order
 
 __all__ = ["image_account", "metrics_table", "percent", "reasons"]
 

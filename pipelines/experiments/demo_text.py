@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.results.schema import Rate
+from evaluation.schema import Rate
 from pipelines.reports.comparison import load_runs
 
 __all__ = ["DemoResults", "introduction", "read_results", "summary_lines"]

@@ -18,7 +18,7 @@ from evaluation.metrics.pixels import PixelPrecision
 from evaluation.names import EvaluationKind
 from evaluation.protocols import get_protocol
 from evaluation.results.folder import EvaluationPlan, ResultFolder
-from evaluation.results.schema import Metrics, PixelScores
+from evaluation.schema import Metrics, PixelScores
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pseudo_maps.images import decode_image

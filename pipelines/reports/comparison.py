@@ -11,8 +11,8 @@ from evaluation.image_scores import is_skipped
 from evaluation.names import ERROR_KINDS
 from evaluation.results.folder import EVALUATION_FOLDER
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
-from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 from evaluation.results.tables import image_account
+from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 
 __all__ = [
     "VIEWS_RULE",

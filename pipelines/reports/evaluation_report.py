@@ -11,8 +11,8 @@ import msgspec
 from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
-from evaluation.results.schema import ClassScore, Rate, Result, protocols_in_order
 from evaluation.results.tables import percent, reasons
+from evaluation.schema import ClassScore, Rate, Result, protocols_in_order
 from pipelines.reports.comparison import (
     VIEWS_RULE,
     LoadedRun,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.results.folder import EVALUATION_FOLDER, JOURNAL_FOLDER
-from evaluation.results.schema import METRICS_FILE
+from evaluation.schema import METRICS_FILE
 from pipelines.cli.options import Option, arguments, names_file
 from pipelines.datasets import Dataset
 from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, NETWORK_KEYS, TRAINING_OPTIONS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from evaluation.metrics.registry import METRICS
 from evaluation.names import BASELINES
-from evaluation.results.schema import Metrics, Result, read_metrics
+from evaluation.schema import Metrics, Result, read_metrics
 from pipelines.experiments.paper_table.plan import BASELINE_NAME, PSEUDO_MAP_NAME, TablePlan, TableRun
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.reports.trainings import other_training_images

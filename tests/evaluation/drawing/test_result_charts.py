@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart, write_charts
-from evaluation.results.schema import Histogram, parse_metrics
+from evaluation.schema import Histogram, parse_metrics
 from tests.evaluation.example_metrics import metrics, plain
 
 

@@ -17,7 +17,7 @@ from evaluation.metrics.intervals import poisson_weights
 from evaluation.metrics.registry import GT_KNOWN_IOU, IOU_THRESHOLDS
 from evaluation.metrics.tally import HISTOGRAM_EDGES, Tally
 from evaluation.names import ERROR_KINDS
-from evaluation.results.schema import parse_metrics
+from evaluation.schema import parse_metrics
 from tests.evaluation.scores_making import (
     ALL_RULES,
     CLASSES,

@@ -18,8 +18,8 @@ from evaluation.images import EvaluationBatch
 from evaluation.names import BASELINES
 from evaluation.results.folder import FIGURES_FOLDER, EvaluationPlan, ResultFolder
 from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
-from evaluation.results.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
 from evaluation.results.tables import metrics_table
+from evaluation.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
 from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set

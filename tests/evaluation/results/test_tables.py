@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from evaluation.results.schema import Counts, MetricsError, parse_metrics, protocols_in_order, read_metrics
 from evaluation.results.tables import image_account, metrics_table, percent, reasons
+from evaluation.schema import Counts, MetricsError, parse_metrics, protocols_in_order, read_metrics
 from tests.evaluation.example_metrics import metrics, rate, result
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.results.schema import Rate
+from evaluation.schema import Rate
 from pipelines.experiments.demo_text import DemoResults, introduction, summary_lines
 
 PROTOCOLS = ("cam", "wsoleval-v1")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.results.predictions import PredictionsError
-from evaluation.results.schema import MetricsError
+from evaluation.schema import MetricsError
 from pipelines.reports.comparison import comparison_warnings, load_runs, paired_counts, same_images
 from tests.evaluation.example_metrics import IMAGES, metrics, plain, rate, result
 from tests.pipelines.report_page import comparable_runs, make_run, report, summary_rows

@@ -11,7 +11,7 @@ from defusedxml import ElementTree
 
 from evaluation.metrics.tally import Tally
 from evaluation.results.predictions import write_predictions
-from evaluation.results.schema import Metrics, MetricsError, write_metrics
+from evaluation.schema import Metrics, MetricsError, write_metrics
 from pipelines.reports.comparison import comparison_warnings, load_runs, paired_counts, same_images
 from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics, plain, rate, result
