@@ -32,6 +32,7 @@ __all__ = [
     "Result",
     "parse_metrics",
     "read_metrics",
+    "write_json",
     "write_metrics",
 ]
 
@@ -230,7 +231,12 @@ def parse_metrics(document: object, *, source: str = "metrics") -> Metrics:
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write a ``metrics.json`` atomically; ValueError for NaN or infinity."""
-    text = json.dumps(msgspec.to_builtins(metrics), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_json(path, metrics)
+
+
+def write_json(path: Path, content: Struct) -> None:
+    """Write a structure as JSON atomically; ValueError for NaN or infinity."""
+    text = json.dumps(msgspec.to_builtins(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     # A name may come from a file name that is not UTF-8; backslashreplace writes what JSON reads as the same.
     write_atomically(path, text.encode("utf-8", errors="backslashreplace"))
 

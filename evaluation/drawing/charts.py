@@ -25,8 +25,6 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluation.names import ERROR_KINDS, ErrorKind
 
-__all__ = ["FileFormat", "Line", "SeedDots", "error_chart", "line_chart", "seed_chart"]
-
 FileFormat: TypeAlias = Literal["svg", "png"]
 """``svg``: UTF-8 text, letters stay text, colours follow the page. ``png``: light, 200 pixels an inch."""
 
@@ -97,25 +95,8 @@ def line_chart(
 ) -> bytes:
     """Lines over a common horizontal axis, the vertical one from 0 (or the lowest value below it) up.
 
-    Parameters
-    ----------
-    lines
-        At least one, in the order of the legend.
-    title, x_label, y_label
-        Texts above the chart and at its axes.
-    fractions
-        The horizontal axis runs from 0 to 1; otherwise from 0 on, with labels at whole numbers.
-    dots
-        Which points of a line get a dot.
-    marked_x
-        Where a vertical line stands, if anywhere.
-    file_format
-        Of the returned bytes.
-
-    Raises
-    ------
-    ValueError
-        There is no line, or one has other than N >= 1 values of x and N of y.
+    The horizontal axis runs from 0 to 1 for ``fractions``; otherwise from 0 on, with labels at whole numbers. A
+    vertical line stands at ``marked_x``. ValueError for no line, or one with other than N >= 1 values of x and N of y.
     """
     _need(lines, "line")
     with _drawing():
@@ -151,10 +132,7 @@ def error_chart(
 ) -> bytes:
     """One stacked bar for each name, all of the same length: images by kind of error, ``correct`` first.
 
-    Raises
-    ------
-    ValueError
-        There is no bar, or one counts a kind that is not among ``ERROR_KINDS``.
+    ValueError for no bar, or one that counts a kind that is not among ``ERROR_KINDS``.
     """
     _need(bars, "bar")
     with _drawing():
@@ -180,10 +158,7 @@ def error_chart(
 def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: FileFormat = "svg") -> bytes:
     """One row of dots for each method from above, a dot for each seed, with a stroke and a number at their mean.
 
-    Raises
-    ------
-    ValueError
-        There is no row, or one has no value.
+    ValueError for no row, or one without value.
     """
     _need(rows, "row")
     with _drawing():

@@ -13,19 +13,6 @@ import numpy.typing as npt
 
 from pseudo_maps.files import write_atomically
 
-__all__ = [
-    "GROUND_TRUTH_RGB",
-    "PICTURE_SUFFIXES",
-    "PREDICTED_RGB",
-    "Picture",
-    "draw_boxes",
-    "heat_colours",
-    "overlay_heat",
-    "picture_bytes",
-    "resized",
-    "save_picture",
-]
-
 GROUND_TRUTH_RGB = (0, 200, 64)
 """Green boxes are ground truth, in every picture."""
 PREDICTED_RGB = (255, 64, 32)
@@ -57,10 +44,7 @@ def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
 def overlay_heat(image_rgb: Picture, map_hw: npt.NDArray[np.uint8]) -> Picture:
     """Blend an image ``(H, W, 3)`` uint8 RGB with the colours of its map ``(H, W)`` uint8, half and half.
 
-    Raises
-    ------
-    ValueError
-        Image and map have different height or width.
+    ValueError where image and map have different height or width.
     """
     if image_rgb.shape[:2] != map_hw.shape:
         raise ValueError(
@@ -86,10 +70,7 @@ def draw_boxes(
 def picture_bytes(image_rgb: Picture, *, suffix: str) -> bytes:
     """The content of an image file of one of ``PICTURE_SUFFIXES``, without date or program name.
 
-    Raises
-    ------
-    OSError
-        OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500 as JPEG).
+    OSError when OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500 as JPEG).
     """
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     try:
@@ -103,12 +84,9 @@ def picture_bytes(image_rgb: Picture, *, suffix: str) -> bytes:
 
 
 def save_picture(path: Path, image_rgb: Picture) -> None:
-    """Write a picture in the format of the file name's suffix; the folder is made when it is missing.
+    """Write a picture in the format of the file name's suffix, one of ``PICTURE_SUFFIXES`` or ValueError.
 
-    Raises
-    ------
-    ValueError
-        The name ends in none of ``PICTURE_SUFFIXES``.
+    The folder is made when it is missing.
     """
     suffix = path.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:

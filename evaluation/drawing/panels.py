@@ -33,21 +33,9 @@ from evaluation.drawing.picture_grid import picture_grid
 from evaluation.image_scores import ImageScores, Pair, is_skipped
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.results.schema import write_json
 from evaluation.scoring import ImageMaps
-from pseudo_maps.files import write_atomically
 from pseudo_maps.images import ImageDecodeError, decode_image
-
-__all__ = [
-    "PANELS_FILE",
-    "CaptionedPicture",
-    "Column",
-    "PanelRow",
-    "Panels",
-    "draw_panels",
-    "panel_indexes",
-    "read_panels",
-    "write_panels",
-]
 
 PANELS_FILE = "panels/examples.png"
 """Inside a folder of results; the single pictures stand beside it, under the ending ``.json``."""
@@ -117,24 +105,8 @@ def draw_panels(
 ) -> None:
     """Write the picture and the file of single pictures beside it; images that cannot be read are left out.
 
-    Parameters
-    ----------
-    path
-        PNG file to write.
-    scored
-        Results of the images shown.
-    images
-        All images, by index.
-    maps_of
-        Computes or reads the maps of one image again.
-    root
-        Data root.
-    localizers
-        One column each, after that of the baseline.
-    protocol
-        The protocol whose boxes are drawn; it must show the whole image.
-    levels
-        Threshold level of each localizer and protocol.
+    ``scored`` are the results of the images shown, ``images`` all images by index; ``maps_of`` computes or reads the
+    maps of one image again. The boxes are those of ``protocol``, which must show the whole image, at its ``levels``.
     """
     shown = (_BASELINE, *localizers)
     pictures: list[list[tuple[Picture, str]]] = []
@@ -182,19 +154,11 @@ def draw_panels(
 
 def write_panels(path: Path, panels: Panels) -> None:
     """Write ``panels/examples.json`` atomically."""
-    text = json.dumps(msgspec.to_builtins(panels), indent=1, ensure_ascii=False) + "\n"
-    # An id may come from a file name that is not UTF-8; backslashreplace writes what JSON reads as the same.
-    write_atomically(path, text.encode("utf-8", errors="backslashreplace"))
+    write_json(path, panels)
 
 
 def read_panels(path: Path) -> Panels | None:
-    """The content of ``panels/examples.json``, or None where there is no such file.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged or of another version.
-    """
+    """The content of ``panels/examples.json``, None without such a file; ValueError for a damaged or foreign one."""
     if not path.is_file():
         return None
     try:

@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.drawing.overlays import Picture
 
-__all__ = ["GAP_PX", "LINE_PX", "picture_grid"]
-
 GAP_PX = 8
 """Left and right of every picture."""
 LINE_PX = 22
@@ -23,15 +21,8 @@ _PAPER_RGB, _INK_RGB = (255, 255, 255), (32, 32, 32)
 def picture_grid(headings: Sequence[str], rows: Sequence[Sequence[tuple[Picture, str]]]) -> Picture:
     """Rows of pictures of one size, each with its caption below, under a heading for each column.
 
-    Returns
-    -------
-    numpy.ndarray
-        ``(H, W, 3)`` uint8 RGB; texts that are wider than a picture are cut in the middle.
-
-    Raises
-    ------
-    ValueError
-        There is no row, or a row has another number of pictures than there are headings.
+    The result is ``(H, W, 3)`` uint8 RGB; texts that are wider than a picture are cut in the middle. ValueError for no
+    row, or one with another number of pictures than there are headings.
     """
     if not rows:
         raise ValueError("expected at least one row, found none")

@@ -10,8 +10,6 @@ from evaluation.drawing.charts import FileFormat, Line, error_chart, line_chart
 from evaluation.schema import Curve, Histogram, Metrics, Result, protocols_in_order
 from pseudo_maps.files import write_atomically
 
-__all__ = ["CHART_TITLES", "NamedResult", "result_chart", "write_charts"]
-
 CHART_TITLES = {
     "accuracy": "Accuracy against threshold",
     "overlaps": "Overlap of the boxes",
@@ -35,22 +33,7 @@ class NamedResult:
 def result_chart(
     kind: str, results: Sequence[NamedResult], *, protocol: str, file_format: FileFormat = "svg"
 ) -> bytes | None:
-    """One chart of the results of a protocol; None where none of them has what it shows.
-
-    Parameters
-    ----------
-    kind
-        A key of ``CHART_TITLES``.
-    results
-        Those of the protocol, in the order of the legend.
-    protocol
-        Its name, for the title.
-
-    Raises
-    ------
-    KeyError
-        There is no such chart.
-    """
+    """The chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
     title = f"{CHART_TITLES[kind]}, {protocol}"
     if kind == "errors":
         bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
@@ -86,11 +69,6 @@ def write_charts(metrics: Metrics, folder: Path) -> None:
     """Draw every chart of every protocol of one evaluation as ``<chart>-<protocol>.png``, replacing such files.
 
     The folder is made when it is missing.
-
-    Raises
-    ------
-    OSError
-        A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = [NamedResult(name=one.localizer, result=one, is_baseline=False) for one in metrics.results]

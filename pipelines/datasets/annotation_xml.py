@@ -14,8 +14,6 @@ from defusedxml.common import DefusedXmlException
 from pipelines.datasets.model import DatasetError
 from pipelines.datasets.text import describe, parse_number
 
-__all__ = ["MAX_XML_BYTES", "XmlAnnotation", "read_annotation_xml"]
-
 MAX_XML_BYTES = 4_000_000
 """Largest annotation file read; one box takes about 350 bytes, ILSVRC's files a few kilobytes."""
 

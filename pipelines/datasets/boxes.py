@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BoxAnnotation", "scale_boxes", "tidy_boxes"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BoxAnnotation:
@@ -33,12 +31,8 @@ def tidy_boxes(
     """Order the corners of boxes, clip them to their frame and drop boxes that lie outside it.
 
     ``corners`` are (n, 4) finite numbers, two opposite corners ``x, y, x, y`` in any order, 0-based inclusive pixels.
-    The sizes of the frame are both None when unknown; then boxes are clipped at 0 only.
-
-    Raises
-    ------
-    ValueError
-        Only one of the two sizes is known, or one is not positive.
+    The sizes of the frame are both None when unknown; then boxes are clipped at 0 only. ValueError when only one is
+    known, or one is not positive.
     """
     if (frame_width is None) != (frame_height is None):
         raise ValueError(f"expected both sizes of the frame or none, found {frame_width} x {frame_height}")
@@ -69,24 +63,9 @@ def scale_boxes(
     ``x0' = x0 * W' / W`` and ``x1' = (x1 + 1) * W' / W - 1``, and likewise for y: areas, counted inclusively, scale
     exactly by ``W' H' / (W H)``. A box that shrinks below one pixel has ``x1' < x0'`` but still ``x1' - x0' + 1 > 0``.
 
-    Parameters
-    ----------
-    annotation
-        Boxes and the frame W x H they refer to.
-    width, height
-        W' and H', the size in pixels of the new frame.
-    file_width, file_height
-        Size in pixels of the image file. Used only where the annotation states no frame (CSV files state none): boxes
-        are then clipped to it, and dropped when nothing is left.
-
-    Returns
-    -------
-    (n, 4) float64, 0-based inclusive pixels of the new frame.
-
-    Raises
-    ------
-    ValueError
-        A size below 1, or no frame in the annotation and no file size given.
+    Returns (n, 4) float64, 0-based inclusive pixels of the new frame, ``width`` x ``height``. The size of the image
+    file counts only where the annotation states no frame, as in CSV files: boxes are then clipped to it, and dropped
+    when nothing is left. ValueError for a size below 1, or where neither states a frame.
     """
     if min(width, height) < 1:
         raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {width} x {height}")

@@ -18,8 +18,6 @@ from pipelines.datasets.solution_csv import read_solution_csv
 from pipelines.datasets.text import check_ids, describe, read_lines, read_synset_mapping
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
-__all__ = ["is_clsloc", "load_clsloc_boxes", "open_clsloc"]
-
 _IMAGE_SUFFIX = ".JPEG"
 """Suffix of every image of ILSVRC, also of the one that is a PNG; the lists leave it out."""
 _LIST_NAMES = {"train": "train_cls.txt", "val": "val.txt", "test": "test.txt"}
@@ -54,11 +52,6 @@ def open_clsloc(root: Path, *, split: str) -> Dataset:
     Labels are the line numbers of ``LOC_synset_mapping.txt``; without it, positions among the sorted class folders of
     train; without those, among the sorted wnids of the split's own images. Classes of val images come from
     ``LOC_val_solution.csv``, without it from the annotation XML files; without either they are unknown, as in test.
-
-    Raises
-    ------
-    DatasetError
-        No such tree, no images of the split, or an invalid list, CSV or XML file.
     """
     tree = _need_tree(root)
     ids, paths, source = _list_images(root, tree, split=split)

@@ -20,8 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["MARK_COLOURS", "MARK_SHAPES", "PARAMETERS_FILE", "make_clsloc_dataset"]
-
 MARK_COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 25, 35),
     "yellow": (250, 220, 20),
@@ -63,25 +61,10 @@ def make_clsloc_dataset(
     Besides images, lists, boxes (0-based inclusive, tight around the mask) and words it holds
     ``Masks/CLS-LOC/val/<id>.png``, (H, W) uint8, 255 on the object, and ``synthetic.json`` with the arguments.
 
-    Parameters
-    ----------
-    classes
-        Number of classes, 1 to 36 (the combinations of six shapes and six colours).
-    train_per_class, val_per_class
-        Images of each class in the two splits, at least 1.
-    seed
-        Random seed, at least 0. The same arguments and library versions on the same type of processor give the same
-        bytes in every file.
-    size_px
-        Smallest and largest side of an image in pixels, inclusive, the smallest at least 64; width and height are drawn
-        independently.
-
-    Raises
-    ------
-    ValueError
-        An argument out of range.
-    FileExistsError
-        ``root`` exists and holds anything but the data set of the same arguments, which is left as it is.
+    There are 1 to 36 classes, one for each pair of shape and colour. ``size_px`` are the smallest and largest side of
+    an image in pixels, inclusive, at least 64; width and height are drawn independently. The same arguments and library
+    versions on the same type of processor give the same bytes in every file. ValueError for an argument out of range;
+    FileExistsError when ``root`` holds anything but the data set of the same arguments, which is left as it is.
     """
     root = Path(root)
     most = len(MARK_SHAPES) * len(MARK_COLOURS)

@@ -6,8 +6,6 @@ from pipelines.datasets.folders import class_folders, folder_classes, folder_dat
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
-__all__ = ["is_imagefolder", "open_imagefolder"]
-
 
 def is_imagefolder(root: Path) -> bool:
     """Whether there is an image in ``root`` or anywhere below it; stops at the first."""
@@ -23,12 +21,6 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
     The class root is ``root/<split>`` when ``root`` has a folder of any split's name, else ``root`` itself. Ids are
     paths below the class root with their suffix; images directly in it have no class. Labels are positions among the
     sorted class folders (of all splits, when split folders exist).
-
-    Raises
-    ------
-    DatasetError
-        Other splits' folders but not this one's, a link that leads back to a folder above it, a file name that cannot
-        be an id, or no image at all.
     """
     present = [name for name in SPLITS if (root / name).is_dir()]
     if present and split not in present:

@@ -7,8 +7,6 @@ from pipelines.datasets.folders import folder_classes, folder_dataset, image_fil
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["is_imagenet", "open_imagenet"]
-
 _WNID = re.compile(r"n[0-9]{8}")
 
 
@@ -19,14 +17,7 @@ def is_imagenet(root: Path) -> bool:
 
 
 def open_imagenet(root: Path, *, split: str) -> Dataset:
-    """Read one split: ids are ``<wnid>/<name>``, labels positions among the sorted class folders of all splits.
-
-    Raises
-    ------
-    DatasetError
-        No folder of the split, a class folder that is not named like a wnid, images outside class folders, two files
-        that differ only in their suffix, or no image at all.
-    """
+    """Read one split: ids are ``<wnid>/<name>``, labels positions among the sorted class folders of all splits."""
     folder = root / split
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; expected images of split {split!r} in wnid folders")

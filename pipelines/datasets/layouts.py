@@ -13,8 +13,6 @@ from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.text import describe
 from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, open_wsoleval
 
-__all__ = ["LAYOUTS", "LAYOUT_NAMES", "Layout", "load_boxes", "open_dataset"]
-
 
 def _no_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
     return {}
@@ -60,22 +58,9 @@ LAYOUT_NAMES = ("auto", *LAYOUTS)
 def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "auto") -> Dataset:
     """Read the records and classes of one split (``train``, ``val`` or ``test``) of a data set.
 
-    The order of the records depends only on the files: that of the list, or sorted by class and path.
-
-    Parameters
-    ----------
-    root
-        Data root: a folder in one of the layouts.
-    layout
-        ``clsloc`` (Kaggle's CLS-LOC tree), ``imagenet`` (``root/<split>/<wnid>/*``, as torchvision sorts it),
-        ``imagefolder`` (``root/<class>/**`` or ``root/<split>/<class>/**``), ``wsoleval`` (metadata of the
-        wsolevaluation project), or ``auto``, which recognises it by its files.
-
-    Raises
-    ------
-    DatasetError
-        No such folder, an unknown split or layout, no or more than one layout recognised, or an invalid file. Images
-        are not opened, and listed images are not looked for.
+    ``layout`` is one of ``LAYOUTS``, or ``auto``, which recognises it by its files. The order of the records depends
+    only on the files: that of the list, or sorted by class and path. Images are not opened, and listed images are not
+    looked for. DatasetError for an unknown split or layout, none or several recognised, or an invalid file.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -106,11 +91,7 @@ def load_boxes(dataset: Dataset, *, image_ids: Iterable[str] | None = None) -> d
 
     Boxes are 0-based inclusive pixels of the annotation's own frame; see ``scale_boxes``. An image whose boxes were all
     dropped is present with an array of shape (0, 4). ``image_ids`` selects images, in any order; None means all.
-
-    Raises
-    ------
-    DatasetError
-        An id that is not in the data set, or an invalid annotation file.
+    DatasetError for an id that is not in the data set, or an invalid annotation file.
     """
     wanted = [record.image_id for record in dataset.records]
     if image_ids is not None:

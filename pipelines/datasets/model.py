@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["SPLITS", "Classes", "Dataset", "DatasetError"]
-
 SPLITS = ("train", "val", "test")
 """Names of the splits, as ILSVRC's own folders spell them."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from pipelines.datasets.model import DatasetError
 from pipelines.datasets.text import check_ids, describe, parse_number, read_lines
 
-__all__ = ["SolutionRow", "read_solution_csv"]
-
 _HEADER = "ImageId,PredictionString"
 _FIELDS_A_BOX = 5
 

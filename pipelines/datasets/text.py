@@ -11,8 +11,6 @@ from pathlib import Path
 
 from pipelines.datasets.model import Classes, DatasetError
 
-__all__ = ["check_ids", "describe", "parse_count", "parse_number", "path_fault", "read_lines", "read_synset_mapping"]
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHOWN_CHARACTERS = 80  # of an invalid text, so that a binary file does not flood the terminal

@@ -14,8 +14,6 @@ from pipelines.datasets.model import SPLITS, Classes, Dataset, DatasetError
 from pipelines.datasets.text import check_ids, describe, parse_count, parse_number, read_lines, read_synset_mapping
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
-__all__ = ["is_wsoleval", "load_wsoleval_boxes", "open_wsoleval"]
-
 _Number = TypeVar("_Number", int, float)
 
 _IDS_FILE = "image_ids.txt"
@@ -42,11 +40,6 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
 
     Wnids come from ``synsets.txt`` (one per line, in label order) or ``LOC_synset_mapping.txt``, beside the lists or in
     the root. Without either, classes are named by their number, ``"0"`` to the largest label.
-
-    Raises
-    ------
-    DatasetError
-        No ``image_ids.txt`` for the split, a list of another split, or an invalid line.
     """
     folder = _metadata_folder(root, split=split)
     if folder is None:

@@ -14,21 +14,13 @@ from evaluation.workers import map_in_order
 from pipelines.jobs.network_maps import NetworkMaps
 from pseudo_maps.processes import end_with_parent
 
-__all__ = ["score_on_devices"]
-
 _POLL_S = 5
 
 
 def score_on_devices(
     source: NetworkMaps, batches: Sequence[EvaluationBatch], *, task: ScoringTask, jobs: int
 ) -> Iterator[list[ImageScores]]:
-    """Scores of batches in any order: each device of the choices of ``source`` looks at its share of them.
-
-    Raises
-    ------
-    RuntimeError
-        The process of a device failed.
-    """
+    """Scores of batches in any order, each device on its share of them; RuntimeError where one's process failed."""
     devices = source.choices.devices
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue(maxsize=4 * len(devices))

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pipelines.jobs.network_maps import NetworkChoices
     from training.inference.config import Views
 
-__all__ = ["EvaluationChoices", "evaluate_baselines", "evaluate_maps", "evaluate_network"]
-
 Advance = Callable[[int], None]
 """Called with the number of further images that are done."""
 
@@ -78,17 +76,10 @@ def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path
 def evaluate_network(choices: EvaluationChoices, network: "NetworkChoices", *, advance: Advance) -> Metrics:
     """Score a trained network.
 
-    With several devices, each has a process of its own that scores its share of the images; no process waits for
-    another, and their results meet in the journal.
-
-    Raises
-    ------
-    CheckpointError
-        The checkpoint does not read, or lacks a decoder that a localizer needs.
-    ValueError
-        The network has another number of classes than the data, or a result folder of another evaluation.
-    RuntimeError
-        The process of a device failed.
+    With several devices, each has a process of its own that scores its share of the images; their results meet in the
+    journal. CheckpointError for a checkpoint that does not read or lacks a decoder that a localizer needs, ValueError
+    for another number of classes than the data has or a result folder of another evaluation, RuntimeError where the
+    process of a device failed.
     """
     from pipelines.jobs.devices import score_on_devices
     from pipelines.jobs.network_maps import NetworkMaps

@@ -13,8 +13,6 @@ from evaluation.names import BOX_CHOICES
 from pipelines.datasets import Dataset, DatasetError, load_boxes
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["load_evaluation_set", "read_blacklist"]
-
 
 def load_evaluation_set(
     dataset: Dataset,

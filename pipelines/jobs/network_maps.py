@@ -19,8 +19,6 @@ from training.inference.images import EvaluationBatch as ImageBatch
 from training.inference.images import EvaluationPixels, build_evaluation_loader
 from training.inference.localizers import Localization, NetworkLocalizer, available_localizers, load_for_inference
 
-__all__ = ["NetworkChoices", "NetworkMaps", "network_maps", "usable_devices"]
-
 MAPS_FOLDER = "maps"
 _NEEDS_GRADIENT = "grad-cam"
 

@@ -4,7 +4,7 @@ Boxes in the JSON are ``x0, y0, x1, y1``, 0-based inclusive pixels of the image 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import NetworkLocalizer, load_for_inference
 
-__all__ = ["PREDICTIONS_FILE", "predict_images", "read_class_names"]
-
 PREDICTIONS_FILE = "predictions.json"
 
 
@@ -41,39 +39,14 @@ def predict_images(
     device: str,
     say: Callable[[str], None],
 ) -> int:
-    """Write ``<name>.png`` for every image and ``predictions.json`` for all of them.
+    """Write ``<name>.png`` for every image and ``predictions.json`` for all of them; count the images that failed.
 
-    Parameters
-    ----------
-    checkpoint
-        Checkpoint file, or folder of a run.
-    images
-        Files, and folders that are searched for images.
-    out
-        Folder of the pictures; subfolders of a searched folder are kept.
-    localizer, protocol
-        Map that the box is taken from, and the rule that takes it.
-    label
-        Class to localize; None: the predicted one.
-    class_names
-        File with one name per line; None: the names in the checkpoint, where it has some.
-    device
-        Where the network computes.
-    say
-        Called with one line per image.
+    ``images`` are files, and folders that are searched and whose subfolders are kept in ``out``. ``label`` is the class
+    to localize, None the predicted one; ``class_names`` a file with one name per line, None the names in the
+    checkpoint. ``say`` is called with one line per image.
 
-    Returns
-    -------
-    int
-        Images without a prediction; their entries in the JSON say why.
-
-    Raises
-    ------
-    CheckpointError
-        The checkpoint does not read.
-    ValueError
-        No image is found, two images would share a picture, a picture would replace an image, or the label or the
-        class names do not fit. Nothing has been written then.
+    CheckpointError for a checkpoint that does not read; ValueError, before anything is written, when no image is found,
+    two would share a picture, a picture would replace an image, or label or class names do not fit.
     """
     model = load_for_inference(checkpoint, device=device)
     if label is not None and label >= model.classes:
@@ -122,7 +95,12 @@ def read_class_names(path: Path, *, classes: int) -> list[str]:
 def _pictures(images: Sequence[Path], *, out: Path) -> dict[Path, Path]:
     """Image by the picture that it becomes, checked as a whole before the first is written."""
     pictures: dict[Path, Path] = {}
-    for path, relative in _found(images):
+    found: list[tuple[Path, Path]] = []
+    for path in images:
+        files = sorted(path.rglob("*")) if path.is_dir() else []
+        inside = [file for file in files if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+        found += [(file, file.relative_to(path)) for file in inside] if path.is_dir() else [(path, Path(path.name))]
+    for path, relative in found:
         picture = out / relative.with_suffix(".png")
         if picture in pictures:
             raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
@@ -134,17 +112,6 @@ def _pictures(images: Sequence[Path], *, out: Path) -> dict[Path, Path]:
     if replaced is not None:
         raise ValueError(f"--out {out}: the picture {replaced} would replace an image: give another folder")
     return pictures
-
-
-def _found(images: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Every image file with its name relative to the folder that was searched."""
-    for path in images:
-        if not path.is_dir():
-            yield path, Path(path.name)
-            continue
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES:
-                yield file, file.relative_to(path)
 
 
 def _predict(

@@ -20,8 +20,6 @@ from pseudo_maps.shards import STATUS_OK, MapRow, ShardWriter, make_provenance, 
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest, manifest_path
 from pseudo_maps.shards.outcomes import row_of
 
-__all__ = ["ScoreMapShards", "folder_name"]
-
 SHARD_ROWS = BLOCK_IMAGES
 """Maps of one shard: about 10 MB."""
 
@@ -59,10 +57,7 @@ class ScoreMapShards:
     def missing(self) -> set[int]:
         """Indexes of the images whose shard is not there for every localizer.
 
-        Raises
-        ------
-        ManifestMismatch
-            The folder holds maps of other images, or of another network or views; every difference is named.
+        ManifestMismatch for a folder of maps of other images, or of another network or views; it names all differences.
         """
         for localizer in self._localizers:
             folder = self._folder / folder_name(localizer)
@@ -78,15 +73,7 @@ class ScoreMapShards:
         }
 
     def add(self, image: EvaluationImage, maps: ImageMaps) -> None:
-        """Take the maps of one image; write its shard when it was the last one missing.
-
-        Raises
-        ------
-        OSError
-            The shard cannot be written.
-        ManifestMismatch
-            As ``missing``.
-        """
+        """Take the maps of one image; write its shard when it was the last one missing. Errors as ``missing``."""
         shard = image.index // SHARD_ROWS
         rows = self._rows.setdefault(shard, {})
         rows[image.index] = {localizer: _stored(image, maps, localizer) for localizer in self._localizers}

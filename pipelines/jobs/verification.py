@@ -16,8 +16,6 @@ from pseudo_maps.shards.repair import repair_folder
 from pseudo_maps.shards.verify import Problem, verify_folder
 from pseudo_maps.wording import counted
 
-__all__ = ["verify_maps"]
-
 LEFTOVERS = ("temporary", "stray")
 """Kinds of problem that are over when the file is gone."""
 SCORE_MAPS = "score_maps"
@@ -33,27 +31,10 @@ def verify_maps(
     repair: bool,
     progress: Callable[[int, int], None],
 ) -> tuple[list[str], str]:
-    """Check every shard, and repair the folder if wanted.
+    """Check every shard of the splits (all without any), and remove bad shards and leftovers if wanted.
 
-    Parameters
-    ----------
-    folder
-        Folder of the shards.
-    splits
-        Splits to check; all without any.
-    data, layout
-        Data set whose images must all have a row, and its layout.
-    repair
-        Remove bad shards and leftovers.
-    progress
-        Called with the numbers of shards read and in all.
-
-    Returns
-    -------
-    lines
-        What was found and done.
-    error
-        One sentence; empty when all is well now.
+    Every image of ``data`` must have a row. ``progress`` is called with the numbers of shards read and in all. Returns
+    lines that say what was found and done, and the error in one sentence, empty when all is well now.
     """
     chosen = splits or tuple(found_splits(folder))
     expected: dict[str, list[str]] = {}

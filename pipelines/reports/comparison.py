@@ -14,17 +14,6 @@ from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, r
 from evaluation.results.tables import image_account
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 
-__all__ = [
-    "VIEWS_RULE",
-    "ImageVerdicts",
-    "LoadedRun",
-    "PairedCounts",
-    "comparison_warnings",
-    "load_runs",
-    "paired_counts",
-    "same_images",
-]
-
 VIEWS_RULE = "views"
 """The rule among those of a result that belongs to its network, not to the protocol."""
 
@@ -104,20 +93,8 @@ class PairedCounts:
 def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
     """Read metrics, verdicts and example pictures of runs; a second ``gap`` is labelled ``gap (2)``.
 
-    Parameters
-    ----------
-    paths
-        Of each run the folder that wsol-eval wrote, or the ``metrics.json`` inside; or the folder of a run of
-        wsol-train, in which ``wsol-eval run`` leaves its results by default.
-
-    Raises
-    ------
-    MetricsError
-        ``metrics.json`` is missing, damaged, or does not fit ``predictions.csv``.
-    PredictionsError
-        ``predictions.csv`` is damaged or has an image twice.
-    ValueError
-        There is no path, or a file of example pictures is damaged.
+    A path is the folder that wsol-eval wrote, the ``metrics.json`` inside, or the folder of a training run that holds
+    its results. MetricsError, PredictionsError or ValueError for a file that is missing, damaged or of another run.
     """
     if not paths:
         raise ValueError("expected at least one run folder or metrics.json, found none")

@@ -12,8 +12,6 @@ from evaluation.drawing.picture_grid import picture_grid
 from pipelines.reports.map_pictures import MapGallery
 from pseudo_maps.shards import STATUS_OK, MapRow
 
-__all__ = ["contact_sheet"]
-
 CELL_PX = 224
 """Side of each picture: the usual size of a map."""
 _MISSING_GREY = 200
@@ -33,41 +31,16 @@ def contact_sheet(
     columns: int = 2,
     threshold: float = 0.5,
 ) -> int:
-    """Draw a contact sheet of a split's maps.
+    """Draw a contact sheet of a split's maps to a picture of one of ``PICTURE_SUFFIXES``, and count its images.
 
-    Parameters
-    ----------
-    folder, data, split, layout, threshold
-        As in ``MapGallery``; boxes, where the data have any, are drawn in green.
-    out
-        Picture to write, in the format of its suffix (``PICTURE_SUFFIXES``).
-    image_ids
-        Images to show, each item an id or several separated by commas; by default ``count`` of them spread evenly
-        over the split.
-    worst_first
-        Show failed images and then the lowest peaks.
-    columns
-        Images beside one another.
-
-    Returns
-    -------
-    int
-        How many images the sheet shows.
-
-    Raises
-    ------
-    DatasetError
-        An id that the data set or the maps do not have.
-    ValueError
-        ``out`` ends in another suffix.
+    It shows ``image_ids`` (as ``MapGallery.listed`` reads them), else ``count`` images: with ``worst_first`` those that
+    failed and then the lowest peaks, otherwise spread evenly over the split. ``columns`` images stand beside one
+    another. DatasetError for an id without map or image, ValueError for another suffix.
     """
     gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
     chosen = gallery.listed(image_ids) or _choose(gallery, worst_first=worst_first, count=count)
-    boxes = gallery.boxes(chosen)
-    shown = []
-    for image_id in chosen:
-        pictures = gallery.pictures(image_id, truth=boxes.get(image_id), square=True, longest_px=CELL_PX)
-        shown.append(_captioned(pictures.values(), gallery.index.row(image_id)))
+    pictures = gallery.pictures(chosen, square=True, longest_px=CELL_PX)
+    shown = [_captioned(of_image.values(), gallery.index.row(image_id)) for image_id, of_image in pictures]
     columns = min(columns, len(shown))
     blank = [(np.full((CELL_PX, CELL_PX, 3), 255, dtype=np.uint8), "")] * len(_HEADINGS)
     padded = [*shown, *[blank] * (-len(shown) % columns)]

@@ -27,8 +27,6 @@ from pipelines.reports.pictures import picture_tables
 from pipelines.reports.trainings import distinct_names, other_training_images, read_history, training_charts
 from training.run_folder.files import read_finished
 
-__all__ = ["write_report"]
-
 _CLASSES_SHOWN = 8
 """Best and worst classes in a table each; up to twice as many are listed in one table."""
 _OVER_BASELINE = "over_baseline"
@@ -56,29 +54,9 @@ def write_report(
     scored on different images, with other ground truth or by other rules, the page says so before any result, and
     marks no result as the best.
 
-    Parameters
-    ----------
-    runs
-        Folders (or the ``metrics.json`` inside) that wsol-eval wrote, or of trained networks with their evaluation in
-        them. ``predictions.csv`` and ``panels/examples.json`` beside it are used where they are.
-    out
-        HTML file to write; its folder is made when it is missing.
-    title
-        What the page is called; by default the names of the runs.
-    introduction
-        Plain text above all results. Paragraphs are separated by empty lines; a line that begins with
-        ``# `` is a heading, alone.
-    training
-        Folders of wsol-train, whose losses and accuracies by epoch are drawn; where they did not learn from the same
-        images, the page says so.
-
-    Raises
-    ------
-    MetricsError, PredictionsError
-        A file of a run is missing, damaged or of another schema.
-    ValueError
-        No run is given, the example pictures of a run are damaged, or a training run has no finished epoch or is given
-        twice.
+    ``runs`` as in ``load_runs``. ``introduction`` is plain text above all results: empty lines separate paragraphs, and
+    a line that begins with ``# `` is a heading. ``training`` are folders of wsol-train, whose losses and accuracies by
+    epoch are drawn. Errors as ``load_runs``; ValueError for a training run without finished epoch or given twice.
     """
     trained = dict(zip(distinct_names(training), training, strict=True))
     loaded = load_runs(runs)

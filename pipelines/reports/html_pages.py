@@ -9,25 +9,11 @@ import jinja2
 
 from pseudo_maps.files import write_atomically
 
-__all__ = ["data_uri", "setting_texts", "svg_image", "write_page"]
-
 
 def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
-    """Write a page, in place of one that exists; its folder is made when it is missing.
+    """Write a page from a file in ``templates``, in place of one that exists; its folder is made when it is missing.
 
-    Parameters
-    ----------
-    out
-        HTML file to write.
-    template
-        Name of a file in ``pipelines/reports/templates``.
-    context
-        Values of the names in the template. Text is escaped, and a missing name is an error.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
+    The context's text is escaped, and a name that it lacks is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines.reports"),

@@ -1,6 +1,6 @@
 """Pictures of single saliency maps: image, map, overlay and boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.boxes.wsoleval import boxes_at_thresholds
@@ -17,29 +17,12 @@ from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dat
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.shards import STATUS_OK, MapIndex
 
-__all__ = ["MapGallery"]
-
 
 class MapGallery:
-    """Pictures of the maps of a split.
+    """Pictures of the maps of a split in a folder of shards, which may be incomplete, and of their images in ``data``.
 
-    Parameters
-    ----------
-    folder
-        Folder of the shards; it may be incomplete.
-    data, layout
-        Data root of the images, and its layout.
-    split
-        Split of both.
-    threshold
-        The red box surrounds the largest contour above this fraction of the peak, 0 <= threshold < 1.
-
-    Raises
-    ------
-    DatasetError
-        No image of the data has a map.
-    ShardError
-        No shard of the split, or one that cannot be read.
+    The red box surrounds the largest contour above ``threshold``, a fraction of the peak, at least 0 and below 1.
+    DatasetError when no image of the data has a map, ShardError when there is no shard or one cannot be read.
     """
 
     def __init__(self, folder: Path, *, data: Path, split: str, layout: str = "auto", threshold: float = 0.5) -> None:
@@ -61,13 +44,7 @@ class MapGallery:
         return list(self._by_id)
 
     def listed(self, arguments: Sequence[str]) -> list[str]:
-        """Image ids of arguments that are each an id, or several ids separated by commas.
-
-        Raises
-        ------
-        DatasetError
-            An id that the data or the maps do not have.
-        """
+        """Image ids of arguments that are each an id or several separated by commas; DatasetError for an unknown id."""
         ids = []
         for argument in arguments:
             # An id of a plain image folder may itself hold a comma.
@@ -81,29 +58,21 @@ class MapGallery:
             ids += parts
         return list(dict.fromkeys(ids))
 
-    def boxes(self, image_ids: Sequence[str]) -> dict[str, BoxAnnotation]:
-        """Ground truth of those images that have some."""
-        return load_boxes(self._dataset, image_ids=image_ids)
-
     def pictures(
-        self, image_id: str, *, truth: BoxAnnotation | None = None, square: bool, longest_px: int
-    ) -> dict[str, Picture | None]:
-        """``image``, ``map``, ``overlay`` and ``box`` of one image, each ``(H, W, 3)`` uint8 RGB of one size.
+        self, image_ids: Sequence[str], *, square: bool, longest_px: int
+    ) -> Iterator[tuple[str, dict[str, Picture | None]]]:
+        """Of each id ``image``, ``map``, ``overlay`` and ``box``, each ``(H, W, 3)`` uint8 RGB of one size.
 
         The box picture is the image with ground truth (green) and the map's own box (red). None stands for what is
-        missing because the image cannot be read or has no map.
-
-        Parameters
-        ----------
-        image_id
-            One of ``ids``.
-        truth
-            From ``boxes``.
-        square
-            Squeeze the image to a square, as the map shows it; otherwise it keeps its shape.
-        longest_px
-            Longest side of the pictures in pixels.
+        missing because the image cannot be read or has no map. ``square`` squeezes the image as the map shows it.
         """
+        boxes = load_boxes(self._dataset, image_ids=image_ids)
+        for image_id in image_ids:
+            yield image_id, self._pictures(image_id, boxes.get(image_id), square=square, longest_px=longest_px)
+
+    def _pictures(
+        self, image_id: str, truth: BoxAnnotation | None, *, square: bool, longest_px: int
+    ) -> dict[str, Picture | None]:
         row = self.index.row(image_id)
         image: Picture | None = None
         try:

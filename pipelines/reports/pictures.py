@@ -7,22 +7,12 @@ from evaluation.drawing.panels import CaptionedPicture, Panels
 from pipelines.reports.comparison import LoadedRun
 from pipelines.reports.html_pages import data_uri
 
-__all__ = ["picture_tables"]
-
 
 def picture_tables(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """One table for all runs whose pictures show the same images under the same protocol.
+    """One table for all runs whose pictures show the same images under the same protocol, a baseline once and last.
 
-    Parameters
-    ----------
-    runs
-        In the order in which they are shown; those without pictures are left out.
-
-    Returns
-    -------
-    list of dict
-        ``protocol``, ``columns`` (``localizer``, ``run``) and ``rows`` (``caption``, ``image``, ``cells`` of ``uri``,
-        ``alt``, ``text``). A baseline appears once, behind all others.
+    Each holds ``protocol``, ``columns`` (``localizer``, ``run``) and ``rows`` (``caption``, ``image``, ``cells`` of
+    ``uri``, ``alt``, ``text``).
     """
     tables: dict[tuple[str, ...], list[tuple[str, Panels]]] = {}
     for run in runs:

@@ -10,8 +10,6 @@ from pipelines.reports.map_pictures import MapGallery
 from pipelines.reports.map_survey import Histogram, MapSurvey, survey_maps
 from pseudo_maps.shards import STATUS_OK
 
-__all__ = ["described_configuration", "write_preview_page"]
-
 THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
 
@@ -33,32 +31,11 @@ def write_preview_page(
     threshold: float = 0.5,
     seed: int = 0,
 ) -> int:
-    """Write a page about the maps of a split, which needs no script, no network and no second file.
+    """Write a page about the maps of a split, which needs no script, network or second file, and count its images.
 
-    Parameters
-    ----------
-    folder, data, split, layout, threshold
-        As in ``MapGallery``; boxes, where the data have any, are drawn in green.
-    out
-        HTML file to write; its folder is made when it is missing.
-    image_ids
-        Images to show, each item an id or several separated by commas; by default ``count`` random ones.
-    worst
-        How many of the lowest peaks, and how many of the images that failed, to show.
-    seed
-        Random seed of the sample, and of the maps that the coverage is measured on.
-
-    Returns
-    -------
-    int
-        How many images the page shows.
-
-    Raises
-    ------
-    DatasetError
-        An id that the data set or the maps do not have, or no image of the data has a map.
-    ShardError, ManifestError
-        Shards or manifest cannot be read.
+    It shows ``image_ids`` (as ``MapGallery.listed`` reads them), else ``count`` random images; then ``worst`` images
+    that failed and as many of the lowest peaks. ``seed`` is the random seed of the sample, and of the maps that the
+    coverage is measured on. Errors as ``MapGallery`` and ``survey_maps``.
     """
     gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
     chosen = gallery.listed(image_ids)
@@ -106,10 +83,8 @@ def described_configuration(configuration: Mapping[str, Any]) -> str:
 def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[str, Any]:
     """A title and the pictures of those images that the data have."""
     known = [image_id for image_id in image_ids if image_id in gallery]
-    boxes = gallery.boxes(known)
     maps = []
-    for image_id in known:
-        pictures = gallery.pictures(image_id, truth=boxes.get(image_id), square=False, longest_px=THUMBNAIL_PX)
+    for image_id, pictures in gallery.pictures(known, square=False, longest_px=THUMBNAIL_PX):
         row = gallery.index.row(image_id)
         size = f"{row.width} x {row.height} px, " if row.width and row.height else ""
         is_ok = row.status == STATUS_OK

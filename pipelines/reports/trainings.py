@@ -10,8 +10,6 @@ from evaluation.drawing.charts import Line, line_chart
 from pipelines.reports.html_pages import svg_image
 from training.run_folder.files import METRICS_LOG_FILE
 
-__all__ = ["TrainingHistory", "distinct_names", "other_training_images", "read_history", "training_charts"]
-
 _SALIENCY_VALUES = {
     "map": "map loss",
     "d_pos": "d_pos, foreground to image",
@@ -31,15 +29,8 @@ class TrainingHistory:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """As much of the end of each path as it takes to tell the folders apart.
+    """As much of the end of each path as it takes to tell the folders apart; ValueError for one given twice.
 
-    Raises
-    ------
-    ValueError
-        A folder is given twice.
-
-    Examples
-    --------
     >>> distinct_names([Path("/table/gap/seed-0"), Path("/table/ours/seed-0")])
     ['gap/seed-0', 'ours/seed-0']
     """
@@ -58,14 +49,8 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[str]:
     """One sentence when not all runs learned from the same images, none when they did.
 
-    Parameters
-    ----------
-    finished
-        By name of a run the content of its ``finished.json``: ``images_sha256``, and the number ``images`` where it is
-        known. Runs without the digest are not compared.
+    ``finished`` is the content of ``finished.json`` by name of a run; runs without ``images_sha256`` are not compared.
 
-    Examples
-    --------
     >>> runs = {"gap": {"images": 38, "images_sha256": "a"}, "ours": {"images": 37, "images_sha256": "b"}}
     >>> other_training_images(runs)[0].partition(":")[0]
     'Not all runs learned from the same images'
@@ -89,13 +74,7 @@ def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[
 
 
 def read_history(folder: Path, *, name: str) -> TrainingHistory:
-    """Read what a run of wsol-train logged after each epoch; it may still be running.
-
-    Raises
-    ------
-    ValueError
-        There is no such log, or no epoch is finished in it.
-    """
+    """Read what a run of wsol-train logged after each epoch; ValueError without a log or a finished epoch."""
     path = folder / METRICS_LOG_FILE
     if not path.is_file():
         raise ValueError(f"{path}: not found; expected the folder of a run of wsol-train")
