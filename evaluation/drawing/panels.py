@@ -33,7 +33,7 @@ from evaluation.drawing.picture_grid import picture_grid
 from evaluation.image_scores import ImageScores, Pair, is_skipped
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
-from evaluation.results.schema import write_json
+from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps
 from pseudo_maps.images import ImageDecodeError, decode_image
 
