@@ -33,7 +33,6 @@ __all__ = [
     "parse_metrics",
     "read_metrics",
     "write_json",
-    "write_metrics",
 ]
 
 METRICS_FILE = "metrics.json"
@@ -227,11 +226,6 @@ def parse_metrics(document: object, *, source: str = "metrics") -> Metrics:
     except msgspec.ValidationError as error:
         message = str(error).replace("`$.", "`")
         raise MetricsError(f"{source}: {message}; evaluate again with this version to write it anew") from error
-
-
-def write_metrics(path: Path, metrics: Metrics) -> None:
-    """Write a ``metrics.json`` atomically; ValueError for NaN or infinity."""
-    write_json(path, metrics)
 
 
 def write_json(path: Path, content: Struct) -> None:

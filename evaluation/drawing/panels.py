@@ -149,12 +149,7 @@ def draw_panels(
             columns=tuple(Column(localizer=name, is_baseline=name == _BASELINE) for name in shown),
             rows=tuple(PanelRow(image=row[0], predictions=tuple(row[1:])) for row in captioned),
         )
-        write_panels(path.with_suffix(".json"), panels)
-
-
-def write_panels(path: Path, panels: Panels) -> None:
-    """Write ``panels/examples.json`` atomically."""
-    write_json(path, panels)
+        write_json(path.with_suffix(".json"), panels)
 
 
 def read_panels(path: Path) -> Panels | None:

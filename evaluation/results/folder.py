@@ -26,7 +26,7 @@ from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
-from evaluation.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_metrics
+from evaluation.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_json
 from pseudo_maps import __version__
 from pseudo_maps.files import differences
 
@@ -115,7 +115,7 @@ class ResultFolder:
             return None
         if found.name != plan.name:
             found = msgspec.structs.replace(found, name=plan.name)
-            write_metrics(path, found)
+            write_json(path, found)
         return found
 
     def add(self, batch: Sequence[ImageScores]) -> None:
@@ -156,7 +156,7 @@ class ResultFolder:
             localizers=(*plan.localizers, *BASELINES),
             levels=tally.reported_levels(),
         )
-        write_metrics(self.folder / METRICS_FILE, metrics)
+        write_json(self.folder / METRICS_FILE, metrics)
         if self._temporary is None and metrics.results:
             from evaluation.drawing.result_charts import write_charts
 

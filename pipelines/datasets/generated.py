@@ -10,7 +10,6 @@ the top left pixel.
 
 import json
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from pseudo_maps.files import temporary_path
 
 MARK_COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 25, 35),
@@ -87,7 +88,7 @@ def make_clsloc_dataset(
     if _is_made(root, parameters=parameters):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
-    staging = root.parent / f".{root.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    staging = temporary_path(root)
     staging.mkdir()
     try:
         _write_dataset(staging, parameters=parameters)

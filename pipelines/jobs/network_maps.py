@@ -1,5 +1,6 @@
 """A trained network on one device as a source of class scores and maps, which it saves as shards when asked to."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,6 @@ class NetworkMaps:
     ) -> None:
         self.choices, self.evaluation_set, self.centre, self.out = choices, evaluation_set, centre, out
         self.batch_size = choices.batch_size
-        self._device = torch.device(device)
         self._model = load_for_inference(choices.checkpoint, device=device)
         classes = len(evaluation_set.class_wnids)
         if self._model.classes != classes:
@@ -92,8 +92,11 @@ class NetworkMaps:
             )
         given = available_localizers(self._model)
         self.localizers = choices.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
-        self._localizer = NetworkLocalizer(
+        localizer = NetworkLocalizer(
             self._model, localizers=self.localizers, views=choices.views, precision=choices.precision
+        )
+        self._look = functools.partial(
+            network_maps, localizer=localizer, device=torch.device(device), root=evaluation_set.root
         )
         self._shards: ScoreMapShards | None = None
         if choices.save_maps and out is not None:
@@ -140,16 +143,6 @@ class NetworkMaps:
                 for image, maps in zip(batch.images, batch.maps, strict=True):
                     self._shards.add(image, maps)
             yield batch
-
-    def _look(self, batches: Sequence[EvaluationBatch], *, workers: int, centre: bool) -> Iterator[MapBatch]:
-        return network_maps(
-            batches,
-            localizer=self._localizer,
-            device=self._device,
-            root=self.evaluation_set.root,
-            workers=workers,
-            centre=centre,
-        )
 
 
 def network_maps(

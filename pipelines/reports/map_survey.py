@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps.shards import STATUS_OK, ShardError, ShardReader, list_shards
+from pseudo_maps.shards import STATUS_OK, ShardReader, list_shards
 from pseudo_maps.shards.manifest import manifest_path, read_manifest
 
 _BARS = 20
@@ -90,9 +90,9 @@ def survey_maps(
 
     ``worst``, ``random`` and ``failed`` are the images of each kind to name, ``measured`` the maps to measure the
     coverage on, at most. Equal random seeds choose equal maps of equal folders, and a missing shard does not change the
-    order of preference of the other shards' rows. ShardError or ManifestError for what cannot be read or has no shard.
+    order of preference of the other shards' rows. ``MapIndex`` says whether the shards belong together.
     """
-    paths = _shards(folder, split)
+    paths = {index: path for (index, _), path in list_shards(folder, split).items()}
     manifest = read_manifest(folder, split) if manifest_path(folder, split).exists() else None
     counts: Counter[str] = Counter()
     failures: list[FailedImage] = []
@@ -132,20 +132,6 @@ def survey_maps(
         worst=tuple(map(str, lowest["image_id"])),
         random=tuple(map(str, np.sort(sample[:random], order=["shard", "row"])["image_id"])),
     )
-
-
-def _shards(folder: Path, split: str) -> dict[int, Path]:
-    """Path of every shard of the split by its number, in order."""
-    found = list_shards(folder, split)
-    if not found:
-        raise ShardError(f"{folder}: no shard of the split {split!r}")
-    counts = sorted({count for _, count in found})
-    if len(counts) > 1:
-        raise ShardError(
-            f"{folder}: shards of {split} are numbered by different totals, {counts}; run wsol-prep verify to find the "
-            "wrong ones"
-        )
-    return {index: path for (index, _), path in found.items()}
 
 
 def _first(rows: npt.NDArray[Any], *, by: str, count: int) -> npt.NDArray[Any]:

@@ -17,11 +17,11 @@ from evaluation.drawing.panels import (
     draw_panels,
     panel_indexes,
     read_panels,
-    write_panels,
 )
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
 from evaluation.image_scores import NO_MAP, ImageScores, Pair
 from evaluation.images import EvaluationImage
+from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
@@ -201,7 +201,7 @@ def panels(caption: str = "n01 a/\udcff") -> Panels:
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
-    write_panels(tmp_path / "examples.json", panels())
+    write_json(tmp_path / "examples.json", panels())
     assert read_panels(tmp_path / "examples.json") == panels()
     assert read_panels(tmp_path / "none.json") is None
 

@@ -11,7 +11,7 @@ from defusedxml import ElementTree
 
 from evaluation.metrics.tally import Tally
 from evaluation.results.predictions import write_predictions
-from evaluation.schema import Metrics, MetricsError, write_metrics
+from evaluation.schema import Metrics, MetricsError, write_json
 from pipelines.reports.comparison import comparison_warnings, load_runs, paired_counts, same_images
 from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics, plain, rate, result
@@ -328,7 +328,7 @@ def evaluated_run(folder: Path, *, images: int = 60, seed: int = 0) -> Path:
         config={},
         versions={},
     )
-    write_metrics(folder / "metrics.json", made)
+    write_json(folder / "metrics.json", made)
     write_predictions(
         folder / "predictions.csv",
         scores,

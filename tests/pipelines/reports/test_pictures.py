@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.drawing.panels import CaptionedPicture, Column, PanelRow, Panels, write_panels
+from evaluation.drawing.panels import CaptionedPicture, Column, PanelRow, Panels
+from evaluation.schema import write_json
 from pipelines.reports.evaluation_report import write_report
 from tests.pipelines.report_page import Page, comparable_runs, report
 from tests.pipelines.reports.test_trainings import make_log
@@ -30,7 +31,7 @@ def draw(run: Path, *, localizers: tuple[str, ...], images: tuple[str, ...] = ("
         ),
     )
     (run / "panels").mkdir(exist_ok=True)
-    write_panels(run / "panels" / "examples.json", panels)
+    write_json(run / "panels" / "examples.json", panels)
 
 
 def cells(page: Page) -> list[dict[str, str]]:
