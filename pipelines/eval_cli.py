@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from evaluation.schema import Metrics
     from pipelines.jobs.evaluation import EvaluationChoices
 
-__all__ = ["main"]
 
 PAGE_SUFFIXES = (".html", ".htm")
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)

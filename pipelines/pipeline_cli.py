@@ -27,7 +27,6 @@ from training.config import ARCHITECTURES
 if TYPE_CHECKING:
     from pipelines.experiments.paper_table.plan import TablePlan
 
-__all__ = ["main"]
 
 # Spelled out because its module loads more than --help needs; a test compares.
 STAGE_NAMES = ("proposals", "training", "evaluation", "report")

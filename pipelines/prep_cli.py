@@ -38,7 +38,6 @@ from pseudo_maps.wording import counted
 if TYPE_CHECKING:
     from pseudo_maps.runs.generation import Plan, Summary
 
-__all__ = ["main"]
 
 SUFFIX_NAMES = (".png", ".jpg", ".jpeg")
 

@@ -26,8 +26,6 @@ from training.config import TrainConfig, TrainRunConfig, changed, recipe
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
 
-__all__ = ["main"]
-
 
 @click.command(cls=SingleCommand, context_settings=CONTEXT_SETTINGS, params=[*TRAIN_OPTIONS])
 @common_options

@@ -17,8 +17,6 @@ from pipelines.datasets import SPLITS
 from training.config import Precision
 from training.inference.config import LOCALIZERS
 
-__all__ = ["BASELINE_OPTIONS", "DEVICE_OPTION", "MAPS_OPTIONS", "RUN_OPTIONS"]
-
 PRECISION_NAMES = ("auto", *get_args(Precision))
 
 DEVICE_OPTION = Option(

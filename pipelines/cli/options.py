@@ -18,24 +18,6 @@ from click.core import ParameterSource
 
 from pipelines.datasets import LAYOUT_NAMES
 
-__all__ = [
-    "DATA_OPTION",
-    "EXISTING_FILE",
-    "EXISTING_FOLDER",
-    "LAYOUT_OPTION",
-    "NEW_FOLDER",
-    "TASK_OPTIONS",
-    "FileOrName",
-    "Option",
-    "arguments",
-    "field_options",
-    "given_names",
-    "key_of",
-    "names_file",
-    "options_by_key",
-    "task_share",
-]
-
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -22,8 +22,6 @@ from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, Propo
 from pseudo_maps.proposals.methods import METHODS
 from pseudo_maps.runs.engines import BACKENDS
 
-__all__ = ["METHOD_OPTIONS", "PROPOSAL_OPTIONS"]
-
 _PRESET_OPTION = Option(
     "--preset",
     type=click.Choice(tuple(PRESETS)),

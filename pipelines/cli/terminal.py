@@ -16,21 +16,6 @@ from tqdm import tqdm
 
 from pseudo_maps import __version__
 
-__all__ = [
-    "CONTEXT_SETTINGS",
-    "EXIT_INTERRUPTED",
-    "EXIT_TERMINATED",
-    "CommandGroup",
-    "Progress",
-    "SingleCommand",
-    "bar_width",
-    "common_options",
-    "ending_on_signals",
-    "opencv_clash",
-    "stopped_message",
-    "wants_debug",
-]
-
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 """Settings of every command: -h works and defaults are shown."""
 EXIT_FAILED = 1

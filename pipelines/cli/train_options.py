@@ -16,8 +16,6 @@ from pipelines.cli.options import (
 )
 from training.config import NAMED_WEIGHTS, RECIPES, OnMissing, Precision, TrainConfig, TrainRunConfig
 
-__all__ = ["CONFIG_OPTIONS", "RUN_OPTIONS", "TRAIN_OPTIONS"]
-
 _OF_RECIPE: Mapping[str, Any] = {"default": None, "default_text": "the recipe's"}
 _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "seed": {"min": 0},

@@ -15,8 +15,6 @@ from pipelines.experiments.steps import Chain, DataIdentity, FileSet, Step, Step
 from pseudo_maps.files import write_atomically
 from training.run_folder.files import checkpoint_name
 
-__all__ = ["DemoPlan", "run_demo"]
-
 PROTOCOLS = ("cam", "wsoleval-v1")
 """A fixed threshold, and the best one on the very images."""
 _TITLE = "Demo: the saliency-aware method on generated images"

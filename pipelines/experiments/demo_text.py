@@ -7,8 +7,6 @@ from pathlib import Path
 from evaluation.schema import Rate
 from pipelines.reports.comparison import load_runs
 
-__all__ = ["DemoResults", "introduction", "read_results", "summary_lines"]
-
 GAP, FULL, MAPS, BOXES = "gap", "full-method", "pseudo-maps", "boxes"
 """Names of the demo's four evaluations."""
 

@@ -9,8 +9,6 @@ from pipelines.datasets import LAYOUT_NAMES
 from pipelines.experiments.pipeline_file import EVALUATION, PROPOSALS, TRAINING
 from pipelines.experiments.pipeline_options import OptionKeys
 
-__all__ = ["example_file"]
-
 _WIDTH = 120
 _HEAD = """\
 # A whole pipeline in one file: maps, trainings, evaluations, report. To run it, and to resume it:

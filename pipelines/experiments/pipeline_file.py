@@ -19,7 +19,6 @@ from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
 
-__all__ = ["EVALUATION", "ONLY_RUN", "PROPOSALS", "TRAINING", "PipelineFile", "check_inputs", "read_pipeline_file"]
 
 ONLY_RUN = "network"
 """Name of the training run of a file that names none."""

@@ -12,8 +12,6 @@ import click
 
 from pipelines.cli.options import Option, arguments, names_file, options_by_key
 
-__all__ = ["OptionKeys", "PipelineFileError", "suggestion"]
-
 
 class PipelineFileError(ValueError):
     """A pipeline file that cannot be used; the message names file, section, key, what was expected and found."""

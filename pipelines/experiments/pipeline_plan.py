@@ -12,16 +12,6 @@ from pipelines.experiments.pipeline_file import EVALUATION, MAPS_NAME, PROPOSALS
 from pipelines.experiments.pipeline_options import OptionKeys
 from pipelines.experiments.steps import STAGES, FileSet, Step
 
-__all__ = [
-    "RECORD_FILE",
-    "evaluation_step",
-    "pipeline_steps",
-    "proposals_step",
-    "report_step",
-    "shards_of",
-    "wanted_steps",
-]
-
 RECORD_FILE = "finished-steps.json"
 """Record of what is finished; without it every command is asked."""
 _REPORT_FILE = "report.html"

@@ -22,8 +22,6 @@ import click
 from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
 from pipelines.experiments.steps import Chain, DataIdentity, Step, command_line
 
-__all__ = ["PROGRAMS", "StepFailed", "StepRunner", "run_chain", "run_side_by_side"]
-
 PROGRAMS: Mapping[str, str] = {
     "wsol-prep": "pipelines.prep_cli",
     "wsol-train": "pipelines.train_cli",

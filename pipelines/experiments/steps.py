@@ -15,7 +15,6 @@ from pseudo_maps.files import write_atomically
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
 
-__all__ = ["STAGES", "Chain", "DataIdentity", "FileSet", "Step", "StepRecord", "command_line", "files_state"]
 
 STAGES = ("proposals", "training", "evaluation", "report")
 

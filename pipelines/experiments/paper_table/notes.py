@@ -9,8 +9,6 @@ from pipelines.experiments.paper_table.results import TableResults
 from pipelines.experiments.paper_table.rows import ROWS
 from pseudo_maps.files import file_sha256
 
-__all__ = ["PAPER_NOTE", "notes"]
-
 PAPER_INPUT_PX = 224
 """Side of the paper's input (section 2.5)."""
 PAPER_NOTE = (

@@ -6,8 +6,6 @@ from pipelines.cli.eval_options import RUN_OPTIONS
 from pipelines.cli.options import Option, options_by_key
 from pipelines.cli.train_options import TRAIN_OPTIONS
 
-__all__ = ["EVALUATION_OPTIONS", "NETWORK_KEYS", "TRAINING_OPTIONS"]
-
 _OWN = ("data", "layout", "maps", "out", "arch", "method", "no-map-loss", "no-triplet-loss", "seed", "device", "resume")
 _OF_EVERY_EVALUATION = ("boxes", "blacklist", "limit", "bootstrap-samples", "jobs")
 NETWORK_KEYS = ("precision", "workers")

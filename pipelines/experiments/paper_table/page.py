@@ -24,8 +24,6 @@ from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW,
 from pipelines.reports.html_pages import svg_image, write_page
 from pseudo_maps.files import write_atomically
 
-__all__ = ["TABLE_FILES", "write_tables"]
-
 TABLE_FILES = ("table.md", "table.csv", "table.html")
 _TEMPLATE = "ablation_table.html.jinja"
 _HEADINGS = tuple(METRICS[name].heading for name in PAPER_METRICS)

@@ -19,18 +19,6 @@ from pseudo_maps.files import differences, file_sha256
 from pseudo_maps.shards.manifest import manifest_path
 from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
-__all__ = [
-    "BASELINE_NAME",
-    "PSEUDO_MAP_NAME",
-    "RECORD_FILE",
-    "TablePlan",
-    "TableRun",
-    "contradictions",
-    "find_runs",
-    "planned_runs",
-    "run_name",
-]
-
 RECORD_FILE = "table-run.json"
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"

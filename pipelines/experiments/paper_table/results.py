@@ -16,18 +16,6 @@ from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW,
 from pipelines.reports.trainings import other_training_images
 from pseudo_maps.files import differences
 
-__all__ = [
-    "CLASS_METRICS",
-    "PAPER_METRICS",
-    "PAPER_PROTOCOL",
-    "THRESHOLD_METRIC",
-    "Key",
-    "SeedValues",
-    "TableResults",
-    "Value",
-    "collect_results",
-]
-
 PAPER_PROTOCOL = "cam"
 """The protocol of the paper, which follows CAM (section 3.2)."""
 PAPER_METRICS = ("gt_known_loc", "top1_loc", "top1_class")

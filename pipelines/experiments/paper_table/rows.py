@@ -7,8 +7,6 @@ Object Localization", ICASSP 2019, Tables 1 (AlexNet) and 2 (GoogLeNet).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["PAPER_NUMBERS", "REFERENCE_ROW", "ROWS", "AblationRow", "PaperNumbers"]
-
 _MAP, _TRIPLET, _AREA = ("loss.map_",), ("loss.triplet_", "perceptual"), ("loss.area_",)
 
 

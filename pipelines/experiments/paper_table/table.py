@@ -14,8 +14,6 @@ from pipelines.experiments.steps import DataIdentity
 from pipelines.jobs.training import choose_records
 from pseudo_maps.shards import MapIndex
 
-__all__ = ["check_folders", "make_table", "report_table", "show_commands", "table_files"]
-
 
 def report_table(plan: TablePlan, runs: Sequence[TableRun], *, given: Sequence[str]) -> None:
     """Write the tables of what is finished; ValueError, before anything is written, where ``given`` contradicts it."""
