@@ -8,11 +8,10 @@ import click
 
 from pipelines.datasets import open_dataset
 from pipelines.datasets.generated import make_clsloc_dataset
-from pipelines.experiments.demo_text import BOXES, FULL, GAP, MAPS, introduction, read_results, summary_lines
+from pipelines.experiments.demo_text import BOXES, FULL, GAP, MAPS, read_results, summary_lines, write_introduction
 from pipelines.experiments.pipeline_plan import RECORD_FILE, evaluation_step, proposals_step, report_step, shards_of
 from pipelines.experiments.runner import StepRunner, run_chain
 from pipelines.experiments.steps import Chain, DataIdentity, FileSet, Step, StepRecord
-from pseudo_maps.files import write_atomically
 from training.run_folder.files import checkpoint_name
 
 PROTOCOLS = ("cam", "wsoleval-v1")
@@ -31,12 +30,10 @@ class DemoPlan:
     """Smallest and largest side of an image."""
     arch: str = "alexnet-gap"
     input_size_px: int = 96
-    """Side of the networks' input."""
     epochs: int = 8
     batch_size: int = 16
     """Images of a step; at most as many as there are training images."""
     map_weight: float = 64.0
-    """Factor of the map loss."""
     seed: int = 0
     """Random seed of the images and of both trainings."""
     shown_images: int = 8
@@ -63,12 +60,7 @@ class _Folders:
 def run_demo(out: Path, *, jobs: int, plan: DemoPlan | None = None, debug: bool = False) -> None:
     """Generate images, make maps, train and score both networks, and write a report; finished steps are kept.
 
-    Raises
-    ------
-    StepFailed
-        A step failed; its message stands above. The same call resumes.
-    FileExistsError
-        ``out`` holds other data.
+    StepFailed when a step fails; FileExistsError when ``out`` holds other data.
     """
     plan = plan or DemoPlan()
     at = _Folders(out)
@@ -99,7 +91,6 @@ def _steps(at: _Folders, *, plan: DemoPlan, jobs: int) -> tuple[Step, ...]:
         arguments=("verify", str(at.maps), *data),
         makes=FileSet(path=at.maps, patterns=()),
         reads=shards,
-        expected_s=1,
     )
     preview = Step(
         name="picture of some maps",
@@ -111,12 +102,11 @@ def _steps(at: _Folders, *, plan: DemoPlan, jobs: int) -> tuple[Step, ...]:
         ),
         makes=FileSet(path=at.preview),
         reads=shards[1:],
-        expected_s=4,
     )
     return (
         *(
-            proposals_step(split=split, maps=at.maps, data=data, more=("--jobs", str(jobs)), seconds=seconds)
-            for split, seconds in (("train", 16), ("val", 5))
+            proposals_step(split=split, maps=at.maps, data=data, more=("--jobs", str(jobs)))
+            for split in ("train", "val")
         ),
         verify,
         preview,
@@ -140,7 +130,6 @@ def _training_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> tuple[Ste
         program="wsol-train",
         arguments=("--out", str(at.gap), "--method", "gap", *budget),
         makes=FileSet(path=at.gap),
-        expected_s=40,
     )
     full = Step(
         name="training of the full method: classification, map loss, and triplet loss with that baseline as F",
@@ -152,7 +141,6 @@ def _training_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> tuple[Ste
         ),
         makes=FileSet(path=at.full),
         reads=(maps,),
-        expected_s=120,
     )
     return baseline, full
 
@@ -169,36 +157,28 @@ def _evaluation_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> list[St
         (BOXES, "evaluation of boxes that never look at the image", ("baseline",), (), None),
     ]
     return [
-        evaluation_step(
-            name=what,
-            command=(*command, *asked),
-            out=at.evaluations[name],
-            more=more,
-            reads=reads,
-            seconds=8 if "run" in command else 5,
-        )
+        evaluation_step(name=what, command=(*command, *asked), out=at.evaluations[name], more=more, reads=reads)
         for name, what, command, more, reads in scored
     ]
 
 
 def _report_step(at: _Folders, *, plan: DemoPlan) -> Step:
-    def write_introduction() -> None:
-        text = introduction(
+    def prepare() -> None:
+        write_introduction(
+            at.introduction,
             read_results(at.evaluations),
             train_images=plan.classes * plan.train_per_class,
             arch=plan.arch,
             input_size_px=plan.input_size_px,
             epochs=plan.epochs,
         )
-        write_atomically(at.introduction, f"{text}\n".encode())
 
     return report_step(
         at.evaluations.values(),
         (at.gap, at.full),
         report=at.report,
         more=("--title", _TITLE, "--introduction", str(at.introduction)),
-        seconds=4,
-        prepare=write_introduction,
+        prepare=prepare,
     )
 
 

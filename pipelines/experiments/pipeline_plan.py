@@ -69,7 +69,7 @@ def pipeline_steps(pipeline: PipelineFile) -> list[Step]:
     return [*steps, report_step(results.values(), runs.values(), report=pipeline.out / _REPORT_FILE)]
 
 
-def proposals_step(*, split: str, maps: Path, data: tuple[str, ...], more: tuple[str, ...], seconds: float = 0) -> Step:
+def proposals_step(*, split: str, maps: Path, data: tuple[str, ...], more: tuple[str, ...]) -> Step:
     """Make the maps of a split; ``data`` and ``more`` are arguments."""
     return Step(
         name=f"maps of {split}",
@@ -77,12 +77,11 @@ def proposals_step(*, split: str, maps: Path, data: tuple[str, ...], more: tuple
         program="wsol-prep",
         arguments=("proposals", *data, "--split", split, "--out", str(maps), *more),
         makes=shards_of(maps, split),
-        expected_s=seconds,
     )
 
 
 def evaluation_step(
-    *, name: str, command: tuple[str, ...], out: Path, more: tuple[str, ...], reads: FileSet | None, seconds: float = 0
+    *, name: str, command: tuple[str, ...], out: Path, more: tuple[str, ...], reads: FileSet | None
 ) -> Step:
     """Score a network, maps or the baselines; ``command`` and ``more`` are arguments."""
     return Step(
@@ -92,7 +91,6 @@ def evaluation_step(
         arguments=(*command, "--out", str(out), *more),
         makes=FileSet(path=out),
         reads=() if reads is None else (reads,),
-        expected_s=seconds,
     )
 
 
@@ -102,7 +100,6 @@ def report_step(
     *,
     report: Path,
     more: tuple[str, ...] = (),
-    seconds: float = 0,
     prepare: Callable[[], None] | None = None,
 ) -> Step:
     """Write the report of evaluations, with the training curves of runs."""
@@ -115,7 +112,6 @@ def report_step(
         arguments=("report", *map(str, results), "--out", str(report), *training, *more),
         makes=FileSet(path=report),
         reads=tuple(FileSet(path=path) for path in (*results, *runs)),
-        expected_s=seconds,
         prepare=prepare,
     )
 

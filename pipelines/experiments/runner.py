@@ -20,7 +20,7 @@ from typing import Self
 import click
 
 from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
-from pipelines.experiments.steps import Chain, DataIdentity, Step, command_line
+from pipelines.experiments.steps import Chain, DataIdentity, command_line
 
 PROGRAMS: Mapping[str, str] = {
     "wsol-prep": "pipelines.prep_cli",
@@ -87,12 +87,7 @@ class StepRunner:
     def run(self, program: str, arguments: Sequence[object], *, log: Path | None = None) -> None:
         """Run ``program`` (a key of ``PROGRAMS``), its output added to ``log`` if given, and wait for its end.
 
-        Raises
-        ------
-        StepFailed
-            It ended with an error, or was killed.
-        SystemExit
-            With 143, after SIGTERM; or with the code of the program, when that alone was interrupted or terminated.
+        StepFailed when it ended with an error or was killed; SystemExit when it or this program was interrupted.
         """
         # -P: a folder called "training" where the user stands must not become our package.
         command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, arguments)]
@@ -173,12 +168,7 @@ def _reason_in(log: Path, *, program: str) -> str | None:
 def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None = None) -> None:
     """Run the steps that are not finished, in order; those that use a device on ``device``.
 
-    Raises
-    ------
-    StepFailed
-        A step failed; those after it are not begun.
-    SystemExit
-        A step was interrupted or terminated.
+    StepFailed at the first step that fails; SystemExit when one was interrupted or terminated.
     """
     record = chain.record
     for number, step in enumerate(chain.steps, start=1):
@@ -189,8 +179,7 @@ def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: s
             continue
         step = step.on(device)
         # In one call: chains that run side by side must not mix their lines.
-        click.echo(f"{'' if step.log else chr(10)}{heading}{_expected(chain.steps[number - 1 :])}\n$ {step.line}")
-        is_new = not step.makes.files()
+        click.echo(f"{'' if step.log else chr(10)}{heading}\n$ {step.line}")
         record.begin(step)
         try:
             if step.prepare is not None:
@@ -199,54 +188,17 @@ def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: s
             runner.run(step.program, (*step.arguments, *step.free), log=step.log)
         except StepFailed as error:
             record.fail(step, str(error))
-            other = "" if is_new else _about_settings(step, begun_with=record.settings(step.name))
-            raise StepFailed(f"{step.name}: {error}{other}", exit_code=error.exit_code, reason=str(error)) from None
+            raise StepFailed(f"{step.name}: {error}", exit_code=error.exit_code, reason=str(error)) from None
         record.finish(step, input_state=input_state)
-
-
-def _expected(steps: Sequence[Step]) -> str:
-    """How long the first of these steps takes, and all of them, where it is known."""
-    if not steps[0].expected_s:
-        return ""
-    left_s = sum(step.expected_s for step in steps)
-    return f" (about {steps[0].expected_s:.0f} s on two idle cores; {left_s / 60:.1f} minutes to the end)"
-
-
-def _about_settings(step: Step, *, begun_with: Mapping[str, object] | None) -> str:
-    """What to do about results of other settings."""
-    if begun_with == step.decisive:
-        return ""
-    was = "may have been" if begun_with is None else "was"
-    return (
-        f". {step.makes.path} {was} begun with other arguments: if the message above refuses that, use another output "
-        "folder, or remove that one"
-    )
 
 
 def run_side_by_side(
     chains: Sequence[Chain], *, devices: Sequence[str], data: DataIdentity, debug: bool, ended: Callable[[], None]
 ) -> dict[str, str]:
-    """Run chains in order, one at a time on each device; one that fails stops no other.
+    """Run chains in order, one at a time on each device; return the reason of each that failed, by its name.
 
-    Parameters
-    ----------
-    devices
-        A device that is named twice has two chains at a time.
-    ended
-        Called, one call at a time, whenever a chain has ended.
-
-    Returns
-    -------
-    dict
-        By name of each chain that failed the reason.
-
-    Raises
-    ------
-    SystemExit
-        With 143 after SIGTERM, or with the code of a program that was stopped: those that ran have saved what they
-        had.
-    KeyboardInterrupt
-        After Ctrl-C.
+    A device that is named twice has two chains at a time. ``ended`` is called, one call at a time, whenever a chain
+    has ended. SystemExit or KeyboardInterrupt when interrupted, after every program that ran has ended.
     """
     waiting: queue.SimpleQueue[Chain] = queue.SimpleQueue()
     for chain in chains:

@@ -48,7 +48,6 @@ class Step:
     stage: str
     """One of ``STAGES``."""
     program: str
-    """A key of ``programs.PROGRAMS``."""
     arguments: tuple[str, ...]
     free: tuple[str, ...] = ()
     """Further arguments, on which the results do not depend."""
@@ -61,8 +60,6 @@ class Step:
     """What the results depend on, as JSON values; by default the arguments."""
     log: Path | None = None
     """File for its output; by default that goes where this program's goes."""
-    expected_s: float = 0.0
-    """Wall time on two idle cores; 0 where it is not known."""
     prepare: Callable[[], None] | None = None
     """Called right before the command."""
 
@@ -204,9 +201,7 @@ class Chain:
     """Steps that run one after the other, with their record."""
 
     name: str
-    """What messages call it."""
     steps: tuple[Step, ...]
-    """In order."""
     record: StepRecord
 
     def is_finished(self, data: DataIdentity) -> bool:

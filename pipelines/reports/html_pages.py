@@ -13,11 +13,11 @@ from pseudo_maps.files import write_atomically
 def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
     """Write a page from a file in ``templates``, in place of one that exists; its folder is made when it is missing.
 
-    The context's text is escaped, and a name that it lacks is an error.
+    The context's text is escaped in HTML, and a name that it lacks is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines.reports"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(("html.jinja",), default=False),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
