@@ -25,7 +25,6 @@ from pipelines.reports.html_pages import svg_image, write_page
 from pseudo_maps.files import write_atomically
 
 TABLE_FILES = ("table.md", "table.csv", "table.html")
-_TEMPLATE = "ablation_table.html.jinja"
 _HEADINGS = tuple(METRICS[name].heading for name in PAPER_METRICS)
 _NOTHING = "-"
 
@@ -60,52 +59,32 @@ class _Section(NamedTuple):
     """Everything of one architecture."""
 
     arch: str
+    charts: Sequence[dict[str, str]]
     tables: Sequence[_Table]
     unfinished: Sequence[str]
     """Sentences about runs that are not in the tables."""
 
 
 def write_tables(results: TableResults, out: Path) -> None:
-    """Write all three files, each in one step; the same results give the same bytes.
-
-    Raises
-    ------
-    OSError
-        A file cannot be written.
-    """
-    out.mkdir(parents=True, exist_ok=True)
+    """Write all three files, each in one step; the same results give the same bytes."""
     sections = [_section(results, arch) for arch in results.plan.archs]
-    write_atomically(out / "table.md", _markdown(results, sections).encode(errors="replace"))
+    done, planned = len(results.finished), len(results.finished) + len(results.unfinished)
+    has_paper = any(any(table.is_paper) for section in sections for table in section.tables)
+    of_archs = tuple(f"{arch} " for arch in results.plan.archs)
+    context = {
+        "title": f"The paper's tables on {results.plan.data.resolve().name}",
+        "summary": f"All {planned} runs are finished."
+        if done == planned
+        else f"{done} of {planned} runs are finished; the others are named below.",
+        "statements": notes(results),
+        "paper_note": PAPER_NOTE if has_paper else "",
+        "warnings": results.warnings,
+        "unfinished": [f"{name}: {why}" for name, why in results.unfinished.items() if not name.startswith(of_archs)],
+        "sections": sections,
+    }
+    for kind in ("md", "html"):
+        write_page(out / f"table.{kind}", template=f"ablation_table.{kind}.jinja", context=context)
     write_atomically(out / "table.csv", _csv(results).encode(errors="replace"))
-    write_page(
-        out / "table.html",
-        template=_TEMPLATE,
-        context={
-            "title": _title(results),
-            "summary": _summary(results),
-            "statements": notes(results),
-            "paper_note": _paper_note(sections),
-            "warnings": results.warnings,
-            "unfinished": _unfinished_elsewhere(results),
-            "sections": [(section, _charts(results, section.arch)) for section in sections],
-        },
-    )
-
-
-def _title(results: TableResults) -> str:
-    return f"The paper's tables on {results.plan.data.resolve().name}"
-
-
-def _paper_note(sections: Sequence[_Section]) -> str:
-    """What the paper's columns are, where there are any."""
-    return PAPER_NOTE if any(any(table.is_paper) for section in sections for table in section.tables) else ""
-
-
-def _summary(results: TableResults) -> str:
-    planned, done = len(results.finished) + len(results.unfinished), len(results.finished)
-    if done == planned:
-        return f"All {planned} runs are finished."
-    return f"{done} of {planned} runs are finished; the others are named below."
 
 
 def _section(results: TableResults, arch: str) -> _Section:
@@ -116,7 +95,7 @@ def _section(results: TableResults, arch: str) -> _Section:
     tables.append(_localizer_table(results, arch))
     names = [run_name(arch=arch, row=row, seed=seed) for row in plan.rows for seed in plan.seeds]
     unfinished = [f"{name}: {results.unfinished[name]}" for name in names if name in results.unfinished]
-    return _Section(arch, tables, unfinished)
+    return _Section(arch, _charts(results, arch), tables, unfinished)
 
 
 def _has_paper(results: TableResults, arch: str) -> bool:
@@ -135,8 +114,7 @@ def _main_table(results: TableResults, arch: str) -> _Table:
     lines = []
     for row in plan.rows:
         values = _of_row(results, arch, row)
-        measured = values[0].measured
-        n = measured.n if measured else 0
+        n = values[0].measured.n
         seeds = str(n) if n == len(plan.seeds) else f"{n} of {len(plan.seeds)}"
         cells = [*(_cell(value.measured) for value in values), _Cell(seeds)]
         cells += [_Cell(_plain(value.paper)) for value in values] if paper else []
@@ -159,8 +137,8 @@ def _difference_table(results: TableResults, arch: str) -> _Table:
         for value in values:
             cells.append(_cell(value.difference, signed=True))
             cells += [_Cell(_plain(value.paper_difference, signed=True))] if paper else []
-        pairs = values[0].difference
-        lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], [*cells, _Cell(str(pairs.n if pairs else 0))]))
+        cells.append(_Cell(str(values[0].difference.n)))
+        lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], cells))
     headings = [text for heading in _HEADINGS for text in (heading, *([f"paper: {heading}"] if paper else []))]
     caption = f"{arch}, protocol {plan.protocols[0]}: less GAP of the same seed, percentage points"
     return _Table(caption, [*headings, "pairs"], lines)
@@ -184,9 +162,7 @@ def _localizer_table(results: TableResults, arch: str) -> _Table:
     return _Table(f"{arch}, by localizer: mean ± standard deviation over seeds, %", headings, lines)
 
 
-def _cell(values: SeedValues | None, *, signed: bool = False) -> _Cell:
-    if values is None:
-        return _Cell(_NOTHING)
+def _cell(values: SeedValues, *, signed: bool = False) -> _Cell:
     spread = "" if values.sd is None else f" ± {values.sd:.2f}"
     by_seed = ", ".join(_plain(value, signed=signed) for value in values.by_seed.values()) if values.n > 1 else ""
     return _Cell(f"{_plain(values.mean, signed=signed)}{spread}", by_seed)
@@ -194,12 +170,6 @@ def _cell(values: SeedValues | None, *, signed: bool = False) -> _Cell:
 
 def _plain(value: float | None, *, signed: bool = False) -> str:
     return _NOTHING if value is None else f"{value:{'+' if signed else ''}.2f}"
-
-
-def _unfinished_elsewhere(results: TableResults) -> list[str]:
-    """Sentences about unfinished runs that belong to no architecture."""
-    prefixes = tuple(f"{arch} " for arch in results.plan.archs)
-    return [f"{name}: {reason}" for name, reason in results.unfinished.items() if not name.startswith(prefixes)]
 
 
 def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
@@ -212,7 +182,7 @@ def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
         dots = [
             SeedDots(name=name, values_n=[value / 100 for value in measured.by_seed.values()], is_baseline=not of_arch)
             for of_arch, row, localizer, name in named
-            if (measured := results.value(of_arch, row, localizer, protocol, "gt_known_loc").measured)
+            if (measured := results.value(of_arch, row, localizer, protocol, "gt_known_loc").measured).n
         ]
         if dots:
             title = f"{arch}, protocol {protocol}"
@@ -221,63 +191,33 @@ def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
     return charts
 
 
-def _markdown(results: TableResults, sections: Sequence[_Section]) -> str:
-    lines = [f"# {_title(results)}", "", _summary(results), ""]
-    lines += [f"- **{name}**: {text}" for name, text in notes(results)]
-    if results.warnings:
-        lines += ["", "**These runs do not belong side by side:**", "", *(f"- {text}" for text in results.warnings)]
-    for section in sections:
-        lines += ["", f"## {section.arch}"]
-        for table in section.tables:
-            lines += ["", f"{table.caption}.", "", *_markdown_table(table)]
-        if section.unfinished:
-            lines += ["", "Not in these tables:", "", *(f"- {text}" for text in section.unfinished)]
-    elsewhere = _unfinished_elsewhere(results)
-    if elsewhere:
-        lines += ["", "## Without training", "", "Not in these tables:", "", *(f"- {text}" for text in elsewhere)]
-    note = _paper_note(sections)
-    return "\n".join([*lines, *(["", note] if note else []), ""])
-
-
-def _markdown_table(table: _Table) -> Iterator[str]:
-    def line(texts: Sequence[str]) -> str:
-        return f"| {' | '.join(texts)} |".replace("*", r"\*").replace("_", r"\_")
-
-    yield line(["method", *table.headings])
-    yield f"| --- |{' ---: |' * len(table.headings)}"
-    for row in table.lines:
-        yield line([f"{row.name} ({row.note})", *(cell.text for cell in row.cells)])
-
-
 def _csv(results: TableResults) -> str:
     """A line for each value; percentages and percentage points, thresholds as fractions."""
-    names = ["arch", "row", "localizer", "protocol", "metric", "unit", "mean", "sd", "n"]
-    names += [f"seed_{seed}" for seed in results.plan.seeds]
-    names += ["difference_to_gap", "difference_sd", "difference_n", "paper", "paper_difference_to_gap"]
-    names += ["oracle_threshold", "note"]
+    lines = [_csv_line(results, key, value) for key, value in results.values.items()]
     content = io.StringIO()
-    writer = csv.DictWriter(content, names, lineterminator="\n", restval="")
+    writer = csv.DictWriter(content, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    for key, value in results.values.items():
-        measured, difference = value.measured, value.difference
-        line: dict[str, object] = {
-            **key._asdict(),
-            "unit": "fraction" if key.metric == THRESHOLD_METRIC else "percent",
-            "n": measured.n if measured else 0,
-            "difference_n": difference.n if difference else 0,
-            "paper": value.paper,
-            "paper_difference_to_gap": value.paper_difference,
-            "note": "; ".join(_notes(results, key)),
-        }
-        if key.metric not in CLASS_METRICS:
-            line["oracle_threshold"] = "yes" if value.is_oracle else "no"
-        if measured:
-            line |= {"mean": _exact(measured.mean), "sd": _exact(measured.sd)}
-            line |= {f"seed_{seed}": _exact(one) for seed, one in measured.by_seed.items() if seed is not None}
-        if difference:
-            line |= {"difference_to_gap": _exact(difference.mean), "difference_sd": _exact(difference.sd)}
-        writer.writerow(line)
+    writer.writerows(lines)
     return content.getvalue()
+
+
+def _csv_line(results: TableResults, key: Key, value: Value) -> dict[str, object]:
+    measured, difference = value.measured, value.difference
+    return {
+        **key._asdict(),
+        "unit": "fraction" if key.metric == THRESHOLD_METRIC else "percent",
+        "mean": _exact(measured.mean),
+        "sd": _exact(measured.sd),
+        "n": measured.n,
+        **{f"seed_{seed}": _exact(measured.by_seed.get(seed)) for seed in results.plan.seeds},
+        "difference_to_gap": _exact(difference.mean),
+        "difference_sd": _exact(difference.sd),
+        "difference_n": difference.n,
+        "paper": value.paper,
+        "paper_difference_to_gap": value.paper_difference,
+        "oracle_threshold": "" if key.metric in CLASS_METRICS else "yes" if value.is_oracle else "no",
+        "note": "; ".join(_notes(results, key)),
+    }
 
 
 def _notes(results: TableResults, key: Key) -> Iterator[str]:

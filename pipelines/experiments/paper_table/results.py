@@ -33,13 +33,12 @@ class Key(NamedTuple):
     """Which value a line of table.csv is about."""
 
     arch: str
-    """Architecture; empty where nothing is trained."""
+    """Empty where nothing is trained."""
     row: str
     """Key of ``ROWS``, name of a baseline, or ``pseudo-map``."""
     localizer: str
-    """Localizer; empty for metrics of the class alone."""
     protocol: str
-    """Protocol; empty for metrics of the class alone."""
+    """Empty, like the localizer, for metrics of the class alone."""
     metric: str
 
 
@@ -53,13 +52,13 @@ class SeedValues:
     by_seed: Mapping[int | None, float]
 
     @property
-    def mean(self) -> float:
-        """Mean over the seeds, of which there is at least one."""
-        return statistics.fmean(self.by_seed.values())
+    def mean(self) -> float | None:
+        """Mean over the seeds; None without any."""
+        return statistics.fmean(self.by_seed.values()) if self.by_seed else None
 
     @property
     def sd(self) -> float | None:
-        """Sample standard deviation (n - 1); None for one seed."""
+        """Sample standard deviation (n - 1); None for fewer than two seeds."""
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
     @property
@@ -72,10 +71,9 @@ class SeedValues:
 class Value:
     """What is known about one ``Key``."""
 
-    measured: SeedValues | None = None
-    """None while no seed is finished."""
-    difference: SeedValues | None = None
-    """Less GAP of the same seed, by ``cam``, in percentage points; None for GAP itself and without common seeds."""
+    measured: SeedValues = SeedValues({})
+    difference: SeedValues = SeedValues({})
+    """Less GAP of the same seed, by ``cam``, in percentage points; empty for GAP itself."""
     paper: float | None = None
     """The paper's number on ILSVRC."""
     paper_difference: float | None = None
@@ -196,9 +194,8 @@ def _values(plan: TablePlan, finished: Iterable[tuple[TableRun, Metrics]]) -> It
 _REFERENCE_LOCALIZER = ROWS[REFERENCE_ROW].localizers[0]
 
 
-def _by_seed(values: Mapping[int | None, float]) -> SeedValues | None:
-    rising = sorted(values.items(), key=lambda item: -1 if item[0] is None else item[0])
-    return SeedValues(dict(rising)) if values else None
+def _by_seed(values: Mapping[int | None, float]) -> SeedValues:
+    return SeedValues(dict(sorted(values.items(), key=lambda item: -1 if item[0] is None else item[0])))
 
 
 def _expected(plan: TablePlan) -> Iterator[Key]:

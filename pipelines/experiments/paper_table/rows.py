@@ -6,6 +6,7 @@ Object Localization", ICASSP 2019, Tables 1 (AlexNet) and 2 (GoogLeNet).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _MAP, _TRIPLET, _AREA = ("loss.map_",), ("loss.triplet_", "perceptual"), ("loss.area_",)
 
@@ -53,8 +54,7 @@ REFERENCE_ROW = "gap"
 """The row that the others are compared with."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaperNumbers:
+class PaperNumbers(NamedTuple):
     """The paper's numbers for a row, in percent of the ILSVRC validation images."""
 
     gt_known_loc: float
@@ -62,24 +62,20 @@ class PaperNumbers:
     top1_class: float
 
 
-def _numbers(gt_known_loc: float, top1_loc: float, top1_class: float) -> PaperNumbers:
-    return PaperNumbers(gt_known_loc=gt_known_loc, top1_loc=top1_loc, top1_class=top1_class)
-
-
 PAPER_NUMBERS: Mapping[str, Mapping[str, PaperNumbers]] = {
     "alexnet-gap": {
-        "gap": _numbers(54.90, 36.25, 60.23),
-        "has": _numbers(58.68, 37.65, 58.68),
-        "no-map": _numbers(59.30, 38.78, 60.25),
-        "no-triplet": _numbers(60.23, 39.98, 60.44),
-        "ours": _numbers(67.23, 44.16, 62.01),
+        "gap": PaperNumbers(54.90, 36.25, 60.23),
+        "has": PaperNumbers(58.68, 37.65, 58.68),
+        "no-map": PaperNumbers(59.30, 38.78, 60.25),
+        "no-triplet": PaperNumbers(60.23, 39.98, 60.44),
+        "ours": PaperNumbers(67.23, 44.16, 62.01),
     },
     "googlenet-gap": {
-        "gap": _numbers(58.41, 43.60, 71.95),
-        "has": _numbers(59.93, 44.78, 70.37),
-        "no-map": _numbers(61.13, 46.01, 71.90),
-        "no-triplet": _numbers(62.74, 46.47, 72.03),
-        "ours": _numbers(66.23, 51.30, 74.56),
+        "gap": PaperNumbers(58.41, 43.60, 71.95),
+        "has": PaperNumbers(59.93, 44.78, 70.37),
+        "no-map": PaperNumbers(61.13, 46.01, 71.90),
+        "no-triplet": PaperNumbers(62.74, 46.47, 72.03),
+        "ours": PaperNumbers(66.23, 51.30, 74.56),
     },
 }
 """By architecture and row; architectures that the paper does not have are missing."""
