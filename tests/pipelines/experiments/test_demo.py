@@ -272,7 +272,7 @@ def test_debug_shows_the_traceback_of_a_step(tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "train.manifest.json").write_text("no JSON")
     code, output = demo(tmp_path, "--debug")
-    assert code == 1 and "not JSON" in output
+    assert code == 1 and "train.manifest.json: " in output
     assert "Traceback (most recent call last)" in output
 
 
