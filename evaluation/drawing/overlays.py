@@ -42,14 +42,7 @@ def heat_colours(map_hw: npt.NDArray[np.uint8]) -> Picture:
 
 
 def overlay_heat(image_rgb: Picture, map_hw: npt.NDArray[np.uint8]) -> Picture:
-    """Blend an image ``(H, W, 3)`` uint8 RGB with the colours of its map ``(H, W)`` uint8, half and half.
-
-    ValueError where image and map have different height or width.
-    """
-    if image_rgb.shape[:2] != map_hw.shape:
-        raise ValueError(
-            f"expected a map of the image's size {image_rgb.shape[:2]}, found {map_hw.shape}; resize one of them"
-        )
+    """Blend an image ``(H, W, 3)`` uint8 RGB with the colours of its map ``(H, W)`` uint8, half and half."""
     blended: Picture = cv2.addWeighted(image_rgb, 0.5, heat_colours(map_hw), 0.5, 0)
     return blended
 

@@ -21,16 +21,11 @@ _PAPER_RGB, _INK_RGB = (255, 255, 255), (32, 32, 32)
 def picture_grid(headings: Sequence[str], rows: Sequence[Sequence[tuple[Picture, str]]]) -> Picture:
     """Rows of pictures of one size, each with its caption below, under a heading for each column.
 
-    The result is ``(H, W, 3)`` uint8 RGB; texts that are wider than a picture are cut in the middle. ValueError for no
-    row, or one with another number of pictures than there are headings.
+    The result is ``(H, W, 3)`` uint8 RGB; texts that are wider than a picture are cut in the middle.
     """
-    if not rows:
-        raise ValueError("expected at least one row, found none")
     width_px = rows[0][0][0].shape[1]
     strips = [_text_strip(headings, width_px=width_px)]
-    for number, row in enumerate(rows):
-        if len(row) != len(headings):
-            raise ValueError(f"row {number}: expected {len(headings)} pictures, found {len(row)}")
+    for row in rows:
         gap = np.full((row[0][0].shape[0], GAP_PX, 3), _PAPER_RGB, dtype=np.uint8)
         strips.append(np.hstack([gap, *(part for picture, _ in row for part in (picture, gap))]))
         strips.append(_text_strip([caption for _, caption in row], width_px=width_px))

@@ -14,10 +14,6 @@ from pipelines.datasets.text import describe
 from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, open_wsoleval
 
 
-def _no_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """One way to arrange a data set in folders."""
@@ -28,8 +24,8 @@ class Layout:
     """Whether a data root has this layout."""
     open: Callable[..., Dataset]
     """``open(root, split=...)``: records and classes of one split."""
-    boxes: Callable[..., dict[str, BoxAnnotation]] = _no_boxes
-    """``boxes(dataset, wanted=ids)``: annotations of the wanted images that have any, in the same order."""
+    boxes: Callable[..., dict[str, BoxAnnotation]] | None = None
+    """``boxes(dataset, wanted=ids)``: annotations of the wanted images that have any, in order; None: no boxes."""
     fallback: bool = False
     """Whether it counts only where no other layout is recognised: any folder of folders may be an image folder."""
 
@@ -103,4 +99,5 @@ def load_boxes(dataset: Dataset, *, image_ids: Iterable[str] | None = None) -> d
                 f"such as {describe(min(unknown))}"
             )
         wanted = [image_id for image_id in wanted if image_id in chosen]
-    return LAYOUTS[dataset.layout].boxes(dataset, wanted=wanted)
+    boxes = LAYOUTS[dataset.layout].boxes
+    return {} if boxes is None else boxes(dataset, wanted=wanted)

@@ -40,13 +40,7 @@ def svg_image(svg: bytes, *, alt: str) -> dict[str, str]:
 
 
 def setting_texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Values of nested settings as text, by names such as ``a.b``.
-
-    Examples
-    --------
-    >>> setting_texts({"views": {"scales": [1.0, 1.25], "flip": False}, "seed": None})
-    {'views.scales': '1.0, 1.25', 'views.flip': 'no', 'seed': 'none'}
-    """
+    """Values of nested settings as text, by names such as ``views.flip``."""
     texts: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.drawing.panels import CaptionedPicture, Panels
+from evaluation.drawing.panels import Panels
 from pipelines.reports.comparison import LoadedRun
 from pipelines.reports.html_pages import data_uri
 
@@ -39,14 +39,10 @@ def _table(runs: Sequence[tuple[str, Panels]]) -> dict[str, Any]:
         for label, panels, place in columns:
             one = panels.rows[number].predictions[place]
             alt = f"{row.image.caption}, {panels.columns[place].localizer}, {label}: {one.caption}"
-            cells.append({"uri": _uri(one), "alt": alt, "text": one.caption})
-        rows.append({"caption": row.image.caption, "image": _uri(row.image), "cells": cells})
+            cells.append({"uri": data_uri(one.jpeg, kind="jpeg"), "alt": alt, "text": one.caption})
+        rows.append({"caption": row.image.caption, "image": data_uri(row.image.jpeg, kind="jpeg"), "cells": cells})
     return {
         "protocol": first.protocol,
         "columns": [{"localizer": panels.columns[place].localizer, "run": label} for label, panels, place in columns],
         "rows": rows,
     }
-
-
-def _uri(picture: CaptionedPicture) -> str:
-    return data_uri(picture.jpeg, kind="jpeg")

@@ -29,11 +29,7 @@ class TrainingHistory:
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """As much of the end of each path as it takes to tell the folders apart; ValueError for one given twice.
-
-    >>> distinct_names([Path("/table/gap/seed-0"), Path("/table/ours/seed-0")])
-    ['gap/seed-0', 'ours/seed-0']
-    """
+    """As much of the end of each path as tells the folders apart (``gap/seed-0``); ValueError for one given twice."""
     paths = [folder.resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
@@ -50,12 +46,6 @@ def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[
     """One sentence when not all runs learned from the same images, none when they did.
 
     ``finished`` is the content of ``finished.json`` by name of a run; runs without ``images_sha256`` are not compared.
-
-    >>> runs = {"gap": {"images": 38, "images_sha256": "a"}, "ours": {"images": 37, "images_sha256": "b"}}
-    >>> other_training_images(runs)[0].partition(":")[0]
-    'Not all runs learned from the same images'
-    >>> other_training_images({"gap": runs["gap"]})
-    []
     """
     by_digest: dict[object, list[str]] = {}
     for name, one in finished.items():

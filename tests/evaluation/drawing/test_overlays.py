@@ -28,11 +28,6 @@ def test_what_cannot_be_encoded_is_named(suffix: str) -> None:
         picture_bytes(np.zeros((0, 5, 3), dtype=np.uint8), suffix=suffix)
 
 
-def test_a_map_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected a map of the image's size \(4, 6\), found \(6, 4\)"):
-        overlay_heat(np.zeros((4, 6, 3), dtype=np.uint8), np.zeros((6, 4), dtype=np.uint8))
-
-
 def test_png_bytes_read_back_and_carry_no_text() -> None:
     picture = np.random.default_rng(0).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
     content = picture_bytes(picture, suffix=".png")
