@@ -75,13 +75,8 @@ def field_options(
     ``below`` in the metadata a range; a tuple an option that may be given several times. The docstring under the field
     is the help text.
 
-    Parameters
-    ----------
-    changes
-        By path of a field (``loss.map_weight``): other settings of ``Option``, and ``name``, bounds, ``default_text``
-        (shown in place of the default); or None where the field has no option.
-    prefix
-        Path of the field that holds ``owner``, with a dot at its end.
+    ``changes`` holds by path of a field (``loss.map_weight``) other settings of ``Option``, ``name``, bounds, and
+    ``default_text``, shown in place of the default; or None where the field has no option.
     """
     options = []
     hints = typing.get_type_hints(owner)

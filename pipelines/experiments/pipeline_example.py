@@ -5,8 +5,7 @@ import textwrap
 
 import click
 
-from pipelines.datasets import LAYOUT_NAMES
-from pipelines.experiments.pipeline_file import EVALUATION, PROPOSALS, TRAINING
+from pipelines.experiments.pipeline_file import DATA, EVALUATION, PROPOSALS, TRAINING
 from pipelines.experiments.pipeline_options import OptionKeys
 
 _WIDTH = 120
@@ -18,14 +17,7 @@ _HEAD = """\
 
 # Folder of the results: maps/, runs/<name>/, evaluation/<name>/ and report.html.
 out = "results"
-
-[data]
-# Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata. The splits
-# train and val are used.
-root = "ILSVRC"
 """
-_PROPOSALS = "Options of wsol-prep proposals."
-_TRAINING = "Options of wsol-train that all runs share."
 _RUNS = """\
 # The runs, each with a name of its own and the options in which it differs. Without any such section there is one run.
 [training.gap]
@@ -34,20 +26,23 @@ method = "gap"
 [training.ours]
 method = "saliency"
 """
-_EVALUATION = "Options of wsol-eval run; the maps are scored too, with the options that they share."
-_SET = {("proposals", "jobs"): -1}
+_SET = {("data", "root"): "ILSVRC", ("proposals", "jobs"): -1}
 """Values that the example sets: a pipeline has the machine to itself, a command may not."""
 
 
 def example_file() -> str:
     """A pipeline file in TOML: every key, with its help, commented out at its default."""
-    layouts = f'# Layout of the data set. One of: {", ".join(LAYOUT_NAMES)}.\n#layout = "{LAYOUT_NAMES[0]}"\n'
     parts = [
-        _HEAD + layouts,
-        _section("proposals", PROPOSALS, about=_PROPOSALS),
-        _section("training", TRAINING, about=_TRAINING),
+        _HEAD,
+        _section("data", DATA, about="The splits train and val are used."),
+        _section("proposals", PROPOSALS, about="Options of wsol-prep proposals."),
+        _section("training", TRAINING, about="Options of wsol-train that all runs share."),
         _RUNS,
-        _section("evaluation", EVALUATION, about=_EVALUATION),
+        _section(
+            "evaluation",
+            EVALUATION,
+            about="Options of wsol-eval run; the maps are scored too, with the options that they share.",
+        ),
     ]
     return "\n".join(parts)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.eval_options import RUN_OPTIONS
+from pipelines.cli.options import DATA_OPTION, LAYOUT_OPTION, Option
 from pipelines.cli.prep_options import PROPOSAL_OPTIONS
 from pipelines.cli.train_options import TRAIN_OPTIONS
 from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError, suggestion
@@ -67,7 +68,12 @@ EVALUATION = OptionKeys(
     },
 )
 """Keys of [evaluation]."""
-_DATA = OptionKeys(PROPOSAL_OPTIONS, program="wsol-prep proposals", reserved={})
+DATA = OptionKeys(
+    (Option("--root", help=DATA_OPTION.help), LAYOUT_OPTION),
+    program="the data set",
+    reserved={"out": "it stands at the top of the file, before the first section"},
+)
+"""Keys of [data]."""
 _SECTIONS = ("data", "proposals", "training", "evaluation")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -99,13 +105,8 @@ class PipelineFile:
 def read_pipeline_file(path: Path) -> PipelineFile:
     """Read and check a pipeline file; nothing that it names has to exist yet.
 
-    Raises
-    ------
-    PipelineFileError
-        The file is no TOML; a section or key is unknown (the nearest name is suggested), missing or reserved; or a
-        value is not what its option takes.
-    OSError
-        The file cannot be read.
+    PipelineFileError when it is no TOML, when a section or key is unknown (the nearest name is suggested), missing or
+    reserved, and when a value is not what its option takes.
     """
     try:
         content = tomllib.loads(path.read_bytes().decode("utf-8"))
@@ -125,12 +126,14 @@ def read_pipeline_file(path: Path) -> PipelineFile:
         raise PipelineFileError(
             f'{path}: out: expected the folder of the results, such as out = "results", found {found}'
         )
-    root, layout = _data(content.get("data", {}), path=path)
+    data = DATA.normalised(content.get("data", {}), where=f"{path}: [data]")
+    if not data.get("root"):
+        raise PipelineFileError(f"{path}: [data] root: expected the folder of the data set, found nothing")
     return PipelineFile(
         path=path,
         out=path.parent / out,
-        data=path.parent / root,
-        layout=layout,
+        data=path.parent / data["root"],
+        layout=data.get("layout"),
         proposals=PROPOSALS.normalised(content.get("proposals", {}), where=f"{path}: [proposals]"),
         runs=_runs(content.get("training", {}), path=path),
         evaluation=EVALUATION.normalised(content.get("evaluation", {}), where=f"{path}: [evaluation]"),
@@ -140,12 +143,7 @@ def read_pipeline_file(path: Path) -> PipelineFile:
 def check_inputs(pipeline: PipelineFile) -> "tuple[Dataset, Dataset]":
     """The splits train and val, once everything that the pipeline reads is found: before hours of work.
 
-    Raises
-    ------
-    PipelineFileError
-        A file that a key names is not there.
-    DatasetError
-        The data set or one of its splits ``train`` and ``val`` does not open.
+    PipelineFileError when a file that a key names is missing; DatasetError when a split does not open.
     """
     from pipelines.datasets import open_dataset
 
@@ -168,21 +166,6 @@ def _unknown_at_the_top(name: str) -> str:
             return f"{name}: a key of the section [{section}], found outside of it"
     expected = f"expected out and the sections {', '.join(f'[{known}]' for known in _SECTIONS)}"
     return f"{name}: unknown; {expected}{suggestion(name, ('out', *_SECTIONS))}"
-
-
-def _data(table: Mapping[str, Any], *, path: Path) -> tuple[str, str | None]:
-    where = f"{path}: [data]"
-    for key in table:
-        if key == "out":
-            raise PipelineFileError(f"{where} out: stands at the top of the file, before the first section")
-        if key not in ("root", "layout"):
-            raise PipelineFileError(f"{where} {key}: unknown key{suggestion(key, ('root', 'layout'))}")
-    root = table.get("root")
-    if not isinstance(root, str) or not root:
-        found = "nothing" if root is None else repr(root)
-        raise PipelineFileError(f"{where} root: expected the folder of the data set, found {found}")
-    layout = {key: table[key] for key in ("layout",) if key in table}
-    return root, _DATA.normalised(layout, where=where).get("layout")
 
 
 def _runs(table: Mapping[str, Any], *, path: Path) -> dict[str, dict[str, Any]]:

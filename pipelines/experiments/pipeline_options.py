@@ -4,6 +4,7 @@ A key is an option's long name without its dashes in front: ``batch-size`` or ``
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 class OptionKeys:
-    """The options of one command as keys of a file.
+    """The options of a command, called ``program`` in messages, as keys of a file.
 
-    Parameters
-    ----------
-    options
-        The command's options.
-    program
-        How the command is called, for messages.
-    reserved
-        By key, why a file may not set this option.
+    ``reserved`` says by key why a file may not set this option.
     """
 
     def __init__(self, options: Iterable[Option], *, program: str, reserved: Mapping[str, str]) -> None:
@@ -45,10 +39,7 @@ class OptionKeys:
     def normalised(self, table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         """Values by key, with dashes and without empty arrays; ``where`` is file and section, for messages.
 
-        Raises
-        ------
-        PipelineFileError
-            A key that is unknown, reserved, or there twice; or a value of the wrong kind.
+        PipelineFileError for a key that is unknown, reserved, or there twice, and for a value of the wrong kind.
         """
         values: dict[str, Any] = {}
         for written, value in table.items():
@@ -93,13 +84,11 @@ class OptionKeys:
 def _check(option: click.Option, value: Any, *, where: str) -> None:
     """PipelineFileError unless the option could have the value."""
     if option.multiple and not isinstance(value, list):
-        raise PipelineFileError(
-            f"{where}: expected an array such as [{_shown(value)}], found {_kind(value)} {_shown(value)}"
-        )
+        raise PipelineFileError(f"{where}: expected an array such as [{_shown(value)}], found {_shown(value)}")
     kinds, expected = _accepted(option)
     for one in value if option.multiple else [value]:
         if type(one) not in kinds:
-            raise PipelineFileError(f"{where}: expected {expected}, found {_kind(one)} {_shown(one)}")
+            raise PipelineFileError(f"{where}: expected {expected}, found {_shown(one)}")
         if option.is_flag or isinstance(option.type, click.Path):
             continue
         try:
@@ -121,16 +110,6 @@ def _accepted(option: click.Option) -> tuple[tuple[type, ...], str]:
     return (str,), "text in quotes"
 
 
-def _kind(value: Any) -> str:
-    names = {bool: "the truth value", int: "the number", float: "the number", str: "the text", list: "the array"}
-    return "a table" if isinstance(value, dict) else names.get(type(value), "the date or time")
-
-
 def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return f"of {', '.join(value)}" if value else "without keys"
-    if isinstance(value, list):
-        return f"[{', '.join(_shown(one) for one in value)}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    # Texts, numbers, truth values and arrays are written alike in JSON and TOML.
+    return json.dumps(value, ensure_ascii=False, default=str)
