@@ -12,7 +12,7 @@ import click
 
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
-from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER
+from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, NewFile
 from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, ending_on_signals
 from pseudo_maps.wording import counted
 from training.inference.config import LOCALIZERS
@@ -23,18 +23,9 @@ if TYPE_CHECKING:
     from pipelines.jobs.evaluation import EvaluationChoices
 
 
-PAGE_SUFFIXES = (".html", ".htm")
-NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
-
-
-def _checked_page(_context: click.Context, _parameter: click.Parameter, value: Path) -> Path:
-    """A page that no browser would open by its name is refused before anything is read."""
-    if value.suffix.lower() not in PAGE_SUFFIXES:
-        raise click.BadParameter(f"{value}: expected a name that ends in {' or '.join(PAGE_SUFFIXES)}")
-    return value
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -134,12 +125,7 @@ def baseline(**options: Any) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DEVICE_OPTION])
 @click.argument("checkpoint", type=EXISTING)
 @click.argument("images", nargs=-1, required=True, type=EXISTING)
-@click.option(
-    "--out",
-    default="predictions",
-    type=NEW_FOLDER,
-    help="Folder of overlays and JSON.",
-)
+@click.option("--out", default="predictions", type=NEW_FOLDER, help="Folder of overlays and JSON.")
 @click.option(
     "--localizer", type=click.Choice(tuple(LOCALIZERS)), default="cam", help="Map that the box is taken from."
 )
@@ -168,7 +154,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("checkpoint", type=EXISTING)
-@click.option("--out", required=True, type=NEW_FILE, help="File to write: *.onnx, or *.pt2.")
+@click.option("--out", required=True, type=NewFile(".onnx", ".pt2"), help="File to write: *.onnx, or *.pt2.")
 @click.option(
     "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Class whose map is an output.  [default: all]"
 )
@@ -180,8 +166,6 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 @common_options
 def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
     """Write encoder and classifier alone, with class scores and activation maps as outputs."""
-    if out.suffix not in (".onnx", ".pt2"):
-        raise click.UsageError(f"--out {out}: expected a name ending in .onnx (ONNX) or .pt2 (torch.export)")
     from pipelines.jobs.prediction import read_class_names
     from training.inference.export import export_onnx, export_torch
     from training.inference.localizers import load_for_inference
@@ -189,20 +173,14 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
     model = load_for_inference(checkpoint)
     # An empty tuple: a checkpoint without names.
     names = (model.class_names or None) if class_names is None else read_class_names(class_names, classes=model.classes)
-    write = export_onnx if out.suffix == ".onnx" else export_torch
+    write = export_onnx if out.suffix.lower() == ".onnx" else export_torch
     write(model, out, classes=labels or None, class_names=names)
     click.echo(f"{out}: {model.arch}, {model.classes} classes, input {model.input_size_px}x{model.input_size_px}")
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("runs", nargs=-1, required=True, type=EXISTING)
-@click.option(
-    "--out",
-    default="report.html",
-    type=NEW_FILE,
-    callback=_checked_page,
-    help="HTML file to write.",
-)
+@click.option("--out", default="report.html", type=NewFile(".html", ".htm"), help="HTML file to write.")
 @click.option("--title", help="What the page is called.  [default: the names of the runs]")
 @click.option(
     "--introduction",

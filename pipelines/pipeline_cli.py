@@ -11,10 +11,12 @@ import click
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.options import (
     DATA_OPTION,
+    EXISTING_FILE,
     EXISTING_FOLDER,
     LAYOUT_OPTION,
     NEW_FOLDER,
     TASK_OPTIONS,
+    NewFile,
     Option,
     given_names,
     task_share,
@@ -57,7 +59,7 @@ def demo(out: Path, jobs: int) -> None:
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=EXISTING_FILE)
 @click.option("--until", type=click.Choice(STAGE_NAMES), help="Stop after this stage.")
 @click.option("--only", type=click.Choice(STAGE_NAMES), help="Only this stage, from what the others have made.")
 @click.option("--dry-run", is_flag=True, help="Check the file, print the commands and stop.")
@@ -91,7 +93,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=NewFile())
 @common_options
 def init(file: Path) -> None:
     """Write an example of a pipeline FILE: every key with its meaning and its default."""

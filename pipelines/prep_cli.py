@@ -14,6 +14,7 @@ from pipelines.cli.options import (
     EXISTING_FILE,
     EXISTING_FOLDER,
     LAYOUT_OPTION,
+    NewFile,
     arguments,
     given_names,
     options_by_key,
@@ -179,11 +180,7 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
-@click.option(
-    "--data",
-    type=EXISTING_FOLDER,
-    help="Root of the data set: also check that every image has its row.",
-)
+@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also check that every image has its row.")
 @click.option("--repair", is_flag=True, help="Remove bad shards and leftovers, so that a rerun makes them again.")
 @common_options
 def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
@@ -202,33 +199,13 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
         raise RuntimeError(error)
 
 
-def _checked_suffix(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """The path of a picture; refused where its suffix is no format that can be written."""
-    if value is not None and value.suffix.lower() not in SUFFIX_NAMES:
-        raise click.BadParameter(f"{value} ends in none of {', '.join(SUFFIX_NAMES)}")
-    return value
-
-
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--split", type=click.Choice(SPLITS), default="val", help="Split of the data set.")
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_checked_suffix,
-    help="Contact sheet to write (.png, .jpg).",
-)
-@click.option(
-    "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Page to write: pictures, histograms, failed images, settings.",
-)
+@click.option("--out", type=NewFile(*SUFFIX_NAMES), help="Contact sheet to write (.png, .jpg).")
+@click.option("--html", type=NewFile(), help="Page to write: pictures, histograms, failed images, settings.")
 @click.option("--ids", "ids", multiple=True, help="Image ids to show, joined by commas; may be given several times.")
-@click.option(
-    "--ids-file",
-    type=EXISTING_FILE,
-    help="Text file of image ids to show, one per line.",
-)
+@click.option("--ids-file", type=EXISTING_FILE, help="Text file of image ids to show, one per line.")
 @click.option(
     "--worst",
     type=click.IntRange(min=0),
@@ -249,9 +226,6 @@ def _checked_suffix(_context: click.Context, _parameter: click.Parameter, value:
 @common_options
 def preview(
     folder: Path,
-    data: Path,
-    layout: str,
-    split: str,
     out: Path | None,
     html: Path | None,
     ids: tuple[str, ...],
@@ -259,8 +233,8 @@ def preview(
     worst: int | None,
     count: int,
     columns: int,
-    threshold: float,
     seed: int,
+    **shared: Any,
 ) -> None:
     """Look at the maps in FOLDER: image, map, overlay, box (ground truth in green).
 
@@ -270,6 +244,7 @@ def preview(
         raise click.UsageError("nothing to write: give --out for a contact sheet, --html for a page")
     if ids_file is not None:
         ids = (*ids, *_lines(ids_file))
+    shared["image_ids"] = ids
     if ids and worst is not None and out is not None:
         raise click.UsageError("--ids and --worst exclude each other on a contact sheet")
     worst_count = worst or count
@@ -278,32 +253,17 @@ def preview(
 
         shown = contact_sheet(
             folder,
-            data=data,
-            layout=layout,
-            split=split,
             out=out,
-            image_ids=ids,
             worst_first=worst is not None,
             count=count if worst is None else worst_count,
             columns=columns,
-            threshold=threshold,
+            **shared,
         )
         click.echo(f"{counted(shown, 'image')} on {out}")
     if html is not None:
         from pipelines.reports.preview_page import write_preview_page
 
-        shown = write_preview_page(
-            folder,
-            data=data,
-            layout=layout,
-            split=split,
-            out=html,
-            image_ids=ids,
-            count=count,
-            worst=worst_count,
-            threshold=threshold,
-            seed=seed,
-        )
+        shown = write_preview_page(folder, out=html, count=count, worst=worst_count, seed=seed, **shared)
         click.echo(f"{counted(shown, 'image')} on {html}")
 
 

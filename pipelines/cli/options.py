@@ -46,6 +46,21 @@ class FileOrName(click.ParamType[str]):
         self.names = tuple(names)
 
 
+class NewFile(click.Path):
+    """A file to write, whose name ends in one of ``suffixes`` if any are given."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; a name that ends otherwise is bad usage."""
+        path = Path(str(super().convert(value, param, ctx)))
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            self.fail(f"{path}: expected a name that ends in {' or '.join(self.suffixes)}", param, ctx)
+        return path
+
+
 def names_file(option: click.Option, value: Any) -> bool:
     """Whether this value of an option is the path of a file or folder."""
     kind = option.type

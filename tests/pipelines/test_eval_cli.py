@@ -148,7 +148,7 @@ def test_first_box_only(tmp_path: Path) -> None:
         ("predict FILE FILE --out OUT --protocol wsoleval-v1", "--protocol"),
         ("predict FILE FILE --out OUT --class -1", "--class"),
         ("export FILE", "--out"),
-        ("export FILE --out model.pth", "expected a name ending in .onnx (ONNX) or .pt2 (torch.export)"),
+        ("export FILE --out model.pth", "expected a name that ends in .onnx or .pt2"),
         ("report --out page.html", "Missing argument"),
         ("report FILE --out report.txt", "report.txt: expected a name that ends in .html or .htm"),
     ],

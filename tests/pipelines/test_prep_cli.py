@@ -107,7 +107,7 @@ def test_bad_usage_is_exit_2_and_writes_nothing(data: Path, tmp_path: Path, word
 @pytest.mark.parametrize("name", ["a.gif", "a", ".png", "a.png.tif"])
 def test_a_picture_of_another_format_is_bad_usage_that_lists_the_formats(data: Path, tmp_path: Path, name: str) -> None:
     result = prep("preview", tmp_path, "--data", data, "--out", tmp_path / name)
-    assert result.exit_code == 2 and "ends in none of .png, .jpg, .jpeg" in plain(result.output)
+    assert result.exit_code == 2 and "expected a name that ends in .png or .jpg or .jpeg" in plain(result.output)
     assert list(tmp_path.iterdir()) == []
 
 
