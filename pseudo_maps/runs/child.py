@@ -48,7 +48,7 @@ class ChildStartError(RuntimeError):
 
 
 class ChildDeath(Exception):
-    """The child process ended while it worked on an image; ``status`` is a key of ``outcomes.DEATHS``.
+    """The child process ended while it worked on an image; ``status`` is crashed, timeout or out-of-memory.
 
     ``killed``: by a SIGKILL that this package did not send, from the kernel short of memory or from a person.
     """

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from pseudo_maps import __version__
 from pseudo_maps.config import MapConfig
 from pseudo_maps.files import host_name
 from pseudo_maps.kernels import telling_of_compilation
@@ -24,9 +23,8 @@ from pseudo_maps.map_making import saliency_map
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits
 from pseudo_maps.runs.engines import run_tasks
-from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
 from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard, worker_children
-from pseudo_maps.shards import SCHEMA_VERSION, STATUS_OK, shard_name
+from pseudo_maps.shards import STATUS_OK, shard_name
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
 
@@ -120,10 +118,7 @@ def plan_run(
 ) -> Plan:
     """Divide the records into shards and find out which are still to be made; writes nothing.
 
-    Raises
-    ------
-    ValueError
-        No records, a shard size below 1, or (ManifestMismatch) a folder of another configuration or other images.
+    ValueError without records or for a shard size below 1; ManifestMismatch for a folder of other settings or images.
     """
     if not records:
         raise ValueError(f"split {split} of {run.root} has no images")
@@ -136,10 +131,8 @@ def plan_run(
         images=len(records),
         shards=count,
         shard_size=size,
-        ids_sha256=ids_digest([record.image_id for record in records]),
+        ids_sha256=ids_digest(record.image_id for record in records),
         configuration=config.as_json(),
-        schema_version=SCHEMA_VERSION,
-        package_version=__version__,
     )
     check_manifest(run.out, manifest)
     shards = tuple(range(run.task_index, count, run.task_count))
@@ -182,27 +175,17 @@ def generate_maps(
     plan: Plan,
     config: MapConfig,
     run: RunConfig,
-    on_images: Callable[[int, int], None] = lambda _done, _failed: None,
+    on_images: Callable[..., None] = lambda _count, *, failed: None,
 ) -> Summary:
     """Make the shards that a plan says are still to be made.
 
     Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, so a kill
     costs the shards at work, one for each worker. The same records and configuration give the same bytes whatever
-    the jobs, backend, order or number of tries.
+    the jobs, backend, order or number of tries. After every shard ``on_images(images, failed=images without a map)`` is
+    called.
 
-    Parameters
-    ----------
-    on_images
-        Called now and then, from a thread of this process, with the numbers of images done and failed since the last
-        call, wherever the workers are.
-
-    Raises
-    ------
-    ManifestMismatch
-        The folder holds shards of another configuration or of other images.
-    RuntimeError
-        A shard could not be written, no process for the images started, the workers die again and again, or there are
-        none; what was committed stays.
+    ManifestMismatch when the folder holds shards of other settings or images; RuntimeError, which leaves what was
+    committed, when a shard cannot be written, no process for the images starts, or the workers die again and again.
     """
     run.out.mkdir(parents=True, exist_ok=True)
     size, count = plan.manifest.shard_size, plan.manifest.shards
@@ -212,45 +195,42 @@ def generate_maps(
         summary.add(_report(run.out, shard, manifest=plan.manifest))
     agree_on_manifest(run.out, plan.manifest)
     remove_stale_temporaries(run.out)
-    remove_stale_progress(run.out)
     if not plan.to_do:
         return summary
     start = time.perf_counter()
     log = _RunLog(run, plan)
     summary.log_path = log.path
-    with ProgressWatch(run.out, on_images=on_images) as watch:
-        tasks = [
-            ShardTask(
-                path=run.out.absolute() / shard_name(plan.split, shard, count),
-                records=tuple(records[shard * size : (shard + 1) * size]),
-                root=os.path.abspath(run.root),
-                configuration=config.as_json(),
-                boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
-                limits=run.limits,
-                child_module=run.child_module,
-                replace=run.retry_failed,
-                progress_folder=watch.folder.absolute(),
-            )
-            for shard in plan.to_do
-        ]
-        reports = run_tasks(
-            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+    tasks = [
+        ShardTask(
+            path=run.out.absolute() / shard_name(plan.split, shard, count),
+            records=tuple(records[shard * size : (shard + 1) * size]),
+            root=os.path.abspath(run.root),
+            configuration=config.as_json(),
+            boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
+            limits=run.limits,
+            child_module=run.child_module,
+            replace=run.retry_failed,
         )
-        try:
-            for report in reports:
-                if report.error:
-                    log.write(event="stopped", shard=report.name, error=report.error)
-                    raise RuntimeError(report.error)
-                for image_id, status, message in report.failures:
-                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
-                summary.add(report)
-                summary.elapsed_s = time.perf_counter() - start
-                watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
-        finally:
-            reports.close()
-            worker_children(run.child_module).close()
-            # Workers that were ended in the middle of writing cannot do it themselves.
-            remove_stale_temporaries(run.out)
+        for shard in plan.to_do
+    ]
+    reports = run_tasks(
+        make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+    )
+    try:
+        for report in reports:
+            if report.error:
+                log.write(event="stopped", shard=report.name, error=report.error)
+                raise RuntimeError(report.error)
+            for image_id, status, message in report.failures:
+                log.write(event="failed-image", image_id=image_id, status=status, message=message)
+            summary.add(report)
+            summary.elapsed_s = time.perf_counter() - start
+            on_images(sum(report.counts.values()), failed=failures_in(report.counts))
+    finally:
+        reports.close()
+        worker_children(run.child_module).close()
+        # Workers that were ended in the middle of writing cannot do it themselves.
+        remove_stale_temporaries(run.out)
     log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
 

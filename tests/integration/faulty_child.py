@@ -45,6 +45,8 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
         os.abort()
     elif fault == "slow":
         time.sleep(SLOW_S)
+        with open(f"{root}.made", "ab", buffering=0) as made:
+            made.write(b".")
     elif fault == "once" and not once.exists():
         once.touch()
         os.abort()

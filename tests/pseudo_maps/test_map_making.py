@@ -16,7 +16,6 @@ from pseudo_maps.proposals import PRESETS, propose
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig, selective_search_boxes
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import quantise_map
-from pseudo_maps.shards.outcomes import FAILURES
 
 SMALL = MapConfig(proposals=dataclasses.replace(PRESETS["b650"], working_size=64), map_size=32)
 SEARCH = MapConfig(proposals=SelectiveSearchConfig(mode="single", working_size=64), map_size=32)
@@ -167,7 +166,7 @@ def test_a_bad_file_gives_a_zero_map_and_says_why(
 
 
 def assert_failed(made, status: str) -> None:
-    assert made.row.status == status and status in FAILURES
+    assert made.row.status == status
     assert made.map_uint8.shape == (32, 32) and made.map_uint8.dtype == np.uint8 and not made.map_uint8.any()
     assert (made.row.peak, made.row.proposals) == (0.0, 0)
     assert (made.row.image_id, made.row.path, made.row.wnid, made.row.label) == ("id of a", "a.JPEG", "n00000001", 3)

@@ -9,12 +9,9 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pseudo_maps.shards import MapIndex, ShardError, ShardReader, make_provenance, shard_name
 from pseudo_maps.shards.fletcher32 import append_checksum
-from pseudo_maps.shards.id_table import IdTable
 from pseudo_maps.shards.layout import checksum_path, encode_provenance
 from pseudo_maps.shards.manifest import manifest_path
 from pseudo_maps.shards.writer import write_shard_file
@@ -34,38 +31,27 @@ def remove(path):
     checksum_path(path).unlink()
 
 
-# The table of ids
-
-ids_text = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=20)
+# Finding ids
 
 
-@given(st.lists(ids_text, max_size=30, unique=True), st.lists(ids_text, max_size=10), st.integers(0, 30))
-def test_find_is_what_a_dict_gives(ids, others, split_at):
-    encoded = [text.encode() for text in ids]
-    parts = [part for part in (encoded[:split_at], encoded[split_at:]) if part]
-    table = IdTable([np.array(part) for part in parts])
-    oracle = {text: position for position, text in enumerate(ids)}
-    assert len(table) == len(ids)
-    assert table.duplicate() is None
-    for text in [*ids, *others]:
-        assert table.find(text) == oracle.get(text, -1)
-    for position, text in enumerate(ids):
-        assert table.id_at(position) == text
+def test_ids_are_found_as_a_dict_finds_them(folder):
+    letters = np.random.default_rng(3).choice(list("abé/.\U0001f600"), size=(200, 9))
+    texts = list(dict.fromkeys("".join(row[: 1 + number % 9]) for number, row in enumerate(letters)))
+    ids, others = texts[:60], texts[60:]
+    # Shards whose longest ids differ have columns of different widths.
+    parts = [ids[:1], ids[1:40], ids[40:]]
+    for shard, part in enumerate(parts):
+        make_shard(folder / shard_name("val", shard, len(parts)), part)
+    index = MapIndex(folder, "val")
+    assert list(index) == ids
+    assert [index.row(text).image_id for text in ids] == ids
+    assert index.missing(others) == others and not any(text in index for text in others)
 
 
-def test_an_id_that_is_there_twice_is_found_at_its_first_position():
-    table = IdTable([np.array([b"a", b"b"]), np.array([b"long", b"b"])])
-    assert table.duplicate() == (1, 3) and table.find("b") == 1
-    assert IdTable([np.array([b"a", b"b", b"ab"])]).duplicate() is None
-
-
-def test_texts_that_no_shard_can_hold_are_not_found():
-    table = IdTable([np.array([b"a"])])
-    assert table.find("a\0") == table.find("\ud800") == table.find("") == -1
-
-
-def test_no_id_at_all():
-    assert IdTable([]).find("a") == -1
+def test_texts_that_no_shard_can_hold_are_not_found(folder):
+    make_folder(folder, images=1)
+    texts = ["a\0", "\ud800", ""]
+    assert MapIndex(folder, "val").missing(texts) == texts
 
 
 # Reading
