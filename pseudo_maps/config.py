@@ -51,12 +51,7 @@ class MapConfig:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """The configuration that ``as_json`` returned, also after a round trip through JSON.
 
-        Raises
-        ------
-        ValueError
-            An unknown method, or a value out of range.
-        TypeError
-            A name that the configuration does not have.
+        ValueError for an unknown method or a value out of range; TypeError for an unknown name.
         """
         values = dict(stored)
         method = values.pop("method")

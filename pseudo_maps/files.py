@@ -125,15 +125,8 @@ def file_sha256(path: Path) -> str:
 def differences(stored: Any, own: Any, *, names: tuple[str, str] = ("stored", "now"), key: str = "") -> list[str]:
     """Lines such as ``optimiser.lr: 0.01 stored, 0.001 now``, one for each place where two JSON values differ.
 
-    Lines are in the order of ``own``; a missing key equals null. A key called ``sha256`` is named only where nothing
-    else of its object differs, because a digest says less than, for instance, the number of images.
-
-    Parameters
-    ----------
-    names
-        What to call the two values.
-    key
-        Name of the whole value, which starts every line.
+    Lines are in the order of ``own`` and begin with ``key``; a missing key equals null. A key ``sha256`` is named only
+    where nothing else of its object differs, because a digest says less than, for instance, the number of images.
 
     Examples
     --------
@@ -176,16 +169,9 @@ def folder_lock(folder: Path, file_name: str, *, wait_s: float, warn: Callable[[
     The kernel releases the lock when the process ends, however it ends; the file, removed at the end of the block,
     only tells who holds it. On network file systems it holds between hosts where their flock does.
 
-    Parameters
-    ----------
-    folder
-        Made when it is missing; what was made is removed at the end when it is empty.
-    file_name
-        Name of the file.
-    wait_s
-        Seconds to wait for another holder; FolderBusy afterwards.
-    warn
-        Called with one line when the file system has no locks; the block then runs without one.
+    A missing folder is made, and removed at the end when it is empty. FolderBusy when another process still holds the
+    lock after ``wait_s`` seconds. Where the file system has no locks, ``warn`` is called with one line and the block
+    runs without one.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / file_name

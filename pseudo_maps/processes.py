@@ -46,18 +46,10 @@ def prepare_worker_process() -> None:
 def end_with_parent(lifeline: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal as soon as its parent process is gone.
 
-    Parameters
-    ----------
-    lifeline
-        Reading end of a pipe, passed on by the parent, which holds the writing end and never writes; it is closed
-        here. By default the pipe that multiprocessing gives its processes; nothing happens in a process that has none.
-    by
-        SIGKILL also ends a process in the middle of compiled code, or one that is stopped.
-
-    Notes
-    -----
-    The kernel closes the writing end with the parent, however that ends. ``PR_SET_PDEATHSIG`` would fire at the end of
-    the *thread* that started this process.
+    ``lifeline`` is the reading end of a pipe, passed on by the parent, which holds the writing end and never writes; it
+    is closed here. By default the pipe that multiprocessing gives its processes; nothing happens in a process that has
+    none. The kernel closes the writing end with the parent, however that ends; ``PR_SET_PDEATHSIG`` would fire at the
+    end of the *thread* that started this process. SIGKILL also ends a process that is stopped or in compiled code.
     """
     pipe = lifeline
     if pipe is None:

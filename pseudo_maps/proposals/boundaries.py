@@ -97,12 +97,7 @@ def boundaries_from_pixel_map(
     """Boundary strengths from any detector's map on pixels.
 
     ``thick`` (H, W) is the boundary probability in 0..1 as the detector returns it; ``thin`` (H, W) the same after
-    non-maximum suppression, computed when None.
-
-    Raises
-    ------
-    ValueError
-        Wrong shape, values outside 0..1 or not finite.
+    non-maximum suppression, computed when None. ValueError for a wrong shape or values outside 0..1 or not finite.
     """
     thick32 = _checked_map("thick", thick)
     if thin is None:

@@ -68,10 +68,7 @@ DETECTORS = {
 def detect_boundaries(rgb_hwc: npt.NDArray[np.uint8], *, detector: str, model: str | None = None) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image by the named detector.
 
-    Raises
-    ------
-    ValueError
-        Unknown detector, or a model file that is missing, unreadable or not needed.
+    ValueError for an unknown detector, or a model file that is missing, unreadable or not needed.
     """
     if detector not in DETECTORS:
         raise ValueError(f"boundaries: expected one of {', '.join(DETECTORS)}, found {detector!r}")

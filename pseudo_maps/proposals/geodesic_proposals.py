@@ -75,12 +75,8 @@ class Proposals:
         """Mean of the proposals, weighted by a key of ``WEIGHTINGS``: saliency (H, W) float32 in 0..1.
 
         Computed per superpixel and copied to the pixels once; no mask is rasterised. All zero without proposals.
-        Source: Chen and Hsu, section 2.3: "averaging a set of object proposals".
-
-        Raises
-        ------
-        ValueError
-            An unknown weighting, or one that needs colours when the proposals were made without an image.
+        Source: Chen and Hsu, section 2.3: "averaging a set of object proposals". ValueError for an unknown weighting,
+        or one that needs colours when the proposals were made without an image.
         """
         if weighting not in WEIGHTINGS:
             raise ValueError(f"weighting: expected one of {', '.join(WEIGHTINGS)}, found {weighting!r}")

@@ -97,16 +97,9 @@ def critical_level_sets(
     size; this range is its score. Masks are in the order of the fields, within a field strongest first; some may be
     empty or equal. A field without a critical level set gives one mask of score 0.
 
-    Parameters
-    ----------
-    fields
-        (F, S) float32: signed geodesic distance of every superpixel, small inside.
-    levels
-        Largest number of masks for each field.
-    max_iou
-        Level sets whose size ratio with an accepted one of the same field is above this are skipped.
-    min_size, max_size
-        Smallest and largest size as fractions of S, in superpixels.
+    ``fields[F, S]`` float32 are signed geodesic distances, small inside; each gives at most ``levels`` masks, of
+    ``min_size * S`` to ``max_size * S`` superpixels. Level sets whose size ratio with an accepted one of the same field
+    is above ``max_iou`` are skipped.
     """
     low, high = int(fields.shape[1] * min_size), int(fields.shape[1] * max_size)
     thresholds, scores, counts = _critical_levels(np.sort(fields, axis=1), low, high, levels, max_iou)

@@ -181,12 +181,8 @@ def _boxes(labels: Ints, region_count: int) -> Ints:
 def region_geometry(labels: Ints, *, region_count: int) -> tuple[Ints, Ints]:
     """Boxes and touched sides of the superpixels of a (H, W) label map with values 0..S-1.
 
-    Returns
-    -------
-    boxes_xyxy
-        (S, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive: ``0 <= x0 <= x1 < W``.
-    sides
-        (S,) int32 bit mask: 1 top, 2 bottom, 4 left, 8 right, by the outermost ``BORDER_WIDTH_PX`` pixels.
+    Boxes are (S, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive: ``0 <= x0 <= x1 < W``; sides a (S,) int32
+    bit mask: 1 top, 2 bottom, 4 left, 8 right, by the outermost ``BORDER_WIDTH_PX`` pixels.
     """
     height, width = labels.shape
     boxes = _boxes(labels, region_count)
@@ -250,11 +246,7 @@ def region_features(labels: Ints, rgb_hwc: Bytes, *, boxes_xyxy: Ints, frame_dis
     """Features of the S superpixels of a label map (H, W) with every value 0..S-1, and its image (H, W, 3) uint8.
 
     ``boxes_xyxy[S, 4]`` comes from ``region_geometry``, ``frame_distance[S]`` is the geodesic distance to the frame.
-
-    Raises
-    ------
-    ValueError
-        The image is of another size than the label map.
+    ValueError when the image is of another size than the label map.
     """
     if rgb_hwc.shape != (*labels.shape, 3):
         raise ValueError(f"an image of shape {rgb_hwc.shape} does not fit a label map of shape {labels.shape}")

@@ -48,17 +48,10 @@ def average_selective_search(
 
 
 def selective_search_boxes(rgb_hwc: npt.NDArray[np.uint8], *, mode: str = "fast") -> npt.NDArray[np.int32]:
-    """All boxes that Selective Search finds in a (H, W, 3) uint8 RGB image.
+    """All boxes that Selective Search finds in a (H, W, 3) uint8 RGB image; ValueError for OpenCV without ``ximgproc``.
 
-    Returns
-    -------
-    (P, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive, in lexicographic order (OpenCV ranks them with
-    random numbers, so its order changes from call to call; the set does not).
-
-    Raises
-    ------
-    ValueError
-        OpenCV without ``ximgproc``.
+    (P, 4) int32 ``x0, y0, x1, y1`` in pixels, 0-based, inclusive, in lexicographic order (OpenCV ranks them with random
+    numbers, so its order changes from call to call; the set does not).
     """
     import cv2  # Not above: the registry of methods imports this module, and cv2 takes 0.2 s.
 

@@ -23,10 +23,7 @@ _TABLES = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
 def structured_forest(rgb_hwc: Bytes, *, model: str) -> BoundaryStrength:
     """Boundary strengths of a (H, W, 3) uint8 RGB image by the forest in the file ``model``.
 
-    Raises
-    ------
-    ValueError
-        No such file, not a structured forest, or OpenCV without ``ximgproc``.
+    ValueError for no such file, one that is not a structured forest, or OpenCV without ``ximgproc``.
     """
     forest = _load(model)
     height, width, _ = rgb_hwc.shape

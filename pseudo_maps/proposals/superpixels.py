@@ -218,21 +218,10 @@ def connected_labels(labels: Ints, label_count: int) -> tuple[Ints, int]:
 def geodesic_superpixels(step_x: Floats, step_y: Floats, *, count: int, rounds: int = 1) -> tuple[Ints, int]:
     """Segment an image into about ``count`` superpixels (at most H * W) that follow its boundaries.
 
-    Parameters
-    ----------
-    step_x
-        (H, W-1) float32 >= 0, finite: cost of stepping between (y, x) and (y, x+1).
-    step_y
-        (H-1, W) float32 >= 0, finite: cost of stepping between (y, x) and (y+1, x).
-    rounds
-        Rounds of k-means: 1 assigns pixels once, each further one moves the centres and assigns again.
-
-    Returns
-    -------
-    labels
-        (H, W) int32, 0..S-1 in raster order of first appearance, each label one 4-connected region.
-    S
-        Number of superpixels.
+    The costs of stepping from (y, x) to (y, x+1) and to (y+1, x) are ``step_x[H, W-1]`` and ``step_y[H-1, W]``, float32
+    >= 0 and finite. Of the ``rounds`` of k-means the first assigns pixels, each further one moves the centres and
+    assigns again. Returns labels (H, W) int32, 0..S-1 in raster order of first appearance, each one 4-connected region,
+    and their number S.
     """
     height, width = step_x.shape[0], step_y.shape[1]
     if step_x.shape != (height, width - 1) or step_y.shape != (height - 1, width):

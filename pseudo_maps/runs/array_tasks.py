@@ -13,16 +13,11 @@ _SLURM_INTEGERS = (
 
 
 def array_share(*, task_index: int | None, task_count: int | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Which share of the work this task does: ``(index, count)``, ``0 <= index < count``.
+    """Which share of the work this task does, ``(index, count)``: the shards with ``shard % count == index``.
 
     Explicit values win; otherwise SLURM's array variables are read; otherwise this task does everything, (0, 1).
-    Task ``index`` takes the shards with ``shard % count == index``.
-
-    Raises
-    ------
-    ValueError
-        Only one of the two is given, ``index`` outside ``0 <= index < count``, or a SLURM array with holes
-        (``--array=3,7``), whose missing tasks would lose shards.
+    ValueError for an index without a count, an index outside ``0 <= index < count``, or a SLURM array with holes
+    (``--array=3,7``), whose missing tasks would lose shards.
     """
     if (task_index is None) != (task_count is None):
         raise ValueError("--task-index and --task-count belong together: give both or none")

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Pipe
 from typing import Any
@@ -259,16 +259,9 @@ class ChildPool:
         self, record: ImageRecord, *, settings: Mapping[str, Any], limits: ImageLimits
     ) -> MadeImage | ChildDeath:
         """What becomes of an image in a child of its own, in which no other image can have broken anything."""
-        child = self._start()
-        try:
-            child.configure(settings)
-            child.start_clock()
-            child.request(record)
-            return child.receive(limits)
-        except ChildDeath as death:
-            return death
-        finally:
-            child.kill()
+        with closing(ChildPool(self._module)) as alone:
+            ((_, outcome),) = alone.make_images([record], settings=settings, limits=limits)
+        return outcome
 
     def _take_idle(self) -> MapChild | None:
         with suppress(IndexError):

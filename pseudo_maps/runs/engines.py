@@ -36,25 +36,10 @@ def run_tasks(
 ) -> Generator[Any]:
     """Results of ``function`` over ``tasks``, each as soon as it is ready, in no particular order.
 
-    Parameters
-    ----------
-    function
-        Importable by the workers. A task whose worker died is run again, so calling it twice must do no harm.
-    jobs
-        Number of loky's processes; -1 is one for each core, 1 is this process.
-    backend, scheduler
-        A key of ``BACKENDS``, and the address of the dask scheduler, ``tcp://HOST:PORT``.
-    max_losses
-        Number of lost workers, without a finished task in between, after which the run is given up.
-    on_event
-        Called with keywords for each lost worker.
-
-    Raises
-    ------
-    ValueError
-        Unknown engine, or dask without a scheduler.
-    RuntimeError
-        The engine's package is not installed, workers die again and again, or dask has none.
+    ``function`` is importable by the workers; a task whose worker died is run again, so calling it twice must do no
+    harm. ``jobs`` is the number of loky's processes: -1 is one for each core, 1 is this process. ``on_event`` is called
+    with keywords for each lost worker; after ``max_losses`` of them without a finished task in between the run is given
+    up with a RuntimeError, as it is when dask has no worker. ValueError for an unknown engine or no ``scheduler``.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")

@@ -183,22 +183,14 @@ class MapIndex:
     def read_uint8(self, image_id: str) -> npt.NDArray[np.uint8]:
         """(H, W) uint8 as stored: 255 at the peak. See ``status`` first: the map of a failed image is zero.
 
-        Raises
-        ------
-        KeyError
-            The image is in no shard.
-        ShardError
-            The map is damaged: the checksum is compared on every read.
+        KeyError when the image is in no shard; ShardError for a damaged map (the checksum is compared on every read).
         """
         return self._read_at(self._position(image_id))
 
     def read(self, image_id: str, *, map_scale: str = "peak") -> npt.NDArray[np.float32]:
-        """(H, W) float32 map of an image; errors as ``read_uint8``, and ValueError for another ``map_scale``.
+        """(H, W) float32: ``stored / 255`` for ``map_scale`` "peak", ``stored / 255 * peak`` for "true".
 
-        Parameters
-        ----------
-        map_scale
-            ``"peak"``: ``stored / 255``. ``"true"``: ``stored / 255 * peak``.
+        Errors as ``read_uint8``, and ValueError for another ``map_scale``.
         """
         position = self._position(image_id)
         return scale_map(self._read_at(position), peak=float(self._peaks[position]), map_scale=map_scale)

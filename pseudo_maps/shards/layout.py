@@ -163,10 +163,7 @@ def quantise_map(map_hw: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8]
     peak
         Maximum of ``map_hw``; 0.0 for a map without any value above 0, whose ``stored_hw`` is all zero.
 
-    Raises
-    ------
-    ValueError
-        Another dtype or number of axes, an empty map, NaN, infinity or a negative value.
+    ValueError for another dtype or number of axes, an empty map, NaN, infinity or a negative value.
     """
     if map_hw.dtype != np.float32 or map_hw.ndim != 2 or map_hw.size == 0:
         raise ValueError(f"map: expected (H, W) float32, found {map_hw.shape} {map_hw.dtype}")
@@ -261,14 +258,7 @@ def _link_name(text: str) -> str:
 
 
 def make_provenance(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance of a shard that this version of the package makes.
-
-    Parameters
-    ----------
-    configuration
-        Everything that decides the maps, as JSON values; nothing that depends on when, where or with how many
-        jobs they are made.
-    """
+    """Provenance of a shard made now from everything that decides its maps, as JSON values."""
     return {"configuration": dict(configuration), "package_version": __version__, "schema_version": SCHEMA_VERSION}
 
 

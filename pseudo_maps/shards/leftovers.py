@@ -1,7 +1,6 @@
 """Temporary files that killed runs left in a shard folder."""
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ QUIET_S = 3600.0
 """A file of another host is abandoned when nobody wrote to it for an hour: a shard is written within seconds."""
 
 _TEMPORARY_NAME = temporary_name_pattern(r"[\w.-]+-\d{5,}-of-\d{5,}\.h5(?:\.sha256)?|[\w.-]+\.manifest\.json")
-# Earlier versions kept finished images of unfinished shards in such files.
-_JOURNAL_NAME = re.compile(r"\.(?P<target>.+\.h5)\.(?P<host>[^.].*)\.(?P<process>\d+)\.[0-9a-f]{8}\.journal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +25,8 @@ class PartialFile:
     target: str
     """Name of the shard, checksum or manifest that it is made for."""
     host: str
-    """Host of the process that writes it."""
     process: int
-    """Process id on that host."""
+    """Id, on that host, of the process that writes it."""
 
     @property
     def split(self) -> str | None:
@@ -48,7 +44,7 @@ def parse_partial_name(name: str) -> PartialFile | None:
     >>> parse_partial_name("notes.txt") is None
     True
     """
-    found = _TEMPORARY_NAME.fullmatch(name) or _JOURNAL_NAME.fullmatch(name)
+    found = _TEMPORARY_NAME.fullmatch(name)
     if found is None:
         return None
     return PartialFile(target=found["target"], host=found["host"] or "", process=int(found["process"]))

@@ -144,13 +144,7 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
 
     Any number of tasks on any number of machines may call this at once: one of them writes the file, whole, and all
     others compare. Only where the file system has no hard links may the last of two simultaneous writers win.
-
-    Raises
-    ------
-    ManifestMismatch
-        Another manifest is there; every key that differs is named with both values.
-    ManifestError
-        The file that is there is invalid.
+    ManifestMismatch names every key that differs, with both values; ManifestError for an invalid file.
     """
     path = manifest_path(folder, manifest.split)
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"

@@ -289,13 +289,10 @@ class ShardReader:
         return self._file.read_map(row, places=self._places, map_shape=self.map_shape)
 
     def read(self, row: int, *, map_scale: str) -> npt.NDArray[np.float32]:
-        """(H, W) float32 of one row; errors as ``read_uint8``, and ValueError for another ``map_scale``.
+        """(H, W) float32 of one row: ``stored / 255`` for ``map_scale`` "peak", ``stored / 255 * peak`` for "true".
 
-        Parameters
-        ----------
-        map_scale
-            ``"peak"``: ``stored / 255``, so the maximum is 1. ``"true"``: ``stored / 255 * peak``, the map
-            before it was scaled, up to half a step of ``peak / 255``.
+        The latter is the map before it was scaled, up to half a step of ``peak / 255``. Errors as ``read_uint8``, and
+        ValueError for another ``map_scale``.
         """
         peak = float(self._stored_table["peak"][row]) if 0 <= row < len(self) else 0.0
         return scale_map(self.read_uint8(row), peak=peak, map_scale=map_scale)

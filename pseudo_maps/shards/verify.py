@@ -92,8 +92,6 @@ def verify_folder(
 
     Parameters
     ----------
-    folder
-        Folder of the shards; OSError when it cannot be listed.
     splits
         Splits to look at; all that have a shard or a manifest there, or are in ``expected_ids``, by default.
     expected_ids
@@ -104,14 +102,10 @@ def verify_folder(
     on_rows
         Called with the split and the number of rows by status of every shard that could be read.
 
-    Returns
-    -------
-    list of Problem
-        Empty when all is well; by split, shards in order.
-
     Notes
     -----
-    Temporary files that may still be in use and files of other names are no problem.
+    Problems come by split, shards in order; temporary files that may still be in use and files of other names are none.
+    OSError when the folder cannot be listed.
 
     A shard that contradicts the manifest, or that lost its checksum file, is judged bad only when another shard of the
     split is valid: otherwise the manifest may be the one that is wrong, or all checksum files may have stayed behind

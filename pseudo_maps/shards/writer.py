@@ -131,17 +131,9 @@ class ShardWriter:
     def write(self, row_index: int, map_hw_uint8: npt.NDArray[np.uint8], row: MapRow) -> None:
         """Add the map and the table row of one row, ``0 <= row_index < N``; each once, in any order.
 
-        Parameters
-        ----------
-        map_hw_uint8
-            (H, W) uint8 from ``quantise_map``: its maximum is 255 unless the peak is 0; all zero for a row
-            whose status is not ok.
-
-        Raises
-        ------
-        ShardError
-            Index outside the shard or given before, image id given before, another shape or dtype, or a map
-            and a row that contradict each other.
+        ``map_hw_uint8`` is (H, W) uint8 from ``quantise_map``: its maximum is 255 unless the peak is 0; all zero for a
+        row whose status is not ok. ShardError for an index outside the shard or given before, an image id given before,
+        another shape or dtype, or a map and a row that contradict each other.
         """
         where = f"{self._path}: row {row_index}"
         if map_hw_uint8.dtype != np.uint8 or map_hw_uint8.shape != self._map_shape:
@@ -182,14 +174,8 @@ class ShardWriter:
     def commit(self) -> None:
         """Write the file and its checksum file atomically and read-only; afterwards the shard is complete.
 
-        The checksum file gets its name first, so a shard that has its name always has its checksum.
-
-        Raises
-        ------
-        ShardError
-            Rows are missing, or the writer is finished.
-        OSError
-            The disk is full, or the folder is missing or not writable; nothing is left behind.
+        The checksum file gets its name first, so a shard that has its name always has its checksum. ShardError when
+        rows are missing or the writer is finished; OSError, with nothing left behind, when it cannot be written.
         """
         if not self._open:
             raise ShardError(f"{self._path}: the writer is finished")
@@ -240,22 +226,9 @@ def write_shard_file(
     provenance: bytes,
     by_name: bool,
 ) -> None:
-    """Write one shard to ``path``.
+    """Write one shard, or overwrite it, from N chunks of ``compress_map`` and their N rows in the same order.
 
-    Parameters
-    ----------
-    path
-        File to create or overwrite.
-    chunks
-        N compressed maps, each ending in its Fletcher-32, in row order.
-    rows
-        The N rows of the table.
-    map_shape
-        (H, W) of every map.
-    provenance
-        ASCII JSON.
-    by_name
-        Make /by_name, which costs about 0.3 ms and 0.7-1.7 KB a map.
+    ``map_shape`` is (H, W) of every map, ``provenance`` ASCII JSON. /by_name costs about 0.3 ms and 0.7-1.7 KB a map.
     """
     # HDF5 fails on a full disk in ways that end the process, so it writes to memory and Python to the disk.
     with h5py.File(path, "w", driver="core", backing_store=False, libver=_LIBRARY_VERSIONS) as file:

@@ -115,7 +115,7 @@ def test_only_names_of_files_in_the_making_can_be_asked_about(tmp_path: Path) ->
     [
         (".val-00000-of-00003.h5.node7.12.tmp", "node7", 12),
         (".val-00000-of-00003.h5.node7.12.x01234567.tmp", "node7", 12),
-        (".val-00000-of-00003.h5.node-7.cluster.12.0a1b2c3d.journal", "node-7.cluster", 12),
+        (".val-00000-of-00003.h5.node-7.cluster.12.x0a1b2c3d.tmp", "node-7.cluster", 12),
     ],
 )
 def test_names_tell_whose_a_file_is(name: str, host: str, process: int) -> None:

@@ -226,14 +226,14 @@ def test_temporary_files(folder, shard, dead_pid):
     in_use = [
         f".{shard.name}.{host}.{os.getpid()}.tmp",
         f".{shard.name}.sha256.{host}.{os.getpid()}.tmp",
-        f".{shard.name}.{host}.{os.getpid()}.0123abcd.journal",
+        f".{shard.name}.{host}.{os.getpid()}.x0123abcd.tmp",
         ".val.manifest.json.node8.14.tmp",
     ]
     others = ["notes.txt", ".hidden.tmp", "val-00000-of-00003.npy", ".train-00000-of-00001.h5.elsewhere.7.tmp"]
     stale = [
         f".{shard.name}.{host}.{dead_pid}.tmp",
-        f".{shard.name}.node7.12.0123abcd.journal",
-        f".{missing.name}.{host}.{dead_pid}.0123abcd.journal",
+        f".{shard.name}.node7.12.x0123abcd.tmp",
+        f".{missing.name}.{host}.{dead_pid}.x0123abcd.tmp",
         f".{shard.name}.sha256.node7.h5.12.tmp",
         ".val.manifest.json.node7.13.tmp",
     ]
