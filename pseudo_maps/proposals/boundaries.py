@@ -20,8 +20,6 @@ from pseudo_maps.kernels import Floats, kernel
 from pseudo_maps.proposals.filters import tent_filter
 from pseudo_maps.proposals.region_graph import RegionGraph, crossing_percentiles
 
-__all__ = ["BoundaryStrength", "boundaries_from_pixel_map", "boundaries_from_step_maps", "suppress_non_maxima"]
-
 THICK_SHARE = np.float32(0.01)
 PIXEL_BIAS = np.float32(0.01)
 """Superpixel cost of a pixel map: thin + 0.01 * thick + 0.01 (the release's C++ path)."""

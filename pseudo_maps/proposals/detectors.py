@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     Detect: TypeAlias = Callable[[npt.NDArray[np.uint8], str | None], BoundaryStrength]
 
-__all__ = ["DETECTORS", "Detector", "detect_boundaries"]
-
 
 def _directed_sobel(rgb_hwc: npt.NDArray[np.uint8], model: str | None) -> BoundaryStrength:
     from pseudo_maps.proposals.directed_sobel import directed_sobel

@@ -9,8 +9,6 @@ from pseudo_maps.kernels import Bytes, Floats, kernel
 from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_step_maps
 from pseudo_maps.proposals.filters import rgb_to_luv, tent_filter
 
-__all__ = ["directed_sobel", "directed_sobel_of_luv"]
-
 SCALES = ((4, 0.25), (8, 0.5), (16, 1.0))
 """Radius in pixels of the tent filter before differentiation, and the weight of that scale."""
 CONTRAST_RADIUS = 5
@@ -74,13 +72,12 @@ def directed_sobel_of_luv(luv_chw: Floats) -> BoundaryStrength:
     _, height, width = luv_chw.shape
     step_x = np.zeros((height, width - 1), dtype=np.float32)
     step_y = np.zeros((height - 1, width), dtype=np.float32)
-    fine_x = fine_y = None
-    for radius, weight in SCALES:
+    fine_x, fine_y = step_x, step_y
+    for scale, (radius, weight) in enumerate(SCALES):
         smooth = [tent_filter(channel_hw, radius=radius) for channel_hw in luv_chw]
         _add_differences(smooth[0], smooth[1], smooth[2], np.float32(weight), step_x, step_y)
-        if fine_x is None or fine_y is None:
+        if scale == 0:
             fine_x, fine_y = step_x.copy(), step_y.copy()
-    assert fine_x is not None and fine_y is not None
     _normalise_contrast(fine_x, fine_y)
     _normalise_contrast(step_x, step_y)
     return boundaries_from_step_maps((step_x, step_y), (fine_x, fine_y))

@@ -9,8 +9,6 @@ import numpy as np
 
 from pseudo_maps.kernels import Bytes, Floats, kernel
 
-__all__ = ["rgb_to_luv", "tent_filter"]
-
 # The toolbox scales L, u and v by 1/270 so that all lie in about 0..1, takes RGB in 0..1 as linear (no gamma), and
 # reads the cube root from a table with 1024 steps.
 _SCALE = 1.0 / 270.0

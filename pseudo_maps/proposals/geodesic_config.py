@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 from pseudo_maps.proposals.detectors import DETECTORS
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "WEIGHTINGS", "ProposalConfig"]
-
 WEIGHTINGS = {
     "uniform": "every proposal counts the same: the paper's plain mean",
     "objectness": "object-like proposals count more; colour contrast, distance to the frame and centre bias are added",

@@ -11,8 +11,6 @@ import numpy as np
 
 from pseudo_maps.kernels import Bools, Floats, Ints, kernel
 
-__all__ = ["CostGraph", "build_cost_graph", "distances_from_sets", "farthest_point_seeds", "geodesic_costs"]
-
 CENTRE_ROUNDS = 3
 """Searches for the geodesic centre: each starts at the region farthest from the previous start."""
 COST_EXPONENT = 3

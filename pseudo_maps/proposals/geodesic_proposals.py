@@ -34,8 +34,6 @@ from pseudo_maps.proposals.superpixels import geodesic_superpixels
 from pseudo_maps.proposals.weighting import objectness_saliency, uniform_saliency
 from pseudo_maps.resampling import fit_working_size
 
-__all__ = ["Proposals", "propose", "propose_from_boundaries"]
-
 WHOLE_FRAME = 15
 """Background of the seeds' proposals, beside none at all (bit mask: 1 top, 2 bottom, 4 left, 8 right)."""
 FRAME_BACKGROUNDS = tuple(range(1, WHOLE_FRAME + 1))

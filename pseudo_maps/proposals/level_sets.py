@@ -12,8 +12,6 @@ import numpy as np
 
 from pseudo_maps.kernels import Bools, Floats, Longs, Words, kernel
 
-__all__ = ["critical_level_sets", "keep_distinct"]
-
 SMALLEST_CANDIDATE = 2
 """Smaller level sets have no gap on both sides to compare with."""
 INFINITE_DISTANCE = np.float32(1e9)

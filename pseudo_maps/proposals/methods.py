@@ -10,8 +10,6 @@ import numpy.typing as npt
 from pseudo_maps.proposals.geodesic_config import WEIGHTINGS, ProposalConfig
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig, average_selective_search
 
-__all__ = ["METHODS", "MethodConfig", "ProposalMethod"]
-
 MethodConfig: TypeAlias = ProposalConfig | SelectiveSearchConfig
 """Configuration of any method: a frozen dataclass of plain values, ``working_size`` in pixels among them."""
 

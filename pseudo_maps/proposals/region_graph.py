@@ -12,15 +12,6 @@ import numpy as np
 from pseudo_maps.kernels import Bytes, Doubles, Floats, Ints, Longs, kernel
 from pseudo_maps.proposals.filters import rgb_to_luv
 
-__all__ = [
-    "RegionFeatures",
-    "RegionGraph",
-    "build_region_graph",
-    "crossing_percentiles",
-    "region_features",
-    "region_geometry",
-]
-
 BORDER_WIDTH_PX = 4
 """A superpixel belongs to a side of the frame when it has a pixel in the outermost 4 rows or columns there."""
 

@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "SELECTIVE_SEARCH_MODES",
-    "SelectiveSearchConfig",
-    "average_boxes",
-    "average_selective_search",
-    "selective_search_boxes",
-]
-
-SELECTIVE_SEARCH_MODES = ("fast", "quality", "single")
+SELECTIVE_SEARCH_MODES = {
+    "fast": "switchToSelectiveSearchFast",
+    "quality": "switchToSelectiveSearchQuality",
+    "single": "switchToSingleStrategy",
+}
 """OpenCV's three strategies: several colour spaces and similarities, more of them, or one of each."""
 SMALLEST_SIDE_PX = 2
 """OpenCV's graph segmentation has nothing to compare in images with a side of one pixel."""
@@ -26,7 +22,7 @@ SMALLEST_SIDE_PX = 2
 class SelectiveSearchConfig:
     """Everything that decides which boxes an image gets."""
 
-    mode: str = field(default="fast", metadata={"choices": SELECTIVE_SEARCH_MODES})
+    mode: str = field(default="fast", metadata={"choices": tuple(SELECTIVE_SEARCH_MODES)})
     """Strategy of Selective Search."""
     working_size: int = field(default=500, metadata={"min": 1})
     """Longest side in pixels at which objects are proposed; smaller images are not enlarged."""
@@ -64,12 +60,7 @@ def selective_search_boxes(rgb_hwc: npt.NDArray[np.uint8], *, mode: str = "fast"
         return np.zeros((0, 4), dtype=np.int32)
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(rgb_hwc[..., ::-1]))
-    if mode == "fast":
-        search.switchToSelectiveSearchFast()
-    elif mode == "quality":
-        search.switchToSelectiveSearchQuality()
-    else:
-        search.switchToSingleStrategy()
+    getattr(search, SELECTIVE_SEARCH_MODES[mode])()
     x, y, w, h = np.asarray(search.process(), dtype=np.int32).reshape(-1, 4).T
     return np.unique(np.stack([x, y, x + w - 1, y + h - 1], axis=1), axis=0)
 

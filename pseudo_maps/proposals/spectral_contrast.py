@@ -35,8 +35,6 @@ from pseudo_maps.proposals.filters import rgb_to_luv
 from pseudo_maps.proposals.region_graph import RegionGraph
 from pseudo_maps.proposals.superpixels import position_sums
 
-__all__ = ["spectral_contrast"]
-
 # --- appearance: colour and texture histograms
 
 COLOUR_BINS = 16

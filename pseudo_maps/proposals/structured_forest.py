@@ -12,8 +12,6 @@ import numpy as np
 from pseudo_maps.kernels import Bytes
 from pseudo_maps.proposals.boundaries import BoundaryStrength, boundaries_from_pixel_map
 
-__all__ = ["structured_forest"]
-
 SMALLEST_SIDE_PX = 16
 """Side of the patch that a forest predicts; OpenCV fails on narrower images, which are mirrored up to it."""
 _OPTIONS = ("stride", "shrinkNumber", "patchSize", "patchInnerSize", "numberOfTrees", "numberOfTreesToEvaluate")

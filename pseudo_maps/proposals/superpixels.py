@@ -11,8 +11,6 @@ import numpy as np
 
 from pseudo_maps.kernels import Floats, Ints, Longs, kernel
 
-__all__ = ["geodesic_superpixels", "position_sums"]
-
 SWEEP_ROUNDS = 4
 """Rounds of the chamfer distance transform (fixed in the release)."""
 RESEED_RADIUS = 2

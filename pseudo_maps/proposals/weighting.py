@@ -21,8 +21,6 @@ import numpy as np
 from pseudo_maps.kernels import Bools, Bytes, Doubles, Floats, Ints, kernel
 from pseudo_maps.proposals.region_graph import RegionFeatures
 
-__all__ = ["objectness_saliency", "uniform_saliency"]
-
 BORDER_SHARE = 0.05
 """Share of the frame's outermost pixels at which a proposal's weight falls to 1/e. One whole side of a square image is
 a quarter: an object cut off by the frame covers part of one side, ground and sky whole sides."""

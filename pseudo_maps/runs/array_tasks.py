@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-__all__ = ["array_share"]
-
 _SLURM_INTEGERS = (
     "SLURM_ARRAY_TASK_ID",
     "SLURM_ARRAY_TASK_MIN",

@@ -21,8 +21,6 @@ from typing import Any
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapRow
 
-__all__ = ["CHILD_MODULE", "ChildDeath", "ChildPool", "ChildStartError", "ImageLimits", "MadeImage", "MapChild"]
-
 CHILD_MODULE = "pseudo_maps.runs.child_program"
 """Module that is run as the child process."""
 START_LIMIT_S = 300.0

@@ -22,8 +22,6 @@ from pseudo_maps.shards import compress_map
 from pseudo_maps.shards.layout import row_problem
 from pseudo_maps.shards.outcomes import MadeMap
 
-__all__ = ["MapMaker", "serve"]
-
 MapMaker = tuple[Callable[..., MadeMap], Callable[[Mapping[str, Any]], Any]]
 """A function of a record, ``root``, ``config`` and ``boundary_model`` that never raises; the reader of ``config``."""
 

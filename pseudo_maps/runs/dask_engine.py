@@ -11,8 +11,6 @@ from typing import Any
 
 import distributed
 
-__all__ = ["WORKER_WAIT_S", "run_on_dask"]
-
 WORKER_WAIT_S = 600.0
 """A batch system may take minutes to start a worker."""
 CONNECT_LIMIT_S = 15.0

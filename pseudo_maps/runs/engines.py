@@ -7,8 +7,6 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["BACKENDS", "MAX_LOSSES", "need_engine", "run_tasks"]
-
 BACKENDS = {
     "loky": "processes on this machine",
     "sequential": "in this process, one after the other; for debugging",

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,8 +26,6 @@ from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report
 from pseudo_maps.shards import STATUS_OK, shard_name
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
-
-__all__ = ["Plan", "RunConfig", "Summary", "default_shard_size", "generate_maps", "plan_run", "warm_up"]
 
 LOG_FOLDER = "logs"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
@@ -154,19 +151,17 @@ def _report(folder: Path, shard: int, *, manifest: Manifest) -> ShardReport:
 
 
 def warm_up(
-    config: MapConfig, *, boundary_model: str | None = None, on_compile: Callable[[], None] | None = None
-) -> float:
-    """Compile the kernels into numba's cache, so that workers load them; seconds it took.
+    config: MapConfig, *, boundary_model: str | None = None, on_compile: Callable[[], None] = lambda: None
+) -> None:
+    """Compile the kernels into numba's cache, so that workers load them.
 
     The first call of an installation takes 20 s or more, and then calls ``on_compile`` before; later ones take a few
     tenths of a second. A missing package or an unreadable boundary model shows here, before any worker starts.
     """
-    start = time.perf_counter()
     # Not square and not uniform, so that no branch is left out.
     picture = np.random.default_rng(0).integers(0, 256, size=(48, 64, 3), dtype=np.uint8)
-    with nullcontext() if on_compile is None else telling_of_compilation(on_compile):
+    with telling_of_compilation(on_compile):
         saliency_map(picture, config=config, boundary_model=boundary_model)
-    return time.perf_counter() - start
 
 
 def generate_maps(

@@ -17,10 +17,8 @@ from pseudo_maps.files import differences
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import CHILD_MODULE, ChildDeath, ChildPool, ChildStartError, ImageLimits, MadeImage
 from pseudo_maps.shards import STATUS_OK, ShardReader, ShardWriter, compress_map, make_provenance
-from pseudo_maps.shards.manifest import ManifestMismatch
+from pseudo_maps.shards.manifest import refuse_differences
 from pseudo_maps.shards.outcomes import row_of
-
-__all__ = ["TRIES", "TRIES_KILLED", "ShardReport", "ShardTask", "committed_report", "make_shard", "worker_children"]
 
 TRIES = 2
 """An image that ended its process once is tried again, last in its shard and in a process of its own."""
@@ -143,11 +141,5 @@ def committed_report(path: Path, *, configuration: Mapping[str, Any]) -> ShardRe
     """What a finished shard holds; ManifestMismatch when made with other settings, ShardError when unreadable."""
     with ShardReader(path) as reader:
         counts = Counter(str(status) for status in reader.table["status"])
-        lines = differences(reader.provenance, make_provenance(configuration))
-    if lines:
-        raise ManifestMismatch(
-            f"{path} was made with other settings:\n  "
-            + "\n  ".join(lines)
-            + "\nUse the settings found there, or another output folder."
-        )
+        refuse_differences(path, differences(reader.provenance, make_provenance(configuration)))
     return ShardReport(name=path.name, counts=counts, size_bytes=path.stat().st_size)

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["CHECKSUM_BYTES", "append_checksum", "fletcher32"]
-
 CHECKSUM_BYTES = 4
 """The filter appends the checksum as one little-endian 32-bit word (HDF5 file format, filter 3)."""
 

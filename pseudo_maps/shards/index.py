@@ -33,8 +33,6 @@ from pseudo_maps.shards.reader import (
 )
 from pseudo_maps.wording import counted
 
-__all__ = ["MapIndex"]
-
 _NAMED_AT_MOST = 8
 """Missing shards that an error lists by name."""
 

@@ -16,17 +16,6 @@ import numpy.typing as npt
 
 from pseudo_maps import __version__
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "STATUS_OK",
-    "MapRow",
-    "ShardError",
-    "make_provenance",
-    "parse_shard_name",
-    "quantise_map",
-    "shard_name",
-]
-
 SCHEMA_VERSION = 1
 """Version of the layout that SHARD_FORMAT.md describes; readers refuse every other one."""
 

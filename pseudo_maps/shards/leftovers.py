@@ -10,8 +10,6 @@ from pseudo_maps.files import host_name, temporary_name_pattern
 from pseudo_maps.processes import is_running
 from pseudo_maps.shards.layout import split_of_shard
 
-__all__ = ["PartialFile", "is_abandoned", "parse_partial_name", "partials_of_use", "remove_stale_temporaries"]
-
 QUIET_S = 3600.0
 """A file of another host is abandoned when nobody wrote to it for an hour: a shard is written within seconds."""
 

@@ -22,18 +22,6 @@ from pseudo_maps.shards.layout import (
     split_of_shard,
 )
 
-__all__ = [
-    "Manifest",
-    "ManifestError",
-    "ManifestMismatch",
-    "agree_on_manifest",
-    "check_manifest",
-    "found_splits",
-    "ids_digest",
-    "manifest_path",
-    "read_manifest",
-]
-
 _MANIFEST_SUFFIX = ".manifest.json"
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -167,7 +155,11 @@ def _compare(path: Path, manifest: Manifest) -> None:
     if found.images != manifest.images:
         # Digests of lists of different lengths tell nobody anything.
         del there["ids_sha256"], wanted["ids_sha256"]
-    lines = differences(there, wanted)
+    refuse_differences(path, differences(there, wanted))
+
+
+def refuse_differences(path: Path, lines: Sequence[str]) -> None:
+    """ManifestMismatch when a manifest or a shard differs, in what ``lines`` say, from what is to be made."""
     if lines:
         raise ManifestMismatch(
             f"{path} was made from other images or settings:\n  "

@@ -8,8 +8,6 @@ import numpy.typing as npt
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards.layout import MapRow
 
-__all__ = ["MadeMap", "row_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeMap:

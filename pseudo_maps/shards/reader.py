@@ -28,17 +28,6 @@ from pseudo_maps.shards.layout import (
     decode_row,
 )
 
-__all__ = [
-    "ChunkPlaces",
-    "ShardFile",
-    "ShardHead",
-    "ShardReader",
-    "open_hdf5",
-    "read_head",
-    "read_places",
-    "scale_map",
-]
-
 _MAP_FILTERS = [h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32]
 """Filters of the maps in the order of writing, undone by ``ShardFile.read_map``."""
 

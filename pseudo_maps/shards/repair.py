@@ -10,8 +10,6 @@ from pseudo_maps.shards.layout import checksum_path, split_of_shard
 from pseudo_maps.shards.leftovers import is_abandoned, parse_partial_name
 from pseudo_maps.shards.verify import Problem, file_state
 
-__all__ = ["Repair", "repair_folder"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:

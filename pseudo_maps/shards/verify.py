@@ -35,8 +35,6 @@ from pseudo_maps.shards.manifest import (
 from pseudo_maps.shards.reader import ShardReader
 from pseudo_maps.wording import counted
 
-__all__ = ["FileState", "Problem", "file_state", "verify_folder"]
-
 FileState: TypeAlias = tuple[int, int, int, int]
 """Device, inode, bytes and time of the last change in ns, which tell a file from its successor."""
 

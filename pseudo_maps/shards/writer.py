@@ -32,8 +32,6 @@ from pseudo_maps.shards.layout import (
     row_problem,
 )
 
-__all__ = ["ShardWriter", "compress_map", "write_shard_file"]
-
 _READ_ONLY = 0o444
 """Mode of a finished shard: a killed viewer that had it open for writing would leave it marked as open."""
 

@@ -305,6 +305,19 @@ def test_failed_images_are_counted_and_logged(bad_root: Path, tmp_path: Path) ->
     assert finished["event"] == "finished" and finished["counts"] == dict(summary.counts)
 
 
+def test_every_shard_tells_its_images_and_failures(bad_root: Path, tmp_path: Path) -> None:
+    run, seen = RunConfig(root=bad_root, out=tmp_path / "maps", backend="sequential"), []
+    plan = plan_run(records(IMAGES), split="val", config=CONFIG, run=run, shard_size=SHARD_SIZE)
+    generate_maps(
+        records(IMAGES),
+        plan=plan,
+        config=CONFIG,
+        run=run,
+        on_images=lambda count, *, failed: seen.append((count, failed)),
+    )
+    assert seen == [(3, 1), (3, 1), (1, 0)]
+
+
 def test_a_later_run_still_counts_the_failed_images(bad_root: Path, tmp_path: Path) -> None:
     generate(bad_root, tmp_path / "maps")
     _, summary = generate(bad_root, tmp_path / "maps")
@@ -365,10 +378,6 @@ def test_a_read_only_folder_is_an_error_and_stays_as_it_is(root: Path, tmp_path:
 
 
 # --- warming up
-
-
-def test_warming_up_says_how_long_it_took() -> None:
-    assert 0 < warm_up(CONFIG) < 300
 
 
 def test_a_bad_boundary_model_shows_when_warming_up(tmp_path: Path) -> None:
