@@ -8,8 +8,6 @@ from pseudo_maps.images import MAX_PIXELS
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, WEIGHTINGS
 from pseudo_maps.proposals.methods import METHODS, MethodConfig
 
-__all__ = ["MapConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MapConfig:

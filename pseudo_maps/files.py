@@ -14,19 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FolderBusy",
-    "differences",
-    "file_sha256",
-    "folder_lock",
-    "host_name",
-    "replacing",
-    "sync",
-    "temporary_name_pattern",
-    "temporary_path",
-    "write_atomically",
-]
-
 _LONGEST_NAME_BYTES = 255
 """Limit of ext4, XFS, Lustre and NFS for one name."""
 _SHOWN_CHARACTERS = 100

@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["ACCEPTED_FORMATS", "MAX_PIXELS", "DecodedImage", "ImageDecodeError", "decode_image"]
-
 ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats read, recognised by content, not by file name.
 
@@ -49,9 +47,8 @@ class DecodedImage:
     rgb_hwc: npt.NDArray[np.uint8]
     """(H, W, 3) uint8 RGB, C-contiguous; smaller than stated in the file when decoded at a reduced scale."""
     file_height: int
-    """In pixels."""
     file_width: int
-    """In pixels."""
+    """Pixels as stated in the file."""
 
 
 def decode_image(

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import event
 
-__all__ = ["Bools", "Bytes", "Doubles", "Floats", "Ints", "Longs", "Words", "kernel", "telling_of_compilation"]
-
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int32]

@@ -14,31 +14,15 @@ from pseudo_maps.resampling import area_average, fit_working_size
 from pseudo_maps.shards import STATUS_OK, quantise_map
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
-__all__ = ["make_map", "saliency_map"]
-
 
 def saliency_map(
     image_rgb: npt.NDArray[np.uint8], *, config: MapConfig, boundary_model: str | None = None
 ) -> tuple[npt.NDArray[np.float32], int]:
-    """Pseudo saliency map of an image: its object proposals, averaged.
+    """Pseudo saliency map of a (H, W, 3) uint8 RGB image, its object proposals averaged, and the number of proposals.
 
-    Parameters
-    ----------
-    image_rgb
-        (H, W, 3) uint8 RGB.
-    boundary_model
-        Model file of a boundary detector that needs one.
-
-    Returns
-    -------
-    saliency
-        (map_size, map_size) float32 in 0..1: the whole image squeezed to a square, area-averaged.
-    proposals
-        Number of proposals averaged; 0 gives an all-zero map.
-
-    References
-    ----------
-    Chen and Hsu, ICASSP 2019, section 2.3 (the map ``M^p`` of equation 2).
+    The map is (map_size, map_size) float32 in 0..1: the whole image squeezed to a square, area-averaged; all zero
+    without proposals. ``boundary_model`` is the model file of a boundary detector that needs one. Source: Chen and Hsu,
+    ICASSP 2019, section 2.3 (the map ``M^p`` of equation 2).
     """
     average, count = METHODS[config.method].average(
         fit_working_size(image_rgb, longest_px=config.proposals.working_size),

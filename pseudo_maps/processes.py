@@ -11,8 +11,6 @@ from pathlib import Path
 
 import cv2
 
-__all__ = ["end_with_parent", "is_running", "prepare_worker_process", "worker_count"]
-
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_HEAP_BLOCK = 32 << 20

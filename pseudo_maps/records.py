@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN_LABEL", "ImageRecord"]
-
 UNKNOWN_LABEL = -1
 """Label of an image of unknown class (a test split, a folder without classes)."""
 

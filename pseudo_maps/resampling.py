@@ -6,8 +6,6 @@ import numpy.typing as npt
 
 from pseudo_maps.kernels import Doubles, Floats, Longs, kernel
 
-__all__ = ["area_average", "fit_working_size"]
-
 
 def fit_working_size(rgb_hwc: npt.NDArray[np.uint8], *, longest_px: int) -> npt.NDArray[np.uint8]:
     """Shrink a (H, W, 3) uint8 image by area averaging so that no side is above ``longest_px``; never enlarge."""

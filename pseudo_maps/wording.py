@@ -1,7 +1,5 @@
 """Numbers with their nouns for messages."""
 
-__all__ = ["counted"]
-
 
 def counted(number: int, noun: str, *, plural: str = "") -> str:
     """The number and the noun, in its singular for 1; ``plural`` where an s at the end does not make it.

@@ -49,7 +49,7 @@ def verify_maps(
         progress=progress,
         on_rows=lambda split, statuses: rows[split].update(statuses),
     )
-    lines = [*_limits(folder, expected), *(f"{one.kind}: {one.path}: {one.message}" for one in problems)]
+    lines = [*_limits(folder, expected), *map(str, problems)]
     removed: set[Path] = set()
     if repair:
         done = repair_folder(problems)

@@ -18,10 +18,6 @@ MAX_LOSSES = 10
 """Enough for every worker of a machine to be lost once; a healthy task finishes within a minute."""
 
 
-def _ignore(**_event: object) -> None:
-    pass
-
-
 def run_tasks(
     function: Callable[[Any], Any],
     tasks: Sequence[Any],
@@ -30,7 +26,7 @@ def run_tasks(
     backend: str,
     scheduler: str | None = None,
     max_losses: int = MAX_LOSSES,
-    on_event: Callable[..., None] = _ignore,
+    on_event: Callable[..., None] = lambda **_event: None,
 ) -> Generator[Any]:
     """Results of ``function`` over ``tasks``, each as soon as it is ready, in no particular order.
 

@@ -65,9 +65,8 @@ class MapRow:
     label: int
     """Class index, -1 when unknown."""
     height: int
-    """Height in pixels of the image file, 0 when unknown because the image failed."""
     width: int
-    """Width in pixels of the image file, 0 when unknown because the image failed."""
+    """Pixels of the image file, 0 when unknown because the image failed."""
     peak: float
     """Maximum of the map before it was scaled to 255; 0 for an empty map and for a failed image."""
     proposals: int

@@ -66,7 +66,7 @@ class Problem:
     """State of the file when it was judged bad, where removing it lets a rerun make it again; otherwise None."""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.kind}: {self.message}"
+        return f"{self.kind}: {self.path}: {self.message}"
 
 
 def file_state(path: Path) -> FileState | None:
