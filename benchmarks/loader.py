@@ -25,8 +25,9 @@ from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from training.config import CropConfig
-from training.data.loading import TrainingImages, build_loader, check_maps, to_device
+from training.data.loading import TrainingImages, check_maps, to_device
 from training.data.sampling import EpochSampler
+from training.data.workers import WorkerLoader
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 GOAL = 1.5
@@ -108,7 +109,7 @@ def main(root: Path, maps: Path | None, split: str, workers: int, images: int, b
     )
     ours_images = TrainingImages(records, root=dataset.root, crop=CropConfig(), seed=0, index=index)
     ours_sampler = EpochSampler(len(records), batch_size, seed=0, shuffle=False)
-    ours = build_loader(ours_images, ours_sampler, workers=workers, pin_memory=False)
+    ours = WorkerLoader(ours_images, ours_sampler, workers=workers, pin_memory=False, persistent=True)
 
     def run_reference() -> None:
         for images_bchw, _ in reference:

@@ -37,8 +37,9 @@ from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from training.config import TrainConfig, TrainRunConfig, recipe
-from training.data.loading import Batch, TrainingImages, build_loader, check_maps
+from training.data.loading import Batch, TrainingImages, check_maps
 from training.data.sampling import EpochSampler
+from training.data.workers import WorkerLoader
 from training.networks.model import LocalizationModel, ModelOutput
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from training.networks.perceptual import PerceptualNetwork
@@ -54,7 +55,7 @@ CLASSES = 1000
 WARM_UP_STEPS = 2
 """Untimed steps in which memory is measured, kernels are chosen and, with --compile, networks are compiled."""
 PREFETCH_BATCHES = 4
-"""Batches that each worker prepares ahead: ``build_loader``'s default, which the trainer uses."""
+"""Batches that each worker prepares ahead: ``WorkerLoader``'s default, which the trainer uses."""
 OPEN_SHARDS = 256
 """Shards kept open: shuffled reads go to all of them."""
 RESIDUAL_SCALE = 0.25
@@ -327,7 +328,9 @@ def measure(
     timed: dict[str, Callable[[], object]] = {PLAIN: lambda: plain.step(*floats)}
     if real is not None:
         sampler = EpochSampler(len(images), batch_size, seed=0)
-        batches = iter(build_loader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES))
+        batches = iter(
+            WorkerLoader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES, persistent=True)
+        )
         timed[REAL] = lambda: trainer.train_step([next(batches)])
         peak_bytes[REAL] = peak_bytes[ON_DEVICE]
     timed[ON_DEVICE] = lambda: trainer.train_step([batch])

@@ -87,16 +87,10 @@ class HealthMonitor:
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Look at one step: losses by name, and what ``health_values`` gives.
 
-        Raises
-        ------
-        TrainingDiverged
-            A value is not finite; features were all zero or scores equal for all images over ``dead_steps``; one
-            class was predicted over ``constant_steps`` without anything learnt.
-
-        Warns
-        -----
-        SaturatedSaliencyWarning
-            The mean saliency has been outside the limits for ``saturated_steps``; once until it has been inside again.
+        TrainingDiverged when a value is not finite, features were all zero or scores equal for all images over
+        ``dead_steps``, or one class was predicted over ``constant_steps`` without anything learnt.
+        SaturatedSaliencyWarning once the mean saliency has been outside the limits for ``saturated_steps``, and again
+        only after it has been inside.
         """
         broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
         if broken:

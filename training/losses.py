@@ -46,12 +46,11 @@ class TripletLoss(NamedTuple):
 
 
 class LossInputs(NamedTuple):
-    """What the terms of a batch are computed from."""
+    """What the terms of a batch are computed from; None where no term needs it."""
 
     scores_bk: Tensor
     """(B, K) before softmax."""
     labels_b: Tensor
-    """(B,) int64 class indices."""
     class_weights_k: Tensor | None = None
     """(K,) from ``balanced_class_weights``: given exactly when ``class_weighting`` is ``balanced``."""
     saliency_bhw: Tensor | None = None
@@ -73,20 +72,10 @@ class LossTerms(NamedTuple):
 def classification_loss(scores_bk: Tensor, labels_b: Tensor, *, class_weights_k: Tensor | None = None) -> Tensor:
     """Cross entropy over ``scores[B, K]`` and ``labels[B]``, mean over B, equation (1): a scalar, at least float32.
 
-    Parameters
-    ----------
-    scores_bk
-        (B, K) floating point, before the softmax.
-    labels_b
-        (B,) int64, ``0 <= label < K``. A label outside raises IndexError on the CPU and stops the CUDA context.
-    class_weights_k
-        (K,) factor of each class, for example from ``balanced_class_weights``.
-
-    Notes
-    -----
-    With weights the sum is divided by B, not by the weights of the batch: the mean over batches is then the
-    weighted loss of the data set whatever falls into one batch, and a batch of classes with weight 0 gives 0
-    where the other convention gives 0 / 0.
+    A label outside ``0 <= label < K`` raises IndexError on the CPU and stops the CUDA context. With ``class_weights_k``
+    (K,) the sum is divided by B, not by the weights of the batch: the mean over batches is then the weighted loss of
+    the data set whatever falls into one batch, and a batch of classes with weight 0 gives 0 where the other convention
+    gives 0 / 0.
     """
     scores_bk = _at_least_float32(scores_bk)
     if class_weights_k is None:
@@ -99,12 +88,7 @@ def balanced_class_weights(labels: Sequence[int] | Tensor, classes: int) -> Tens
     """(K,) float32 weights ``n / (K n_k)`` of K classes, by which every class has the same part in the loss.
 
     ``labels`` are the class indices of the n training images. A class without images has weight 0. Where every class
-    has images, the mean over images is 1.
-
-    Raises
-    ------
-    ValueError
-        No labels, no classes, or a label outside ``0 <= label < K``.
+    has images, the mean over images is 1. ValueError for no labels, no classes, or a label outside ``0 <= label < K``.
     """
     labels_n = torch.as_tensor(labels, dtype=torch.int64).cpu()
     if classes < 1 or labels_n.numel() == 0:
@@ -122,31 +106,22 @@ def balanced_class_weights(labels: Sequence[int] | Tensor, classes: int) -> Tens
 def map_loss(
     saliency_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2", logits_bhw: Tensor | None = None
 ) -> Tensor:
-    """Distance of ``saliency[B, H, W]`` from the pseudo maps ``target[B, H, W]``, mean over B, equation (2).
+    """Distance of ``saliency[B, H, W]`` from pseudo maps ``target[B, H, W]``, both in 0..1, mean over B, equation (2).
 
     Parameters
     ----------
-    saliency_bhw
-        (B, H, W) in 0..1, the decoder's output after the sigmoid.
-    target_bhw
-        (B, H, W) in 0..1, the pseudo maps.
     kind
         ``l2``: per image the L2 norm over pixels divided by sqrt(H W), so that its scale does not depend on the
         resolution; its gradient is 0 for an image that equals its target. ``mse``: mean squared error.
         ``bce``: binary cross entropy with soft targets, mean over pixels.
     logits_bhw
-        (B, H, W), the decoder's output before the sigmoid; needed by ``bce``, which would be infinite at a
-        saturated sigmoid, and not used otherwise.
+        (B, H, W), the decoder's output before the sigmoid; needed by ``bce`` alone, which would be infinite at a
+        saturated sigmoid.
 
     Returns
     -------
     Tensor
-        Scalar, at least float32.
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ, an unknown kind, or ``bce`` without logits.
+        Scalar, at least float32. ValueError for shapes that differ, an unknown kind, or ``bce`` without logits.
     """
     _check_choice(kind, MapLossKind, name="kind of map loss")
     _check_same_shape(saliency_bhw, target_bhw, what="saliency and target")
@@ -165,19 +140,10 @@ def map_loss(
 
 
 def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[Tensor, Tensor]:
-    """Foreground ``s x`` and background ``(1 - s) x`` of images, equations (3) and (4); each (B, C, H, W).
+    """Foreground ``s x`` and background ``(1 - s) x`` of ``images01[B, C, H, W]``, equations (3) and (4).
 
-    Parameters
-    ----------
-    images01_bchw
-        (B, C, H, W) in 0..1, before normalisation: a masked pixel has to be black, not of the mean colour.
-    saliency_bhw
-        (B, H, W) in 0..1.
-
-    Raises
-    ------
-    ValueError
-        Batch or size differ.
+    ``saliency[B, H, W]`` and images are in 0..1, the images not normalised: a masked pixel has to be black, not of the
+    mean colour. ValueError when batch or size differ.
     """
     _check_same_shape(images01_bchw[:, 0], saliency_bhw, what="one channel of the images and saliency")
     saliency_b1hw = saliency_bhw.unsqueeze(1)
@@ -192,27 +158,18 @@ def triplet_loss(
     sign: TripletSign = "text",
     margin: float | None = None,
 ) -> TripletLoss:
-    """Perceptual triplet loss over three ``features[B, N]``, mean over B, equations (5) to (7).
+    """Perceptual triplet loss over three ``features[B, N]``, mean over B, equations (5) to (7); at least float32.
+
+    Features of the image, of its foreground and of its background; N is the n of the equations. ValueError for other
+    shapes, an unknown sign or a negative margin.
 
     Parameters
     ----------
-    features_x, features_f, features_b
-        (B, N) features of the image, of its foreground and of its background; N is the n of the equations.
     sign
         ``text``: ``d_pos - d_neg``, which pulls the foreground to the image and pushes the background away, as
         section 2.3 says. ``as-printed``: ``d_neg - d_pos``, as equation (5) is printed.
     margin
         With a number, at least 0, each image's difference becomes ``max(0, difference + margin)``.
-
-    Returns
-    -------
-    TripletLoss
-        Scalars, at least float32.
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ or are not (B, N), an unknown sign, a negative margin.
     """
     _check_choice(sign, TripletSign, name="sign of the triplet loss")
     if features_x.ndim != 2:
@@ -272,22 +229,10 @@ def _triplet(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
 def combine_losses(inputs: LossInputs, *, config: LossConfig) -> LossTerms:
     """Full objective, equation (8), over one batch.
 
-    Returns
-    -------
-    LossTerms
-        ``named`` holds ``total`` and ``classification``; with the map loss ``map``; with the triplet loss
-        ``triplet``, ``d_pos`` and ``d_neg``; with either ``mean_saliency``. They are not multiplied by their
-        factors.
-
-    Raises
-    ------
-    ValueError
-        An input that a term needs is missing, or class weights and configuration contradict each other.
-
-    Notes
-    -----
-    A term that is off is not computed, whatever else is given: with both off, and factor 1, the total is the
-    classification loss to the bit. A term that is on with factor 0 is still computed and named.
+    ``named`` holds ``total`` and ``classification``; with the map loss ``map``; with the triplet loss ``triplet``,
+    ``d_pos`` and ``d_neg``; with either ``mean_saliency``; none multiplied by its factor. A term that is off is not
+    computed, whatever else is given; one that is on with factor 0 is. ValueError when an input that a term needs is
+    missing, or class weights and configuration contradict each other.
     """
     weights_k = inputs.class_weights_k
     if (weights_k is not None) != (config.class_weighting == "balanced"):

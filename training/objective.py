@@ -18,18 +18,9 @@ __all__ = ["Objective"]
 
 
 class Objective:
-    """Computes network output and losses of a batch.
+    """Computes network output and losses of a batch; moves ``model`` and the frozen ``perceptual`` F to the device.
 
-    Parameters
-    ----------
-    model
-        The network to train; moved to the device.
-    perceptual
-        The frozen network F, when the triplet loss is on.
-    class_weights_k
-        (K,) weights of the classes, when they are balanced.
-    compiled
-        Compile the networks with torch.compile.
+    ``class_weights_k`` are the (K,) weights of balanced classes; ``compiled``: compile the networks with torch.compile.
     """
 
     def __init__(

@@ -71,12 +71,8 @@ def start_processes(device: str = "auto") -> Processes:
     """Join the processes that torchrun started, or work alone.
 
     ``device`` is ``auto`` (CUDA when there is one), ``cpu``, ``cuda`` or ``cuda:N``. Under torchrun each process takes
-    the GPU of its local rank.
-
-    Raises
-    ------
-    ValueError
-        CUDA is asked for where there is none, or there are more local processes than GPUs.
+    the GPU of its local rank. ValueError when CUDA is asked for where there is none, or when there are more local
+    processes than GPUs.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))

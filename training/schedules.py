@@ -27,11 +27,7 @@ def learning_rate(
     the warm-up, where it has the full rate, to ``step == total_steps``, so the last step still moves the weights.
     Milestones count from the start of the run, the warm-up included. A function of the step alone, so a resumed run has
     the rates of an uninterrupted one.
-
-    Raises
-    ------
-    ValueError
-        A step outside the run, or a warm-up in epochs without ``steps_per_epoch``.
+    ValueError for a step outside the run, or a warm-up in epochs without ``steps_per_epoch``.
     """
     if not 0 <= step <= total_steps or total_steps < 1:
         raise ValueError(f"step {step} of {total_steps}: expected 0 <= step <= total_steps and a step at least")
@@ -58,12 +54,8 @@ def build_optimiser(model: nn.Module, *, config: OptimiserConfig) -> torch.optim
     """Optimiser of the parameters of a model that require a gradient; the model is on the device where it is trained.
 
     Two parameter groups: weights, with ``config.weight_decay``, then biases and the parameters of normalisation layers
-    without; an empty group is left out. Fused where every parameter is on a CUDA device.
-
-    Raises
-    ------
-    ValueError
-        No parameter requires a gradient.
+    without; an empty group is left out. Fused where every parameter is on a CUDA device. ValueError when no parameter
+    requires a gradient.
     """
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from pseudo_maps.files import differences
 from training.config import TrainConfig, TrainRunConfig
-from training.data.loading import Batch, DeviceBatch, TrainingImages, build_loader, require_whole, to_device
+from training.data.loading import Batch, DeviceBatch, TrainingImages, require_whole, to_device
 from training.data.sampling import EpochSampler
+from training.data.workers import WorkerLoader
 from training.health import HealthMonitor, TrainingDiverged, health_values
 from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
@@ -43,24 +44,9 @@ NAMED_UNREADABLE = 3
 class Trainer:
     """One training run in one folder.
 
-    Parameters
-    ----------
-    config, run
-        What decides the result, and what does not.
-    processes
-        This process among those that train together.
-    train_images, val_images
-        Images; the training images carry maps when the method needs them.
-    perceptual
-        The frozen network F, when the triplet loss is on.
-    class_weights_k
-        (K,) weights of the classes, when they are balanced.
-    class_names
-        Names of the K classes for the checkpoints; empty: none are stored.
-    initialise
-        Called with the new model before it goes to the device: loads weights.
-    progress
-        Receives reports.
+    ``train_images`` carry maps when the method needs them, ``perceptual`` (the frozen network F) is given exactly when
+    the triplet loss is on, and ``class_weights_k`` (K,) when classes are balanced. Checkpoints store ``class_names``.
+    ``initialise`` loads weights into the new model before it goes to the device.
 
     Raises
     ------
@@ -118,7 +104,7 @@ class Trainer:
             rank=processes.rank,
             world_size=processes.world_size,
         )
-        self._loader = build_loader(train_images, self._sampler, workers=run.workers)
+        self._loader = WorkerLoader(train_images, self._sampler, workers=run.workers, persistent=True)
         self._validation = None
         if val_images is not None:
             self._validation = Validation(
@@ -144,10 +130,7 @@ class Trainer:
     def fit(self, *, resume: bool = False) -> TrainingSummary:
         """Train to the end and leave ``finished.json``.
 
-        Parameters
-        ----------
-        resume
-            Continue from the newest checkpoint of the folder, to the same numbers as an uninterrupted run.
+        ``resume`` continues from the newest checkpoint of the folder, to the same numbers as an uninterrupted run.
 
         Raises
         ------

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 
 from training.config import Precision
-from training.data.loading import DeviceBatch, TrainingImages, build_loader, to_device
+from training.data.loading import DeviceBatch, TrainingImages, to_device
 from training.data.sampling import EpochSampler
+from training.data.workers import WorkerLoader
 from training.networks.model import LocalizationModel
 from training.processes import Processes
 
@@ -29,16 +30,9 @@ class ValidationResult(NamedTuple):
 
 
 class Validation:
-    """Validation images, shared among the processes, in batches.
+    """All N validation images, shared among the processes, in batches of B in each process.
 
-    Parameters
-    ----------
-    images
-        All N images.
-    batch_size
-        B of one process.
-    workers
-        Processes that decode, of which at most one is used: more would wait, awake, between two validations.
+    At most one of the ``workers`` is used: more would wait, awake, between two validations.
     """
 
     def __init__(
@@ -54,7 +48,7 @@ class Validation:
             shuffle=False,
             drop_last=False,
         )
-        self._loader = build_loader(images, sampler, workers=min(workers, 1))
+        self._loader = WorkerLoader(images, sampler, workers=min(workers, 1), persistent=True)
 
     def __len__(self) -> int:
         """Batches of this process."""
@@ -68,18 +62,11 @@ class Validation:
         before_batch: Callable[[], None],
         look: Callable[[DeviceBatch], None] | None = None,
     ) -> ValidationResult:
-        """Top-1 and top-5 accuracy over all images, each counted once.
+        """Top-1 and top-5 accuracy over all images, each counted once; the model is put into evaluation mode.
 
         An image that cannot be read counts as wrong, as it does for ``wsol-eval``: the accuracy is always of all N.
-
-        Parameters
-        ----------
-        model
-            Put into evaluation mode.
-        before_batch
-            Called before every batch of this process; may raise to end the validation.
-        look
-            Shown the first batch.
+        ``before_batch`` is called before every batch of this process and may raise to end the validation; ``look`` is
+        shown the first batch.
         """
         model.eval()
         device = self._processes.device

@@ -99,22 +99,11 @@ def build_trainer(
 ) -> Trainer:
     """Open everything that a run reads, report it, and build a trainer that is ready for ``fit``.
 
-    Parameters
-    ----------
-    train, val
-        Splits of one data set; boxes are not read.
-    maps
-        Folder with the training split's shards. Images without a usable map are treated as ``on_missing`` says, so
-        that all methods see the same images; the maps themselves are read for the map loss only.
-    perceptual_weights
-        ``imagenet``, ``random`` or a file.
-    limit
-        Only the first images of each split.
-
-    Raises
-    ------
-    ValueError
-        Different classes in the splits, maps that are missing, weights that cannot be had.
+    ``train`` and ``val`` are splits of one data set, of which ``limit`` images are used; boxes are not read. ``maps``
+    is the folder with the training split's shards: images without a usable map are treated as ``on_missing`` says, so
+    that all methods see the same images; the maps themselves are read for the map loss only. ``perceptual_weights`` is
+    ``imagenet``, ``random`` or a file. ValueError for different classes in the splits, maps that are missing, or
+    weights that cannot be had.
     """
     if train.class_wnids != val.class_wnids:
         raise ValueError(
@@ -178,13 +167,7 @@ def _count_shared(records: Sequence[ImageRecord], others: Sequence[ImageRecord])
 def choose_records(
     train: Dataset, *, index: MapIndex | None, on_missing: OnMissing, limit: int | None
 ) -> tuple[list[ImageRecord], MapReport | None]:
-    """The training images, and the report on their maps.
-
-    Raises
-    ------
-    MapsMissingError
-        Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
-    """
+    """The training images, and the report on their maps; errors as ``check_maps``."""
     records = list(train.records[:limit])
     return (records, None) if index is None else check_maps(records, index, on_missing=on_missing)
 

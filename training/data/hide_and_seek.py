@@ -17,7 +17,6 @@ __all__ = [
     "REFERENCE_SIDE_PX",
     "draw_hidden_patches",
     "hide_and_seek",
-    "hide_patches",
 ]
 
 PATCH_SIDES_PX = (0, 16, 32, 44, 56)
@@ -29,24 +28,10 @@ REFERENCE_SIDE_PX = 224
 
 
 def hide_and_seek(images01_bchw: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, H, W) in 0..1 with patches hidden at random; the input is left as it is.
+    """Images (B, 3, H, W) floating point RGB in 0..1 with random patches in the mean colour of ImageNet; a new tensor.
 
-    Parameters
-    ----------
-    images01_bchw
-        (B, 3, H, W) floating point RGB in 0..1, on any device, before normalisation.
-    generator
-        CPU generator of all draws; the same state gives the same patches on every device.
-
-    Returns
-    -------
-    Tensor
-        Same shape, dtype and device; hidden pixels have the mean colour of ImageNet.
-
-    Raises
-    ------
-    ValueError
-        Images of another shape, or a generator of another device.
+    The same state of the CPU ``generator`` gives the same patches on every device. ValueError for images of another
+    shape, or a generator of another device.
     """
     if images01_bchw.ndim != 4 or images01_bchw.shape[1] != len(IMAGENET_MEAN):
         raise ValueError(f"images have shape {tuple(images01_bchw.shape)}, expected (B, 3, H, W)")
@@ -54,7 +39,9 @@ def hide_and_seek(images01_bchw: Tensor, *, generator: torch.Generator) -> Tenso
     hidden_bhw = draw_hidden_patches(
         batch, height=height, width=width, generator=generator, device=images01_bchw.device
     )
-    return hide_patches(images01_bchw, hidden_bhw)
+    # The mean keeps the expected input of the first layer the same as on whole images ([10]).
+    mean_c11 = torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype, device=images01_bchw.device)[:, None, None]
+    return torch.where(hidden_bhw[:, None], mean_c11, images01_bchw)
 
 
 def draw_hidden_patches(
@@ -84,15 +71,6 @@ def draw_hidden_patches(
     image_b11 = torch.arange(batch, device=device)[:, None, None]
     hidden_bhw: Tensor = drawn_bpq.to(device)[image_b11, row_bh[:, :, None], column_bw[:, None, :]]
     return hidden_bhw
-
-
-def hide_patches(images01_bchw: Tensor, hidden_bhw: Tensor) -> Tensor:
-    """Images (B, 3, H, W) with the mean colour of ImageNet wherever ``hidden[B, H, W]`` is true.
-
-    The mean keeps the expected input of the first layer the same as on whole images ([10]).
-    """
-    mean_c11 = torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype, device=images01_bchw.device)[:, None, None]
-    return torch.where(hidden_bhw[:, None], mean_c11, images01_bchw)
 
 
 def _patch_sides(length_px: int) -> Tensor:

@@ -26,8 +26,7 @@ from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.config import CropConfig, OnMissing
 from training.data.augmentation import draw_crop, sample_image, sample_map
-from training.data.sampling import EpochSampler, SampleKey, counter_generator
-from training.data.workers import WorkerLoader
+from training.data.sampling import SampleKey, counter_generator
 
 __all__ = [
     "Batch",
@@ -36,7 +35,6 @@ __all__ = [
     "MapsMissingError",
     "TrainingImages",
     "UnreadableImageError",
-    "build_loader",
     "check_maps",
     "decode_at_least",
     "require_whole",
@@ -70,14 +68,11 @@ class MapsMissingError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MapReport:
-    """How many images of a split have a saliency map."""
+    """Numbers of images with a usable saliency map, in no shard, and by the status of maps that could not be made."""
 
     ok: int
-    """Images whose map can be used."""
     missing: int
-    """Images that are in no shard."""
     failed: dict[str, int]
-    """Images whose map could not be made, by the status in their shard."""
     examples: tuple[str, ...]
     """The first few images without a usable map, each as "id (reason)"."""
 
@@ -97,13 +92,7 @@ def check_maps(
 ) -> tuple[list[ImageRecord], MapReport]:
     """Records whose saliency map can be used, in their order, and the counts.
 
-    ``on_missing`` is ``"refuse"``: an image without a map is an error, or ``"skip"``: it is left out, as long as one is
-    left.
-
-    Raises
-    ------
-    MapsMissingError
-        Images have no usable map and ``on_missing`` is ``"refuse"``, or no image has one.
+    MapsMissingError when images have no usable map and ``on_missing`` is ``"refuse"``, or when no image has one.
     """
     kept: list[ImageRecord] = []
     examples: list[str] = []
@@ -154,16 +143,12 @@ class Batch(NamedTuple):
 
 
 class DeviceBatch(NamedTuple):
-    """A batch as the network takes it."""
+    """A ``Batch`` as the network takes it: float32 pixels in 0..1, not normalised, in channels-last memory."""
 
     images01_bchw: Tensor
-    """(B, 3, S, S) float32 RGB in 0..1, channels-last memory, not normalised."""
     maps01_bhw: Tensor | None
-    """(B, S, S) float32 saliency in 0..1; None when no maps are read."""
     labels_b: Tensor
-    """(B,) int64 class indices."""
     positions_b: Tensor
-    """(B,) int64 positions in the records."""
 
 
 class TrainingImages(Dataset[Batch]):
@@ -171,17 +156,13 @@ class TrainingImages(Dataset[Batch]):
 
     Parameters
     ----------
-    records
-        Images with known labels, at least one, else ValueError.
-    root
-        Folder that the records' paths are relative to.
-    crop
-        Training crop.
-    seed
-        Decides the crops, together with epoch and position alone: neither the number of workers, nor the order,
-        nor a resumed run changes what an image looks like in an epoch.
+    records, root
+        Images with known labels, at least one, else ValueError, and the folder that their paths are relative to.
+    crop, seed
+        Training crop, drawn from seed, epoch and position alone: neither the number of workers, nor the order, nor a
+        resumed run changes what an image looks like in an epoch.
     index
-        Saliency maps; None for methods that use none. Check it with ``check_maps`` first.
+        Saliency maps, checked with ``check_maps``; None for methods that use none.
 
     Notes
     -----
@@ -283,15 +264,9 @@ class TrainingImages(Dataset[Batch]):
 
 
 def require_whole(batch: Batch) -> Batch:
-    """The batch itself.
+    """The batch itself; UnreadableImageError when an image or a map of it cannot be read, or a system's OSError.
 
-    Raises
-    ------
-    UnreadableImageError
-        An image or a map of it cannot be read. Training without it would be another training, so it is left out by
-        choice only, before the first step.
-    OSError
-        As ``Batch.raise_system_error``.
+    Training without the image would be another training, so it is left out by choice only, before the first step.
     """
     batch.raise_system_error()
     for error in batch.unreadable.values():
@@ -313,23 +288,6 @@ def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> Deco
     if short < min(short_side_px, decoded.file_height, decoded.file_width):
         decoded = decode_image(path)
     return decoded
-
-
-def build_loader(
-    dataset: TrainingImages,
-    sampler: EpochSampler,
-    *,
-    workers: int,
-    prefetch_batches: int = 4,
-    pin_memory: bool | None = None,
-) -> WorkerLoader[Batch]:
-    """Loader over the batches of ``sampler``, to be iterated once an epoch after ``sampler.set_epoch``.
-
-    The other parameters are those of ``WorkerLoader``; workers are started at the first iteration and kept.
-    """
-    return WorkerLoader(
-        dataset, sampler, workers=workers, prefetch_batches=prefetch_batches, pin_memory=pin_memory, persistent=True
-    )
 
 
 def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:

@@ -61,34 +61,26 @@ def _philox(seed: int, epoch: int, position: int, stream: int) -> np.random.Phil
 
 
 class EpochSampler(Sampler[list[SampleKey]]):
-    """Batches of one rank in one epoch; a batch sampler for ``torch.utils.data.DataLoader``.
+    """Batches of one rank in one epoch, the first one until ``set_epoch``; a batch sampler for torch's ``DataLoader``.
+
+    Batch k of all ranks together is batch k of one process with ``batch_size * world_size``, rank after rank,
+    so averaging gradients over ranks equals training alone with the larger batch.
 
     Parameters
     ----------
-    count
-        Number of images N.
-    batch_size
-        Images of a batch on one rank, B.
-    seed, epoch
-        Decide the order when ``shuffle`` is on; off keeps the order of the records.
-    rank, world_size
-        ``0 <= rank < R``.
+    count, batch_size
+        N images, B of a batch on one rank.
+    seed, shuffle
+        Random seed of the order; without ``shuffle`` the order of the records.
     drop_last
         Leave out the last ``N mod (B R)`` images of an epoch: every rank gets the same number of full batches, which
         training needs. Off, for evaluation: every image exactly once over all ranks; the last batches are shorter, and
         a rank for which no image is left has one batch less.
-    start_batch
-        Batches of the epoch that are done already.
 
     Raises
     ------
     ValueError
         A number outside its range, or fewer images than one batch on every rank while ``drop_last`` is on.
-
-    Notes
-    -----
-    Batch k of all ranks together is batch k of one process with ``batch_size * world_size``, rank after rank,
-    so averaging gradients over ranks equals training alone with the larger batch.
 
     Examples
     --------
@@ -103,12 +95,10 @@ class EpochSampler(Sampler[list[SampleKey]]):
         batch_size: int,
         *,
         seed: int,
-        epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
-        start_batch: int = 0,
     ) -> None:
         if count < 1 or batch_size < 1 or world_size < 1:
             raise ValueError(
@@ -128,12 +118,7 @@ class EpochSampler(Sampler[list[SampleKey]]):
         self._world_size = world_size
         self._shuffle = shuffle
         self._drop_last = drop_last
-        self.set_epoch(epoch, start_batch=start_batch)
-
-    @property
-    def epoch(self) -> int:
-        """Epoch that the next iteration gives."""
-        return self._epoch
+        self.set_epoch(0)
 
     @property
     def batches_per_epoch(self) -> int:

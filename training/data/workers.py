@@ -22,19 +22,16 @@ class WorkerLoader(DataLoader[_Batch]):
 
     Parameters
     ----------
-    dataset
-        Makes a batch of a list of keys.
-    batches
-        Lists of keys.
+    dataset, batches
+        Makes a batch of a list of keys; the lists of keys, such as an ``EpochSampler``.
     workers
         Processes, one thread each; 0 works in this process.
     prefetch_batches
         Batches that each worker prepares ahead.
     pin_memory
-        Copy batches to page-locked memory, so that they can go to the device while it computes; None does so
-        when CUDA is there.
+        Copy batches to page-locked memory, so that they can go to the device while it computes; None: with CUDA only.
     persistent
-        Keep the workers for all iterations.
+        Keep the workers, started at the first iteration, for all iterations.
     """
 
     def __init__(

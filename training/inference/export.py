@@ -7,6 +7,7 @@ this package's code. Input ``images01`` (B, 3, S, S) float32 RGB in 0..1, the no
 Shapes: B batch, K classes, k classes whose maps are given, S side in pixels of the input, h w rows and columns.
 """
 
+import copy
 import importlib
 import inspect
 import io
@@ -54,22 +55,17 @@ def export_onnx(
 
     Parameters
     ----------
-    model
-        The network, on any device; it is copied.
     path
-        Target, usually ``*.onnx``; its folder has to exist. It is replaced in one step.
+        Target, usually ``*.onnx``; its folder has to exist. It is replaced in one step, or OSError leaves it as it was.
     classes
         Classes whose activation maps are given, in the order wanted, each once, ``0 <= class < K``. None: all.
     class_names
-        Names of all K classes for the metadata (``metadata_props``, each value a string or JSON); None: none are
-        stored.
+        Names of all K classes for the metadata (``metadata_props``, each value a string or JSON), if any.
 
     Raises
     ------
     ValueError
         Classes or names that do not fit, or the ``export`` extra is not installed.
-    OSError
-        The file cannot be written; what was there before is unchanged.
     """
     onnx = _import_onnx()
     network = _ExportedNetwork(model, classes)
@@ -140,10 +136,12 @@ class _ExportedNetwork(nn.Module):
             raise ValueError(
                 f"classes {self.map_classes[:10]}, expected at least one, each once, from 0 to {model.classes - 1}"
             )
-        alone = model.network.encoder_and_classifier().cpu().float()
-        self.normalisation, self.encoder, self.classifier = alone.normalisation, alone.encoder, alone.classifier
-        self.register_buffer("weights_kc", alone.classifier.linear.weight.detach()[self.map_classes].clone())
-        self.eval().requires_grad_(False)
+        network = model.network
+        self.normalisation, self.encoder, self.classifier = copy.deepcopy(
+            (network.normalisation, network.encoder, network.classifier)
+        )
+        self.cpu().float().eval().requires_grad_(False)
+        self.register_buffer("weights_kc", self.classifier.linear.weight.detach()[self.map_classes].clone())
 
     def forward(self, images01: Tensor) -> tuple[Tensor, Tensor]:
         features_bchw = self.encoder(self.normalisation(images01)).features

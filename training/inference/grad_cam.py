@@ -16,25 +16,12 @@ def grad_cam(features_bchw: Tensor, score: Callable[[Tensor], Tensor], classes_b
 
     Not scaled, without gradient. Behind global average pooling and a linear layer it is the class activation map
     divided by h w, clipped at 0.
+    ``features[B, C, h, w]`` are of the layer that the map is made at; they are not changed and may need no gradient.
+    ``score`` turns them into scores (B, K) before softmax, those of an image from that image alone; ``classes[B]``
+    int64 is the class of each image. ValueError for other shapes or dtypes.
 
-    Parameters
-    ----------
-    features_bchw
-        (B, C, h, w) floating point, the layer that the map is made at; not changed, and may need no gradient.
-    score
-        Turns features into scores (B, K) before softmax. The scores of an image must not depend on other images.
-    classes_b
-        (B,) int64, ``0 <= class < K``: the class of each image.
-
-    Raises
-    ------
-    ValueError
-        Features, scores or classes of another shape or dtype.
-
-    References
-    ----------
-    Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization", ICCV 2017,
-    equations (1) and (2).
+    Source: Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization",
+    ICCV 2017, equations (1) and (2).
     """
     batch = len(features_bchw)
     if features_bchw.dim() != 4 or classes_b.shape != (batch,) or classes_b.dtype != torch.int64:

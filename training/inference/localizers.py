@@ -85,15 +85,9 @@ def load_for_inference(
 ) -> InferenceModel:
     """Read a trained network, in evaluation mode; nothing in the file is executed.
 
-    Parameters
-    ----------
-    path
-        A checkpoint file of ``wsol-train``, or the folder of a run: then its newest checkpoint that can be read;
-        DamagedCheckpointWarning where a newer one cannot.
-    device
-        Where to put the network.
-    require_decoder
-        Refuse a network without decoder, before any image is looked at.
+    ``path`` is a checkpoint file of ``wsol-train``, or the folder of a run: then its newest checkpoint that can be
+    read, with DamagedCheckpointWarning where a newer one cannot. ``require_decoder`` refuses a network without decoder
+    before any image is looked at.
 
     Raises
     ------
@@ -191,20 +185,11 @@ class Localization:
 
 
 class NetworkLocalizer:
-    """Class scores and maps of images.
+    """Class scores and maps of images, for names from ``available_localizers(model)``, each once; none: scores alone.
 
-    Parameters
-    ----------
-    model
-        The network.
-    localizers
-        Names from ``available_localizers(model)``, each once. May be empty: class scores alone.
-    views
-        Which views of an image are looked at, and how their maps become one.
-    precision
-        ``fp32``, or ``bf16``: autocast of encoder and decoder. Scores and class activation maps are computed in
-        float32 from the features in both cases. On CUDA, torch's own setting decides whether float32 convolutions
-        use TF32.
+    With the precision ``bf16``, encoder and decoder run under autocast; scores and class activation maps are computed
+    in float32 from the features in both cases. On CUDA, torch's own setting decides whether float32 convolutions use
+    TF32.
 
     Raises
     ------
@@ -248,18 +233,9 @@ class NetworkLocalizer:
         The predicted class has the largest mean of softmax over the views, as in the CAM release (``scoresMean`` of
         its ``ILSVRC_generate_heatmap.m``).
 
-        Parameters
-        ----------
-        images_bchw
-            (B, 3, R, R) RGB with R = ``image_side_px`` and B at least 1, on any device: uint8, as the loader gives
-            it, or floating point in 0..1. The whole image squashed, or the part of it that the maps shall show.
-        labels_b
-            (B,) int64 on any device, ``0 <= label < K``: the class whose map is wanted; -1 for the predicted class.
-
-        Raises
-        ------
-        ValueError
-            Images or labels of another shape or dtype, or a label outside its range.
+        ``images[B, 3, R, R]`` are RGB with R = ``image_side_px`` and B at least 1, on any device: uint8, or floating
+        point in 0..1; the whole image squashed, or the part of it that the maps shall show. ``labels[B]`` int64 with
+        ``0 <= label < K`` are the classes whose maps are wanted; -1 for the predicted class. ValueError otherwise.
         """
         self._check(images_bchw, labels_b)
         with torch.no_grad():

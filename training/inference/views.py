@@ -23,30 +23,13 @@ def show(images01_bchw: Tensor, view: View) -> Tensor:
 
 
 def merge_maps(maps_bhw: Sequence[Tensor], views: Sequence[View], *, side_px: int) -> Tensor:
-    """One map of the whole image from the maps of its views.
+    """One map of the whole image, of side R = ``side_px``, from the maps (B, h, w) of its views, in the same order.
 
-    Parameters
-    ----------
-    maps_bhw
-        For each view a map (B, h, w), rows and columns spread evenly over the view.
-    views
-        The views, in the same order.
-    side_px
-        Side R of the whole image.
-
-    Returns
-    -------
-    Tensor
-        Whole images: mean of the maps, mirrored back and brought to the size of the largest by bilinear
-        interpolation (pixel centres aligned). A single view's map comes back unchanged. Crops: (B, R, R), sum of the
-        absolute values of the maps, each mirrored back, brought to the size of its window by cubic interpolation and
-        added where the window was (``mergeTenCrop.m`` of the CAM release), so a pixel in the middle is counted more
-        often than one in a corner.
-
-    Raises
-    ------
-    ValueError
-        Not one map for each view, or crops and whole images together.
+    Whole images: mean of the maps, mirrored back and brought to the size of the largest by bilinear interpolation
+    (pixel centres aligned). A single view's map comes back unchanged. Crops: (B, R, R), sum of the absolute values of
+    the maps, each mirrored back, brought to the size of its window by cubic interpolation and added where the window
+    was (``mergeTenCrop.m`` of the CAM release), so a pixel in the middle is counted more often than one in a corner.
+    ValueError for not one map for each view, or crops and whole images together.
     """
     if len(maps_bhw) != len(views) or not views:
         raise ValueError(f"{len(maps_bhw)} maps of {len(views)} views, expected one map for each of at least one view")

@@ -13,16 +13,9 @@ WEIGHT_STD = 0.01
 
 
 class GapClassifier(nn.Module):
-    """Classifier C: global average pooling, dropout and one linear layer.
+    """Classifier C: global average pooling, dropout and one linear layer of ``classes`` scores.
 
-    Parameters
-    ----------
-    channels
-        Channels C of the features.
-    classes
-        Number of classes K, at least 1, else ValueError.
-    dropout
-        Probability of dropping a pooled feature in training, ``0 <= dropout < 1``, else ValueError.
+    ValueError below one class, or for a probability of dropout outside ``0 <= dropout < 1``.
     """
 
     def __init__(self, channels: int, classes: int, dropout: float = 0.0) -> None:
@@ -45,18 +38,8 @@ class GapClassifier(nn.Module):
         """(B, k, h, w) weighted sums of the feature maps, one for each class asked for, or (B, K, h, w).
 
         Without the bias, so the mean over h and w of a map is the score minus the bias. May be negative; no scaling is
-        done.
-
-        Parameters
-        ----------
-        features_bchw
-            (B, C, h, w) after ReLU.
-        classes_bk
-            (B, k) int64, ``0 <= class < K``: the classes of each image, None for all K; ValueError otherwise.
-
-        References
-        ----------
-        Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation (2).
+        done. ``features[B, C, h, w]`` are after ReLU, ``classes[B, k]`` int64 with ``0 <= class < K``, else ValueError.
+        Source: Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation (2).
         """
         weights_kc = self.linear.weight
         if classes_bk is None:

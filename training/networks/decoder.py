@@ -28,18 +28,9 @@ HEAD_WEIGHT_STD = 0.01
 class SaliencyDecoder(nn.Module):
     """Blocks of one transposed and two 3x3 convolutions, each joined by a skip; then a 1x1 convolution.
 
-    Parameters
-    ----------
-    feature_channels
-        Channels of the encoder's features.
-    skip_channels
-        Channels of the skips, deepest first; one block for each, at least one.
-    upsampling
-        Geometry of the transposed convolution of each block; ``Encoder.upsampling``.
-    widths
-        Channels that leave each block; None: as ``DECODER_WIDTHS`` says. ValueError for other numbers of these three.
-    batch_norm
-        Batch norm after the two convolutions of a block, or biases.
+    One block, at least, for each of ``skip_channels``, deepest first, with the geometry ``upsampling`` of its
+    transposed convolution and ``widths`` channels that leave it (None: ``DECODER_WIDTHS``); ValueError when there are
+    not as many of each. ``batch_norm``: batch norm after the two convolutions of a block, or biases.
     """
 
     def __init__(
@@ -70,18 +61,10 @@ class SaliencyDecoder(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def forward(self, features_bchw: Tensor, skips: Sequence[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """(B, H, W) logits of the saliency map, at least float32; their sigmoid is D(x).
+        """(B, H, W) logits of the saliency map, (H, W) = ``size``, at least float32; their sigmoid is D(x).
 
         In bfloat16 sigmoids would have steps of 1/256. Logits, because binary cross entropy is stable on them only.
-
-        Parameters
-        ----------
-        features_bchw
-            (B, C, h, w), the encoder's features.
-        skips
-            The encoder's skips, deepest first.
-        size
-            (H, W) of the result in pixels.
+        ``features[B, C, h, w]`` and ``skips``, deepest first, are the encoder's.
         """
         maps = features_bchw
         for block, skip in zip(self.blocks, skips, strict=True):

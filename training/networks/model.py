@@ -4,7 +4,6 @@ Shapes: B batch, K classes, k classes asked for, C channels, H W pixels of the i
 the features.
 """
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,7 @@ from training.networks.normalisation import Normalisation
 from training.networks.parts import EncoderFeatures
 from training.networks.registry import MIN_IMAGE_SIDE_PX, build_encoder
 
-__all__ = ["EncoderAndClassifier", "InferenceOutput", "LocalizationModel", "ModelOutput"]
-
-_DECODER_PREFIX = "decoder."
+__all__ = ["LocalizationModel", "ModelOutput"]
 
 
 class ModelOutput(NamedTuple):
@@ -36,30 +33,14 @@ class ModelOutput(NamedTuple):
     """(B, k, h, w), not scaled, no bias."""
 
 
-class InferenceOutput(NamedTuple):
-    """Output of encoder and classifier."""
-
-    scores: Tensor
-    """(B, K) before softmax."""
-    activation_maps: Tensor
-    """(B, K, h, w) of all classes, not scaled, no bias."""
-
-
 class LocalizationModel(nn.Module):
     """Encoder, classifier and, while training, decoder.
 
     Encoder and classifier draw their random weights first, so they start the same with and without decoder.
 
-    Parameters
-    ----------
-    arch
-        A key of ``training.networks.registry.ARCHITECTURES``, else ValueError.
-    classes
-        Number of classes K, at least 1, else ValueError.
-    batch_norm
-        Batch norm in encoder and decoder, or biases.
-    decoder
-        Build the decoder D, which baselines and test time do not need.
+    ``arch`` is a key of ``training.networks.registry.ARCHITECTURES``, ``classes`` the number K, at least 1, else
+    ValueError. ``batch_norm``: batch norm in encoder and decoder, or biases. ``decoder``: build the decoder D, which
+    baselines and test time do not need.
     """
 
     def __init__(self, arch: str, classes: int, *, batch_norm: bool = True, decoder: bool = True) -> None:
@@ -81,27 +62,21 @@ class LocalizationModel(nn.Module):
     def forward(
         self, images01_bchw: Tensor, *, with_saliency: bool = True, cam_classes: Tensor | None = None
     ) -> ModelOutput:
-        """Run encoder and classifier, and the decoder when there is one and it is wanted.
+        """Run encoder and classifier on ``images01[B, 3, H, W]``, and the decoder when there is one and it is wanted.
 
-        Parameters
-        ----------
-        images01_bchw
-            (B, 3, H, W) floating point in 0..1, RGB, not normalised; H and W at least 64.
-        with_saliency
-            False leaves the decoder out.
-        cam_classes
-            (B, k) int64: classes whose activation maps are wanted, from the same pass. None: no maps.
-
-        Raises
-        ------
-        ValueError
-            Images or classes of another shape or dtype.
+        Images are floating point RGB in 0..1, not normalised; H and W at least 64. ``cam_classes[B, k]`` int64 are the
+        classes whose activation maps are wanted, from the same pass. ValueError for other shapes or dtypes.
         """
-        encoded = _encode(images01_bchw, normalisation=self.normalisation, encoder=self.encoder)
+        normalised: Tensor = self.normalisation(images01_bchw)
+        height, width = normalised.shape[2:]
+        if min(height, width) < MIN_IMAGE_SIDE_PX:
+            raise ValueError(
+                f"images of {height}x{width} pixels, expected at least {MIN_IMAGE_SIDE_PX} rows and columns"
+            )
+        encoded: EncoderFeatures = self.encoder(normalised)
         scores: Tensor = self.classifier(encoded.features)
         logits: Tensor | None = None
         if with_saliency and self.decoder is not None:
-            height, width = images01_bchw.shape[2:]
             logits = self.decoder(encoded.features, encoded.skips, size=(height, width))
         return ModelOutput(
             scores=scores,
@@ -112,37 +87,3 @@ class LocalizationModel(nn.Module):
                 None if cam_classes is None else self.classifier.class_activation_maps(encoded.features, cam_classes)
             ),
         )
-
-    def inference_state_dict(self) -> dict[str, Tensor]:
-        """The state dict without the decoder: what ``EncoderAndClassifier`` loads, and all that test time needs."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith(_DECODER_PREFIX)}
-
-    def encoder_and_classifier(self) -> "EncoderAndClassifier":
-        """A copy of E and C alone, in evaluation mode (section 2.1: "the decoder [...] and [F] are discarded")."""
-        return EncoderAndClassifier(self).eval()
-
-
-class EncoderAndClassifier(nn.Module):
-    """The model at test time, for export: copies of encoder and classifier; one tensor in, two tensors out."""
-
-    def __init__(self, model: LocalizationModel) -> None:
-        super().__init__()
-        self.normalisation = copy.deepcopy(model.normalisation)
-        self.encoder = copy.deepcopy(model.encoder)
-        self.classifier = copy.deepcopy(model.classifier)
-
-    def forward(self, images01_bchw: Tensor) -> InferenceOutput:
-        """``images01[B, 3, H, W]`` in 0..1 to scores ``[B, K]`` and activation maps ``[B, K, h, w]``."""
-        features = _encode(images01_bchw, normalisation=self.normalisation, encoder=self.encoder).features
-        return InferenceOutput(self.classifier(features), self.classifier.class_activation_maps(features))
-
-
-def _encode(images01_bchw: Tensor, *, normalisation: Normalisation, encoder: nn.Module) -> EncoderFeatures:
-    normalised: Tensor = normalisation(images01_bchw)
-    if min(normalised.shape[2:]) < MIN_IMAGE_SIDE_PX:
-        raise ValueError(
-            f"images of {normalised.shape[2]}x{normalised.shape[3]} pixels, "
-            f"expected at least {MIN_IMAGE_SIDE_PX} rows and columns"
-        )
-    encoded: EncoderFeatures = encoder(normalised)
-    return encoded

@@ -20,11 +20,6 @@ class Normalisation(nn.Module):
 
     The constants are buffers because a tensor made in every forward pass would cost a copy from the host,
     and a wait, on each call.
-
-    Examples
-    --------
-    >>> [round(value, 3) for value in Normalisation()(torch.zeros(1, 3, 1, 1)).flatten().tolist()]
-    [-2.118, -2.036, -1.804]
     """
 
     mean_c11: Tensor

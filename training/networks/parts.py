@@ -58,20 +58,10 @@ class ImportedLayer(NamedTuple):
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch norm (or a bias in its place) and, unless switched off, ReLU.
+    """Convolution, batch norm (or a bias in its place) and, with ``relu``, ReLU.
 
-    Parameters
-    ----------
-    channels_in, channels_out
-        Channels of input and output.
-    kernel, stride, padding
-        Geometry in pixels, the same for rows and columns.
-    batch_norm
-        Batch norm, or a bias.
-    norm_eps
-        Added to the variance.
-    relu
-        False leaves the result as it is, for the end of a residual branch.
+    ``kernel``, ``stride`` and ``padding`` are in pixels, the same for rows and columns. Without ReLU it ends a residual
+    branch.
     """
 
     def __init__(
@@ -131,12 +121,7 @@ class ConvUnit(nn.Module):
 
         Batch norm without a counterpart in the source starts as the identity that adds the source's bias; in training
         mode the batch's own statistics take over from the first step. A kernel smaller than this unit's goes into
-        its middle, with zeros around.
-
-        Raises
-        ------
-        ValueError
-            Another number of channels, or a kernel that does not fit.
+        its middle, with zeros around. ValueError for another number of channels, or a kernel that does not fit.
         """
         weight = source.conv.weight
         margin, odd = divmod(self.conv.weight.shape[-1] - weight.shape[-1], 2)
@@ -208,14 +193,6 @@ class UndrawnWeights(TorchFunctionMode):
     """Context in which new layers draw no random weights, because all of them are about to be loaded.
 
     Drawing takes up to a second and would move the global generator.
-
-    Examples
-    --------
-    >>> before = torch.get_rng_state()
-    >>> with UndrawnWeights():
-    ...     layer = nn.Linear(2, 2)
-    >>> torch.equal(torch.get_rng_state(), before)
-    True
     """
 
     def __torch_function__(

@@ -13,12 +13,10 @@ MIN_IMAGE_SIDE_PX = 64
 
 
 class Architecture(NamedTuple):
-    """A row of the registry."""
+    """Meaning of an architecture in one line, and ``module:class`` of its encoder."""
 
     meaning: str
-    """One line for help texts and reports."""
     encoder: str
-    """``module:class`` of the encoder."""
 
 
 ARCHITECTURES = {
@@ -55,11 +53,5 @@ def build_encoder(arch: str, *, batch_norm: bool = True) -> "Encoder":
 
     Without batch norm these nets do not train from scratch with Adam at the paper's learning rate. ValueError for an
     unknown name.
-
-    Examples
-    --------
-    >>> encoder = build_encoder("alexnet-gap")
-    >>> encoder.feature_channels, encoder.skip_channels
-    (1024, (256, 256, 384, 192, 64))
     """
     return encoder_class(arch)(batch_norm=batch_norm)

@@ -80,15 +80,9 @@ class LoadReport:
 def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork:
     """Load the fixed network F.
 
-    Parameters
-    ----------
-    weights
-        ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded into
-        it. ``"random"``: random weights. Anything else: path of a torchvision state dict of a ResNet-50, or of
-        a checkpoint of our own trainer, of any architecture (whose state has ``model``, a state dict of
-        ``LocalizationModel``, and ``config``).
-    seed
-        Of the random weights; the global generator is left as it was.
+    ``weights`` is ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded
+    into it; ``"random"``, drawn from ``seed`` without moving the global generator; or the path of a torchvision state
+    dict of a ResNet-50, or of a checkpoint of our own trainer, of any architecture.
 
     Raises
     ------
@@ -113,19 +107,8 @@ def initialise_from_imagenet(encoder: Encoder, *, weights: str = IMAGENET) -> Lo
 
     In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks (AlexNet)
     starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded in.
-
-    Parameters
-    ----------
-    encoder
-        With or without batch norm.
-    weights
-        ``"imagenet"``: torchvision's published weights, from torch.hub's cache or downloaded into it.
-        Anything else: path of a file with the same content.
-
-    Raises
-    ------
-    WeightsError
-        As ``load_perceptual_network``.
+    ``weights`` is ``"imagenet"`` or the path of a file with the same content. WeightsError as
+    ``load_perceptual_network``.
     """
     published = encoder.published_weights
     loaded, where = _load(weights, published=published, path_option=None)

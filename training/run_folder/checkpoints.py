@@ -66,19 +66,8 @@ class FoundCheckpoint(NamedTuple):
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write a checkpoint in one step: afterwards the file is the new one, or, after any failure, the old one.
 
-    Parameters
-    ----------
-    path
-        Target; its folder has to exist.
-    state
-        String keys; values of dict, list, tuple, tensor, int, float, str, bool or None, nested.
-
-    Raises
-    ------
-    CheckpointError
-        A value of another type, named by its place in the state.
-    OSError
-        The disk is full, a limit is reached, the folder is missing or read-only.
+    The folder has to exist. CheckpointError names the place of a value that is no dict, list, tuple, tensor, int,
+    float, str, bool or None; OSError when the file cannot be written.
     """
     envelope = {"format": CHECKPOINT_FORMAT, "version": CHECKPOINT_VERSION, "state": _plain(state, place="state")}
     # Built in memory, because torch's writer hides the error number of a full disk behind an error of its own.
@@ -90,10 +79,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 def read_tensors(encoded: bytes) -> Any:
     """Content of a file of ``torch.save``, tensors on the CPU, every record's checksum compared, nothing executed.
 
-    Raises
-    ------
-    ValueError
-        Damaged or truncated, or holding anything but plain data; the message says why in one line.
+    ValueError, in one line, for a file that is damaged or truncated, or holds anything but plain data.
     """
     try:
         if zipfile.is_zipfile(io.BytesIO(encoded)):
@@ -115,17 +101,10 @@ def read_tensors(encoded: bytes) -> Any:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """State of a checkpoint, its tensors on the CPU.
+    """State of a checkpoint, its tensors on the CPU; nothing in the file is executed.
 
-    Nothing in the file is executed: ``weights_only`` refuses all but plain data.
-
-    Raises
-    ------
-    CheckpointError
-        Not a checkpoint, truncated, changed (every record's checksum is compared, which torch itself does not
-        do), of a newer version, or holding anything but plain data.
-    OSError
-        The file is missing or cannot be read.
+    CheckpointError for a file that is no checkpoint, is damaged or truncated (see ``read_tensors``), or of a newer
+    version; OSError when it is missing or cannot be read.
     """
     encoded = Path(path).read_bytes()
     try:
@@ -146,16 +125,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class CheckpointFolder:
-    """Checkpoints of one run: ``checkpoint-<step, 8 digits>.pt`` and ``finished.json`` in one folder.
+    """Checkpoints of one run: ``checkpoint-<step, 8 digits>.pt`` and ``finished.json``, made at the first save.
 
-    One process writes (rank 0 of several; a lock keeps other runs out); any number may read at the same time.
-
-    Parameters
-    ----------
-    run_dir
-        Folder of the run; made at the first save.
-    keep_last
-        Checkpoints that stay, at least 1.
+    One process writes (rank 0 of several; a lock keeps other runs out); any number may read at the same time. The
+    newest ``keep_last`` checkpoints stay, at least 1.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], *, keep_last: int = 3) -> None:
@@ -182,14 +155,8 @@ class CheckpointFolder:
 
         Removes the completion marker first: a run that continues is not finished. Damaged checkpoints of later steps
         are deleted afterwards, because the run has gone back behind them. The file written is never deleted by its own
-        call, so one good checkpoint always remains.
-
-        Raises
-        ------
-        CheckpointError, OSError
-            As ``save_checkpoint``; no checkpoint has been deleted then.
-        CheckpointError
-            A readable checkpoint of a later step is there: this run did not continue from it.
+        call, so one good checkpoint always remains. Errors are those of ``save_checkpoint``, before anything is
+        deleted, and CheckpointError for a good checkpoint of a later step, from which this run did not continue.
         """
         target = self.path(step)
         later = [other for other in self.steps() if other > step]
@@ -227,15 +194,7 @@ class CheckpointFolder:
         return None
 
     def mark_finished(self, summary: Mapping[str, Any]) -> None:
-        """Write ``finished.json`` with a summary of the run.
-
-        Raises
-        ------
-        TypeError, ValueError
-            A value that JSON does not know, NaN and infinity among them.
-        OSError
-            The file cannot be written.
-        """
+        """Write ``finished.json`` with a summary of the run; ValueError for NaN and infinity, which JSON lacks."""
         text = json.dumps(dict(summary), indent=2, sort_keys=True, allow_nan=False)
         write_atomically(self._run_dir / FINISHED_FILE, f"{text}\n".encode())
 

@@ -27,24 +27,12 @@ CHECKPOINT_GLOB = "checkpoint-*.pt"
 
 
 def checkpoint_name(step: int) -> str:
-    """File name of the checkpoint after ``step`` steps.
-
-    Examples
-    --------
-    >>> checkpoint_name(12)
-    'checkpoint-00000012.pt'
-    """
+    """File name of the checkpoint after ``step`` steps, such as ``checkpoint-00000012.pt``."""
     return f"checkpoint-{step:08d}.pt"
 
 
 def read_finished(run_dir: Path) -> dict[str, Any] | None:
-    """Summary and configuration of a finished run; None where the file is not there or not whole.
-
-    Raises
-    ------
-    OSError
-        The file is there and cannot be read.
-    """
+    """Summary and configuration of a finished run; None where the file is not there or not whole."""
     try:
         found = json.loads((run_dir / FINISHED_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -13,12 +13,6 @@ from training.run_folder.files import METRICS_LOG_FILE
 __all__ = ["MetricsLog"]
 
 TENSORBOARD_FOLDER = "tensorboard"
-
-
-class _Writer(Protocol):
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-    def add_image(self, tag: str, img_tensor: torch.Tensor, global_step: int) -> None: ...
-    def close(self) -> None: ...
 
 
 class MetricsLog:
@@ -31,7 +25,7 @@ class MetricsLog:
     def __init__(self, folder: Path, *, resume_step: int = 0, tensorboard: bool = False) -> None:
         self._path = folder / METRICS_LOG_FILE
         self._keep_until(resume_step)
-        self._writer: _Writer | None = None
+        self._writer: Any = None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter

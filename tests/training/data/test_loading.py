@@ -25,12 +25,12 @@ from training.data.loading import (
     MapsMissingError,
     TrainingImages,
     UnreadableImageError,
-    build_loader,
     check_maps,
     require_whole,
     to_device,
 )
 from training.data.sampling import EpochSampler, SampleKey
+from training.data.workers import WorkerLoader
 
 COUNT = 10
 CROP = CropConfig(input_size=32, resize=40)
@@ -78,11 +78,11 @@ def dataset_of(data: tuple[Path, list[ImageRecord], MapIndex], **changes: Any) -
 
 def batches(dataset: TrainingImages, *, workers: int, epochs: int = 1, **options: Any) -> list[Batch]:
     sampler = EpochSampler(COUNT, 4, seed=1, drop_last=False, **options)
-    loader = build_loader(dataset, sampler, workers=workers, pin_memory=False)
+    loader = WorkerLoader(dataset, sampler, workers=workers, pin_memory=False, persistent=True)
     collected: list[Batch] = []
     for epoch in range(epochs):
         if epoch:
-            sampler.set_epoch(sampler.epoch + 1)
+            sampler.set_epoch(epoch)
         collected += list(loader)
     return collected
 
@@ -244,7 +244,7 @@ def test_what_cannot_be_read_is_named_in_one_line_and_the_rest_is_there(
     (tmp_path / records[2].path).unlink()
     dataset = TrainingImages(records[:4], root=tmp_path, crop=CROP, seed=3, index=index)
     sampler = EpochSampler(4, 2, seed=0, shuffle=False)
-    first, second = build_loader(dataset, sampler, workers=workers, pin_memory=False)
+    first, second = WorkerLoader(dataset, sampler, workers=workers, pin_memory=False, persistent=True)
     for batch, kept, lost in ((first, 0, 1), (second, 3, 2)):
         whole = dataset_of(data).__getitems__([SampleKey(0, kept)])
         assert_same([batch._replace(unreadable={})], [whole])
@@ -354,7 +354,8 @@ import numpy as np
 from PIL import Image
 from pseudo_maps.records import ImageRecord
 from training.config import CropConfig
-from training.data.loading import TrainingImages, build_loader
+from training.data.loading import TrainingImages
+from training.data.workers import WorkerLoader
 from training.data.sampling import EpochSampler
 
 folder = Path(sys.argv[1])
@@ -364,7 +365,7 @@ cv2.GaussianBlur(np.zeros((2000, 2000, 3), dtype=np.float32), (0, 0), 5)
 images = TrainingImages(
     [ImageRecord(image_id="a", path="a.png", label=0)], root=folder, crop=CropConfig(input_size=64, resize=73), seed=0
 )
-print(len(list(build_loader(images, EpochSampler(1, 1, seed=0), workers=1))))
+print(len(list(WorkerLoader(images, EpochSampler(1, 1, seed=0), workers=1, persistent=True))))
 """
 
 

@@ -6,7 +6,9 @@ import pytest
 from training.data.sampling import EpochSampler, SampleKey, counter_generator, permutation
 
 
-def positions(sampler: EpochSampler) -> list[list[int]]:
+def positions(sampler: EpochSampler, *, epoch: int | None = None) -> list[list[int]]:
+    if epoch is not None:
+        sampler.set_epoch(epoch)
     return [[key.position for key in batch] for batch in sampler]
 
 
@@ -61,9 +63,9 @@ def test_numbers_outside_64_bits_are_refused(name: str, value: int) -> None:
 @pytest.mark.parametrize("drop_last", [True, False])
 @pytest.mark.parametrize("count", [12, 13, 17, 23])
 def test_ranks_together_are_one_process_with_a_larger_batch(world_size: int, drop_last: bool, count: int) -> None:
-    alone = positions(EpochSampler(count, 2 * world_size, seed=7, epoch=4, drop_last=drop_last))
+    alone = positions(EpochSampler(count, 2 * world_size, seed=7, drop_last=drop_last), epoch=4)
     ranks = [
-        positions(EpochSampler(count, 2, seed=7, epoch=4, drop_last=drop_last, rank=rank, world_size=world_size))
+        positions(EpochSampler(count, 2, seed=7, drop_last=drop_last, rank=rank, world_size=world_size), epoch=4)
         for rank in range(world_size)
     ]
     for number, batch in enumerate(alone):
@@ -88,23 +90,24 @@ def test_evaluation_gives_every_image_once_and_no_empty_batch(world_size: int, c
 
 
 def test_start_batch_continues_where_the_epoch_was_left() -> None:
-    whole = positions(EpochSampler(20, 3, seed=1, epoch=2))
+    whole = positions(EpochSampler(20, 3, seed=1), epoch=2)
     assert len(whole) == 6
     for start in range(7):
-        sampler = EpochSampler(20, 3, seed=1, epoch=2, start_batch=start)
+        sampler = EpochSampler(20, 3, seed=1)
+        sampler.set_epoch(2, start_batch=start)
         assert positions(sampler) == whole[start:]
         assert len(sampler) == 6 - start
         assert sampler.batches_per_epoch == 6
 
 
 def test_set_epoch_goes_on_with_a_whole_epoch_and_leaves_an_iteration_alone() -> None:
-    sampler = EpochSampler(10, 2, seed=1, epoch=0, start_batch=3)
+    sampler = EpochSampler(10, 2, seed=1)
+    sampler.set_epoch(0, start_batch=3)
     under_way = iter(sampler)
     sampler.set_epoch(1)
     assert [batch[0].epoch for batch in under_way] == [0, 0]
-    assert positions(sampler) == positions(EpochSampler(10, 2, seed=1, epoch=1))
+    assert positions(sampler) == positions(EpochSampler(10, 2, seed=1), epoch=1)
     assert next(iter(sampler))[0] == SampleKey(1, int(permutation(10, seed=1, epoch=1)[0]))
-    assert sampler.epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -114,11 +117,18 @@ def test_set_epoch_goes_on_with_a_whole_epoch_and_leaves_an_iteration_alone() ->
         ({"batch_size": 0}, "at least 1 of each"),
         ({"rank": 2, "world_size": 2}, "rank 2, expected 0 <= rank < world size 2"),
         ({"count": 7, "batch_size": 4, "world_size": 2}, "batch size of at most 3"),
-        ({"epoch": -1}, "epoch -1"),
-        ({"start_batch": 6}, "start batch 6, expected 0 <= start batch <= 5"),
     ],
 )
-def test_numbers_that_make_no_epoch_are_refused(options: dict[str, int], message: str) -> None:
+def test_numbers_that_make_no_sampler_are_refused(options: dict[str, int], message: str) -> None:
     arguments = {"count": 10, "batch_size": 2, "seed": 0} | options
     with pytest.raises(ValueError, match=message):
         EpochSampler(arguments.pop("count"), arguments.pop("batch_size"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "start_batch", "message"),
+    [(-1, 0, "epoch -1"), (0, 6, "start batch 6, expected 0 <= start batch <= 5")],
+)
+def test_numbers_that_make_no_epoch_are_refused(epoch: int, start_batch: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EpochSampler(10, 2, seed=0).set_epoch(epoch, start_batch=start_batch)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.networks.model import EncoderAndClassifier, LocalizationModel
+from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
 from training.networks.registry import ARCHITECTURES
 
@@ -70,43 +70,16 @@ def test_images_are_normalised_inside(arch: str) -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_decoder_and_perceptual_network_cost_nothing_at_test_time(arch: str) -> None:
     with torch.device("meta"):
-        model = LocalizationModel(arch, 10)
-        alone = model.encoder_and_classifier()
-        plain = LocalizationModel(arch, 10, decoder=False).eval()
-        images = torch.empty(1, 3, 64, 64)
-        with FlopCounterMode(display=False) as flops_alone, torch.no_grad():
-            alone(images)
+        model, plain = LocalizationModel(arch, 10).eval(), LocalizationModel(arch, 10, decoder=False).eval()
+        images, classes = torch.empty(1, 3, 64, 64), torch.zeros(1, 10, dtype=torch.int64)
+        with FlopCounterMode(display=False) as flops_model, torch.no_grad():
+            model(images, with_saliency=False, cam_classes=classes)
         with FlopCounterMode(display=False) as flops_plain, torch.no_grad():
-            plain(images, cam_classes=torch.zeros(1, 10, dtype=torch.int64))
-    assert count(model) > count(alone) == count(plain) == count(model.encoder) + count(model.classifier)
-    assert flops_alone.get_total_flops() == flops_plain.get_total_flops()
-    for module in (model, alone):
-        assert not any(isinstance(part, PerceptualNetwork) for part in module.modules())
-    assert {key.split(".")[0] for key in model.inference_state_dict()} == {"encoder", "classifier"}
-    assert alone.state_dict().keys() == model.inference_state_dict().keys() == plain.state_dict().keys()
-
-
-def test_the_inference_state_is_all_that_test_time_needs() -> None:
-    torch.manual_seed(0)
-    model = LocalizationModel("googlenet-gap", 4)
-    images = torch.rand(2, 3, 64, 64)
-    model.train()(images)  # moves the running statistics, which have to travel too
-    expected = model.eval()(images, cam_classes=torch.arange(4).expand(2, 4))
-    other = LocalizationModel("googlenet-gap", 4, decoder=False).eval()
-    other.load_state_dict(model.inference_state_dict())
-    for output in (other.encoder_and_classifier()(images), model.encoder_and_classifier()(images)):
-        assert torch.equal(output.scores, expected.scores)
-        torch.testing.assert_close(output.activation_maps, expected.activation_maps)
-
-
-def test_encoder_and_classifier_is_a_copy_in_evaluation_mode() -> None:
-    model = LocalizationModel("alexnet-gap-plus", 3).train()
-    alone = model.encoder_and_classifier()
-    assert isinstance(alone, EncoderAndClassifier) and not any(part.training for part in alone.modules())
-    assert model.training and model.encoder.training
-    with torch.no_grad():
-        model.classifier.linear.bias.fill_(5)
-    assert alone.classifier.linear.bias.abs().max() == 0
+            plain(images, cam_classes=classes)
+    assert count(model) > count(plain) == count(model.encoder) + count(model.classifier)
+    assert flops_model.get_total_flops() == flops_plain.get_total_flops()
+    assert not any(isinstance(part, PerceptualNetwork) for part in model.modules())
+    assert {key.split(".")[0] for key in plain.state_dict()} == {"encoder", "classifier"}
 
 
 def test_only_alexnet_plus_drops_features() -> None:
@@ -148,9 +121,8 @@ def test_other_precisions(dtype: torch.dtype) -> None:
 )
 def test_what_is_no_image_is_refused(images: torch.Tensor, message: str) -> None:
     model = LocalizationModel("alexnet-gap", 2)
-    for function in (model, model.encoder_and_classifier()):
-        with pytest.raises(ValueError, match=message):
-            function(images)
+    with pytest.raises(ValueError, match=message):
+        model(images)
 
 
 def test_training_runs_as_one_graph() -> None:
@@ -161,16 +133,3 @@ def test_training_runs_as_one_graph() -> None:
     expected, found = model(images, cam_classes=classes), compiled(images, cam_classes=classes)
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize("arch", ["alexnet-gap-plus", pytest.param("googlenet-gap", marks=pytest.mark.slow)])
-def test_test_time_exports_with_any_batch_size(arch: str) -> None:
-    torch.manual_seed(0)
-    alone = LocalizationModel(arch, 3).encoder_and_classifier()
-    program = torch.export.export(
-        alone, (torch.rand(2, 3, 64, 64),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},)
-    )
-    images = torch.rand(5, 3, 64, 64)
-    with torch.no_grad():
-        for one, other in zip(alone(images), program.module()(images), strict=True):
-            torch.testing.assert_close(one, other)
