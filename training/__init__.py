@@ -1,1 +1,1 @@
-"""Learns to classify and to localize from images and the saliency maps in HDF5 shards."""
+"""Training of classification and localization networks, from images and HDF5 shards of saliency maps."""

@@ -98,7 +98,7 @@ def test_frozen_and_shared_parameters() -> None:
     assert len(found) == len({id(parameter) for parameter in found}) == 7
     assert not any(parameter is model[0].weight for parameter in found)
     model.requires_grad_(False)
-    with pytest.raises(ValueError, match="no parameter of the model wants a gradient"):
+    with pytest.raises(ValueError, match="no parameter"):
         build_optimiser(model, config=OptimiserConfig())
 
 

@@ -1,4 +1,4 @@
-"""What a trained network is asked for at test time: localizers and views. Imports no torch."""
+"""Localizers and views of a trained network at test time. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -76,13 +76,16 @@ def dataset_of(data: tuple[Path, list[ImageRecord], MapIndex], **changes: Any) -
     return TrainingImages(records, **({"root": root, "crop": CROP, "seed": 3, "index": index} | changes))
 
 
-def batches(dataset: TrainingImages, *, workers: int, epochs: int = 1, **options: Any) -> list[Batch]:
-    sampler = EpochSampler(COUNT, 4, seed=1, drop_last=False, **options)
+def batches(
+    dataset: TrainingImages, *, workers: int, epoch: int = 0, start_batch: int = 0, epochs: int = 1
+) -> list[Batch]:
+    sampler = EpochSampler(COUNT, 4, seed=1, drop_last=False)
+    sampler.set_epoch(epoch, start_batch=start_batch)
     loader = WorkerLoader(dataset, sampler, workers=workers, pin_memory=False, persistent=True)
     collected: list[Batch] = []
-    for epoch in range(epochs):
-        if epoch:
-            sampler.set_epoch(epoch)
+    for number in range(epochs):
+        if number:
+            sampler.set_epoch(epoch + number)
         collected += list(loader)
     return collected
 
