@@ -59,10 +59,9 @@ def _alone_in(out: Path) -> Iterator[None]:
         yield
         return
 
-    def warn(line: str) -> None:
-        click.echo(f"wsol-train: warning: {line}", err=True)
-
-    with folder_lock(out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=warn):
+    with folder_lock(
+        out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=lambda line: click.echo(f"wsol-train: warning: {line}", err=True)
+    ):
         yield
 
 

@@ -27,17 +27,13 @@ class DemoPlan:
     train_per_class: int = 40
     val_per_class: int = 10
     size_px: tuple[int, int] = (240, 320)
-    """Smallest and largest side of an image."""
     arch: str = "alexnet-gap"
     input_size_px: int = 96
     epochs: int = 8
     batch_size: int = 16
-    """Images of a step; at most as many as there are training images."""
     map_weight: float = 64.0
     seed: int = 0
-    """Random seed of the images and of both trainings."""
     shown_images: int = 8
-    """Validation images in the pictures."""
 
     @property
     def steps(self) -> int:

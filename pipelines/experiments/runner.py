@@ -29,8 +29,6 @@ PROGRAMS: Mapping[str, str] = {
 }
 """Programs that can be steps, and their modules."""
 
-_SIGNAL_EXIT = 128
-"""A shell's exit code of a program ended by signal n is 128 + n."""
 _STOPPED: Mapping[int, int] = {
     EXIT_INTERRUPTED: EXIT_INTERRUPTED,
     EXIT_TERMINATED: EXIT_TERMINATED,
@@ -144,9 +142,9 @@ class StepRunner:
 def _failure(program: str, code: int, *, log: Path | None) -> StepFailed:
     if code < 0:
         how = f"was ended by {signal.Signals(-code).name}"
-        code = _SIGNAL_EXIT - code
-        if code == _SIGNAL_EXIT + signal.SIGKILL:
-            how += " (out of memory?)"
+        how += " (out of memory?)" if code == -signal.SIGKILL else ""
+        # As a shell has it.
+        code = 128 - code
     else:
         how = f"failed with exit code {code}"
     reason = None if log is None else _reason_in(log, program=program)

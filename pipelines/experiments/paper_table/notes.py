@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.experiments.paper_table.options import TRAINING_OPTIONS
 from pipelines.experiments.paper_table.results import TableResults
 from pipelines.experiments.paper_table.rows import ROWS
+from pipelines.reports.html_pages import setting_texts
 from pseudo_maps.files import file_sha256
 
 PAPER_INPUT_PX = 224
@@ -69,7 +70,7 @@ def _training(results: TableResults) -> list[tuple[str, str]]:
         ),
         "Further options": _shown_options(results),
         "Frozen network F": _weights(results, _first(results, "perceptual") or ""),
-        "Pseudo maps": ", ".join(f"{key} {value}" for key, value in _leaves(_first(results, "maps") or {})),
+        "Pseudo maps": _texts(_first(results, "maps") or {}),
     }
     return [(heading, text) for heading, text in found.items() if text]
 
@@ -99,14 +100,8 @@ def _first(results: TableResults, key: str) -> Any:
     return next((value for one in results.configurations.values() if (value := one.get(key))), None)
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            found += _leaves(item, f"{prefix}{key}.")
-        elif item not in (None, ""):
-            found.append((f"{prefix}{key}", item))
-    return found
+def _texts(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in setting_texts(settings).items() if text != "none")
 
 
 def _protocols(results: TableResults) -> list[tuple[str, str]]:

@@ -38,14 +38,12 @@ class TablePlan:
     """Folder of all runs and of the tables."""
     archs: tuple[str, ...]
     rows: tuple[str, ...]
-    """Keys of ``ROWS``."""
     seeds: tuple[int, ...]
     protocols: tuple[str, ...]
     """The first is the main table's."""
     values: Mapping[str, Any]
-    """Value of every option that is passed on, by key."""
+    """Value of every option that is passed on, by key; ``given`` has the keys of those that were given explicitly."""
     given: frozenset[str] = frozenset()
-    """Keys of those that were given explicitly."""
 
     @cached_property
     def train_images(self) -> str:

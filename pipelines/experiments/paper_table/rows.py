@@ -13,10 +13,9 @@ _MAP, _TRIPLET, _AREA = ("loss.map_",), ("loss.triplet_", "perceptual"), ("loss.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationRow:
-    """A row of the paper's tables."""
+    """A row of the paper's tables, with the paper's name for it."""
 
     title: str
-    """The paper's name for it, without the architecture."""
     arguments: tuple[str, ...]
     """Arguments of ``wsol-train`` that define the row."""
     ignores: tuple[str, ...]

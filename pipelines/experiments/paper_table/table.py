@@ -54,14 +54,7 @@ def make_table(
 ) -> None:
     """Train and score this task's share of the runs, and write the tables of all runs whenever one has ended.
 
-    Raises
-    ------
-    RuntimeError
-        Runs failed; the others were made.
-    ValueError
-        Images without a map, before the first training.
-    SystemExit, KeyboardInterrupt
-        As ``run_side_by_side``.
+    ValueError, before the first training, for images without a map; RuntimeError at the end when runs failed.
     """
     data = DataIdentity(plan.train, plan.val)
     possible = _possible(plan, share)
