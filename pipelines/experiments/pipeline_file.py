@@ -26,75 +26,61 @@ ONLY_RUN = "network"
 MAPS_NAME = "maps"
 """Name of the evaluation of the saliency maps themselves, which therefore no training run can have."""
 
-_BY_DATA = "the section [data] sets it for all stages"
-_BY_OUT = "out, at the top of the file, is the folder of everything"
-_BY_FLAG = "give --{0} to wsol-pipeline run"
+_OF_THE_FILE = {
+    **dict.fromkeys(("data", "layout"), "the section [data] sets it for all stages"),
+    "out": "out, at the top of the file, is the folder of everything",
+}
+_BY_ONE_PROCESS = "one process makes all maps; in an array of tasks, run wsol-prep proposals first"
 
 PROPOSALS = OptionKeys(
     PROPOSAL_OPTIONS,
     program="wsol-prep proposals",
     reserved={
-        "data": _BY_DATA,
-        "layout": _BY_DATA,
-        "out": _BY_OUT,
+        **_OF_THE_FILE,
         "split": "maps are made of train and of val",
-        "task-index": "one process makes all maps; in an array of tasks, run wsol-prep proposals first",
-        "task-count": "one process makes all maps; in an array of tasks, run wsol-prep proposals first",
-        "dry-run": _BY_FLAG.format("dry-run"),
+        **dict.fromkeys(("task-index", "task-count"), _BY_ONE_PROCESS),
+        "dry-run": "give --dry-run to wsol-pipeline run",
     },
 )
-"""Keys of [proposals]."""
 TRAINING = OptionKeys(
     TRAIN_OPTIONS,
     program="wsol-train",
     reserved={
-        "data": _BY_DATA,
-        "layout": _BY_DATA,
-        "out": _BY_OUT,
+        **_OF_THE_FILE,
         "maps": "the maps are those of the stage before",
         "resume": "a run that was begun is always resumed",
     },
 )
-"""Keys of [training] and of its runs."""
 EVALUATION = OptionKeys(
     RUN_OPTIONS,
     program="wsol-eval run",
     reserved={
-        "data": _BY_DATA,
-        "layout": _BY_DATA,
-        "out": _BY_OUT,
+        **_OF_THE_FILE,
         "split": "networks learn from train and are scored on val",
         "name": "results have the names of the training runs",
     },
 )
-"""Keys of [evaluation]."""
 DATA = OptionKeys(
     (Option("--root", help=DATA_OPTION.help), LAYOUT_OPTION),
     program="the data set",
     reserved={"out": "it stands at the top of the file, before the first section"},
 )
-"""Keys of [data]."""
 _SECTIONS = ("data", "proposals", "training", "evaluation")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineFile:
-    """A checked pipeline file; values are by key as TOML has them."""
+    """A checked pipeline file; options are by key as TOML has them."""
 
     path: Path
-    """The file."""
     out: Path
-    """Folder of everything that is made."""
     data: Path
     layout: str | None
-    """None where the file has none."""
     proposals: Mapping[str, Any]
-    """Options of ``wsol-prep proposals``."""
     runs: Mapping[str, Mapping[str, Any]]
-    """By name of the training run its options of ``wsol-train``; what all runs share is in each."""
+    """By name of the training run; what all runs share is in each."""
     evaluation: Mapping[str, Any]
-    """Options of ``wsol-eval run``."""
 
     @property
     def folder(self) -> Path:

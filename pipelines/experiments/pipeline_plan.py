@@ -14,7 +14,6 @@ from pipelines.experiments.steps import STAGES, FileSet, Step
 
 RECORD_FILE = "finished-steps.json"
 """Record of what is finished; without it every command is asked."""
-_REPORT_FILE = "report.html"
 _MAP_EVALUATION = OptionKeys(MAPS_OPTIONS, program="wsol-eval maps", reserved=EVALUATION.reserved)
 """What of [evaluation] also means something for maps without a network."""
 
@@ -66,7 +65,7 @@ def pipeline_steps(pipeline: PipelineFile) -> list[Step]:
                 reads=FileSet(path=run),
             ),
         ]
-    return [*steps, report_step(results.values(), runs.values(), report=pipeline.out / _REPORT_FILE)]
+    return [*steps, report_step(results.values(), runs.values(), report=pipeline.out / "report.html")]
 
 
 def proposals_step(*, split: str, maps: Path, data: tuple[str, ...], more: tuple[str, ...]) -> Step:
