@@ -54,8 +54,16 @@ class Protocol:
     """How boxes are brought to the frame."""
     iou_rule: str
     """What overlap is enough."""
-    map_to_candidates: Callable[[npt.NDArray[np.generic]], Candidates]
-    boxes_to_frame: Callable[..., npt.NDArray[np.float64]]
+    candidates: Callable[[npt.NDArray[np.generic]], Candidates]
+    """Every box of one map (H, W), in the frame, at levels from 0 to L - 1.
+
+    Scores are of any size and real dtype, higher where the object is; ValueError unless the map is 2-D and has pixels.
+    ``cam``, ``psol-crop`` and ``cam-release`` give no box for a map with NaN or infinity or all zeros, and the frame
+    (``cam-release``: less its margin) for another constant above 0 (``cam-release``: other than 0); ``ts-cam`` and
+    ``wsoleval-*`` give the corner box of their evaluators.
+    """
+    ground_truth: Callable[..., npt.NDArray[np.float64]]
+    """A function of ``evaluation.boxes.ground_truth``: boxes of an image of ``image_wh`` pixels, moved to the frame."""
     thresholds_l: npt.NDArray[np.float64]
     """(L,) float64, the share of the map's maximum that each level stands for; read-only."""
     threshold_is_oracle: bool = False
@@ -82,32 +90,6 @@ class Protocol:
             "ground_truth": f"{counted}, {self.ground_truth_rule}",
             "iou": f"corners inclusive (+ 1), {compared} ground-truth box; {self.iou_rule}",
         }
-
-    def candidates(self, map_hw: npt.NDArray[np.generic]) -> Candidates:
-        """Every box that the protocol takes from one map, in the frame.
-
-        Parameters
-        ----------
-        map_hw
-            Scores of any size and real dtype, higher where the object is; ValueError unless it is 2-D and has pixels.
-
-        Returns
-        -------
-        Candidates
-            Levels run from 0 to L - 1. ``cam``, ``psol-crop`` and ``cam-release`` give no box for a map with NaN or
-            infinity or all zeros, and the frame (``cam-release``: less its margin) for another constant above 0
-            (``cam-release``: other than 0); ``ts-cam`` and ``wsoleval-*`` give the corner box of their evaluators.
-
-        """
-        return self.map_to_candidates(map_hw)
-
-    def ground_truth(self, boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) -> npt.NDArray[np.float64]:
-        """Ground-truth boxes ``(B, 4)`` float64 in the frame.
-
-        ``boxes_xyxy`` (B, 4) are inclusive pixel coordinates in an image of ``image_wh`` pixels; B may be 0. ValueError
-        when a side is not positive or a box is not four finite numbers in order.
-        """
-        return self.boxes_to_frame(boxes_xyxy, image_wh=image_wh)
 
     def overlaps(
         self, candidates: Candidates, truth_b4: npt.ArrayLike
@@ -154,8 +136,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule=_CAM_BOX,
             ground_truth_rule="scaled to 224, not truncated",
             iou_rule="at least the wanted IoU",
-            map_to_candidates=largest_component,
-            boxes_to_frame=scaled_boxes,
+            candidates=largest_component,
+            ground_truth=scaled_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
         ),
         Protocol(
@@ -168,8 +150,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule="contours of all three levels, holes too, clamped 5 px from the right and lower side; the largest",
             ground_truth_rule="scaled to 224, not truncated; images of the blacklist skipped when given",
             iou_rule="at least the wanted IoU",
-            map_to_candidates=cam_release_box,
-            boxes_to_frame=scaled_boxes,
+            candidates=cam_release_box,
+            ground_truth=scaled_boxes,
             # The three levels are pooled into one; the lowest bounds the foreground.
             thresholds_l=_read_only(RELEASE_GREY_LEVELS[0] / 255),
         ),
@@ -181,8 +163,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule=f"contour with the largest polygon area: {_WSOLEVAL_BOX}",
             ground_truth_rule="scaled to 224 and truncated",
             iou_rule="at least the wanted IoU",
-            map_to_candidates=_largest_wsoleval,
-            boxes_to_frame=truncated_boxes,
+            candidates=_largest_wsoleval,
+            ground_truth=truncated_boxes,
             thresholds_l=_read_only(level_thresholds()),
             threshold_is_oracle=True,
             fallback_box=WSOLEVAL_FALLBACK_BOX,
@@ -196,8 +178,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule=f"every contour, holes too, the best of them: {_WSOLEVAL_BOX}",
             ground_truth_rule="scaled to 224 and truncated",
             iou_rule="at least .3, .5 and .7",
-            map_to_candidates=_all_wsoleval,
-            boxes_to_frame=truncated_boxes,
+            candidates=_all_wsoleval,
+            ground_truth=truncated_boxes,
             thresholds_l=_read_only(level_thresholds()),
             threshold_is_oracle=True,
             fallback_box=WSOLEVAL_FALLBACK_BOX,
@@ -210,8 +192,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule="contour with the largest polygon area: x, y, x + w, y + h; (0, 0, 1, 1) without contour",
             ground_truth_rule="scaled to 224, clipped to 0..223 and truncated",
             iou_rule="GT-known at least, Top-1 and Top-5 above the wanted IoU",
-            map_to_candidates=ts_cam_box,
-            boxes_to_frame=clipped_truncated_boxes,
+            candidates=ts_cam_box,
+            ground_truth=clipped_truncated_boxes,
             thresholds_l=_read_only(TS_CAM_FRACTION),
             fallback_box=TS_CAM_FALLBACK_BOX,
             top1_exclusive=True,
@@ -226,8 +208,8 @@ PROTOCOLS: dict[str, Protocol] = {
             box_rule=_CAM_BOX,
             ground_truth_rule="scaled to 256, clipped to the crop; a box outside it stays as a strip on its edge",
             iou_rule="above the wanted IoU",
-            map_to_candidates=largest_component,
-            boxes_to_frame=cropped_boxes,
+            candidates=largest_component,
+            ground_truth=cropped_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
             crops_centre=True,
             gt_known_exclusive=True,

@@ -132,19 +132,11 @@ def _present_neighbours(present_p: Bytes, pixel: int, stride: int) -> Any:
 @kernel
 def _cover(box_p4: Ints, root: int, x0: int, y0: int, x1: int, y1: int) -> Any:
     """Widen the box of a component to hold another; whether it changed."""
-    changed = False
-    if x0 < box_p4[root, 0]:
-        box_p4[root, 0] = x0
-        changed = True
-    if y0 < box_p4[root, 1]:
-        box_p4[root, 1] = y0
-        changed = True
-    if x1 > box_p4[root, 2]:
-        box_p4[root, 2] = x1
-        changed = True
-    if y1 > box_p4[root, 3]:
-        box_p4[root, 3] = y1
-        changed = True
+    changed = x0 < box_p4[root, 0] or y0 < box_p4[root, 1] or x1 > box_p4[root, 2] or y1 > box_p4[root, 3]
+    box_p4[root, 0] = min(box_p4[root, 0], x0)
+    box_p4[root, 1] = min(box_p4[root, 1], y0)
+    box_p4[root, 2] = max(box_p4[root, 2], x1)
+    box_p4[root, 3] = max(box_p4[root, 3], y1)
     return changed
 
 

@@ -10,7 +10,7 @@ when a side of the image is not positive or a box is not four finite numbers in 
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.boxes.geometry import FRAME_PX, scale_boxes_truncated
+from evaluation.boxes.geometry import FRAME_PX, checked_boxes
 
 __all__ = ["RESIZED_PX", "clipped_truncated_boxes", "cropped_boxes", "scaled_boxes", "truncated_boxes"]
 
@@ -35,12 +35,11 @@ def scaled_boxes(boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) ->
 
 
 def truncated_boxes(boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Like ``scaled_boxes`` with every coordinate cut towards zero: ``scale_boxes_truncated`` to the frame.
+    """Boxes ``(B, 4)`` float64: every coordinate multiplied by 224, divided by the side, then cut towards zero.
 
-    Used by ``wsoleval-v1`` and ``wsoleval-v2``.
+    Used by ``wsoleval-v1`` and ``wsoleval-v2``, in the order of the evaluator of Choe et al., CVPR 2020.
     """
-    boxes_b4, _ = _checked(boxes_xyxy, image_wh=image_wh)
-    return scale_boxes_truncated(boxes_b4, from_wh=image_wh, to_wh=(FRAME_PX, FRAME_PX)).astype(np.float64)
+    return np.trunc(scaled_boxes(boxes_xyxy, image_wh=image_wh))
 
 
 def clipped_truncated_boxes(boxes_xyxy: npt.ArrayLike, *, image_wh: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -81,16 +80,4 @@ def _checked(
     side_4 = np.array([*image_wh, *image_wh], dtype=np.float64)
     if side_4.shape != (4,) or not ((side_4 > 0) & np.isfinite(side_4)).all():
         raise ValueError(f"expected a positive image width and height, found image_wh={image_wh}")
-    boxes_b4 = np.asarray(boxes_xyxy, dtype=np.float64)
-    if boxes_b4.size == 0:
-        boxes_b4 = boxes_b4.reshape(0, 4)
-    if boxes_b4.ndim != 2 or boxes_b4.shape[1] != 4:
-        raise ValueError(f"expected ground-truth boxes (B, 4), found shape {boxes_b4.shape}")
-    sound_b = (boxes_b4[:, :2] <= boxes_b4[:, 2:]).all(axis=1) & np.isfinite(boxes_b4).all(axis=1)
-    if not sound_b.all():
-        row = int(np.argmin(sound_b))
-        raise ValueError(
-            f"ground truth, row {row}: expected finite x0 <= x1 and y0 <= y1, found {boxes_b4[row].tolist()}; "
-            "swap the corners or drop the box first"
-        )
-    return boxes_b4, side_4
+    return checked_boxes(boxes_xyxy, name="ground truth"), side_4

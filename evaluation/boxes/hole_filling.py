@@ -47,11 +47,7 @@ def flood(grey_hw: npt.NDArray[np.uint8]) -> Flood:
 
 @kernel
 def _flooded(grey_p: Bytes, inside_p: npt.NDArray[np.bool_], pixels: int, stride: int) -> Any:
-    """Positions by rising value of the map with its holes filled, where each value starts (257,), and that map.
-
-    Water rises from outside the border; a pixel is filled to the level at which the water reaches it. Last, the
-    positions that are higher than before.
-    """
+    """``order``, ``starts_v``, ``filled_p`` and ``raised`` of ``Flood``."""
     filled_p = grey_p.copy()
     dry_p = inside_p.copy()
     # One list of waiting pixels a grey value, linked through next_p; a pixel waits once.

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.boxes.geometry import scale_boxes_truncated
 from evaluation.boxes.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
 
 MOVERS = [scaled_boxes, truncated_boxes, clipped_truncated_boxes, cropped_boxes]
@@ -24,9 +23,17 @@ def test_corners_move_as_points() -> None:
     assert scaled_boxes([[0, 10, 99, 49]], image_wh=(100, 50)).tolist() == [[0, 44.8, 221.76, 219.52]]
 
 
-def test_the_published_vector_of_the_truncation() -> None:
-    assert scale_boxes_truncated([[1, 2, 4, 3]], from_wh=(10, 20), to_wh=(35, 10)).tolist() == [[3, 1, 14, 1]]
+def test_coordinates_are_cut_towards_zero() -> None:
+    assert truncated_boxes([[-1, -3, 1, 3]], image_wh=(448, 448)).tolist() == [[0, -1, 0, 1]]
     assert truncated_boxes([[0, 10, 99, 49]], image_wh=(100, 50)).tolist() == [[0, 44, 221, 219]]
+
+
+def test_whole_pixels_move_by_integer_division_at_every_size() -> None:
+    # Dividing first would give 45 * (224 / 80) = 125.999... and 125 for the pixel that lands on 126.
+    for width in range(1, 513):
+        x = np.arange(width)
+        boxes = np.stack([x, x, x, x], axis=1)
+        np.testing.assert_array_equal(truncated_boxes(boxes, image_wh=(width, width)), boxes * 224 // width)
 
 
 def test_ts_cam_divides_first_and_clips_to_the_last_pixel() -> None:
@@ -83,7 +90,7 @@ def test_wrong_boxes_and_sizes_are_refused(mover) -> None:
         with pytest.raises(ValueError, match=r"row 1: expected finite x0 <= x1"):
             mover([[0, 0, 1, 1], bad[0]], image_wh=(10, 10))
     for bad in ([0, 0, 1, 1], [[0, 0, 1]], [[[0, 0, 1, 1]]]):
-        with pytest.raises(ValueError, match=r"expected ground-truth boxes \(B, 4\)"):
+        with pytest.raises(ValueError, match=r"ground truth: expected boxes \(N, 4\)"):
             mover(bad, image_wh=(10, 10))
     for wrong_wh in ((0, 10), (10, -1), (np.nan, 10), (np.inf, 10), (10,)):
         with pytest.raises(ValueError, match="positive image width and height"):
