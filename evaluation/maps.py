@@ -33,39 +33,10 @@ class MapSource(Protocol):
 
     def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
         """Maps of images, batch by batch, in order."""
-
-    def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """Maps of one image, or why there is none."""
-
-    def config(self) -> dict[str, Any]:
-        """What decides the maps, for metrics.json."""
-
-    def stamp(self) -> str | None:
-        """What tells whether the files have changed where ``config`` has no digest of them."""
-
-
-class StoredMaps:
-    """Base of the sources whose maps lie in a folder: one localizer, one map per image."""
-
-    localizers: tuple[str, ...] = (MAP_LOCALIZER,)
-    batch_size = 64
-    """A tenth of a second to a second of work."""
-
-    def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
-        """Maps of images, batch by batch, in order."""
         return (MapBatch(batch, [self.maps_of(image) for image in batch]) for batch in batches)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
-        """The map of one image, or why there is none."""
-        raise NotImplementedError
-
-    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
-        raise NotImplementedError
-
-    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Ids of the images of ``records`` that no map belongs to, in their order."""
-        raise NotImplementedError
+        """Maps of one image, or why there is none."""
 
     def config(self) -> dict[str, Any]:
         """What decides the maps, for metrics.json."""
@@ -76,14 +47,53 @@ class StoredMaps:
         return None
 
 
-class NoMaps(StoredMaps):
+class NoMaps(MapSource):
     """For the baselines alone, which need no map."""
 
     localizers: tuple[str, ...] = ()
+    batch_size = 64
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """No map, and no failure."""
         return ImageMaps()
+
+
+class StoredMaps(MapSource):
+    """Base of the sources whose maps lie in a folder: one localizer, one map per image."""
+
+    localizers: tuple[str, ...] = (MAP_LOCALIZER,)
+    batch_size = 64
+    """A tenth of a second to a second of work."""
+    _stamp: str | None = None
+
+    def stamp(self) -> str | None:
+        """Digest of names, sizes and times of the files where they have no checksums."""
+        return self._stamp
+
+    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
+        taken: dict[str, str] = {}
+        for record in records:
+            for name in self._names_of(record):
+                first = taken.setdefault(name, record.image_id)
+                if first != record.image_id:
+                    raise ValueError(
+                        f"{name}: would be the map of the images {first!r} and {record.image_id!r}; name the files by "
+                        "image ids, with their folders"
+                    )
+        return [name for name in self._names() if name not in taken]
+
+    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
+        """Ids of the images of ``records`` that no map belongs to, in their order."""
+        return [record.image_id for record in records if not self._names_of(record)]
+
+    def _names(self) -> Iterable[str]:
+        """Names of all maps."""
+        raise NotImplementedError
+
+    def _names_of(self, record: ImageRecord) -> list[str]:
+        """Names of the maps that belong to an image."""
+        raise NotImplementedError
 
 
 def open_stored_maps(folder: Path, *, split: str) -> StoredMaps:
@@ -103,7 +113,7 @@ class ShardMaps(StoredMaps):
         self.localizers = (_localizer_of(self._index.provenance["configuration"]),)
         shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
         sums = [path.with_name(f"{path.name}.sha256") for path in shards]
-        self._sha256, self._stamp = None, None
+        self._sha256 = None
         if all(path.is_file() for path in sums):
             self._sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in sums)).hexdigest()
         else:
@@ -123,22 +133,15 @@ class ShardMaps(StoredMaps):
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
 
-    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Image ids of the shards that are not among the records."""
-        known = {record.image_id for record in records}
-        return [image_id for image_id in self._index if image_id not in known]
-
-    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Image ids that are in no shard."""
-        return self._index.missing(record.image_id for record in records)
-
     def config(self) -> dict[str, Any]:
         """Configuration stored in the shards and a digest of their checksum files."""
         return {"maps": {"format": "shards", "sha256": self._sha256, "provenance": dict(self._index.provenance)}}
 
-    def stamp(self) -> str | None:
-        """Digest of names, sizes and times where a shard has no checksum file."""
-        return self._stamp
+    def _names(self) -> Iterable[str]:
+        return self._index
+
+    def _names_of(self, record: ImageRecord) -> list[str]:
+        return [record.image_id] if record.image_id in self._index else []
 
 
 class NpyMaps(StoredMaps):
@@ -146,16 +149,16 @@ class NpyMaps(StoredMaps):
 
     def __init__(self, folder: Path) -> None:
         files = sorted(folder.rglob("*.npy"))
+        self._folder = folder
         self._stamp = _files_digest(files, folder=folder)
-        self._names = {path: path.relative_to(folder).as_posix() for path in files}
-        self._by_place = {name.removesuffix(".npy"): path for path, name in self._names.items()}
-        self._by_name: dict[str, list[Path]] = {}
-        for path in files:
-            self._by_name.setdefault(path.stem, []).append(path)
+        self._places = dict.fromkeys(path.relative_to(folder).as_posix() for path in files)
+        self._by_name: dict[str, list[str]] = {}
+        for path, place in zip(files, self._places, strict=True):
+            self._by_name.setdefault(path.stem, []).append(place)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The array of a file; ValueError when it holds no plain array, or two files could be meant."""
-        found = self._files_of(image.record)
+        found = [self._folder / place for place in self._names_of(image.record)]
         if not found:
             return ImageMaps(failure=NO_MAP)
         if len(found) > 1:
@@ -172,37 +175,19 @@ class NpyMaps(StoredMaps):
             ) from error
         return ImageMaps(whole={MAP_LOCALIZER: array})
 
-    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Names of the files that no record names; ValueError names two images that would share a file."""
-        taken: dict[Path, str] = {}
-        for record in records:
-            for path in self._files_of(record):
-                first = taken.setdefault(path, record.image_id)
-                if first != record.image_id:
-                    raise ValueError(
-                        f"{path}: would be the map of the images {first!r} and {record.image_id!r}; name the files by "
-                        "image ids, with their folders"
-                    )
-        return [name for path, name in self._names.items() if path not in taken]
-
-    def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Ids of the images that no file is named by."""
-        return [record.image_id for record in records if not self._files_of(record)]
-
     def config(self) -> dict[str, Any]:
         """The number of files."""
-        return {"maps": {"format": "npy", "files": len(self._names)}}
+        return {"maps": {"format": "npy", "files": len(self._places)}}
 
-    def stamp(self) -> str:
-        """Digest of names, sizes and times of all files."""
-        return self._stamp
+    def _names(self) -> Iterable[str]:
+        return self._places
 
-    def _files_of(self, record: ImageRecord) -> list[Path]:
+    def _names_of(self, record: ImageRecord) -> list[str]:
         """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
         path = Path(record.path)
         names = dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem))
-        placed = [self._by_place[name] for name in names if name in self._by_place]
-        return placed or [file for name in names for file in self._by_name.get(name, [])]
+        placed = [f"{name}.npy" for name in names if f"{name}.npy" in self._places]
+        return placed or [place for name in names for place in self._by_name.get(name, [])]
 
 
 def _localizer_of(configuration: Any) -> str:

@@ -78,10 +78,7 @@ class ScoringTask:
 def score(batch: MapBatch, *, task: ScoringTask) -> list[ImageScores]:
     """Score the images of a batch by their maps, and the baselines beside them.
 
-    Raises
-    ------
-    ValueError
-        A map is not (H, W) with pixels or holds no real numbers; image, localizer and what was found are named.
+    ValueError when a map is not (H, W) with pixels or holds no real numbers; it names image and localizer.
     """
     return [_score_image(image, maps, task) for image, maps in zip(batch.images, batch.maps, strict=True)]
 

@@ -29,19 +29,9 @@ def _start_worker() -> None:
 def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *, jobs: int) -> Iterator[_Result]:
     """Results of ``function`` over ``work``, in order.
 
-    Parameters
-    ----------
-    function
-        Picklable and small: it is sent with every piece of work.
-    work
-        Picklable pieces, drawn only a few ahead of the results, in this process.
-    jobs
-        Worker processes; with 1 everything happens in this process.
-
-    Raises
-    ------
-    RuntimeError
-        A worker died; what it had finished before has been yielded.
+    ``function`` is picklable and small: it is sent with every piece of work. The pieces are picklable too and drawn
+    only a few ahead of the results, in this process. ``jobs`` is the number of worker processes; with 1 everything
+    happens in this process. RuntimeError when a worker died; what was finished before has been yielded.
     """
     if jobs == 1:
         yield from map(function, work)

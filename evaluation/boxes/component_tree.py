@@ -66,15 +66,8 @@ def largest_level_contours(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int
 
     The area is that of the polygon through the centres of the contour's pixels, as ``cv2.contourArea`` gives it: a
     line has none. Of equal areas the contour counts whose first pixel, row by row, comes last: ``cv2.findContours``
-    lists it first.
+    lists it first. ``grey_hw`` is (H, W) uint8 with pixels.
 
-    Parameters
-    ----------
-    grey_hw
-        (H, W) uint8 with pixels.
-
-    Notes
-    -----
     The largest contour never lies inside a hole and is never a hole's, because the outer contour round it is
     larger. So holes are filled first, at all levels at once: a pixel becomes the least value that a walk from the
     border to it, over 4 neighbours, has to climb to. Components of the filled map have no holes, and their polygon

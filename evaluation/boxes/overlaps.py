@@ -35,19 +35,10 @@ def best_overlaps(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Best overlap of an image at each threshold level, and the candidate that reaches it.
 
-    ``truth_b4`` are its ground-truth boxes (B, 4), at least one, and ``levels`` is L.
-
-    Returns
-    -------
-    iou_l
-        (L,) best intersection over union of any candidate of the level with any ground-truth box; 0 without box.
-    boxes_l4
-        (L, 4) the candidate that reaches it, the first of equals; ``NO_BOX`` where the level has none.
-
-    Raises
-    ------
-    ValueError
-        The image has no ground truth, or a box or a level is out of order.
+    ``truth_b4`` are its ground-truth boxes (B, 4), at least one, and ``levels`` is L. Returned are (L,) the best
+    intersection over union of any candidate of the level with any ground-truth box, 0 without box, and (L, 4) the
+    candidate that reaches it, the first of equals, ``NO_BOX`` where the level has none. ValueError when the image has
+    no ground truth, or a box or a level is out of order.
     """
     truth_b4 = checked_boxes(truth_b4, name="ground truth")
     if not len(truth_b4):

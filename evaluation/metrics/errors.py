@@ -14,20 +14,12 @@ import numpy.typing as npt
 
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.image_scores import ImageScores, exceeds
+from evaluation.metrics.registry import GT_KNOWN_IOU
 from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
 from pseudo_maps.kernels import Bytes, Doubles, Longs, kernel
 
-__all__ = [
-    "CORRECT",
-    "MORE_LIMIT",
-    "MULTI_INSTANCE_LIMIT",
-    "NO_BOX_VERDICT",
-    "PART_LIMIT",
-    "WRONG_CLASS",
-    "classify_errors",
-    "image_verdicts",
-]
+__all__ = ["classify_errors", "image_verdicts"]
 
 CORRECT, WRONG_CLASS, MULTI_INSTANCE, PART, MORE, OTHER, NO_BOX_VERDICT = range(len(ERROR_KINDS))
 """Verdicts: positions in ``ERROR_KINDS``."""
@@ -38,8 +30,6 @@ PART_LIMIT = 0.5
 """More than this share of the predicted box inside the object: it shows a part."""
 MORE_LIMIT = 0.7
 """At least this share of the object covered: the box holds more than the object. The public code counts .7 itself."""
-
-_WANTED_IOU = 0.5
 
 
 def classify_errors(
@@ -99,8 +89,8 @@ def image_verdicts(
     nothing_04 = np.zeros((0, 4))
     correct_il = np.where(
         (rank_i >= 0)[:, None],
-        exceeds(iou_il, _WANTED_IOU, exclusive=protocol.top1_exclusive),
-        exceeds(iou_il, _WANTED_IOU, exclusive=protocol.gt_known_exclusive),
+        exceeds(iou_il, GT_KNOWN_IOU, exclusive=protocol.top1_exclusive),
+        exceeds(iou_il, GT_KNOWN_IOU, exclusive=protocol.gt_known_exclusive),
     )
     if protocol.fallback_box is not None:
         nothing_il = (boxes_il4 == protocol.fallback_box).all(axis=2) & ~correct_il

@@ -44,19 +44,10 @@ class PixelPrecision:
     def add(self, map_hw: npt.NDArray[np.generic] | None, mask_hw: npt.NDArray[np.uint8]) -> None:
         """Count one image.
 
-        Parameters
-        ----------
-        map_hw
-            Scores of any size and real dtype, brought to the frame by ``unit_score_map``; None, for an image without
-            map, scores 0 everywhere.
-        mask_hw
-            ``(H, W)`` uint8 of ``BACKGROUND``, ``OBJECT`` and ``IGNORED``, of any size, resized to the frame by
-            nearest neighbour: the union of all objects of the image.
-
-        Raises
-        ------
-        ValueError
-            Map or mask is not two-dimensional or has no pixels, or the mask has another dtype or value.
+        ``map_hw`` are scores of any size and real dtype, brought to the frame by ``unit_score_map``; an image without
+        map scores 0 everywhere. ``mask_hw`` (H, W) uint8, of any size, is the union of all objects of the image; it is
+        resized to the frame by nearest neighbour. ValueError when map or mask is not 2-D or has no pixels, or the mask
+        has another dtype or value.
         """
         mask_px = _mask_in_frame(mask_hw)
         scores_px = np.zeros((FRAME_PX, FRAME_PX)) if map_hw is None else unit_score_map(map_hw)

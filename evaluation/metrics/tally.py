@@ -108,10 +108,7 @@ class Tally:
     def add(self, batch: Sequence[ImageScores]) -> None:
         """Count a batch of images. Each image of the data set must come once.
 
-        Raises
-        ------
-        ValueError
-            A label is not below K, or a scored image lacks a localizer or has another number of levels; it is named.
+        ValueError names an image whose label is not below K, or a scored one that lacks a localizer or a level.
         """
         for image in batch:
             if image.label >= len(self._class_wnids):
@@ -159,20 +156,19 @@ class Tally:
 
     def results(self) -> tuple[Result, ...]:
         """Results of all localizers but the baselines; none when no image is in the localization denominators."""
-        return tuple(self._results(baselines=False))
+        return self._results(baselines=False)
 
     def baseline_results(self) -> tuple[Result, ...]:
         """Likewise of the baselines."""
-        return tuple(self._results(baselines=True))
+        return self._results(baselines=True)
 
     def reported_levels(self) -> dict[Pair, int]:
         """Level that each result is reported at, by localizer and protocol: the oracle's, or 0."""
         return {pair: counts.reported_level() for pair, counts in self._counts.items()}
 
-    def _results(self, *, baselines: bool) -> Iterator[Result]:
-        for counts in self._counts.values():
-            if self._images and (counts.localizer in self._baselines) == baselines:
-                yield self._result(counts)
+    def _results(self, *, baselines: bool) -> tuple[Result, ...]:
+        chosen = [counts for counts in self._counts.values() if (counts.localizer in self._baselines) == baselines]
+        return tuple(map(self._result, chosen)) if self._images else ()
 
     def _result(self, counts: "_ResultCounts") -> Result:
         protocol = counts.protocol

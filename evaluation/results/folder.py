@@ -95,12 +95,8 @@ class ResultFolder:
         """The content of metrics.json when this evaluation has been finished before, else None.
 
         Finished means that predictions.csv is there too and the journal is gone. Another name of the same evaluation
-        is written into metrics.json.
-
-        Raises
-        ------
-        ValueError
-            The file is of another evaluation, or is no metrics.json; what differs is named, with both values.
+        is written into metrics.json. ValueError when the file is of another evaluation, whose differing values are
+        named, or is no metrics.json.
         """
         path, plan = self.folder / METRICS_FILE, self._plan
         if not path.exists():

@@ -82,23 +82,9 @@ def write_predictions(
 ) -> None:
     """Write one row per image, in the order given, atomically; memory does not grow with images.
 
-    Parameters
-    ----------
-    path
-        The file; it is replaced if it exists.
-    images
-        Skipped ones included: their results are empty.
-    protocols, localizers
-        What to write columns of, in order.
-    levels
-        Threshold level to report, by localizer and protocol, as ``Tally.reported_levels`` gives it.
-
-    Raises
-    ------
-    ValueError
-        A scored image lacks a localizer.
-    OSError
-        The file cannot be written.
+    ``images`` hold the skipped ones too, whose results are empty. Columns follow ``protocols`` and ``localizers``;
+    ``levels`` is the threshold level to report, as ``Tally.reported_levels`` gives it. ValueError when a scored image
+    lacks a localizer.
     """
     columns = _columns([(localizer, protocol.name) for localizer in localizers for protocol in protocols])
     source = iter(images)
@@ -118,12 +104,8 @@ def read_predictions(path: Path) -> Iterator[dict[str, str]]:
 
     Every value is checked while it is read: ``int(row["label"])``, ``float(row["cam cam iou"] or "nan")`` and
     ``[float(side) for side in row["cam cam box_224px"].split()]`` cannot fail. Other columns are passed on unchecked.
-
-    Raises
-    ------
-    PredictionsError
-        The file is missing or no CSV, a column is missing, a row is cut off, or a value is not what its column
-        holds. The row after the header is row 1.
+    PredictionsError when the file is missing or no CSV, a column is missing, a row is cut off, or a value is not what
+    its column holds. The row after the header is row 1.
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:

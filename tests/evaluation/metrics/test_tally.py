@@ -1,3 +1,4 @@
+import gc
 import json
 import random
 import tracemalloc
@@ -309,6 +310,7 @@ def test_memory_does_not_grow_with_images() -> None:
     tracemalloc.start()
     for seed in range(6):
         tally.add(random_images(256, seed=seed))
+        gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     # Less than 2 bytes for each of the last 1024 images.
