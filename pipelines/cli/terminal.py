@@ -17,7 +17,6 @@ from tqdm import tqdm
 from pseudo_maps import __version__
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
-"""Settings of every command: -h works and defaults are shown."""
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143

@@ -62,13 +62,11 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     **dict.fromkeys(f"schedule.{name}" for name in ("warmup_steps", "milestones", "gamma", "final_fraction")),
 }
 CONFIG_OPTIONS = field_options(TrainConfig, _CHANGES)
-"""Options that set a field of ``TrainConfig``."""
 RUN_OPTIONS = field_options(
     TrainRunConfig,
     {"workers": {"min": 0}, "checkpoint_minutes": {"min": 0}, "keep_last": {"min": 1}, "log_every": {"min": 1}},
     decides=False,
 )
-"""Options that set a field of ``TrainRunConfig``."""
 TRAIN_OPTIONS = (
     DATA_OPTION,
     LAYOUT_OPTION,

@@ -46,7 +46,6 @@ class Step:
     name: str
     """Its heading, and its key in the record."""
     stage: str
-    """One of ``STAGES``."""
     program: str
     arguments: tuple[str, ...]
     free: tuple[str, ...] = ()

@@ -46,7 +46,6 @@ class _Line(NamedTuple):
 class _Table(NamedTuple):
     caption: str
     headings: Sequence[str]
-    """One for each cell of a line."""
     lines: Sequence[_Line]
 
     @property

@@ -75,7 +75,6 @@ class Value:
     difference: SeedValues = SeedValues({})
     """Less GAP of the same seed, by ``cam``, in percentage points; empty for GAP itself."""
     paper: float | None = None
-    """The paper's number on ILSVRC."""
     paper_difference: float | None = None
     """The paper's number less its GAP's."""
     is_oracle: bool = False
@@ -100,7 +99,6 @@ class TableResults:
     learned_images: tuple[int, ...]
     """Numbers of images that trained runs learned from, rising, where they are known."""
     warnings: tuple[str, ...]
-    """Why runs do not belong side by side."""
 
     def value(self, arch: str, row: str, localizer: str, protocol: str, metric: str) -> Value:
         """The value of that key; of metrics of the class for any localizer and protocol."""

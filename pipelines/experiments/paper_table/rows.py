@@ -17,7 +17,6 @@ class AblationRow:
 
     title: str
     arguments: tuple[str, ...]
-    """Arguments of ``wsol-train`` that define the row."""
     ignores: tuple[str, ...]
     """Beginnings of the configuration fields that mean nothing in this row."""
     localizers: tuple[str, ...]
