@@ -130,10 +130,7 @@ def line_chart(
 def error_chart(
     bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str, file_format: FileFormat = "svg"
 ) -> bytes:
-    """One stacked bar for each name, all of the same length: images by kind of error, ``correct`` first.
-
-    ValueError for no bar.
-    """
+    """One stacked bar for each name, all of the same length: images by kind of error; ValueError for no bar."""
     _need(bars, "bar")
     with _drawing():
         legend_lines = -(-len(ERROR_KINDS) // 3)

@@ -36,6 +36,5 @@ class Dataset:
     records: tuple[ImageRecord, ...]
     """Images with unique ids, in list order or sorted by class and path."""
     class_wnids: tuple[str, ...]
-    """Class names, index = label."""
     class_words: tuple[str, ...]
-    """Human-readable names of the classes in the same order; the wnid again where they are unknown."""
+    """Both as in ``Classes``."""

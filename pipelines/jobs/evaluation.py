@@ -38,9 +38,7 @@ class EvaluationChoices:
     name: str
     """What tables and reports call the evaluation."""
     evaluation_set: EvaluationSet
-    """The images asked for."""
     protocols: tuple[str, ...]
-    """Names of protocols."""
     boxes: str
     """Ground truth that counts, one of ``BOX_CHOICES``."""
     bootstrap_samples: int

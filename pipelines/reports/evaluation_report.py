@@ -30,7 +30,6 @@ from training.run_folder.files import read_finished
 _CLASSES_SHOWN = 8
 """Best and worst classes in a table each; up to twice as many are listed in one table."""
 _OVER_BASELINE = "over_baseline"
-_TEMPLATE = "report.html.jinja"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,7 @@ def write_report(
         "introduction": _paragraphs(introduction),
         "training": training_charts(histories),
     }
-    write_page(out, template=_TEMPLATE, context=context)
+    write_page(out, template="report.html.jinja", context=context)
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:

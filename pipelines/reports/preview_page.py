@@ -13,7 +13,6 @@ from pseudo_maps.shards import STATUS_OK
 THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
 
-_TEMPLATE = "preview.html.jinja"
 _CHART_WIDTH, _CHART_HEIGHT = 320, 120
 """Of the area of bars, in units of the template's drawing. Drawn there, because wsol-prep imports no matplotlib."""
 
@@ -60,7 +59,7 @@ def write_preview_page(
         "seed": seed,
         "threshold": threshold,
     }
-    write_page(out, template=_TEMPLATE, context=context)
+    write_page(out, template="preview.html.jinja", context=context)
     return sum(len(group["maps"]) for group in groups)
 
 
