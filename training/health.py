@@ -15,8 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["HealthLimits", "HealthMonitor", "SaturatedSaliencyWarning", "TrainingDiverged", "health_values"]
-
 _REMEDY = (
     "Lower --lr, train with --batch-norm, use --recipe default, or clip the gradient; then start again from the last "
     "good checkpoint or from the beginning."

@@ -14,20 +14,6 @@ from torch.nn import functional
 
 from training.config import LossConfig, MapLossKind, TripletSign
 
-__all__ = [
-    "LossInputs",
-    "LossTerms",
-    "TripletFeatures",
-    "TripletLoss",
-    "area_penalty",
-    "balanced_class_weights",
-    "classification_loss",
-    "combine_losses",
-    "foreground_background",
-    "map_loss",
-    "triplet_loss",
-]
-
 
 class TripletFeatures(NamedTuple):
     """Perceptual features (B, N) of the image, of its foreground and of its background."""

@@ -14,8 +14,6 @@ from training.networks.model import LocalizationModel, ModelOutput
 from training.networks.perceptual import PerceptualNetwork
 from training.processes import Processes
 
-__all__ = ["Objective"]
-
 
 class Objective:
     """Computes network output and losses of a batch; moves ``model`` and the frozen ``perceptual`` F to the device.

@@ -10,8 +10,6 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-__all__ = ["Processes", "start_processes"]
-
 TIMEOUT = timedelta(minutes=10)
 """A process that waits longer than this for the others ends with an error instead of hanging a whole job."""
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Progress", "StoppedBySignal", "TrainingSummary"]
-
 
 class StoppedBySignal(RuntimeError):
     """The run was interrupted by SIGTERM or SIGINT, saved a checkpoint and can be resumed."""

@@ -9,8 +9,6 @@ from torch.nn.functional import interpolate
 
 from training.networks.model import LocalizationModel
 
-__all__ = ["SHOWN_IMAGES", "sample_panel"]
-
 SHOWN_IMAGES = 8
 """Images beside each other on a panel."""
 

@@ -9,8 +9,6 @@ from torch import nn
 
 from training.config import OptimiserConfig, ScheduleConfig
 
-__all__ = ["build_optimiser", "learning_rate", "set_learning_rate"]
-
 _NORMALISATIONS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,

@@ -13,8 +13,6 @@ from torch import Tensor
 from training.health import HealthMonitor
 from training.processes import Processes
 
-__all__ = ["StepStatistics", "pop_means"]
-
 _ROWS_AT_MOST = 50
 """Rows that wait on the device before they are copied, which waits for it once."""
 _COUNT = "steps"

@@ -33,8 +33,6 @@ from training.schedules import build_optimiser, learning_rate, set_learning_rate
 from training.step_statistics import StepStatistics, pop_means
 from training.validation import Validation
 
-__all__ = ["Trainer"]
-
 SIGNAL_CHECK_STEPS = 10
 """Steps after which several processes ask one another whether a signal has arrived: asking waits for the GPU."""
 NAMED_UNREADABLE = 3

@@ -15,8 +15,6 @@ from training.data.workers import WorkerLoader
 from training.networks.model import LocalizationModel
 from training.processes import Processes
 
-__all__ = ["Validation", "ValidationResult"]
-
 TOP_K = 5
 
 

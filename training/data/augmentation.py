@@ -20,8 +20,6 @@ from PIL import Image
 
 from training.config import CropConfig
 
-__all__ = ["EVALUATION_CROP", "Crop", "draw_crop", "sample_image", "sample_map"]
-
 _RESIZED_CROP_TRIES = 10
 """Draws of area and ratio before the fallback; torchvision's ``RandomResizedCrop``."""
 

@@ -11,14 +11,6 @@ from torch import Tensor
 
 from training.networks.normalisation import IMAGENET_MEAN
 
-__all__ = [
-    "HIDE_PROBABILITY",
-    "PATCH_SIDES_PX",
-    "REFERENCE_SIDE_PX",
-    "draw_hidden_patches",
-    "hide_and_seek",
-]
-
 PATCH_SIDES_PX = (0, 16, 32, 44, 56)
 """Sides of a patch in pixels of a 224-pixel image, one drawn per image; 0 leaves the image whole ([10])."""
 HIDE_PROBABILITY = 0.5

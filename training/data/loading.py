@@ -28,19 +28,6 @@ from training.config import CropConfig, OnMissing
 from training.data.augmentation import draw_crop, sample_image, sample_map
 from training.data.sampling import SampleKey, counter_generator
 
-__all__ = [
-    "Batch",
-    "DeviceBatch",
-    "MapReport",
-    "MapsMissingError",
-    "TrainingImages",
-    "UnreadableImageError",
-    "check_maps",
-    "decode_at_least",
-    "require_whole",
-    "to_device",
-]
-
 _NAMED_AT_MOST = 5
 """Images without a map that an error names."""
 

@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "SampleKey", "counter_generator", "permutation"]
-
 _PERMUTATION_STREAM = 0
 _IMAGE_STREAM = 1
 """Highest word of the Philox counter: the order of an epoch and the images' own draws never share numbers."""

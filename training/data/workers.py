@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from pseudo_maps.processes import end_with_parent
 
-__all__ = ["WorkerLoader"]
-
 _Batch = TypeVar("_Batch")
 
 

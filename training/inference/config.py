@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from training.networks.registry import MIN_IMAGE_SIDE_PX
 
-__all__ = ["LOCALIZERS", "TEN_CROP_RATIO", "View", "Views"]
-
 LOCALIZERS = {
     "cam": "class activation map: feature maps weighted by the class weights, neither clipped nor scaled",
     "grad-cam": "Grad-CAM at the encoder's features: positive part of the gradient-weighted sum",

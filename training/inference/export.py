@@ -27,8 +27,6 @@ from pseudo_maps.files import write_atomically
 from training.inference.localizers import InferenceModel
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["INPUT_NAME", "METADATA_FILE", "OUTPUT_NAMES", "export_onnx", "export_torch"]
-
 INPUT_NAME = "images01"
 """Name of the input in the file."""
 OUTPUT_NAMES = ("scores", "activation_maps")

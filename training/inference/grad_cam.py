@@ -8,8 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["grad_cam"]
-
 
 def grad_cam(features_bchw: Tensor, score: Callable[[Tensor], Tensor], classes_b: Tensor) -> Tensor:
     """(B, h, w), at least 0: positive part of the feature maps' sum, weighted by the mean gradients of a class score.

@@ -20,8 +20,6 @@ from training.data.augmentation import Crop, sample_image
 from training.data.loading import decode_at_least
 from training.data.workers import WorkerLoader
 
-__all__ = ["EvaluationBatch", "EvaluationPixels", "build_evaluation_loader"]
-
 _WHOLE = Crop(0, 0, 1, 1, False)
 _CENTRE_MARGIN = 16 / 256
 """The centre crop is the central 224 of the image squashed to 256 (PSOL, Zhang et al., CVPR 2020)."""

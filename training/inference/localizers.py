@@ -26,15 +26,6 @@ from training.networks.model import LocalizationModel
 from training.networks.parts import UndrawnWeights
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint
 
-__all__ = [
-    "InferenceModel",
-    "Localization",
-    "NetworkLocalizer",
-    "available_localizers",
-    "cam_times_saliency",
-    "load_for_inference",
-]
-
 _OF_THE_DECODER = frozenset({"saliency", "cam*saliency"})
 _DIGEST_CHARACTERS = 12
 """48 bits: enough to tell weights apart in a report."""

@@ -10,8 +10,6 @@ from torch.nn import functional
 
 from training.inference.config import View
 
-__all__ = ["merge_maps", "show"]
-
 
 def show(images01_bchw: Tensor, view: View) -> Tensor:
     """(B, 3, s, s) of the same dtype: the view cut out of ``images01[B, 3, R, R]``; bilinear, antialiased."""

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
 
-__all__ = ["AlexNetEncoder", "AlexNetPlusEncoder"]
-
 GAP_CHANNELS = 1024
 """Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
 

@@ -6,8 +6,6 @@ Shapes: B batch, K classes, k classes asked for, C channels, h w rows and column
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GapClassifier"]
-
 WEIGHT_STD = 0.01
 """Deviation of the random class weights (the CAM release): first scores near 0, first loss near ln K."""
 

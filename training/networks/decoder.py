@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from training.networks.parts import ConvUnit, Upsampling
 
-__all__ = ["DECODER_WIDTHS", "SaliencyDecoder"]
-
 DECODER_WIDTHS = (256, 192, 128, 64, 32)
 """Channels that leave each of five blocks (section 2.5), deepest first; further blocks are as wide as the last.
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
 
-__all__ = ["GoogLeNetEncoder"]
-
 GAP_CHANNELS = 1024
 """Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
 

@@ -15,8 +15,6 @@ from training.networks.normalisation import Normalisation
 from training.networks.parts import EncoderFeatures
 from training.networks.registry import MIN_IMAGE_SIDE_PX, build_encoder
 
-__all__ = ["LocalizationModel", "ModelOutput"]
-
 
 class ModelOutput(NamedTuple):
     """Output of the model; None where it was not asked for."""

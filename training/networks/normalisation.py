@@ -6,8 +6,6 @@ Shapes: B batch, H W pixels.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalisation"]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue over ILSVRC train, on the scale 0..1; the values torchvision's weights expect."""
 

@@ -12,16 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = [
-    "ConvUnit",
-    "Encoder",
-    "EncoderFeatures",
-    "ImportedLayer",
-    "UndrawnWeights",
-    "Upsampling",
-    "conv_units",
-]
-
 BATCH_NORM_EPS = 1e-5
 """Added to the variance in batch norm; PyTorch's default and torchvision's in ResNet."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from training.networks.normalisation import Normalisation
 from training.networks.parts import Encoder, EncoderFeatures, conv_units
 
-__all__ = ["PerceptualNetwork"]
-
 
 class PerceptualNetwork(nn.Module):
     """A network without its last layer, fixed: no gradient to its weights, but one to its input.

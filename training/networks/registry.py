@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from training.networks.parts import Encoder
 
-__all__ = ["ARCHITECTURES", "MIN_IMAGE_SIDE_PX", "Architecture", "build_encoder", "encoder_class"]
-
 MIN_IMAGE_SIDE_PX = 64
 """Smallest height and width of an image: below 63 px AlexNet-plus has nothing left to pool."""
 

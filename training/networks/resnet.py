@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling, conv_units
 
-__all__ = ["RESNET50_CHANNELS", "Bottleneck", "ResNet50Encoder"]
-
 RESNET50_CHANNELS = 2048
 """Channels of layer4: n in equations (6) and (7)."""
 

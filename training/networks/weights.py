@@ -22,8 +22,6 @@ from training.networks.registry import ARCHITECTURES, build_encoder
 from training.networks.resnet import Bottleneck, ResNet50Encoder
 from training.run_folder.checkpoints import CHECKPOINT_FORMAT, read_tensors
 
-__all__ = ["IMAGENET", "RANDOM", "LoadReport", "WeightsError", "initialise_from_imagenet", "load_perceptual_network"]
-
 IMAGENET = "imagenet"
 """Name that stands for torchvision's published ImageNet weights."""
 

@@ -23,18 +23,6 @@ from torch import Tensor
 from pseudo_maps.files import temporary_name_pattern, write_atomically
 from training.run_folder.files import FINISHED_FILE, checkpoint_name, read_finished
 
-__all__ = [
-    "CHECKPOINT_FORMAT",
-    "CHECKPOINT_VERSION",
-    "CheckpointError",
-    "CheckpointFolder",
-    "DamagedCheckpointWarning",
-    "FoundCheckpoint",
-    "load_checkpoint",
-    "read_tensors",
-    "save_checkpoint",
-]
-
 CHECKPOINT_FORMAT = "saliency-aware-wsol checkpoint"
 """Marker in every checkpoint, by which a file of another program is told."""
 CHECKPOINT_VERSION = 1

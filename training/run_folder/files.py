@@ -4,16 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "CHECKPOINT_GLOB",
-    "FINISHED_FILE",
-    "LOCK_FILE",
-    "LOCK_WAIT_S",
-    "METRICS_LOG_FILE",
-    "checkpoint_name",
-    "read_finished",
-]
-
 FINISHED_FILE = "finished.json"
 """There when a run is finished, and only then: its summary and configuration."""
 METRICS_LOG_FILE = "metrics.jsonl"

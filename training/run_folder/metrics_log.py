@@ -10,8 +10,6 @@ import torch
 from pseudo_maps.files import write_atomically
 from training.run_folder.files import METRICS_LOG_FILE
 
-__all__ = ["MetricsLog"]
-
 TENSORBOARD_FOLDER = "tensorboard"
 
 
