@@ -214,6 +214,25 @@ def test_nothing_that_wsol_prep_reaches_imports_torch_even_lazily() -> None:
     assert len(reached) > 1
 
 
+def tree_of_the_readme() -> set[str]:
+    """Paths of the modules in the README's tree: two spaces of indentation for each folder."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is where")[2].split("```")[1]
+    found, folders = set(), []
+    for line in text.strip().splitlines():
+        name = line.split()[0]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            found.add("".join([*folders, name]))
+    return found
+
+
+def test_the_tree_of_the_readme_is_that_of_the_packages() -> None:
+    there = {path.relative_to(ROOT).as_posix() for path in MODULES.values() if path.name != "__init__.py"}
+    assert tree_of_the_readme() == there
+
+
 # --- the checks themselves
 
 
