@@ -22,6 +22,7 @@ from pseudo_maps.map_making import saliency_map
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits
 from pseudo_maps.runs.engines import run_tasks
+from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
 from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard, worker_children
 from pseudo_maps.shards import STATUS_OK, shard_name
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
@@ -176,8 +177,8 @@ def generate_maps(
 
     Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, so a kill
     costs the shards at work, one for each worker. The same records and configuration give the same bytes whatever
-    the jobs, backend, order or number of tries. After every shard ``on_images(images, failed=images without a map)`` is
-    called.
+    the jobs, backend, order or number of tries. ``on_images(done, failed=...)`` is called now
+    and then, from a thread of this process, with the images since the last call, wherever the workers are.
 
     ManifestMismatch when the folder holds shards of other settings or images; RuntimeError, which leaves what was
     committed, when a shard cannot be written, no process for the images starts, or the workers die again and again.
@@ -190,42 +191,45 @@ def generate_maps(
         summary.add(_report(run.out, shard, manifest=plan.manifest))
     agree_on_manifest(run.out, plan.manifest)
     remove_stale_temporaries(run.out)
+    remove_stale_progress(run.out)
     if not plan.to_do:
         return summary
     start = time.perf_counter()
     log = _RunLog(run, plan)
     summary.log_path = log.path
-    tasks = [
-        ShardTask(
-            path=run.out.absolute() / shard_name(plan.split, shard, count),
-            records=tuple(records[shard * size : (shard + 1) * size]),
-            root=os.path.abspath(run.root),
-            configuration=config.as_json(),
-            boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
-            limits=run.limits,
-            child_module=run.child_module,
-            replace=run.retry_failed,
+    with ProgressWatch(run.out, on_images=on_images) as watch:
+        tasks = [
+            ShardTask(
+                path=run.out.absolute() / shard_name(plan.split, shard, count),
+                records=tuple(records[shard * size : (shard + 1) * size]),
+                root=os.path.abspath(run.root),
+                configuration=config.as_json(),
+                boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
+                limits=run.limits,
+                child_module=run.child_module,
+                replace=run.retry_failed,
+                progress_folder=watch.folder.absolute(),
+            )
+            for shard in plan.to_do
+        ]
+        reports = run_tasks(
+            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
         )
-        for shard in plan.to_do
-    ]
-    reports = run_tasks(
-        make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
-    )
-    try:
-        for report in reports:
-            if report.error:
-                log.write(event="stopped", shard=report.name, error=report.error)
-                raise RuntimeError(report.error)
-            for image_id, status, message in report.failures:
-                log.write(event="failed-image", image_id=image_id, status=status, message=message)
-            summary.add(report)
-            summary.elapsed_s = time.perf_counter() - start
-            on_images(sum(report.counts.values()), failed=failures_in(report.counts))
-    finally:
-        reports.close()
-        worker_children(run.child_module).close()
-        # Workers that were ended in the middle of writing cannot do it themselves.
-        remove_stale_temporaries(run.out)
+        try:
+            for report in reports:
+                if report.error:
+                    log.write(event="stopped", shard=report.name, error=report.error)
+                    raise RuntimeError(report.error)
+                for image_id, status, message in report.failures:
+                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
+                summary.add(report)
+                summary.elapsed_s = time.perf_counter() - start
+                watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
+        finally:
+            reports.close()
+            worker_children(run.child_module).close()
+            # Workers that were ended in the middle of writing cannot do it themselves.
+            remove_stale_temporaries(run.out)
     log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
 

@@ -16,6 +16,7 @@ import numpy as np
 from pseudo_maps.files import differences
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import CHILD_MODULE, ChildDeath, ChildPool, ChildStartError, ImageLimits, MadeImage
+from pseudo_maps.runs.progress import ShardProgress
 from pseudo_maps.shards import STATUS_OK, ShardReader, ShardWriter, compress_map, make_provenance
 from pseudo_maps.shards.manifest import refuse_differences
 from pseudo_maps.shards.outcomes import row_of
@@ -41,6 +42,8 @@ class ShardTask:
     child_module: str = CHILD_MODULE
     replace: bool = False
     """Make the shard also when it exists."""
+    progress_folder: Path | None = None
+    """``ProgressWatch.folder``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ def make_shard(task: ShardTask) -> ShardReport:
 def _make_shard(task: ShardTask) -> ShardReport:
     counts: Counter[str] = Counter()
     failures = []
+    progress = ShardProgress(task.progress_folder, name=task.path.name)
     with ShardWriter(
         task.path,
         rows=len(task.records),
@@ -98,6 +102,7 @@ def _make_shard(task: ShardTask) -> ShardReport:
             counts[image.row.status] += 1
             if image.row.status != STATUS_OK:
                 failures.append((index, (image.row.image_id, image.row.status, image.message)))
+            progress.add(failed=image.row.status != STATUS_OK)
         writer.commit()
     return ShardReport(
         name=task.path.name,
