@@ -1,18 +1,16 @@
-"""Prints images per second of one training step: PyTorch's defaults, ours on real data, ours on data already there.
+"""Images per second of one training step: PyTorch's defaults, ours on real data, ours on data on the device.
 
     wsol-prep proposals --data ROOT --split train --out MAPS
     python benchmarks/train_step.py --data ROOT --maps MAPS --workers 12
     python benchmarks/train_step.py --synthetic-only
 
-(a) is the paper's objective as one would write it down first: the same encoder, classifier and decoder, torchvision's
-ResNet-50 as F with its batch norm in evaluation mode, three calls of F, fp32, nothing set. (b) and (c) are the
-trainer's own step with the default recipe, in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch that
-lies on the device. All weights are random, F's too: they decide no time.
+(a) is the paper's objective written plainly: the same encoder, classifier and decoder, torchvision's ResNet-50 as F,
+batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step with the default recipe,
+in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights are random.
 
 Rounds of a, b and c alternate and the first of each is not counted; speeds are medians, ratios are medians over the
 ratios of neighbouring rounds. (b) starts a round with its loader's queue empty and one batch of every worker done, so
-that what was read while others were measured does not count. A round should be several times longer than that:
-choose --steps well above --workers.
+that what was read while others were measured does not count: choose --steps well above --workers.
 
 Shapes: B images of a batch, K classes, H W pixels.
 """
@@ -23,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -67,16 +66,9 @@ PEAK_REPEATS = 10
 
 
 class PlainStep:
-    """One training step written down plainly; fp32, contiguous memory, nothing fused or shared.
+    """One training step written plainly: fp32, contiguous memory, nothing fused or shared.
 
-    Parameters
-    ----------
-    config
-        Architecture, optimiser and clipping.
-    perceptual
-        torchvision's ResNet-50, frozen, in evaluation mode, its last layer the identity.
-    device
-        Where everything is put.
+    ``perceptual`` is torchvision's ResNet-50, frozen, in evaluation mode, its last layer the identity.
     """
 
     def __init__(self, config: TrainConfig, *, perceptual: nn.Module, device: torch.device) -> None:
@@ -101,13 +93,11 @@ class PlainStep:
         foreground = self.features(saliency * images01_bchw)
         background = self.features((1 - saliency) * images01_bchw)
         triplet = functional.mse_loss(foreground, whole) - functional.mse_loss(foreground, background)
-        total: Tensor = classification + map_loss + triplet
-        return total
+        return classification + map_loss + triplet
 
     def features(self, images01_bchw: Tensor) -> Tensor:
         """``images01[B, 3, H, W]``, masked or not, to ``[B, 2048]``."""
-        features: Tensor = self.perceptual((images01_bchw - self.mean) / self.std)
-        return features
+        return self.perceptual((images01_bchw - self.mean) / self.std)  # type: ignore[no-any-return]
 
     def step(self, images01_bchw: Tensor, maps01_bhw: Tensor, labels_b: Tensor) -> None:
         """One step of the optimiser."""
@@ -123,11 +113,9 @@ class Measured:
     """What one architecture and batch size gave."""
 
     arch: str
-    """Encoder and classifier."""
     images: int
     """Images a round."""
     batch_size: int
-    """Images a step."""
     seconds: dict[str, list[float]]
     """Seconds of every counted round by variant; all lists are equally long."""
     peak_bytes: dict[str, int]
@@ -168,18 +156,13 @@ class RealData:
     """Training images with their maps."""
 
     records: list[ImageRecord]
-    """Images that have a map."""
+    """Images that have a map in ``index``."""
     root: Path
-    """Folder of the data set."""
     index: MapIndex
-    """Their maps."""
 
 
 def torchvision_perceptual_network(*, seed: int) -> nn.Module:
-    """F as torchvision has it: ResNet-50 with batch norm in evaluation mode, frozen, ``[B, 3, H, W]`` to ``[B, 2048]``.
-
-    Random weights on the CPU.
-    """
+    """F as torchvision's ResNet-50, frozen, in evaluation mode, random weights: ``[B, 3, H, W]`` to ``[B, 2048]``."""
     torch.manual_seed(seed)
     network: nn.Module = resnet.resnet50(weights=None)
     for block in network.modules():
@@ -239,14 +222,12 @@ def count_flops(run: Callable[[], object]) -> int:
     """Floating-point operations of the matrix products and convolutions of ``run``, backward passes included."""
     with FlopCounterMode(display=False) as counter:
         run()
-    operations: int = counter.get_total_flops()
-    return operations
+    return counter.get_total_flops()
 
 
 def measure_peak(device: torch.device) -> float:
     """Operations per second of a large matrix product, median over the repeats after as many untimed ones."""
-    side = PEAK_SIDE[device.type]
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    side, dtype = PEAK_SIDE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     repeat(lambda: left @ right, times=PEAK_REPEATS)
     seconds = [seconds_of(lambda: left @ right, times=1, device=device) for _ in range(PEAK_REPEATS)]
@@ -255,17 +236,12 @@ def measure_peak(device: torch.device) -> float:
 
 def seconds_of(step: Callable[[], object], *, times: int, device: torch.device) -> float:
     """Seconds until the device has done everything that some calls of ``step`` ask of it, and nothing from before."""
-    wait_for(device)
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     repeat(step, times=times)
-    wait_for(device)
+    wait()
     return time.perf_counter() - start
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class MemoryMeter:
@@ -284,13 +260,7 @@ class MemoryMeter:
 
 
 def measure(
-    config: TrainConfig,
-    run: TrainRunConfig,
-    *,
-    processes: Processes,
-    real: RealData | None,
-    rounds: int,
-    steps: int,
+    config: TrainConfig, run: TrainRunConfig, *, processes: Processes, real: RealData | None, rounds: int, steps: int
 ) -> Measured:
     """Build all variants of one case, warm them up, and time them in turns."""
     device, batch_size = processes.device, config.batch_size
@@ -298,7 +268,7 @@ def measure(
     needed = WARM_UP_STEPS + (rounds + 1) * (settling + steps)
     images = training_images(real, images=needed * batch_size, config=config)
     their_perceptual = torchvision_perceptual_network(seed=0)
-    our_perceptual = our_perceptual_network(their_perceptual)
+    perceptual = our_perceptual_network(their_perceptual)
 
     meter = MemoryMeter(device)
     plain = PlainStep(config, perceptual=their_perceptual, device=device)
@@ -314,13 +284,7 @@ def measure(
     with tempfile.TemporaryDirectory() as out:
         # Nothing is written there: a trainer writes in fit() and save() only.
         trainer = Trainer(
-            config,
-            run,
-            out=Path(out),
-            processes=processes,
-            train_images=images,
-            val_images=None,
-            perceptual=our_perceptual,
+            config, run, out=Path(out), processes=processes, train_images=images, val_images=None, perceptual=perceptual
         )
     repeat(lambda: trainer.train_step([batch]), times=WARM_UP_STEPS)
     peak_bytes[ON_DEVICE] = meter.peak_bytes()
@@ -363,8 +327,8 @@ def repeat(step: Callable[[], object], *, times: int) -> None:
 def describe_device(device: torch.device, *, peak_flops_per_s: float) -> str:
     """What is measured on, and the settings of PyTorch that decide how fast fp32 is."""
     if device.type != "cuda":
-        name, product = f"CPU, {torch.get_num_threads()} threads", f"fp32 {PEAK_SIDE['cpu']}^3"
-        return f"{name}, torch {torch.__version__}; peak {peak_flops_per_s / 1e12:.3f} TFLOP/s ({product})"
+        peak = f"peak {peak_flops_per_s / 1e12:.3f} TFLOP/s (fp32 {PEAK_SIDE['cpu']}^3)"
+        return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}; {peak}"
     on_off = {True: "on", False: "off"}
     return (
         f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}; "
@@ -374,28 +338,15 @@ def describe_device(device: torch.device, *, peak_flops_per_s: float) -> str:
     )
 
 
+repeatable = partial(click.option, multiple=True, show_default=True, help="May be given several times.")
+
+
 @click.command()
 @click.option("--data", "root", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Data root.")
 @click.option("--maps", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of shards.")
 @click.option("--synthetic-only", is_flag=True, help="Leave (b) out; no data is needed.")
-@click.option(
-    "--arch",
-    "archs",
-    type=click.Choice(tuple(ARCHITECTURES)),
-    multiple=True,
-    default=("alexnet-gap", "googlenet-gap"),
-    show_default=True,
-    help="May be given several times.",
-)
-@click.option(
-    "--batch-size",
-    "batch_sizes",
-    type=click.IntRange(min=2),
-    multiple=True,
-    default=(32, 256),
-    show_default=True,
-    help="May be given several times.",
-)
+@repeatable("--arch", "archs", type=click.Choice(tuple(ARCHITECTURES)), default=("alexnet-gap", "googlenet-gap"))
+@repeatable("--batch-size", "batch_sizes", type=click.IntRange(min=2), default=(32, 256))
 @click.option("--input-size", type=click.IntRange(min=MIN_IMAGE_SIDE_PX), default=224, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Counted rounds of each.")
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps a round.")

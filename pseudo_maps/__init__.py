@@ -1,3 +1,3 @@
-"""Turns images into object proposals, and the proposals into averaged saliency maps in HDF5 shards."""
+"""Object proposals of images, and their averages as saliency maps in HDF5 shards."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Turns the words of a command line into the result of its click command in this process, or into a process."""
+"""Calls of a click command in this process, and of Python in a process of its own."""
 
 import os
 import subprocess

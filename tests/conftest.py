@@ -1,4 +1,4 @@
-"""Turns the environment variable WSOL_REAL_DATA into a folder for the tests that need real images.
+"""Settings of every test run: one thread, and the folder of real images from WSOL_REAL_DATA.
 
 Unset: every test marked ``real_data`` is skipped, with the reason. Set to a folder that is not there: the run
 stops, so that a typing error cannot pass for a run with real data.

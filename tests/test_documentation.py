@@ -1,6 +1,7 @@
-"""What README and docs tell people to type, run, read and follow: commands, code, pipeline files and links."""
+"""What README, docs and docstrings tell people to type, run, read and follow: commands, code, examples, links."""
 
 import ast
+import doctest
 import importlib
 import re
 import runpy
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pipelines.experiments.pipeline_file import read_pipeline_file
 from pseudo_maps.shards import shard_name
-from tests.command_words import COMMANDS, refusal, spoken_options
+from tests.command_parsing import COMMANDS, refusal, spoken_options
 from tests.integration.eval_command import make_checkpoint
 from tests.pseudo_maps.shard_making import make_shard
 
@@ -249,3 +250,21 @@ def test_every_document_can_be_reached_from_the_readme() -> None:
         targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
         waiting += [path.parent / target for target in targets if not re.match(r"[a-z]+:", target)]
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= {path.name for path in reached}
+
+
+EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("pseudo_maps", "training", "evaluation", "pipelines")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if re.search(r"(?m)^ *>>> ", path.read_text(encoding="utf-8"))
+]
+"""Modules whose docstrings hold examples."""
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_of_docstrings_give_what_they_show(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = doctest.testmod(importlib.import_module(module))
+    assert outcome.attempted > 0 and outcome.failed == 0

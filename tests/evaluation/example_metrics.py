@@ -1,4 +1,4 @@
-"""Makes the content of a metrics.json with plausible figures, for tests of what reads one."""
+"""Content of a metrics.json with plausible numbers, for the tests of its readers."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""``wsol-eval`` as a user runs it: with one job or several, killed and gone on with, with every option that it has."""
+"""``wsol-eval`` as a user runs it: with one job or several, killed and resumed, with every option."""
 
 import csv
 import json
@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -157,7 +156,7 @@ STOPS: list[tuple[int, tuple[object, ...], int]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "words", "stored"), STOPS, ids=["SIGTERM, two jobs", "SIGKILL, two devices"])
-def test_a_stopped_run_goes_on_to_the_same_bytes(
+def test_an_interrupted_run_resumes_to_the_same_bytes(
     network: Path, data: Path, whole: Path, tmp_path: Path, stop: int, words: tuple[object, ...], stored: int
 ) -> None:
     out = tmp_path / "run"
@@ -179,7 +178,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_a_killed_baseline_goes_on_too(tmp_path: Path) -> None:
+def test_a_killed_baseline_resumes_too(tmp_path: Path) -> None:
     """Without torch, and with images whose files alone tell their size."""
     boxes = {f"{number:03d}": [(number % 20, 2, number % 20 + 15, 17)] for number in range(70)}
     data = make_listed_data(tmp_path / "data", boxes, sizes=False)
@@ -225,8 +224,8 @@ def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path
             wanted, found = (
                 result_of(metrics, name, protocol) for metrics, name in ((of_network, localizer), (again, localizer))
             )
-            for figure in ("gt_known_loc", "max_box_acc", "max_box_acc_v2", "curve", "iou_histogram", "threshold"):
-                assert found[figure] == wanted[figure], (localizer, protocol, figure)
+            for metric in ("gt_known_loc", "max_box_acc", "max_box_acc_v2", "curve", "iou_histogram", "threshold"):
+                assert found[metric] == wanted[metric], (localizer, protocol, metric)
     # Ten maps that are the same would show nothing.
     index = MapIndex(out / "maps" / "cam", "val")
     assert len({index.read_uint8(image_id).tobytes() for image_id in index}) == IMAGES
@@ -391,56 +390,3 @@ def test_a_report_of_two_evaluations(whole: Path, data: Path, made: Path, tmp_pa
     text = page.read_text(encoding="utf-8")
     assert "pseudo maps" in text and "centred-gaussian" in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text), "nothing is fetched"
-
-
-# --- masks
-
-
-def test_pixel_precision_of_perfect_maps(data: Path, tmp_path: Path) -> None:
-    masks, maps = data / "Masks" / "CLS-LOC" / "val", tmp_path / "maps"
-    maps.mkdir()
-    for path in masks.iterdir():
-        np.save(maps / f"{path.stem}.npy", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
-    command = ("maps", maps, "--data", data, "--panels", 0, "--protocol", "cam")
-    result = evaluate(*command, "--masks", masks, "--out", tmp_path / "out")
-    assert result.exit_code == 0
-    pixels = metrics_of(tmp_path / "out")["pixels"]
-    assert (pixels["images"], pixels["failed"]) == (IMAGES, 0)
-    # Not 1: cubic interpolation smooths the rim of the map, nearest neighbour that of the mask.
-    assert pixels["px_ap"] > 0.99
-    assert 0.1 < pixels["centred_gaussian_px_ap"] < pixels["px_ap"]
-    gaussian = f"(centred Gaussian {100 * pixels['centred_gaussian_px_ap']:.2f})"
-    assert f"PxAP {100 * pixels['px_ap']:.2f} {gaussian}, 10 masks, 0 without map" in result.output
-
-
-def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: Path) -> None:
-    command = ("maps", made, "--data", data, "--panels", 0, "--protocol", "cam", "--limit", 3)
-    masks = data / "Masks" / "CLS-LOC" / "val"
-    pixels = evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"]
-    assert pixels["images"] == 3
-    assert evaluated(tmp_path / "out", *command, "--masks", masks)["pixels"] == pixels
-    without = evaluate(*command, "--out", tmp_path / "out")
-    assert (
-        without.exit_code == 1 and '(masks: {"sha256": ' in without.output and "stored, nothing now)" in without.output
-    )
-
-
-@pytest.mark.parametrize(
-    ("spoil", "named"),
-    [
-        (lambda path: path.unlink(), "no mask of image"),
-        (lambda path: path.write_bytes(b"no image"), "not an image"),
-        (lambda path: cv2.imwrite(str(path), np.full((5, 5), 7, dtype=np.uint8)), r"\[7\]"),
-    ],
-    ids=["missing", "undecodable", "other values"],
-)
-def test_masks_that_do_not_fit_are_named(
-    data: Path, made: Path, tmp_path: Path, spoil: Callable[[Path], Any], named: str
-) -> None:
-    masks = Path(shutil.copytree(data / "Masks" / "CLS-LOC" / "val", tmp_path / "masks"))
-    spoil(masks / f"{val_id(2)}.png")
-    words = ("--panels", 0, "--protocol", "cam", "--masks", masks, "--out", tmp_path / "out")
-    result = evaluate("maps", made, "--data", data, *words)
-    assert result.exit_code == 1 and "Traceback" not in result.output
-    assert re.search(named, result.output) and val_id(2) in result.output
-    assert not (tmp_path / "out" / "metrics.json").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from pseudo_maps import __version__
 from tests.command_calls import invoke
-from tests.command_words import COMMANDS
+from tests.command_parsing import COMMANDS
 
 FROZEN = Path(__file__).with_name("command_options.txt")
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; names, digests and differences. The folder lock: test_folder_lock."""
+"""Files appear whole or not at all; names, digests and differences. The folder lock: test_files_lock."""
 
 import errno
 import hashlib

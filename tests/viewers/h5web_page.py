@@ -1,4 +1,4 @@
-"""Turns the sources in ``h5web/`` into a page that shows a shard in H5Web, and serves it on 127.0.0.1.
+"""A page that shows a shard in H5Web, built from the sources in ``h5web/`` and served on 127.0.0.1.
 
 npm fetches H5Web once; the page is kept in the user's cache folder under a digest of its sources.
 """

@@ -134,7 +134,7 @@ def test_maps_of_other_shapes_are_refused() -> None:
             PixelPrecision().add(np.zeros(shape), np.zeros((4, 4), dtype=np.uint8))
 
 
-def test_without_object_pixels_there_is_no_figure() -> None:
+def test_without_object_pixels_there_is_no_value() -> None:
     precision = PixelPrecision()
     precision.add(np.eye(3), np.zeros((4, 4), dtype=np.uint8))
     with pytest.raises(ValueError, match="no object pixel in 1 masks"):

@@ -76,7 +76,7 @@ def sweep_result(images: Sequence[ImageScores]) -> dict[str, Any]:
     return result
 
 
-def test_one_threshold_serves_all_figures_of_a_result() -> None:
+def test_one_threshold_serves_all_numbers_of_a_result() -> None:
     images = [
         make(0, [0.1, 0.6, 0.6, 0.2, 0.8, 0.0, 0.0], rank=0),
         make(1, [0.8, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0], rank=3),
@@ -135,7 +135,7 @@ def test_without_a_scored_image_there_are_counts_but_no_results() -> None:
 def oracle(
     images: Sequence[ImageScores], rules: Rules, localizer: str, weights: Sequence[int] | None
 ) -> dict[str, Any]:
-    """All figures by plain loops; ``weights`` None means every image once, else by index."""
+    """All numbers by plain loops; ``weights`` None means every image once, else by index."""
     inside = [image for image in images if not is_skipped(image.status)]
     weight = {image.index: 1 if weights is None else weights[image.index] for image in images}
 
@@ -177,7 +177,7 @@ def oracle(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_figure_and_interval_agrees_with_plain_loops(seed: int) -> None:
+def test_every_number_and_interval_agrees_with_plain_loops(seed: int) -> None:
     images = random_images(150, seed=seed)
     tally = tally_of(images)
     metrics = content(tally)

@@ -1,4 +1,4 @@
-"""The folder of one evaluation: finished, stopped, gone on with, refused."""
+"""The folder of one evaluation: finished, interrupted, resumed, refused."""
 
 import json
 import re
@@ -200,7 +200,7 @@ def test_a_name_that_is_no_utf8_comes_back(plan: EvaluationPlan, tmp_path: Path)
     assert read_metrics(tmp_path / METRICS_FILE).name == name
 
 
-# --- stopped, and gone on with
+# --- interrupted and resumed
 
 
 def test_a_stopped_evaluation_goes_on_where_it_was(plan: EvaluationPlan, tmp_path: Path, undisturbed: Path) -> None:
@@ -284,7 +284,7 @@ def test_without_one_of_its_files_an_evaluation_is_not_finished(
     assert results_in(out) == results_in(undisturbed)
 
 
-def test_stopped_while_figures_are_drawn_it_goes_on_with_them(
+def test_interrupted_while_charts_are_drawn_it_resumes_with_them(
     plan: EvaluationPlan, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:

@@ -31,7 +31,7 @@ def test_every_result_stands_above_the_baseline_of_its_protocol() -> None:
     ]
 
 
-def test_figures_are_percentages_under_their_heading() -> None:
+def test_numbers_are_percentages_under_their_heading() -> None:
     only = metrics(results=[result("cam", "wsoleval-v2", correct=101)], baselines=[])
     lines = table_of(only).splitlines()
     number = next(number for number, line in enumerate(lines) if line.startswith("protocol"))
@@ -111,7 +111,7 @@ def test_protocols_keep_their_order() -> None:
 # --- the schema
 
 
-def test_a_checked_file_keeps_its_figures() -> None:
+def test_a_checked_file_keeps_its_numbers() -> None:
     checked = parse_metrics(metrics())
     first = checked.results[1]
     assert (first.localizer, first.protocol, first.gt_known_loc.correct) == ("cam", "wsoleval-v1", 120)

@@ -5,26 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets import DatasetError, load_boxes, open_dataset
+from tests.pipelines.datasets.file_trees import make, summary, write, wsoleval_metadata
 
 HEADER = "ImageId,PredictionString\n"
-
-
-def make(root, *files):
-    """Empty files."""
-    for name in files:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def write(root, name, text):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def summary(dataset):
-    return [(record.image_id, record.path, record.wnid, record.label) for record in dataset.records]
 
 
 # CLS-LOC
@@ -288,98 +271,6 @@ def test_imagefolder_refuses_a_class_name_that_cannot_be_one(tmp_path):
         open_dataset(tmp_path, split="train")
 
 
-# wsolevaluation's metadata
-
-
-def metadata(root, *, ids="val/b.JPEG\nval/a.JPEG\n", labels="val/a.JPEG,1\nval/b.JPEG,0\n"):
-    write(root, "image_ids.txt", ids)
-    write(root, "class_labels.txt", labels)
-    write(root, "image_sizes.txt", "val/a.JPEG,20,10\nval/b.JPEG,0,0\n")
-    write(
-        root, "localization.txt", "val/a.JPEG,1,2,25,4\nval/b.JPEG,5,6,7,8\nval/a.JPEG,0,0,1.5,1\nval/c.JPEG,0,0,1,1\n"
-    )
-
-
-@pytest.mark.parametrize("below", ["", "val", "metadata/ILSVRC/val"])
-def test_wsoleval(tmp_path, below):
-    metadata(tmp_path / below)
-    write(tmp_path, "synsets.txt", "n7\nn3\n")
-    dataset = open_dataset(tmp_path, split="val")
-    assert dataset.layout == "wsoleval"
-    assert summary(dataset) == [("val/b.JPEG", "val/b.JPEG", "n7", 0), ("val/a.JPEG", "val/a.JPEG", "n3", 1)]
-    assert dataset.class_wnids == ("n7", "n3")
-    boxes = load_boxes(dataset)
-    assert list(boxes) == ["val/b.JPEG", "val/a.JPEG"]
-    assert boxes["val/a.JPEG"].boxes_xyxy.tolist() == [[1, 2, 19, 4], [0, 0, 1.5, 1]]
-    assert (boxes["val/a.JPEG"].frame_width, boxes["val/a.JPEG"].frame_height) == (20, 10)
-    assert boxes["val/b.JPEG"].frame_width is None
-
-
-def test_wsoleval_without_wnids_and_with_the_projects_image_folder(tmp_path):
-    metadata(tmp_path / "metadata/ILSVRC/val", labels="val/a.JPEG,2\n")
-    (tmp_path / "dataset/ILSVRC").mkdir(parents=True)
-    dataset = open_dataset(tmp_path, split="val")
-    assert summary(dataset) == [
-        ("val/b.JPEG", "dataset/ILSVRC/val/b.JPEG", "", -1),
-        ("val/a.JPEG", "dataset/ILSVRC/val/a.JPEG", "2", 2),
-    ]
-    assert dataset.class_wnids == dataset.class_words == ("0", "1", "2")
-
-
-def test_wsoleval_with_ids_alone(tmp_path):
-    write(tmp_path, "image_ids.txt", "x, y.jpg\n")
-    dataset = open_dataset(tmp_path, split="test")
-    assert summary(dataset) == [("x, y.jpg", "x, y.jpg", "", -1)]
-    assert (dataset.class_wnids, load_boxes(dataset)) == ((), {})
-
-
-def test_wsoleval_ids_with_commas(tmp_path):
-    write(tmp_path, "image_ids.txt", "x,y.jpg\n")
-    write(tmp_path, "class_labels.txt", "x,y.jpg,0\n")
-    write(tmp_path, "localization.txt", "x,y.jpg,1,2,3,4\n")
-    dataset = open_dataset(tmp_path, split="val")
-    assert dataset.records[0].label == 0
-    assert load_boxes(dataset)["x,y.jpg"].boxes_xyxy.tolist() == [[1, 2, 3, 4]]
-
-
-def test_wsoleval_refuses_the_list_of_another_split(tmp_path):
-    metadata(tmp_path)
-    with pytest.raises(DatasetError, match=r"expected images of split 'train', found 'val/b\.JPEG'"):
-        open_dataset(tmp_path, split="train")
-    assert len(open_dataset(tmp_path, split="test").records) == 2  # ILSVRC val, as the project calls it
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("image_ids.txt", "val/a.JPEG\n../b\n", "line 2: .*path part"),
-        ("image_ids.txt", "val/a.JPEG\nval/a.JPEG\n", "line 2: .*already"),
-        ("image_ids.txt", "", "found an empty file"),
-        ("class_labels.txt", "val/a.JPEG,1\nval/b.JPEG\n", "line 2: expected id,label"),
-        ("class_labels.txt", "val/a.JPEG,-1\n", "line 1: expected id,label"),
-        ("class_labels.txt", "val/a.JPEG,5000000\n", "line 1: expected id,label"),
-        ("class_labels.txt", "val/a.JPEG,1\nval/a.JPEG,1\n", "line 2: .*already"),
-        ("synsets.txt", "n7\n", r"synsets\.txt: .*label up to 1 .*found 1 classes"),
-        ("localization.txt", "val/a.JPEG,1,2,3,4\nval/a.JPEG,1,2,3\n", r"localization\.txt, line 2: expected id,x0"),
-        ("localization.txt", "val/a.JPEG,1,2,3,inf\n", "line 1: expected id,x0"),
-        ("image_sizes.txt", "val/a.JPEG,20\n", "line 1: expected id,width,height"),
-        ("image_sizes.txt", "val/a.JPEG,20,1e1\n", "line 1: expected id,width,height"),
-    ],
-)
-def test_wsoleval_refuses(tmp_path, name, text, message):
-    metadata(tmp_path)
-    write(tmp_path, name, text)
-    with pytest.raises(DatasetError, match=message) as caught:
-        load_boxes(open_dataset(tmp_path, split="val"))
-    assert name in str(caught.value)
-
-
-def test_wsoleval_without_the_split(tmp_path):
-    metadata(tmp_path / "metadata/ILSVRC/val")
-    with pytest.raises(DatasetError, match=r"image_ids\.txt for split 'train', found none; looked in"):
-        open_dataset(tmp_path, split="train")
-
-
 # Detection
 
 
@@ -396,7 +287,7 @@ def test_auto_names_what_it_looked_for(tmp_path):
 
 
 def test_auto_refuses_two_layouts(clsloc):
-    metadata(clsloc)
+    wsoleval_metadata(clsloc)
     make(clsloc, "train/n00000001/a.JPEG")
     with pytest.raises(DatasetError, match="signs of clsloc and imagenet and wsoleval; name the one"):
         open_dataset(clsloc, split="val")

@@ -111,7 +111,7 @@ def test_everything_is_there_and_the_end_says_where(finished: tuple[Path, str]) 
 
 
 @pytest.mark.slow
-def test_the_figures_at_the_end_and_in_the_report_are_those_that_were_measured(finished: tuple[Path, str]) -> None:
+def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(finished: tuple[Path, str]) -> None:
     out, output = finished
     text = " ".join((out / "introduction.txt").read_text(encoding="utf-8").split())
     shown = dict(re.findall(r"^  (\S+): (CAM of the full method .*)$", output, flags=re.MULTILINE))

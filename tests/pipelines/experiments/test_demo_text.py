@@ -1,4 +1,4 @@
-"""What the demo says about its figures: the same words whichever way they came out, and the figures themselves."""
+"""What the demo says about its numbers: the same sentences whichever way they came out, and the numbers themselves."""
 
 from pathlib import Path
 
@@ -38,14 +38,14 @@ def paragraphs(made: DemoResults, folder: Path) -> list[str]:
     return [" ".join(part.split()) for part in out.read_text(encoding="utf-8").split("\n\n")]
 
 
-def test_every_figure_is_said_under_its_protocol(tmp_path: Path) -> None:
+def test_every_number_is_said_under_its_protocol(tmp_path: Path) -> None:
     text = paragraphs(results(), tmp_path)
     for protocol in PROTOCOLS:
         (sentence,) = [part for part in text if part.startswith(f"Under the protocol {protocol} ")]
         assert "of gap localize 30 % (15 to 30) of the 100 validation images" in sentence
         assert "those of full-method 40 % (20 to 40)" in sentence
-        for figure in ("51 %", "62 %", "73 %", "24 %"):
-            assert figure in sentence
+        for number in ("51 %", "62 %", "73 %", "24 %"):
+            assert number in sentence
 
 
 @pytest.mark.parametrize(("gap", "full", "shown"), [(30, 40, True), (30, 30, False), (40, 30, False)])
@@ -62,7 +62,7 @@ def test_one_protocol_without_it_is_enough_to_claim_nothing() -> None:
     assert made.shows_the_effect and not mixed.shows_the_effect
 
 
-def test_the_last_lines_have_the_three_figures() -> None:
+def test_the_last_lines_have_the_three_numbers() -> None:
     assert summary_lines(results(full=None)) == [
         f"{protocol}: CAM of the full method nothing, CAM of gap 30 %, centred box 24 %" for protocol in PROTOCOLS
     ]

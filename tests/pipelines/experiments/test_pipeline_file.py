@@ -21,7 +21,7 @@ from pipelines.experiments.pipeline_file import (
     read_pipeline_file,
 )
 from pipelines.experiments.pipeline_options import OptionKeys, PipelineFileError
-from tests.command_words import COMMANDS
+from tests.command_parsing import COMMANDS
 
 START = 'out = "results"\n[data]\nroot = "images"\n'
 SECTIONS = {"proposals": PROPOSALS, "training": TRAINING, "evaluation": EVALUATION}

@@ -12,7 +12,7 @@ from pipelines.experiments.pipeline_plan import pipeline_steps, wanted_steps
 from pipelines.experiments.steps import STAGES
 from pipelines.pipeline_cli import main
 from tests.command_calls import invoke
-from tests.command_words import refusal
+from tests.command_parsing import refusal
 
 TWO_RUNS = """\
 out = "results"

@@ -106,7 +106,7 @@ def test_the_place_of_the_data_is_not_in_the_configuration(tmp_path: Path) -> No
     ],
     ids=["box", "order of boxes", "name", "order of images", "label", "frame", "no frame", "classes"],
 )
-def test_whatever_changes_a_figure_changes_the_configuration(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_whatever_changes_a_result_changes_the_configuration(tmp_path: Path, changes: dict[str, object]) -> None:
     assert set_of(tmp_path, **changes).config() != set_of(tmp_path).config()
 
 

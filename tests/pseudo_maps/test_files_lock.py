@@ -180,7 +180,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
-def test_without_locks_there_is_one_line_and_the_work_goes_on(
+def test_without_locks_there_is_one_line_and_the_work_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     answer(monkeypatch, number)

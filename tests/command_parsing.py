@@ -1,4 +1,4 @@
-"""Tells whether the words of a command line would be taken by its click command, without any of its files."""
+"""Parser of quoted command lines: would the click command take these arguments? Files are not looked at."""
 
 from collections.abc import Sequence
 

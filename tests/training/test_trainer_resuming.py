@@ -1,0 +1,168 @@
+"""Interrupted and killed trainings: a resumed run equals an uninterrupted one, to the bit."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.training_runs import (
+    HURRIED,
+    SMALL,
+    TINY,
+    Crash,
+    Interrupt,
+    assert_same_bytes,
+    crash,
+    events,
+    make_colour_folders,
+    make_trainer,
+    saliency,
+    send,
+    timeless,
+)
+from training.config import ScheduleConfig
+from training.health import TrainingDiverged
+from training.networks.registry import ARCHITECTURES
+from training.progress import StoppedBySignal
+from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+KILLED = {
+    "dropout, hidden patches, accumulation": (
+        replace(SMALL, arch="alexnet-gap-plus", method="has", accumulation=2, clip_norm=1.0),
+        5,
+        4,
+    ),
+    "all losses, warm-up, in the first epoch": (
+        replace(saliency(), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
+        2,
+        1,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", KILLED)
+def test_a_killed_run_resumes_to_the_bit(case: str, data: Path, tmp_path: Path) -> None:
+    config, after, saved = KILLED[case]
+    # Zero minutes: a checkpoint after every step, so that a killed run has one in the middle of an epoch.
+    often = replace(HURRIED, checkpoint_minutes=0.0, keep_last=1)
+    whole = make_trainer(data, tmp_path / "whole", config, run=often).fit()
+    killed = tmp_path / "killed"
+    with pytest.raises(Crash):
+        make_trainer(data, killed, config, run=often, progress=Interrupt(after, crash)).fit()
+    assert CheckpointFolder(killed).steps() == [saved]
+    assert not CheckpointFolder(killed).is_finished()
+    assert make_trainer(data, killed, config, run=often).fit(resume=True) == whole
+    assert_same_bytes(killed, tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("number", "stride"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGTERM, 3), (signal.SIGINT, 5)]
+)
+def test_a_run_interrupted_at_any_step_reports_the_same_numbers(
+    number: signal.Signals, stride: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted again and again: each step, and the validation after an epoch's last, ends some process."""
+    monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
+    config = replace(saliency(), arch="tiny", batch_size=2, accumulation=2, clip_norm=1.0)
+    # Six steps an epoch and lines after steps 4, 6, 8 and 12: stops fall before, on and after a line.
+    run = replace(HURRIED, log_every=4)
+    whole = make_trainer(data, tmp_path / "whole", config, run=run).fit()
+    out, steps = tmp_path / "stopped", []
+    for _ in range(20):
+        stopping = Interrupt(stride, send(number))
+        try:
+            summary = make_trainer(data, out, config, run=run, progress=stopping).fit(resume=bool(steps))
+            break
+        except StoppedBySignal as stopped:
+            assert str(stopped) == number.name
+            steps += CheckpointFolder(out).steps()[-1:]
+    assert steps == list(range(stride, 13, stride))
+    assert summary == whole
+    assert_same_bytes(out, tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_marker_finishes_without_a_step(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    interrupted = Interrupt(6, lambda: None)
+    trainer = make_trainer(data, tmp_path, progress=interrupted)
+    whole = trainer.fit()
+    (tmp_path / "finished.json").unlink()
+    again = Interrupt(1, crash)
+    assert make_trainer(data, tmp_path, progress=again).fit(resume=True) == whole
+    assert CheckpointFolder(tmp_path).is_finished()
+    assert timeless(events(tmp_path)) == timeless(events(gap_run))
+    assert any("resumed from" in line and "step 6" in line for line in again.said)
+
+
+def test_signals_are_as_before_after_a_run(data: Path, tmp_path: Path) -> None:
+    def mine(_number: int, _frame: object) -> None:
+        raise AssertionError("not called")
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with pytest.raises(StoppedBySignal, match="SIGINT"):
+            make_trainer(data, tmp_path, progress=Interrupt(1, send(signal.SIGINT))).fit()
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_resuming_another_configuration_names_what_differs(data: Path, gap_run: Path) -> None:
+    other = replace(SMALL, seed=3, optimiser=replace(SMALL.optimiser, lr=0.5))
+    before = (gap_run / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError) as caught:
+        make_trainer(data, gap_run, other).fit(resume=True)
+    assert "optimiser.lr: 0.001 stored, 0.5 now" in str(caught.value)
+    assert "seed: 0 stored, 3 now" in str(caught.value)
+    assert "batch_size" not in str(caught.value)
+    assert (gap_run / "metrics.jsonl").read_text() == before
+
+
+def test_resuming_with_other_images_is_refused(gap_run: Path, tmp_path: Path) -> None:
+    more = make_colour_folders(tmp_path / "more", train=6)
+    with pytest.raises(CheckpointError, match=r"had 3 steps in an epoch, now there are 4"):
+        make_trainer(more, gap_run).fit(resume=True)
+
+
+def test_resuming_with_as_many_other_images_is_refused(gap_run: Path, tmp_path: Path) -> None:
+    others = make_colour_folders(tmp_path / "others")
+    renamed = next((others / "train").glob("*/*.png"))
+    renamed.rename(renamed.with_stem("zzz"))
+    with pytest.raises(CheckpointError, match="was trained on other images"):
+        make_trainer(others, gap_run).fit(resume=True)
+
+
+def test_weights_that_are_not_finite_are_never_saved(data: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(data, tmp_path)
+    with torch.no_grad():
+        trainer.model.classifier.linear.weight[0, 0] = float("inf")
+    with pytest.raises(TrainingDiverged, match="weights are no longer finite"):
+        trainer.save()
+    assert CheckpointFolder(tmp_path).steps() == []
+
+
+def test_a_run_interrupted_in_its_validation_validates_again(data: Path, gap_run: Path, tmp_path: Path) -> None:
+    # The third step is the last of its epoch and is followed by the validation.
+    stopping = Interrupt(3, send(signal.SIGTERM))
+    with pytest.raises(StoppedBySignal, match="SIGTERM"):
+        make_trainer(data, tmp_path, progress=stopping).fit()
+    assert CheckpointFolder(tmp_path).steps() == [3]
+    assert events(tmp_path, "val") == [] and not any("epoch 1/" in line for line in stopping.said)
+    make_trainer(data, tmp_path).fit(resume=True)
+    assert timeless(events(tmp_path)) == timeless(events(gap_run))
+
+
+def test_resuming_without_a_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        make_trainer(data, tmp_path).fit(resume=True)
+
+
+def test_as_many_checkpoints_stay_as_asked_for(data: Path, tmp_path: Path) -> None:
+    run = replace(HURRIED, checkpoint_minutes=0.0, keep_last=2)
+    make_trainer(data, tmp_path, run=run).fit()
+    assert CheckpointFolder(tmp_path).steps() == [5, 6]
