@@ -66,10 +66,7 @@ PEAK_REPEATS = 10
 
 
 class PlainStep:
-    """One training step written plainly: fp32, contiguous memory, nothing fused or shared.
-
-    ``perceptual`` is torchvision's ResNet-50, frozen, in evaluation mode, its last layer the identity.
-    """
+    """One training step written plainly, fp32, nothing fused; ``perceptual`` is torchvision's ResNet-50 as frozen F."""
 
     def __init__(self, config: TrainConfig, *, perceptual: nn.Module, device: torch.device) -> None:
         self.model = LocalizationModel(config.arch, config.classes, batch_norm=config.batch_norm).to(device)
@@ -93,11 +90,13 @@ class PlainStep:
         foreground = self.features(saliency * images01_bchw)
         background = self.features((1 - saliency) * images01_bchw)
         triplet = functional.mse_loss(foreground, whole) - functional.mse_loss(foreground, background)
-        return classification + map_loss + triplet
+        total: Tensor = classification + map_loss + triplet
+        return total
 
     def features(self, images01_bchw: Tensor) -> Tensor:
         """``images01[B, 3, H, W]``, masked or not, to ``[B, 2048]``."""
-        return self.perceptual((images01_bchw - self.mean) / self.std)  # type: ignore[no-any-return]
+        features: Tensor = self.perceptual((images01_bchw - self.mean) / self.std)
+        return features
 
     def step(self, images01_bchw: Tensor, maps01_bhw: Tensor, labels_b: Tensor) -> None:
         """One step of the optimiser."""
@@ -222,7 +221,8 @@ def count_flops(run: Callable[[], object]) -> int:
     """Floating-point operations of the matrix products and convolutions of ``run``, backward passes included."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    operations: int = counter.get_total_flops()
+    return operations
 
 
 def measure_peak(device: torch.device) -> float:
@@ -236,7 +236,8 @@ def measure_peak(device: torch.device) -> float:
 
 def seconds_of(step: Callable[[], object], *, times: int, device: torch.device) -> float:
     """Seconds until the device has done everything that some calls of ``step`` ask of it, and nothing from before."""
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    on_cuda = device.type == "cuda"
+    wait: Callable[[], object] = (lambda: torch.cuda.synchronize(device)) if on_cuda else (lambda: None)
     wait()
     start = time.perf_counter()
     repeat(step, times=times)
@@ -264,8 +265,7 @@ def measure(
 ) -> Measured:
     """Build all variants of one case, warm them up, and time them in turns."""
     device, batch_size = processes.device, config.batch_size
-    settling = run.workers * (PREFETCH_BATCHES + 1)
-    needed = WARM_UP_STEPS + (rounds + 1) * (settling + steps)
+    needed = WARM_UP_STEPS + (rounds + 1) * (run.workers * (PREFETCH_BATCHES + 1) + steps)
     images = training_images(real, images=needed * batch_size, config=config)
     their_perceptual = torchvision_perceptual_network(seed=0)
     perceptual = our_perceptual_network(their_perceptual)
@@ -292,9 +292,8 @@ def measure(
     timed: dict[str, Callable[[], object]] = {PLAIN: lambda: plain.step(*floats)}
     if real is not None:
         sampler = EpochSampler(len(images), batch_size, seed=0)
-        batches = iter(
-            WorkerLoader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES, persistent=True)
-        )
+        loader = WorkerLoader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES, persistent=True)
+        batches = iter(loader)
         timed[REAL] = lambda: trainer.train_step([next(batches)])
         peak_bytes[REAL] = peak_bytes[ON_DEVICE]
     timed[ON_DEVICE] = lambda: trainer.train_step([batch])
@@ -391,8 +390,7 @@ def main(
     for arch, batch_size in itertools.product(archs, batch_sizes):
         config = benchmark_config(arch, batch_size=batch_size, input_size=input_size, device=device)
         measured = measure(config, run, processes=processes, real=real, rounds=rounds, steps=steps)
-        for line in measured.lines(peak_flops_per_s=peak_flops_per_s):
-            click.echo(line)
+        click.echo("\n".join(measured.lines(peak_flops_per_s=peak_flops_per_s)))
         if device.type == "cuda":
             # What one case leaves in PyTorch's cache has blocks of sizes that the next cannot use.
             torch.cuda.empty_cache()
