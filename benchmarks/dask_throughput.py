@@ -1,4 +1,4 @@
-"""Prints the throughput of two dask workers on this machine against loky with two jobs, and compares the bytes.
+"""Throughput of two dask workers on this machine against loky with two jobs, and compares the bytes.
 
 A scheduler and two workers are started on 127.0.0.1, then `wsol-prep proposals` makes the same maps in turn with either
 engine; whole commands are timed, the workers of dask run already. The best round of each counts.

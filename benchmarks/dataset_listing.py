@@ -1,4 +1,4 @@
-"""Prints how long it takes to list a CLS-LOC tree as large as ILSVRC's training split, without any image.
+"""Time to list a CLS-LOC tree as large as ILSVRC's training split, without any image.
 
 python benchmarks/dataset_listing.py --images 1281167
 """

@@ -1,4 +1,4 @@
-"""Prints images per second of torchvision's reference pipeline and of ours, which reads the saliency map as well.
+"""Images per second of torchvision's reference pipeline and of ours, which reads the saliency map as well.
 
     wsol-prep proposals --data ROOT --split train --out MAPS
     python benchmarks/loader.py --data ROOT --maps MAPS

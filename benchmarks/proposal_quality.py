@@ -1,4 +1,4 @@
-"""Prints how well proposals cover ground-truth masks: average best overlap and recall on COCO images.
+"""Coverage of ground-truth masks by proposals: average best overlap and recall on COCO images.
 
 Masks above 2 % of the image area that are no crowd, drawn by pycocotools at file size, shrunk with the image
 (nearest neighbour) to at most the working size. Overlap is the pixel intersection over union.

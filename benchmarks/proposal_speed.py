@@ -1,4 +1,4 @@
-"""Prints milliseconds an image on one core, by stage, from JPEG file to finished map, beside OpenCV and scikit-image.
+"""Milliseconds an image on one core, by stage, from JPEG file to finished map, beside OpenCV and scikit-image.
 
 Every image is shrunk to at most the working size for all methods; medians over the images. The ratios to
 OpenCV's Selective Search and to SLIC come from the same run, since machines differ. The process is set up as the

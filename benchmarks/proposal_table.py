@@ -1,4 +1,4 @@
-"""Prints one table of boundary detectors, weightings and presets: quality of proposals, localization of maps, time.
+"""One table of boundary detectors, weightings and presets: quality of proposals, localization of maps, time.
 
     python benchmarks/proposal_table.py --coco COCO_FOLDER --boxes ILSVRC_ROOT --boxes BOXES.csv
 

@@ -1,4 +1,4 @@
-"""Makes random but valid ImageScores, and the rules of invented protocols, for the tests of counting and storing."""
+"""Random but valid ImageScores, and the rules of invented protocols, for the tests of counting and storing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
