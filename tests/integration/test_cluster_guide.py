@@ -74,7 +74,7 @@ def test_the_jobqueue_example_is_python():
 
 
 def test_the_costs_are_the_measured_ones_times_the_images():
-    stated = re.search(r"From (\d+) ms an image and core and ([\d.]+) KB a map", GUIDE)
+    stated = re.search(r"(\d+) ms per image on one core and ([\d.]+) KB per map", GUIDE)
     image_ms, map_kb = map(float, stated.groups())
     rows = re.findall(r"^\| (?:ILSVRC|ImageNet)[^|]* \|(.*)\|$", GUIDE, flags=re.MULTILINE)
     assert len(rows) == 3
