@@ -392,5 +392,5 @@ def test_problems_print_on_one_line(folder, shard):
     shard.unlink()
     checksum_path(shard).unlink()
     assert (
-        str(only_problem(folder)) == f"{shard}: missing: the shard is missing; run wsol-prep proposals again to make it"
+        str(only_problem(folder)) == f"missing: {shard}: the shard is missing; run wsol-prep proposals again to make it"
     )
