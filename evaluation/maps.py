@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,13 +88,13 @@ class StoredMaps(MapSource):
         """Ids of the images of ``records`` that no map belongs to, in their order."""
         return [record.image_id for record in records if not self._names_of(record)]
 
+    @abstractmethod
     def _names(self) -> Iterable[str]:
         """Names of all maps."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _names_of(self, record: ImageRecord) -> list[str]:
         """Names of the maps that belong to an image."""
-        raise NotImplementedError
 
 
 def open_stored_maps(folder: Path, *, split: str) -> StoredMaps:
