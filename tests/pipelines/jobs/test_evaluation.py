@@ -10,6 +10,7 @@ from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation import EvaluationChoices, _views_under, evaluate_maps
 from pipelines.jobs.evaluation_set import load_evaluation_set
+from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import bump, make_listed_data, results_in
 from training.inference.config import Views
 
@@ -31,7 +32,10 @@ class Bumps(StoredMaps):
         self.asked.append(image.index)
         return ImageMaps(whole={self.localizers[0]: bump(centre_xy=(0.3 + image.index / 10, 0.5))})
 
-    def unused(self, records: object) -> list[str]:
+    def _names(self) -> list[str]:
+        return []
+
+    def _names_of(self, record: ImageRecord) -> list[str]:
         return []
 
 
