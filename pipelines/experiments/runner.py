@@ -7,7 +7,6 @@ that can be typed.
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Self
 import click
 
 from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
+from pipelines.experiments.program_server import SERVER, Program
 from pipelines.experiments.steps import Chain, DataIdentity, command_line
 
 PROGRAMS: Mapping[str, str] = {
@@ -36,7 +36,6 @@ _STOPPED: Mapping[int, int] = {
     -signal.SIGTERM: EXIT_TERMINATED,
 }
 """Exit codes of programs that were interrupted or terminated, which is no failure, and the one to end with then."""
-_STARTER = "pipelines.experiments.step_program"
 _RESCANS = "--retry-failed"
 """Option of a command that has something to do when images were repaired, which no record knows."""
 
@@ -59,7 +58,7 @@ class StepRunner:
 
     def __init__(self, *, debug: bool = False) -> None:
         self._debug = debug
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[Program] = set()
         self._lock = threading.RLock()
         self._is_terminated = False
 
@@ -75,7 +74,7 @@ class StepRunner:
             self._is_terminated = kind is not None or self._is_terminated
             left = list(self._running)
         for process in left:
-            process.terminate()
+            process.send_signal(signal.SIGTERM)
         for process in left:
             process.wait()
         os.close(self._lifeline)
@@ -87,18 +86,15 @@ class StepRunner:
 
         StepFailed when it ended with an error or was killed; SystemExit when it or this program was interrupted.
         """
-        # -P: a folder called "training" where the user stands must not become our package.
-        command = [sys.executable, "-P", "-m", _STARTER, str(self._lifeline), PROGRAMS[program], *map(str, arguments)]
-        if self._debug:
-            command.append("--debug")
+        options = [*map(str, arguments), *(["--debug"] if self._debug else [])]
         if log is None:
-            code = self._wait(self._start(command, None))
+            code = self._wait(self._start(program, options, stdout=1, stderr=2))
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as file:
                 file.write(f"$ {command_line(program, arguments)}\n".encode(errors="surrogateescape"))
                 file.flush()
-                code = self._wait(self._start(command, file.fileno()))
+                code = self._wait(self._start(program, options, stdout=file.fileno(), stderr=file.fileno()))
         if self._is_terminated:
             sys.exit(EXIT_TERMINATED)
         if code in _STOPPED:
@@ -107,17 +103,18 @@ class StepRunner:
         if code:
             raise _failure(program, code, log=log)
 
-    def _start(self, command: list[str], output: int | None) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, options: Sequence[str], *, stdout: int, stderr: int) -> Program:
         with self._lock:
             if self._is_terminated:
                 sys.exit(EXIT_TERMINATED)
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(self._lifeline,)
-            )
+            process = SERVER.start(PROGRAMS[program], options, stdout=stdout, stderr=stderr, lifeline=self._lifeline)
             self._running.add(process)
+            if self._is_terminated:
+                # SIGTERM came while this one was being started, by this very thread.
+                process.send_signal(signal.SIGTERM)
             return process
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: Program) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -132,7 +129,7 @@ class StepRunner:
         with self._lock:
             self._is_terminated = True
             for process in self._running:
-                process.terminate()
+                process.send_signal(signal.SIGTERM)
         waiting = ", as soon as what runs has ended" if self._running else ""
         click.echo(f"{stopped_message('SIGTERM', resumes=True)}{waiting}", err=True)
         if not self._running:

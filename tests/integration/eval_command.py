@@ -13,7 +13,7 @@ from click.testing import Result
 from PIL import Image
 
 from pipelines.eval_cli import main
-from tests.command_calls import invoke, start_python
+from tests.command_calls import StartedProgram, invoke, start_program
 
 RESULTS = ("metrics.json", "predictions.csv")
 DEADLINE_S = 120.0
@@ -50,13 +50,12 @@ def results_in(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in RESULTS}
 
 
-def start(*words: object) -> "subprocess.Popen[str]":
+def start(*words: object) -> StartedProgram:
     """Begin a command in a process group of its own, which its workers share."""
-    program = ("-m", "pipelines.eval_cli")
-    return start_python(*program, *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return start_program("pipelines.eval_cli", *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def wait_until(met: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:
+def wait_until(met: Callable[[], bool], *, process: StartedProgram) -> None:
     give_up = time.monotonic() + DEADLINE_S
     while not met():
         assert process.poll() is None, process.communicate()[1]
@@ -64,7 +63,7 @@ def wait_until(met: Callable[[], bool], *, process: "subprocess.Popen[str]") -> 
         time.sleep(0.005)
 
 
-def wait_for_the_end_of_the_group(process: "subprocess.Popen[str]") -> None:
+def wait_for_the_end_of_the_group(process: StartedProgram) -> None:
     """Wait until no worker is left of a command that has ended itself."""
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:

@@ -9,32 +9,31 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.command_calls import start_python
+from tests.command_calls import StartedProgram, start_program
 
 DEADLINE_S = 300.0
 
 
-def start_run(out: Path, *arguments: object) -> subprocess.Popen:
+def start_run(out: Path, *arguments: object) -> StartedProgram:
     """Begin ``faulty_run`` in a process group of its own, which its workers share."""
-    program = ("-m", "tests.integration.faulty_run")
-    return start_python(*program, out, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return start_program(
+        "tests.integration.faulty_run", out, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
-def finish(run: subprocess.Popen) -> None:
+def finish(run: StartedProgram) -> None:
     _, stderr = run.communicate(timeout=DEADLINE_S)
     assert run.returncode == 0, stderr
 
 
-def kill_run(run: subprocess.Popen) -> None:
+def kill_run(run: StartedProgram) -> None:
     """Kill a run with all its processes and wait until none of them is left."""
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     wait_until_alone(run)
-    if run.stderr is not None:
-        run.stderr.close()
 
 
-def wait_until_alone(run: subprocess.Popen) -> None:
+def wait_until_alone(run: StartedProgram) -> None:
     give_up = time.monotonic() + DEADLINE_S
     while any(group_of(process) == run.pid for process in processes()):
         assert time.monotonic() < give_up, "a process outlived its run"
@@ -48,7 +47,7 @@ def progress(out: Path) -> set[tuple[Path, str]]:
     return found | ({(made, str(made.stat().st_size))} if made.exists() else set())
 
 
-def wait_for_progress(run: subprocess.Popen, out: Path) -> None:
+def wait_for_progress(run: StartedProgram, out: Path) -> None:
     """Return as soon as the run has finished another image or shard, or itself."""
     before, give_up = progress(out), time.monotonic() + DEADLINE_S
     while progress(out) <= before and run.poll() is None:

@@ -7,7 +7,6 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from click.testing import Result
 from pipelines.train_cli import main
 from pseudo_maps.files import folder_lock
 from pseudo_maps.processes import is_running
-from tests.command_calls import invoke, start_python
+from tests.command_calls import StartedProgram, invoke, start_program
 from tests.integration.prep_command import prep
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.run_folder.checkpoints import CheckpointFolder
@@ -52,11 +51,11 @@ def train(*words: object) -> Result:
     return invoke(main, *words, prog_name="wsol-train")
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    return start_python("-m", "pipelines.train_cli", *words)
+def start(*words: object) -> StartedProgram:
+    return start_program("pipelines.train_cli", *words)
 
 
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(out: Path, step: int, process: StartedProgram) -> None:
     path = out / "metrics.jsonl"
     while not path.exists() or path.read_text().count('"train"') < step:
         assert process.poll() is None, process.communicate()[0]

@@ -54,7 +54,7 @@ CHILD = """
 import os, signal, sys
 from pseudo_maps.processes import end_with_parent
 def say(number, frame):
-    print(signal.Signals(number).name, flush=True)
+    os.write(1, f"{signal.Signals(number).name}\\n".encode())
     os._exit(0)
 signal.signal(signal.SIGTERM, say)
 end_with_parent(int(sys.argv[1]), by=signal.Signals(int(sys.argv[2])))

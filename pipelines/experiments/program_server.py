@@ -1,0 +1,220 @@
+"""Server that forks programs from one process, in which what they import is imported already.
+
+Importing PyTorch takes a core 2 to 4 seconds, and a table of experiments is dozens of programs. ``ProgramServer``
+starts the server, ``python -P -m pipelines.experiments.program_server FD``. A request is a datagram with open files:
+the request as JSON, the connection for its answers, standard output, standard error and, where the program is to end
+with its parent, the reading end of a pipe. The answers are the process id and, at the end, the exit code.
+"""
+
+import atexit
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pseudo_maps.processes import end_with_parent
+
+_ANSWER_BYTES = 64
+_MOST_FILES = 5
+_TO_EVERY_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that terminals and schedulers send to whole groups of processes: for the programs, not for their server."""
+
+
+class Program:
+    """A program that was started: its process id, and its exit code (negative: a signal) once that is known."""
+
+    def __init__(self, answers: socket.socket) -> None:
+        self._answers = answers
+        answer = answers.recv(_ANSWER_BYTES)
+        if not answer:
+            raise ChildProcessError("cannot start a program: no memory for another process, or its server was killed")
+        self.pid = int(answer)
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Exit code at the end of the program; TimeoutError."""
+        with self._lock:
+            if self.returncode is None:
+                if not select.select([self._answers], [], [], timeout_s)[0]:
+                    raise TimeoutError
+                answer = self._answers.recv(_ANSWER_BYTES)
+                if not answer:
+                    # The server was killed, and nobody would hear of the end of the program.
+                    self.send_signal(signal.SIGKILL)
+                self.returncode = int(answer or -signal.SIGKILL)
+                self._answers.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Signal the program, if it has not ended."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class ProgramServer:
+    """Starts programs, also from several threads; its process starts with the first one and ends with this process."""
+
+    def __init__(self) -> None:
+        self._requests: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def start(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        stdout: int,
+        stderr: int,
+        lifeline: int | None = None,
+        new_session: bool = False,
+    ) -> Program:
+        """Run a module as ``python -P -m MODULE ARGUMENTS`` would, with the working folder and environment of now.
+
+        ``stdout`` and ``stderr`` are open files. With ``lifeline``, as ``end_with_parent`` takes it, the program gets
+        SIGTERM when this process ends. ``new_session``: in a process group of its own. ChildProcessError when it
+        cannot start.
+        """
+        request = {
+            "module": module,
+            "arguments": list(arguments),
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+            "new_session": new_session,
+        }
+        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A file, because a datagram has a largest size. ASCII keeps file names that are no UTF-8.
+        with theirs, os.fdopen(os.memfd_create("request"), "w+b") as file:
+            file.write(json.dumps(request).encode("ascii"))
+            file.seek(0)
+            files = [file.fileno(), theirs.fileno(), stdout, stderr, *([] if lifeline is None else [lifeline])]
+            with self._lock:
+                try:
+                    self._send(files)
+                except ConnectionError:
+                    # Somebody has killed the server.
+                    self.close()
+                    self._send(files)
+        return Program(answers)
+
+    def close(self) -> None:
+        """End the server; nobody would hear of the end of what still runs."""
+        if self._requests is not None:
+            self._process.kill()
+            self._process.wait()
+            self._requests.close()
+            self._requests = None
+
+    def _send(self, files: list[int]) -> None:
+        if self._requests is None:
+            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                command = [sys.executable, "-P", "-m", "pipelines.experiments.program_server", str(theirs.fileno())]
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+        socket.send_fds(self._requests, [b"start"], files)
+
+
+SERVER = ProgramServer()
+"""The one of this process."""
+atexit.register(SERVER.close)
+
+
+def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork and watch programs until the parent closes ``requests``; return in the programs, with request and files."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TO_EVERY_PROCESS)
+    # The selection below ends when a program does.
+    ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    running: dict[int, socket.socket] = {}
+    while True:
+        ready, _, _ = select.select([requests.fileno(), ended], [], [])
+        if ended in ready:
+            os.read(ended, _ANSWER_BYTES)
+            _tell_ends(running)
+        if requests.fileno() not in ready:
+            continue
+        message, files, _, _ = socket.recv_fds(requests, _ANSWER_BYTES, _MOST_FILES)
+        if not message:
+            sys.exit()
+        with os.fdopen(files.pop(0), "rb") as file:
+            request = json.load(file)
+        answers = socket.socket(fileno=files.pop(0))
+        # What cannot be imported will fail again in the program, with its message.
+        with suppress(Exception):
+            _import_for(request["module"])
+        process = os.fork()
+        if process == 0:
+            break
+        for number in files:
+            os.close(number)
+        with suppress(ConnectionError):
+            answers.send(str(process).encode())
+        running[process] = answers
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for connection in (requests, answers, *running.values()):
+        connection.close()
+    os.close(ended)
+    os.close(wake)
+    return request, files
+
+
+def _tell_ends(running: dict[int, socket.socket]) -> None:
+    while running:
+        process, status = os.waitpid(-1, os.WNOHANG)
+        if process == 0:
+            return
+        with running.pop(process) as answers, suppress(ConnectionError):
+            answers.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _import_for(module: str) -> None:
+    """Import what a command imports once it runs."""
+    if module == "pipelines.prep_cli":
+        from pseudo_maps.runs import generation  # noqa: F401
+    elif module == "pipelines.train_cli":
+        from pipelines.jobs import training  # noqa: F401
+    elif module == "pipelines.eval_cli":
+        from pipelines.jobs import evaluation, network_maps  # noqa: F401
+
+
+def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
+    """Give this fork the folder, environment, arguments, files and signals of the program."""
+    if request["new_session"]:
+        os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for folder in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if folder and folder not in sys.path:
+            sys.path.insert(0, folder)
+    for number, target in zip(files, (1, 2), strict=False):
+        os.dup2(number, target)
+        os.close(number)
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    if len(files) > 2:
+        end_with_parent(files[2], by=signal.SIGTERM)
+    with suppress(OSError):
+        # What ps and top show.
+        Path("/proc/self/comm").write_text(request["module"].rpartition(".")[2])
+    sys.argv[1:] = request["arguments"]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_EVERY_PROCESS)
+
+
+if __name__ == "__main__":
+    _request, _files = _serve(socket.socket(fileno=int(sys.argv[1])))
+    _become(_request, _files)
+    runpy.run_module(_request["module"], run_name="__main__", alter_sys=True)
