@@ -271,10 +271,13 @@ def require_whole(batch: Batch) -> Batch:
 def decode_at_least(path: str | os.PathLike[str], *, short_side_px: int) -> DecodedImage:
     """The image at a reduced scale, its short side as long as wanted; ImageDecodeError or OSError when unreadable."""
     decoded = decode_image(path, enough_px=math.ceil(short_side_px * _ASSUMED_ASPECT))
-    short = min(decoded.rgb_hwc.shape[:2])
-    if short < min(short_side_px, decoded.file_height, decoded.file_width):
-        decoded = decode_image(path)
-    return decoded
+    return decoded if is_decoded_at_least(decoded, short_side_px=short_side_px) else decode_image(path)
+
+
+def is_decoded_at_least(decoded: DecodedImage, *, short_side_px: int) -> bool:
+    """Whether the short side is as long as wanted, or as long as in the file."""
+    short = int(min(decoded.rgb_hwc.shape[:2]))
+    return short >= min(short_side_px, decoded.file_height, decoded.file_width)
 
 
 def to_device(batch: Batch, device: torch.device | str) -> DeviceBatch:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from pseudo_maps.images import ImageDecodeError
 from pseudo_maps.records import ImageRecord
 from training.data.augmentation import Crop, sample_image
-from training.data.loading import decode_at_least
+from training.data.loading import decode_at_least, is_decoded_at_least
 from training.data.workers import WorkerLoader
 
 _WHOLE = Crop(0, 0, 1, 1, False)
@@ -64,11 +64,11 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
         read, sizes, unreadable = [], [], {}
         wholes, centres = [], []
         # The centre crop is enlarged least when it has R pixels of its own.
-        short_side_px = round(self._side_px / (1 - 2 * _CENTRE_MARGIN)) if self._centre else self._side_px
+        centre_short_side_px = round(self._side_px / (1 - 2 * _CENTRE_MARGIN))
         for position in positions:
             path = os.path.join(self._root, os.fsdecode(self._paths[position]))
             try:
-                decoded = decode_at_least(path, short_side_px=short_side_px)
+                decoded = decode_at_least(path, short_side_px=self._side_px)
             except (ImageDecodeError, OSError) as error:
                 unreadable[position] = str(error)
                 continue
@@ -76,6 +76,9 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
             sizes.append((decoded.file_width, decoded.file_height))
             wholes.append(sample_image(decoded.rgb_hwc, _WHOLE, self._side_px))
             if self._centre:
+                # At a scale of its own, so that the whole image is the same pixels with and without the crop.
+                if not is_decoded_at_least(decoded, short_side_px=centre_short_side_px):
+                    decoded = decode_at_least(path, short_side_px=centre_short_side_px)
                 centres.append(sample_image(decoded.rgb_hwc, _CENTRE, self._side_px))
         return EvaluationBatch(
             positions=tuple(read),

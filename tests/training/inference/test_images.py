@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pseudo_maps.images import decode_image
 from pseudo_maps.records import ImageRecord
+from training.data.augmentation import Crop, sample_image
 from training.inference.images import EvaluationBatch, EvaluationPixels, build_evaluation_loader
 
 SIDE_PX = 32
@@ -110,6 +112,18 @@ def test_the_size_is_the_file_s_though_a_photograph_is_decoded_smaller(tmp_path:
     batch = pixels_of(tmp_path, ["a.jpeg"], centre=True)[0]
     assert batch.file_wh == ((900, 600),)
     np.testing.assert_allclose(batch.images_bchw[0].float().mean(dim=(1, 2)), [200, 100, 50], atol=2)
+
+
+def test_the_whole_image_is_the_same_pixels_with_and_without_the_centre(tmp_path: Path) -> None:
+    # 100 x 66 pixels are decoded at half the scale for 32, and at full scale for the crop, which needs 37.
+    pixels = np.random.default_rng(3).integers(0, 256, size=(66, 100, 3), dtype=np.uint8)
+    save(tmp_path / "a.jpeg", pixels, quality=95)
+    alone, beside = (pixels_of(tmp_path, ["a.jpeg"], centre=centre)[0] for centre in (False, True))
+    assert torch.equal(alone.images_bchw, beside.images_bchw)
+    crop = Crop(1 / 16, 1 / 16, 15 / 16, 15 / 16, False)
+    wanted_hwc = sample_image(decode_image(tmp_path / "a.jpeg").rgb_hwc, crop, SIDE_PX)
+    assert beside.centre_bchw is not None
+    np.testing.assert_array_equal(beside.centre_bchw[0].permute(1, 2, 0).numpy(), wanted_hwc)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
