@@ -46,7 +46,8 @@ class EvaluationSet:
     """Folder that every record's ``path`` is relative to."""
     split: str
     class_wnids: tuple[str, ...]
-    """Class names, index = label."""
+    class_words: tuple[str, ...]
+    """Names of the classes, index = label: wnids or folder names, and human-readable."""
     records: tuple[ImageRecord, ...]
     """All images of the split, those beyond a limit too."""
     images: tuple[EvaluationImage, ...]

@@ -72,7 +72,7 @@ def run(checkpoint: Path, **options: Any) -> None:
         workers=options["workers"],
         save_maps=options["save_maps"],
     )
-    _evaluate(choices, functools.partial(evaluate_network, choices, network))
+    _evaluate(choices, functools.partial(evaluate_network, choices, network, say=Progress.say))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*MAPS_OPTIONS])
@@ -172,7 +172,11 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 
     model = load_for_inference(checkpoint)
     # An empty tuple: a checkpoint without names.
-    names = (model.class_names or None) if class_names is None else read_class_names(class_names, classes=model.classes)
+    names = (
+        (model.class_names or None)
+        if class_names is None
+        else read_class_names(class_names, classes=model.classes, trained=model.names)
+    )
     write = export_onnx if out.suffix.lower() == ".onnx" else export_torch
     write(model, out, classes=labels or None, class_names=names)
     click.echo(f"{out}: {model.arch}, {model.classes} classes, input {model.input_size_px}x{model.input_size_px}")

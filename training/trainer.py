@@ -7,7 +7,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pseudo_maps.files import differences
+from training.class_names import NO_NAMES, ClassNames, match_classes, stored_names
 from training.config import TrainConfig, TrainRunConfig
 from training.data.loading import Batch, DeviceBatch, TrainingImages, require_whole, to_device
 from training.data.sampling import EpochSampler
@@ -43,7 +44,8 @@ class Trainer:
     """One training run in one folder.
 
     ``train_images`` carry maps when the method needs them, ``perceptual`` (the frozen network F) is given exactly when
-    the triplet loss is on, and ``class_weights_k`` (K,) when classes are balanced. Checkpoints store ``class_names``.
+    the triplet loss is on, and ``class_weights_k`` (K,) when classes are balanced. Checkpoints store ``class_names``,
+    and one of other classes, or of another order of them, is not resumed.
     ``initialise`` loads weights into the new model before it goes to the device.
 
     Raises
@@ -63,7 +65,7 @@ class Trainer:
         val_images: TrainingImages | None,
         perceptual: PerceptualNetwork | None = None,
         class_weights_k: Tensor | None = None,
-        class_names: Sequence[str] = (),
+        class_names: ClassNames = NO_NAMES,
         initialise: Callable[[LocalizationModel], None] | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -94,7 +96,7 @@ class Trainer:
         )
         self.model = self._objective.model
         self._optimiser = build_optimiser(self.model, config=config.optimiser)
-        self._class_names = list(class_names)
+        self._class_names = class_names
         self._sampler = EpochSampler(
             len(train_images),
             config.batch_size // parts,
@@ -311,7 +313,8 @@ class Trainer:
                     "accuracy": dict(self._accuracy),
                     "epoch_open": self._epoch_open,
                     "images_sha256": self._images_sha256,
-                    "class_names": self._class_names,
+                    "class_wnids": list(self._class_names.wnids),
+                    "class_names": list(self._class_names.words),
                 },
             )
         self._processes.wait()
@@ -332,6 +335,12 @@ class Trainer:
         lines = differences(found.state["config"], self._config.as_json())
         if lines:
             raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(lines))
+        # Before the digest of the images, which covers the labels but cannot tell the orders.
+        if self._class_names != NO_NAMES:
+            stored, classes = stored_names(found.state), self._config.classes
+            match = match_classes(stored, self._class_names, classes=classes, source=found.path)
+            if match.columns is not None:
+                raise CheckpointError(f"{found.path}: {match.note}; resume with the data set it was trained on")
         if found.state["steps_per_epoch"] != self._steps_per_epoch:
             raise CheckpointError(
                 f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "

@@ -193,6 +193,13 @@ class Progress:
                 flush=True,
             )
 
+    @staticmethod
+    def say(text: str) -> None:
+        """Print a line above the bar."""
+        context = click.get_current_context(silent=True)
+        program = "" if context is None else f"{context.find_root().info_name}: "
+        tqdm.write(f"{program}{text}", file=sys.stderr)
+
     def reach(self, done: int, total: int) -> None:
         """Tell how many units are done and how many there are, for work that finds out its size itself."""
         self._total = self._bar.total = total

@@ -71,13 +71,15 @@ def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path
     return _evaluate(choices, source, kind="maps", advance=advance, described=described, pixels=pixels)
 
 
-def evaluate_network(choices: EvaluationChoices, network: "NetworkChoices", *, advance: Advance) -> Metrics:
-    """Score a trained network.
+def evaluate_network(
+    choices: EvaluationChoices, network: "NetworkChoices", *, advance: Advance, say: Callable[[str], None]
+) -> Metrics:
+    """Score a trained network, its classes matched with those of the data by name; ``say`` is told where they differ.
 
     With several devices, each has a process of its own that scores its share of the images; their results meet in the
     journal. CheckpointError for a checkpoint that does not read or lacks a decoder that a localizer needs, ValueError
-    for another number of classes than the data has or a result folder of another evaluation, RuntimeError where the
-    process of a device failed.
+    for a class of the data that the network does not know or a result folder of another evaluation, RuntimeError where
+    the process of a device failed.
     """
     from pipelines.jobs.devices import score_on_devices
     from pipelines.jobs.network_maps import NetworkMaps
@@ -91,6 +93,8 @@ def evaluate_network(choices: EvaluationChoices, network: "NetworkChoices", *, a
         centre=any(get_protocol(name).crops_centre for name in choices.protocols),
         out=choices.out,
     )
+    if source.note:
+        say(source.note)
     return _evaluate(
         choices,
         source,

@@ -58,6 +58,7 @@ def load_evaluation_set(
         root=dataset.root,
         split=dataset.split,
         class_wnids=dataset.class_wnids,
+        class_words=dataset.class_words,
         records=dataset.records,
         images=tuple(images),
     )

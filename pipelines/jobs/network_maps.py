@@ -14,11 +14,18 @@ from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
 from evaluation.scoring import ImageMaps, MapBatch
 from pipelines.jobs.score_map_shards import ScoreMapShards
 from pseudo_maps.records import UNKNOWN_LABEL
+from training.class_names import ClassNames, match_classes
 from training.config import Precision
 from training.inference.config import Views
 from training.inference.images import EvaluationBatch as ImageBatch
 from training.inference.images import EvaluationPixels, build_evaluation_loader
-from training.inference.localizers import Localization, NetworkLocalizer, available_localizers, load_for_inference
+from training.inference.localizers import (
+    Localization,
+    NetworkLocalizer,
+    available_localizers,
+    load_for_inference,
+    select_classes,
+)
 
 MAPS_FOLDER = "maps"
 _NEEDS_GRADIENT = "grad-cam"
@@ -84,12 +91,12 @@ class NetworkMaps:
         self.choices, self.evaluation_set, self.centre, self.out = choices, evaluation_set, centre, out
         self.batch_size = choices.batch_size
         self._model = load_for_inference(choices.checkpoint, device=device)
-        classes = len(evaluation_set.class_wnids)
-        if self._model.classes != classes:
-            raise ValueError(
-                f"{self._model.source}: a network of {self._model.classes} classes, but the data has {classes}: give "
-                "the data set it was trained on"
-            )
+        data = ClassNames(evaluation_set.class_wnids, evaluation_set.class_words)
+        match = match_classes(self._model.names, data, classes=self._model.classes, source=self._model.source)
+        if match.columns is not None:
+            self._model = select_classes(self._model, match.columns)
+        self.note = match.note
+        """What a user should know about the classes; empty where checkpoint and data have the same."""
         given = available_localizers(self._model)
         self.localizers = choices.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
         localizer = NetworkLocalizer(
@@ -118,6 +125,7 @@ class NetworkMaps:
                 "step": model.step,
                 "weights": model.digest,
                 "input_size_px": model.input_size_px,
+                **({"classes": self.note} if self.note else {}),
             },
             "views": self.choices.views.describe(),
             "precision": self.choices.precision,

@@ -21,6 +21,7 @@ from pipelines.datasets.folders import IMAGE_SUFFIXES
 from pseudo_maps.files import write_atomically
 from pseudo_maps.images import decode_image
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+from training.class_names import NO_NAMES, ClassNames, check_class_names
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import NetworkLocalizer, load_for_inference
 
@@ -51,7 +52,11 @@ def predict_images(
     model = load_for_inference(checkpoint, device=device)
     if label is not None and label >= model.classes:
         raise ValueError(f"class {label}: the network has {model.classes} classes, expected 0 to {model.classes - 1}")
-    names = model.class_names if class_names is None else read_class_names(class_names, classes=model.classes)
+    names = (
+        model.class_names
+        if class_names is None
+        else read_class_names(class_names, classes=model.classes, trained=model.names)
+    )
     look = NetworkLocalizer(model, localizers=[localizer])
     entries, failed = [], 0
     pictures = _pictures(images, out=out)
@@ -84,11 +89,15 @@ def predict_images(
     return failed
 
 
-def read_class_names(path: Path, *, classes: int) -> list[str]:
-    """Names of all classes from a file with one name per line, in label order; ValueError for another number."""
-    names = path.read_text(encoding="utf-8").splitlines()
+def read_class_names(path: Path, *, classes: int, trained: ClassNames = NO_NAMES) -> list[str]:
+    """Names of all classes from a file with one name per line, in label order.
+
+    ValueError for another number, and for a name that the checkpoint has at another place.
+    """
+    names = path.read_text(encoding="utf-8-sig").splitlines()
     if len(names) != classes:
         raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")
+    check_class_names(names, trained, source=path)
     return names
 
 

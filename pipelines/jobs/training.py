@@ -12,6 +12,7 @@ from pipelines.datasets import Dataset
 from pseudo_maps.files import file_sha256
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
+from training.class_names import ClassNames
 from training.config import OnMissing, TrainConfig, TrainRunConfig
 from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import MapReport, TrainingImages, check_maps
@@ -153,7 +154,7 @@ def build_trainer(
         val_images=TrainingImages(val_records, root=val.root, crop=val_crop, seed=0),
         perceptual=perceptual,
         class_weights_k=weights,
-        class_names=train.class_words,
+        class_names=ClassNames(train.class_wnids, train.class_words),
         initialise=initialise if config.init == "imagenet" else None,
         progress=progress,
     )

@@ -22,6 +22,7 @@ from tests.training.training_runs import (
     send,
     timeless,
 )
+from training.class_names import ClassNames
 from training.config import ScheduleConfig
 from training.health import TrainingDiverged
 from training.networks.registry import ARCHITECTURES
@@ -166,3 +167,15 @@ def test_as_many_checkpoints_stay_as_asked_for(data: Path, tmp_path: Path) -> No
     run = replace(HURRIED, checkpoint_minutes=0.0, keep_last=2)
     make_trainer(data, tmp_path, run=run).fit()
     assert CheckpointFolder(tmp_path).steps() == [5, 6]
+
+
+def test_classes_in_another_order_are_not_resumed(tmp_path: Path) -> None:
+    data = make_colour_folders(tmp_path / "data")
+    names = ("blue", "green", "red")
+    run = {"class_names": ClassNames(names, names)}
+    make_trainer(data, tmp_path / "run", replace(SMALL, epochs=1), **run).fit()
+    moved = ("red", *names[:2])
+    other = make_trainer(data, tmp_path / "run", replace(SMALL, epochs=1), class_names=ClassNames(moved, moved))
+    with pytest.raises(CheckpointError, match=f"{', '.join(names)}.*{', '.join(moved)}.*trained on"):
+        other.fit(resume=True)
+    make_trainer(data, tmp_path / "run", replace(SMALL, epochs=1), **run).fit(resume=True)

@@ -10,14 +10,15 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from training.class_names import NO_NAMES, ClassNames, stored_names
 from training.config import Precision
 from training.inference.config import LOCALIZERS, Views
 from training.inference.grad_cam import grad_cam
@@ -47,13 +48,18 @@ class InferenceModel:
     """Steps of the optimiser behind the weights."""
     source: Path
     """The checkpoint file."""
-    class_names: tuple[str, ...] = ()
+    names: ClassNames = NO_NAMES
     """Names of the K classes, as the training's data set knew them; empty where the checkpoint has none."""
     digest: str = field(init=False)
     """First 12 hexadecimal digits of the SHA-256 of all weights and their names."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", _weights_digest(self.network))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Human-readable names of the K classes, wnids where there are none, empty where both are unknown."""
+        return self.names.words or self.names.wnids
 
     @property
     def arch(self) -> str:
@@ -105,9 +111,10 @@ def load_for_inference(
                 config["arch"], config["classes"], batch_norm=config["batch_norm"], decoder=has_decoder
             )
         _check_input_size(config["crop"]["input_size"])
-        class_names = tuple(str(name) for name in state.get("class_names", ()))
-        if class_names and len(class_names) != config["classes"]:
-            raise ValueError(f"{len(class_names)} class names, expected {config['classes']}")
+        names = stored_names(state)
+        for stored in filter(None, names):
+            if len(stored) != config["classes"]:
+                raise ValueError(f"{len(stored)} class names, expected {config['classes']}")
         network.load_state_dict(weights, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         # torch lists every weight that does not fit, a line each; the first two say what is wrong.
@@ -123,8 +130,22 @@ def load_for_inference(
         config=config,
         step=int(state["step"]),
         source=source,
-        class_names=class_names,
+        names=names,
     )
+
+
+def select_classes(model: InferenceModel, columns: Sequence[int]) -> InferenceModel:
+    """The network with the scores of ``columns`` alone, labels of its classes, in their order; its digest is another.
+
+    The network of ``model`` itself is changed.
+    """
+    linear = model.network.classifier.linear
+    chosen = torch.tensor(columns, device=model.device)
+    linear.weight = nn.Parameter(linear.weight[chosen], requires_grad=False)
+    linear.bias = nn.Parameter(linear.bias[chosen], requires_grad=False)
+    linear.out_features = len(columns)
+    names = ClassNames(*(tuple(known[column] for column in columns) if known else () for known in model.names))
+    return replace(model, config={**model.config, "classes": len(columns)}, names=names)
 
 
 def _find_state(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -138,7 +138,7 @@ def test_classes_are_stored_by_the_names_that_the_data_set_knows(
     recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     named = [replace(split, class_words=("azure", "lime", "crimson")) for split in splits]
-    assert build((named[0], named[1]), tmp_path).arguments["class_names"] == ("azure", "lime", "crimson")
+    assert build((named[0], named[1]), tmp_path).arguments["class_names"].words == ("azure", "lime", "crimson")
 
 
 def test_validating_on_training_images_is_said(
