@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.world import world  # noqa: F401 - a fixture
+
 # Before anything imports NumPy or PyTorch: tests share the cores, and threads waiting for each other take them away.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -4,7 +4,6 @@ import csv
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from tests.integration.eval_command import bump, evaluate, evaluated, make_listed_data, metrics_of, result_of
 from tests.integration.prep_command import damage, prep, propose, val_id
 from tests.pseudo_maps.shard_making import flip_byte
+from tests.world import copy_of
 
 BOX = (10.0, 5.0, 29.0, 14.0)
 """A quarter of the 40 x 20 pixels in their middle."""
@@ -214,7 +214,7 @@ def test_an_unknown_id_in_the_blacklist_is_named(listed: Path, tmp_path: Path) -
 
 
 def test_failed_rows_of_shards_are_wrong_with_their_status(data: Path, tmp_path: Path) -> None:
-    spoilt = Path(shutil.copytree(data, tmp_path / "data"))
+    spoilt = copy_of(data, tmp_path / "data")
     (spoilt / "Data/CLS-LOC/val" / f"{val_id(3)}.JPEG").write_bytes(b"no image")
     propose(spoilt, tmp_path / "maps", "--max-failed", 1)
     metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", spoilt, *SHOWN)

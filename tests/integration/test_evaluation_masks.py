@@ -1,7 +1,6 @@
 """``wsol-eval maps --masks``: pixel precision, and masks that do not fit their images."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.integration.eval_command import (
     metrics_of,
 )
 from tests.integration.prep_command import val_id
+from tests.world import copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -61,7 +61,7 @@ def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: P
 def test_masks_that_do_not_fit_are_named(
     data: Path, made: Path, tmp_path: Path, spoil: Callable[[Path], Any], named: str
 ) -> None:
-    masks = Path(shutil.copytree(data / "Masks" / "CLS-LOC" / "val", tmp_path / "masks"))
+    masks = copy_of(data / "Masks" / "CLS-LOC" / "val", tmp_path / "masks")
     spoil(masks / f"{val_id(2)}.png")
     words = ("--panels", 0, "--protocol", "cam", "--masks", masks, "--out", tmp_path / "out")
     result = evaluate("maps", made, "--data", data, *words)

@@ -30,6 +30,7 @@ from tests.integration.eval_command import (
     wait_until,
 )
 from tests.integration.prep_command import VAL, prep, val_id
+from tests.world import copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -126,7 +127,7 @@ class Obstacles:
     """Pipes in place of the last two images of a copied data set: whoever reads one waits, until it is taken away."""
 
     def __init__(self, data: Path, folder: Path) -> None:
-        self.data = Path(shutil.copytree(data, folder))
+        self.data = copy_of(data, folder)
         self._contents = {}
         for number in (IMAGES - 1, IMAGES):
             path = self.data / VAL / f"{val_id(number)}.JPEG"
@@ -295,7 +296,7 @@ def test_a_network_of_other_classes_is_refused(data: Path, tmp_path: Path) -> No
 
 
 def test_images_that_do_not_decode_are_wrong_and_named(network: Path, data: Path, tmp_path: Path) -> None:
-    spoilt = Path(shutil.copytree(data, tmp_path / "data"))
+    spoilt = copy_of(data, tmp_path / "data")
     (spoilt / VAL / f"{val_id(2)}.JPEG").write_bytes(b"no image")
     (spoilt / VAL / f"{val_id(4)}.JPEG").unlink()
     metrics = evaluated(tmp_path / "run", "run", network, "--data", spoilt, *FEW, "--batch-size", 4, "--save-maps")

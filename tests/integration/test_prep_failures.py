@@ -24,6 +24,7 @@ from tests.integration.prep_command import (
     subprocess_run,
     val_id,
 )
+from tests.world import copy_of
 
 # --- images that are not as they should be
 
@@ -49,7 +50,7 @@ ODD = {
 @pytest.fixture(scope="module")
 def odd_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data with unusual images among the val images."""
-    root = Path(shutil.copytree(data, tmp_path_factory.mktemp("odd") / "data"))
+    root = copy_of(data, tmp_path_factory.mktemp("odd") / "data")
     for number, (size, image_format, mode) in ODD.items():
         (root / VAL / f"{val_id(number)}.JPEG").write_bytes(image_bytes(size, image_format, mode=mode))
     return root

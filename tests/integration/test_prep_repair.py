@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.prep_command import damage, files, prep, propose, states
 from tests.pseudo_maps.shard_making import renew_checksum
+from tests.world import copy_of
 
 SHARD = "val-00001-of-00004.h5"
 
@@ -131,7 +132,7 @@ def test_with_a_bad_manifest_repair_tells_the_cure_and_the_cure_works(data: Path
 
 
 def test_other_data_condemn_no_shard(data: Path, maps: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(data, tmp_path / "other"))
+    other = copy_of(data, tmp_path / "other")
     names = other / "ImageSets/CLS-LOC/val.txt"
     lines = names.read_text().splitlines()
     names.write_text("\n".join(lines[1:]) + "\n")

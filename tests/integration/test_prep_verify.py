@@ -2,13 +2,13 @@
 
 import os
 import shlex
-import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
 from tests.integration.prep_command import PROGRAM, damage, files, prep, propose, states, subprocess_run
+from tests.world import copy_of
 
 
 def test_verify_says_that_all_is_well(maps: Path, data: Path) -> None:
@@ -92,7 +92,7 @@ def test_verify_of_a_limited_run_names_the_command_that_mends_it(
 
 
 def test_verify_counts_the_rows_by_status(data: Path, tmp_path: Path) -> None:
-    broken = Path(shutil.copytree(data, tmp_path / "data"))
+    broken = copy_of(data, tmp_path / "data")
     for picture in sorted((broken / "Data/CLS-LOC/val").iterdir())[:2]:
         picture.write_bytes(b"no picture")
     propose(broken, tmp_path / "m", "--max-failed", "2")
