@@ -272,8 +272,7 @@ def _evaluate(choices: EvaluationChoices, evaluate: Callable[..., Metrics]) -> N
             f"{pixels.images} masks, {pixels.failed} without map"
         )
     if choices.out is not None:
-        charts = ", figures" if (choices.out / "figures").is_dir() else ""
-        click.echo(f"{choices.out}: metrics.json, predictions.csv{charts}; to compare: wsol-eval report {choices.out}")
+        click.echo(f"{choices.out}: metrics.json, predictions.csv; tables and charts: wsol-eval report {choices.out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Charts as bytes of an SVG that follows light and dark pages, or of a PNG: lines, bars of errors, dots by seed.
+"""Charts as bytes of an SVG that follows light and dark pages: lines, bars of errors, dots by seed.
 
 Every chart is 4.8 inches wide with 10 point text and its legend below, so that it can be read on a phone. The same
 input gives the same bytes: no date, no program name, no settings of the user's own matplotlibrc.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, product
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -24,9 +24,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.names import ERROR_KINDS, ErrorKind
-
-FileFormat: TypeAlias = Literal["svg", "png"]
-"""``svg``: UTF-8 text, letters stay text, colours follow the page. ``png``: light, 200 pixels an inch."""
 
 PAPER, INK, GRID, BASELINE = "#ffffff", "#1c2024", "#d9dde1", "#6b7178"
 """Colours of a light chart: background, text and axes, grid lines, predictors that never look at the image."""
@@ -47,7 +44,6 @@ ON_DARK: Mapping[str, str] = {
 """What a colour becomes in an SVG on a dark page."""
 
 _WIDTH_INCHES, _PLOT_INCHES, _LEGEND_LINE_INCHES = 4.8, 3.0, 0.21
-_PNG_DPI = 200
 _NAME_LENGTH = 46
 """Characters of a name that fit beside the legend's key at the chart's width."""
 _DASHES: tuple[Any, ...] = ("solid", "dashdot", "dotted", (0, (7, 2, 1, 2, 1, 2)))
@@ -91,7 +87,6 @@ def line_chart(
     fractions: bool = True,
     dots: Literal["all", "highest", "none"] = "none",
     marked_x: float | None = None,
-    file_format: FileFormat = "svg",
 ) -> bytes:
     """Lines over a common horizontal axis, the vertical one from 0 (or the lowest value below it) up.
 
@@ -124,12 +119,10 @@ def line_chart(
         axes.set_ylabel(y_label)
         handles = [Line2D([], [], **style) for style in styles]
         _add_legend(figure, handles, [line.name for line in lines], columns=1)
-        return _encoded(figure, file_format=file_format)
+        return _encoded(figure)
 
 
-def error_chart(
-    bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str, file_format: FileFormat = "svg"
-) -> bytes:
+def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str) -> bytes:
     """One stacked bar for each name, all of the same length: images by kind of error; ValueError for no bar."""
     _need(bars, "bar")
     with _drawing():
@@ -146,10 +139,10 @@ def error_chart(
         axes.set_xlabel("images (%)")
         handles = [Patch(facecolor=ERROR_COLOURS[kind]) for kind in ERROR_KINDS]
         _add_legend(figure, handles, list(ERROR_KINDS), columns=3)
-        return _encoded(figure, file_format=file_format)
+        return _encoded(figure)
 
 
-def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: FileFormat = "svg") -> bytes:
+def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str) -> bytes:
     """One row of dots for each method from above, a dot for each seed, with a stroke and a number at their mean.
 
     ValueError for no row, or one without value.
@@ -173,7 +166,7 @@ def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str, file_format: 
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.05)
         axes.set_xlabel(axis)
-        return _encoded(figure, file_format=file_format)
+        return _encoded(figure)
 
 
 @contextmanager
@@ -274,11 +267,8 @@ def _need(items: Sequence[object], what: str) -> None:
         raise ValueError(f"expected at least one {what}, found none")
 
 
-def _encoded(figure: Figure, *, file_format: FileFormat) -> bytes:
+def _encoded(figure: Figure) -> bytes:
     content = io.BytesIO()
-    if file_format == "png":
-        figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor=PAPER, metadata={"Software": None})
-        return content.getvalue()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(content, format="svg", facecolor=PAPER, metadata=nothing)
     drawn, end, _ = content.getvalue().rpartition(b"</svg>")

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from evaluation.drawing.charts import FileFormat, Line, error_chart, line_chart
-from evaluation.schema import Curve, Histogram, Metrics, Result, protocols_in_order
-from pseudo_maps.files import write_atomically
+from evaluation.drawing.charts import Line, error_chart, line_chart
+from evaluation.schema import Curve, Histogram, Result
 
 CHART_TITLES = {
     "accuracy": "Accuracy against threshold",
@@ -30,14 +28,12 @@ class NamedResult:
     is_baseline: bool
 
 
-def result_chart(
-    kind: str, results: Sequence[NamedResult], *, protocol: str, file_format: FileFormat = "svg"
-) -> bytes | None:
-    """The chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
+def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str) -> bytes | None:
+    """The SVG chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
     title = f"{CHART_TITLES[kind]}, {protocol}"
     if kind == "errors":
         bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
-        return error_chart(bars, title=title, file_format=file_format) if bars else None
+        return error_chart(bars, title=title) if bars else None
     if kind == "accuracy":
         curves = [_curve(named, named.result.curve) for named in results if named.result.curve is not None]
         if not curves:
@@ -48,7 +44,6 @@ def result_chart(
             x_label="threshold, as a fraction of the map's maximum",
             y_label=f"images localized at IoU {_COUNTED_IOU} (%)",
             dots="highest",
-            file_format=file_format,
         )
     outlines = [
         _outline(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
@@ -61,26 +56,7 @@ def result_chart(
         x_label="IoU of the box; right of the line it counts",
         y_label="images (%)",
         marked_x=_COUNTED_IOU,
-        file_format=file_format,
     )
-
-
-def write_charts(metrics: Metrics, folder: Path) -> None:
-    """Draw every chart of every protocol of one evaluation as ``<chart>-<protocol>.png``, replacing such files.
-
-    The folder is made when it is missing.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    results = [NamedResult(name=one.localizer, result=one, is_baseline=False) for one in metrics.results]
-    results += [
-        NamedResult(name=f"{one.localizer} (baseline)", result=one, is_baseline=True) for one in metrics.baselines
-    ]
-    for protocol in protocols_in_order([metrics]):
-        of_protocol = [named for named in results if named.result.protocol == protocol]
-        for kind in CHART_TITLES:
-            png = result_chart(kind, of_protocol, protocol=protocol, file_format="png")
-            if png is not None:
-                write_atomically(folder / f"{kind}-{protocol}.png", png)
 
 
 def _curve(named: NamedResult, curve: Curve) -> Line:

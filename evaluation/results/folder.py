@@ -1,4 +1,4 @@
-"""Folder of one evaluation: metrics.json, predictions.csv, charts, and the journal of an unfinished one.
+"""Folder of one evaluation: metrics.json, predictions.csv, and the journal of an unfinished one.
 
 The journal holds every image scored so far; an evaluation that was stopped resumes with the images that are missing.
 It is deleted once all files are there.
@@ -30,12 +30,10 @@ from evaluation.schema import METRICS_FILE, Metrics, PixelScores, Result, read_m
 from pseudo_maps import __version__
 from pseudo_maps.files import differences
 
-__all__ = ["EVALUATION_FOLDER", "FIGURES_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
+__all__ = ["EVALUATION_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
 
-FIGURES_FOLDER = "figures"
-"""Folder of the PNG charts inside a folder of results."""
 JOURNAL_FOLDER = "journal"
-"""Folder inside it of what an unfinished evaluation has scored so far."""
+"""Folder inside a folder of results of what an unfinished evaluation has scored so far."""
 EVALUATION_FOLDER = "evaluation"
 """Folder of the results inside that of a trained network."""
 
@@ -128,9 +126,8 @@ class ResultFolder:
         )
 
     def write(self, *, pixels: PixelScores | None = None) -> Metrics:
-        """Count what the journal holds, write predictions.csv, metrics.json and charts, and delete the journal.
+        """Count what the journal holds, write predictions.csv and metrics.json, and delete the journal.
 
-        Charts are drawn where there are results besides the baselines and the folder is not a temporary one.
         RuntimeError when an image is missing in the journal.
         """
         plan, tally = self._plan, self._tally
@@ -153,10 +150,6 @@ class ResultFolder:
             levels=tally.reported_levels(),
         )
         write_json(self.folder / METRICS_FILE, metrics)
-        if self._temporary is None and metrics.results:
-            from evaluation.drawing.result_charts import write_charts
-
-            write_charts(metrics, self.folder / FIGURES_FOLDER)
         self.journal.remove()
         return metrics
 

@@ -185,7 +185,7 @@ def _echo_made(at: _Folders, *, elapsed_s: float) -> None:
         at.preview: "some images, their maps and boxes",
         at.gap: "the baseline network: checkpoint and training log",
         at.full: "the network of the full method, likewise",
-        at.out / "evaluation": "metrics.json, predictions.csv and charts of all four evaluations",
+        at.out / "evaluation": "metrics.json and predictions.csv of all four evaluations",
         at.report: "all of it on one page: open it in a browser",
     }
     click.secho(f"\nDone in {elapsed_s / 60:.1f} minutes. What was made:", bold=True)

@@ -2,13 +2,11 @@
 
 import re
 import xml.sax.saxutils
-from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pytest
 from defusedxml import ElementTree
-from PIL import Image
 
 from evaluation.drawing.charts import (
     BASELINE,
@@ -38,15 +36,15 @@ def texts(svg: bytes) -> list[str]:
     return [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def chart(kind: str, name: str, **options) -> bytes:
+def chart(kind: str, name: str) -> bytes:
     if kind == "lines":
-        return line_chart([line(name)], **LABELS, dots="highest", **options)
+        return line_chart([line(name)], **LABELS, dots="highest")
     if kind == "history":
         by_epoch = Line(name=name, x_n=[1, 2, 3], y_n=[2.0, 1.5, 1.25])
-        return line_chart([by_epoch], **LABELS, fractions=False, dots="all", **options)
+        return line_chart([by_epoch], **LABELS, fractions=False, dots="all")
     if kind == "seeds":
-        return seed_chart([SeedDots(name=name, values_n=[0.5, 0.6])], title="A chart", axis="GT-known Loc", **options)
-    return error_chart([(name, {"correct": 3, "part": 1})], title="A chart", **options)
+        return seed_chart([SeedDots(name=name, values_n=[0.5, 0.6])], title="A chart", axis="GT-known Loc")
+    return error_chart([(name, {"correct": 3, "part": 1})], title="A chart")
 
 
 KINDS = ("lines", "history", "seeds", "errors")
@@ -61,22 +59,19 @@ def test_names_and_titles_stand_in_the_chart_as_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("file_format", ["svg", "png"])
-def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings(kind: str, file_format: str) -> None:
-    first = chart(kind, "a", file_format=file_format)
+def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings(kind: str) -> None:
+    first = chart(kind, "a")
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "lines.linewidth": 9}):
-        second = chart(kind, "a", file_format=file_format)
+        second = chart(kind, "a")
         assert matplotlib.rcParams["font.size"] == 30, "the user's settings come back"
     assert first == second
-    assert chart(kind, "b", file_format=file_format) != first
+    assert chart(kind, "b") != first
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_hold_no_date_and_no_program(kind: str) -> None:
     svg = chart(kind, "a")
     assert b"<dc:date>" not in svg and b"Matplotlib v" not in svg
-    with Image.open(BytesIO(chart(kind, "a", file_format="png"))) as picture:
-        assert set(picture.info) <= {"dpi"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

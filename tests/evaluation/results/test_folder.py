@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.drawing import result_charts
 from evaluation.image_scores import SCORED, ImageScores
 from evaluation.images import EvaluationBatch
 from evaluation.names import BASELINES
-from evaluation.results.folder import FIGURES_FOLDER, EvaluationPlan, ResultFolder
+from evaluation.results.folder import EvaluationPlan, ResultFolder
+from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
 from evaluation.results.tables import metrics_table
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
@@ -94,7 +94,7 @@ def stopped(out: Path, plan: EvaluationPlan) -> None:
 
 
 def test_a_finished_evaluation_is_files_that_read(plan: EvaluationPlan, undisturbed: Path) -> None:
-    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE, FIGURES_FOLDER}
+    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
     metrics = read_metrics(undisturbed / METRICS_FILE)
     assert (metrics.kind, metrics.name, metrics.counts.asked, metrics.counts.scored) == ("maps", "a plan", 5, 4)
     assert dict(metrics.counts.skipped) == {"no boxes": 1}
@@ -127,33 +127,13 @@ def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path)
     assert metrics == read_metrics(undisturbed / METRICS_FILE)
 
 
-def figures(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / FIGURES_FOLDER).iterdir()}
-
-
-def test_figures_are_drawn_by_protocol_and_the_same_again(
-    plan: EvaluationPlan, undisturbed: Path, tmp_path: Path
-) -> None:
-    drawn = figures(undisturbed)
-    assert sorted(drawn) == [
-        "accuracy-wsoleval-v1.png",
-        "errors-cam.png",
-        "errors-wsoleval-v1.png",
-        "overlaps-cam.png",
-        "overlaps-wsoleval-v1.png",
-    ]
-    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
-    finish(tmp_path, replace(plan, name="called otherwise"), Scoring(plan))
-    assert figures(tmp_path) == drawn
-
-
-def test_baselines_alone_have_no_figures(plan: EvaluationPlan, tmp_path: Path) -> None:
+def test_baselines_alone_are_an_evaluation(plan: EvaluationPlan, tmp_path: Path) -> None:
     plan = replace(plan, kind="baseline", localizers=())
     assert finish(tmp_path, plan, Scoring(plan)).results == ()
     assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
 
 
-def test_matplotlib_is_not_loaded_before_a_figure_is_drawn() -> None:
+def test_neither_matplotlib_nor_torch_is_loaded() -> None:
     code = "import sys, evaluation.results.folder; assert not {'matplotlib', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
@@ -284,20 +264,20 @@ def test_without_one_of_its_files_an_evaluation_is_not_finished(
     assert results_in(out) == results_in(undisturbed)
 
 
-def test_interrupted_while_charts_are_drawn_it_resumes_with_them(
+def test_interrupted_before_its_journal_is_removed_it_resumes(
     plan: EvaluationPlan, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(result_charts, "write_charts", stop)
+        patch.setattr(ResultJournal, "remove", stop)
         finish(tmp_path, plan, Scoring(plan))
     assert results_in(tmp_path) == results_in(undisturbed)
     assert finished(tmp_path, plan) is None
     scoring = Scoring(plan)
     finish(tmp_path, plan, scoring)
-    assert scoring.asked == [] and figures(tmp_path) == figures(undisturbed)
+    assert scoring.asked == [] and results_in(tmp_path) == results_in(undisturbed)
     assert finished(tmp_path, plan) is not None
 
 
