@@ -13,7 +13,14 @@ import click
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
 from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, NewFile
-from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, ending_on_signals
+from pipelines.cli.terminal import (
+    CONTEXT_SETTINGS,
+    CommandGroup,
+    Progress,
+    common_options,
+    ending_on_signals,
+    say_notes,
+)
 from pseudo_maps.wording import counted
 from training.inference.config import LOCALIZERS
 
@@ -236,6 +243,7 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
         # This process does the work itself.
         prepare_worker_process()
     dataset = open_dataset(options["data"], split=options["split"], layout=options["layout"])
+    say_notes(dataset.notes)
     out: Path | None = options["out"]
     return EvaluationChoices(
         name=options["name"] or default_name,

@@ -28,6 +28,7 @@ from pipelines.cli.terminal import (
     common_options,
     ending_on_signals,
     opencv_clash,
+    say_notes,
 )
 from pipelines.datasets import SPLITS
 from pseudo_maps.config import MapConfig
@@ -75,6 +76,7 @@ def proposals(
     index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
     need_engine(backend)
     dataset = open_dataset(data, split=split, layout=layout)
+    say_notes(dataset.notes)
     records = dataset.records[: options["limit"]]
     run = RunConfig(
         root=dataset.root,

@@ -19,6 +19,7 @@ from pipelines.cli.terminal import (
     EXIT_TERMINATED,
     SingleCommand,
     common_options,
+    say_notes,
 )
 from pipelines.cli.train_options import CONFIG_OPTIONS, RUN_OPTIONS, TRAIN_OPTIONS
 from training.config import TrainConfig, TrainRunConfig, changed, recipe
@@ -76,6 +77,8 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
     if finished is None and folder.steps() and not options["resume"]:
         raise click.UsageError(f"{out} has checkpoints already: add --resume to continue, or use another --out")
     datasets = {split: open_dataset(data, split=split, layout=layout) for split in ("train", "val")}
+    if os.environ.get("RANK", "0") == "0":
+        say_notes(note for dataset in datasets.values() for note in dataset.notes)
     processes = start_processes(options["device"])
     try:
         precision = options["precision"]

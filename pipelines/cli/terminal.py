@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
@@ -82,6 +82,12 @@ def common_options(command: _Command) -> _Command:
     )
     version = click.version_option(__version__, package_name="saliency-aware-wsol", message="%(version)s")
     return debug(version(command))
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know of the data, each once."""
+    for note in dict.fromkeys(notes):
+        click.echo(f"{click.get_current_context().find_root().info_name}: warning: {note}", err=True)
 
 
 def wants_debug() -> bool:

@@ -1,18 +1,34 @@
 """Folders of images: listing class folders and image files, and the data set made from them.
 
-Hidden files and folders (a leading dot: thumbnails, macOS resource forks) are ignored.
+Hidden files and folders (a leading dot: thumbnails, macOS resource forks) are ignored, and so are the folders that
+archives, file servers and file systems add, and the output of this package's own commands.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.text import check_ids, path_fault, read_synset_mapping
 from pseudo_maps.records import ImageRecord
+from pseudo_maps.wording import counted
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes, in any case, of image files: the formats that ``pseudo_maps.images`` reads."""
+
+JUNK_FOLDERS = frozenset(
+    {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information"}
+)
+"""Names, in lower case, of folders that no user made: of archives, file servers, recycle bins, file systems."""
+_OUTPUT_FILE = re.compile(
+    r".+\.manifest\.json|checkpoint-\d{8,}\.pt|metrics\.jsonl|predictions\.csv|finished-steps\.json|table-run\.json"
+)
+"""Files by which a folder that one of the commands wrote is known."""
+_PREDICTIONS = "predictions.json"
+"""The same for ``wsol-eval predict``, whose folder has pictures too."""
+_NAMED = 3
+"""Names that a message lists."""
 
 
 def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
@@ -25,7 +41,7 @@ def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
         raise DatasetError(f"{folder}: expected a folder, found none; check the data root")
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name.lower() in JUNK_FOLDERS:
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
             if suffix in IMAGE_SUFFIXES and not entry.is_dir(follow_symlinks=False):
@@ -36,7 +52,7 @@ def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
 
 def class_folders(folder: Path) -> list[str]:
     """Sorted names of the folders, or links to folders, directly in ``folder``; an unsafe name is an error."""
-    names = sorted(name for name, is_folder in scan_folder(folder) if is_folder)
+    names = sorted(name for name, is_folder in scan_folder(folder) if is_folder and not _is_output(folder / name))
     for name in names:
         fault = path_fault(name)
         if fault is not None:
@@ -44,10 +60,56 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def folder_classes(root: Path) -> list[str]:
-    """Sorted class folders of all splits together, so that a label does not depend on the split read."""
-    present = [root / name for name in SPLITS if (root / name).is_dir()]
-    return sorted({name for folder in present for name in class_folders(folder)})
+def _is_output(folder: Path) -> bool:
+    """Whether commands of this package wrote all of ``folder``; stops at the first image."""
+    if (folder / _PREDICTIONS).is_file():
+        return True
+    below = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _OUTPUT_FILE.fullmatch(entry.name):
+                return True
+            if entry.name.lower().endswith(IMAGE_SUFFIXES):
+                return False
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+    return bool(below) and all(_is_output(folder / name) for name in below)
+
+
+def folder_classes(root: Path, *, split: str) -> tuple[list[str], list[str]]:
+    """Class folders of ``split``, and those that give the labels: of train, without any there of all splits.
+
+    Where none of test's folders is a class, the classes of its images are unknown. Otherwise a class of val or test
+    that train has no image of is a DatasetError that names it: no class of the network would have its label.
+    """
+    folders = {name: class_folders(root / name) for name in SPLITS if (root / name).is_dir()}
+    train = folders.get("train")
+    if not train:
+        return folders.get(split, []), sorted(set().union(*folders.values()))
+    known = set(train)
+    if split == "train":
+        known = {name for name in train if _has_images(root / "train", name)}
+    other = "val" if split == "train" else split
+    strange = [name for name in folders.get(other, ()) if name not in known and _has_images(root / other, name)]
+    if strange and (other != "test" or len(strange) < len(folders[other])):
+        written = {name.casefold(): name for name in train}
+        near = next((written[name.casefold()] for name in strange if name.casefold() in written), None)
+        hint = "" if near in (None, *strange) else f" (its {near!r} is written otherwise)"
+        raise DatasetError(
+            f"{root / other}: expected the classes of {root / 'train'}, found {counted(len(strange), 'class folder')} "
+            f"without an image there: {named(strange)}{hint}; rename or remove them, or sort the images into one "
+            "folder per class of train"
+        )
+    return folders.get(split, []), train
+
+
+def _has_images(folder: Path, name: str) -> bool:
+    return next(walk_images(folder, below=name), None) is not None
+
+
+def named(names: Sequence[str]) -> str:
+    """The first three names, quoted."""
+    return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
 
 
 def image_files(folder: Path, *, below: str = "") -> list[str]:
@@ -71,21 +133,41 @@ def walk_images(root: Path, *, below: str = "", above: frozenset[tuple[int, int]
     prefix = f"{below}/" if below else ""
     for name, is_folder in scan_folder(folder):
         if is_folder:
-            yield from walk_images(root, below=f"{prefix}{name}", above=above)
+            if not _is_output(folder / name):
+                yield from walk_images(root, below=f"{prefix}{name}", above=above)
         else:
             yield f"{prefix}{name}"
 
 
 def folder_dataset(
-    root: Path, *, folder: Path, layout: str, split: str, records: list[ImageRecord], wnids: list[str]
+    root: Path,
+    *,
+    folder: Path,
+    layout: str,
+    split: str,
+    records: list[ImageRecord],
+    found: Sequence[str],
+    wnids: Sequence[str],
 ) -> Dataset:
-    """The data set of these records; words come from ``LOC_synset_mapping.txt`` in ``root``, where there is one."""
+    """The data set of these records; words come from ``LOC_synset_mapping.txt`` in ``root``, where there is one.
+
+    ``found`` are the class folders in ``folder``. It is noted which of them have no image, and what other folders are
+    there.
+    """
     if not records:
         raise DatasetError(
             f"{folder}: expected images in class folders, found none (files ending in "
             f"{', '.join(IMAGE_SUFFIXES)}, in either case)"
         )
     check_ids([record.image_id for record in records], source=folder)
+    filled = {record.wnid for record in records}
+    empty = [name for name in found if name not in filled and name in wnids]
+    with os.scandir(folder) as entries:
+        others = {entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()}
+    remarks = {"of a class without an image": empty, "left out, no class": sorted(others.difference(found))}
+    notes = [
+        f"{folder}: {counted(len(names), 'folder')} {what}: {named(names)}" for what, names in remarks.items() if names
+    ]
     mapping = root / "LOC_synset_mapping.txt"
     words_of = dict(zip(*read_synset_mapping(mapping), strict=True)) if mapping.is_file() else {}
     return Dataset(
@@ -95,4 +177,5 @@ def folder_dataset(
         records=tuple(records),
         class_wnids=tuple(wnids),
         class_words=tuple(words_of.get(wnid, wnid) for wnid in wnids),
+        notes=tuple(notes),
     )

@@ -20,7 +20,7 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
 
     The class root is ``root/<split>`` when ``root`` has a folder of any split's name, else ``root`` itself. Ids are
     paths below the class root with their suffix; images directly in it have no class. Labels are positions among the
-    sorted class folders (of all splits, when split folders exist).
+    sorted class folders (of train, when split folders exist; without train, of all).
     """
     present = [name for name in SPLITS if (root / name).is_dir()]
     if present and split not in present:
@@ -30,12 +30,14 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
         )
     folder = root / split if present else root
     prefix = f"{split}/" if present else ""
-    wnids = folder_classes(root) if present else class_folders(folder)
-    records = [
-        ImageRecord(image_id=name, path=f"{prefix}{name}", wnid="", label=UNKNOWN_LABEL) for name in image_files(folder)
-    ]
-    for label, wnid in enumerate(wnids):
-        if (folder / wnid).is_dir():
-            for name in sorted(walk_images(folder, below=wnid)):
-                records.append(ImageRecord(image_id=name, path=f"{prefix}{name}", wnid=wnid, label=label))
-    return folder_dataset(root, folder=folder, layout="imagefolder", split=split, records=records, wnids=wnids)
+    found, wnids = folder_classes(root, split=split) if present else (class_folders(root),) * 2
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    records = [ImageRecord(image_id=name, path=f"{prefix}{name}") for name in image_files(folder)]
+    for wnid in found:
+        label = label_of.get(wnid, UNKNOWN_LABEL)
+        for name in sorted(walk_images(folder, below=wnid)):
+            known = wnid if wnid in label_of else ""
+            records.append(ImageRecord(image_id=name, path=f"{prefix}{name}", wnid=known, label=label))
+    return folder_dataset(
+        root, folder=folder, layout="imagefolder", split=split, records=records, found=found, wnids=wnids
+    )

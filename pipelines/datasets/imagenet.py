@@ -5,19 +5,22 @@ from pathlib import Path
 
 from pipelines.datasets.folders import folder_classes, folder_dataset, image_files, scan_folder
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
+from pipelines.datasets.tinyimagenet import is_tinyimagenet
 from pseudo_maps.records import ImageRecord
 
 _WNID = re.compile(r"n[0-9]{8}")
 
 
 def is_imagenet(root: Path) -> bool:
-    """Whether a split's folder in ``root`` has a folder that is named like a wnid."""
+    """Whether a split's folder in ``root`` has a folder that is named like a wnid, and it is not Tiny ImageNet."""
+    if is_tinyimagenet(root):
+        return False
     folders = [root / split for split in SPLITS if (root / split).is_dir()]
     return any(is_folder and _WNID.fullmatch(name) for folder in folders for name, is_folder in scan_folder(folder))
 
 
 def open_imagenet(root: Path, *, split: str) -> Dataset:
-    """Read one split: ids are ``<wnid>/<name>``, labels positions among the sorted class folders of all splits."""
+    """Read one split: ids are ``<wnid>/<name>``, labels positions among the sorted class folders of train."""
     folder = root / split
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; expected images of split {split!r} in wnid folders")
@@ -27,8 +30,8 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
             f"{folder}: expected images in wnid folders, found {len(loose)} outside, such as {loose[0]!r}; "
             "sort them into wnid folders or use layout 'clsloc' or 'imagefolder'"
         )
-    wnids = folder_classes(root)
-    for wnid in wnids:
+    found, wnids = folder_classes(root, split=split)
+    for wnid in (*wnids, *found):
         if not _WNID.fullmatch(wnid):
             raise DatasetError(
                 f"{root}: expected class folders named n and eight digits, found {wnid!r}; "
@@ -39,4 +42,6 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
         for label, wnid in enumerate(wnids)
         for name in image_files(folder, below=wnid)
     ]
-    return folder_dataset(root, folder=folder, layout="imagenet", split=split, records=records, wnids=wnids)
+    return folder_dataset(
+        root, folder=folder, layout="imagenet", split=split, records=records, found=found, wnids=wnids
+    )

@@ -11,6 +11,7 @@ from pipelines.datasets.imagefolder import is_imagefolder, open_imagefolder
 from pipelines.datasets.imagenet import is_imagenet, open_imagenet
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.text import describe
+from pipelines.datasets.tinyimagenet import is_tinyimagenet, load_tinyimagenet_boxes, open_tinyimagenet
 from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, open_wsoleval
 
 
@@ -38,6 +39,12 @@ LAYOUTS = {
     "imagefolder": Layout(
         signs="image files in any folder", detect=is_imagefolder, open=open_imagefolder, fallback=True
     ),
+    "tinyimagenet": Layout(
+        signs="val/val_annotations.txt",
+        detect=is_tinyimagenet,
+        open=open_tinyimagenet,
+        boxes=load_tinyimagenet_boxes,
+    ),
     "wsoleval": Layout(
         signs="image_ids.txt in the folder, in <split> or in metadata/ILSVRC/<split>",
         detect=is_wsoleval,
@@ -56,7 +63,7 @@ def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "aut
 
     ``layout`` is one of ``LAYOUTS``, or ``auto``, which recognises it by its files. The order of the records depends
     only on the files: that of the list, or sorted by class and path. Images are not opened, and listed images are not
-    looked for. DatasetError for an unknown split or layout, none or several recognised, or an invalid file.
+    looked for. DatasetError for an unknown split or layout, none or several recognised, an invalid or unreadable file.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -65,7 +72,13 @@ def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "aut
         raise DatasetError(f"expected one of the layouts {', '.join(LAYOUT_NAMES)}, found {layout!r}")
     if not root.is_dir():
         raise DatasetError(f"{root}: expected the folder of a data set, found none; check the path")
-    return LAYOUTS[_detect(root) if layout == "auto" else layout].open(root, split=split)
+    try:
+        return LAYOUTS[_detect(root) if layout == "auto" else layout].open(root, split=split)
+    except PermissionError as error:
+        raise DatasetError(
+            f"{error.filename}: expected a file or folder that you may read, found one that you may not; change its "
+            "permissions or move it out of the data set"
+        ) from error
 
 
 def _detect(root: Path) -> str:

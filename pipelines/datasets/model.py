@@ -38,3 +38,5 @@ class Dataset:
     class_wnids: tuple[str, ...]
     class_words: tuple[str, ...]
     """Both as in ``Classes``."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the split, such as classes without an image; a sentence each."""

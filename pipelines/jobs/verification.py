@@ -38,9 +38,11 @@ def verify_maps(
     """
     chosen = splits or tuple(found_splits(folder))
     expected: dict[str, list[str]] = {}
+    notes: list[str] = []
     if data is not None:
         datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
         expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
+        notes = [f"note: {note}" for found in datasets.values() for note in found.notes]
     rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
     problems = verify_folder(
         folder,
@@ -49,7 +51,7 @@ def verify_maps(
         progress=progress,
         on_rows=lambda split, statuses: rows[split].update(statuses),
     )
-    lines = [*_limits(folder, expected), *map(str, problems)]
+    lines = [*notes, *_limits(folder, expected), *map(str, problems)]
     removed: set[Path] = set()
     if repair:
         done = repair_folder(problems)

@@ -226,17 +226,18 @@ def test_imagefolder_nested_with_suffixes_and_loose_images(tmp_path):
         ("b/x.png", "b/x.png", "b", 2),
     ]
     assert dataset.class_words == ("a", "a-b", "b", "empty")
+    (note,) = dataset.notes
+    assert "1 folder" in note and "'empty'" in note
 
 
 def test_imagefolder_with_splits_shares_labels(tmp_path):
-    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/dog/2.jpg", "val/emu/2.jpg", "test/3.jpg")
+    make(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/dog/2.jpg", "test/3.jpg")
     assert summary(open_dataset(tmp_path, split="val")) == [
         ("dog/2.jpg", "val/dog/2.jpg", "dog", 1),
-        ("emu/2.jpg", "val/emu/2.jpg", "emu", 2),
     ]
     assert summary(open_dataset(tmp_path, split="test")) == [("3.jpg", "test/3.jpg", "", -1)]
     classes = {open_dataset(tmp_path, split=split).class_wnids for split in ("train", "val", "test")}
-    assert classes == {("cat", "dog", "emu")}
+    assert classes == {("cat", "dog")}
 
 
 def test_imagefolder_of_another_split(tmp_path):
@@ -297,7 +298,7 @@ def test_auto_refuses_two_layouts(clsloc):
 def test_bad_arguments(tmp_path):
     with pytest.raises(DatasetError, match="splits train, val, test, found 'Val'"):
         open_dataset(tmp_path, split="Val")
-    with pytest.raises(DatasetError, match="layouts auto, clsloc, imagenet, imagefolder, wsoleval, found 'coco'"):
+    with pytest.raises(DatasetError, match=r"layouts auto, clsloc, .*, wsoleval, found 'coco'"):
         open_dataset(tmp_path, split="val", layout="coco")
     with pytest.raises(DatasetError, match="nowhere: expected the folder"):
         open_dataset(tmp_path / "nowhere", split="val")
