@@ -215,6 +215,18 @@ def test_large_seeds(data: Path, tmp_path: Path, seed: int) -> None:
     assert make_trainer(data, tmp_path, config).fit().steps == 2
 
 
+def test_all_processes_wait_until_a_checkpoint_is_written(data: Path, tmp_path: Path) -> None:
+    written: list[list[int]] = []
+
+    class Noting(Processes):
+        def wait(self) -> None:
+            written.append(CheckpointFolder(tmp_path).steps())
+
+    processes = Noting(rank=0, world_size=1, device=torch.device("cpu"))
+    make_trainer(data, tmp_path, processes=processes).save()
+    assert written == [[0]]
+
+
 # --- what cannot work
 
 
