@@ -76,8 +76,10 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_killed_program_is_told_apart(sleeper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.experiments.runner.PROGRAMS", {"sleeper": "sleeper"})
-    with StepRunner() as runner, pytest.raises(StepFailed, match=r"sleeper was ended by SIGKILL \(out of memory\?\)"):
+    told = r"sleeper was ended by SIGKILL \(out of memory\?\)"
+    with StepRunner() as runner, pytest.raises(StepFailed, match=told) as caught:
         runner.run("sleeper", ["die"])
+    assert caught.value.exit_code == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,9 @@ def test_what_still_runs_is_ended_when_another_step_fails(sleeper: Path, monkeyp
         while not (mark.exists() and mark.read_text()):
             time.sleep(0.01)
         runner.run("sleeper", ["die"])
-    thread.join(timeout=10)
+    # At once: the runner itself has waited for it.
     assert mark.read_text() == "ended"
+    thread.join(timeout=10)
 
 
 # --- chains

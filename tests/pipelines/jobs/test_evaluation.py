@@ -8,7 +8,7 @@ from evaluation.images import EvaluationImage
 from evaluation.maps import StoredMaps
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
-from pipelines.jobs.evaluation import EvaluationChoices, _views_under, evaluate_maps
+from pipelines.jobs.evaluation import EvaluationChoices, _evaluate, _views_under, evaluate_maps
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import bump, make_listed_data, results_in
@@ -80,6 +80,20 @@ def test_a_finished_evaluation_asks_for_no_map(choices: EvaluationChoices) -> No
     source = Bumps()
     evaluate_maps(choices, source, masks=None, advance=told.append)
     assert (told, source.asked) == ([5], [])
+
+
+def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: EvaluationChoices) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_maps(choices, Bumps(stop_at=4), masks=None, advance=lambda count: None)
+    stopped = Bumps()
+    stopped.config = lambda: {"unused_maps": 0}  # type: ignore[method-assign]
+    _evaluate(choices, stopped, kind="maps", advance=lambda count: None, unsaved=frozenset({2, 3}))
+    assert stopped.asked == [2, 3, 4]
+    # Also when all is finished.
+    finished = Bumps()
+    finished.config = stopped.config  # type: ignore[method-assign]
+    _evaluate(choices, finished, kind="maps", advance=lambda count: None, unsaved=frozenset({0, 1}))
+    assert finished.asked == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
