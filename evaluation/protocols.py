@@ -122,7 +122,7 @@ _WSOLEVAL_THRESHOLD = (
     "strictly above int(t * 255), one t of arange(0, 1, .001) for all images: the best on the images scored (oracle)"
 )
 _WSOLEVAL_BOX = "x, y, min(x + w, 223), min(y + h, 223); (0, 0, 0, 0) without contour"
-_CAM_THRESHOLD = "strictly above 20 % of the maximum"
+_CAM_THRESHOLD = "strictly above 20 % of the maximum, by more than rounding (1e-6 of it)"
 _CAM_BOX = "largest 8-connected component by pixels, first in scan order of equals; none: no box, wrong"
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -143,8 +143,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="cam-release",
             summary="What the code released with the CAM paper does (Zhou et al., CVPR 2016, bboxgenerator).",
-            map_rule="image squeezed; absolute (ten-crop: summed) map to 224x224 (bilinear), divided by its maximum, "
-            "rounded to 8 bit",
+            map_rule="image squeezed; map (ten-crop: sum of absolute ones) to 224x224 (bicubic, as MATLAB's imresize), "
+            "absolute, divided by its maximum, rounded to 8 bit",
             threshold_rule="strictly above grey levels 20, 100 and 110; distance to the outside, rescaled to 255, "
             "above 10",
             box_rule="contours of all three levels, holes too, clamped 5 px from the right and lower side; the largest",

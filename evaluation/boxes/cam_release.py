@@ -6,6 +6,7 @@ height``; the evaluator of the same code reads these as corners ``x, y, x + widt
 names are kept apart here: ``boxes_n4_xywh`` and ``x0, y0, x1, y1``.
 """
 
+import functools
 import math
 
 import cv2
@@ -31,8 +32,9 @@ _MARGIN_PX = 5
 def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     """The largest box of the released CAM code: the rule ``cam-release``.
 
-    The absolute map is brought to 224 x 224 (bilinear, pixel centres aligned), divided by its maximum, rounded to
-    8 bit, and given to the box finder, see ``pooled_boxes``.
+    The map is brought to 224 x 224 by MATLAB's ``imresize`` (bicubic), as the release enlarges the map of every crop
+    (``ILSVRC_generate_heatmap.m``). Its absolute values, divided by their maximum and rounded to 8 bit, are given to
+    the box finder, see ``pooled_boxes``.
 
     ``map_hw`` is of any size and real dtype; ValueError as ``checked_map``. The released code takes ten crops: their
     maps enter as the sum of their absolute values, each in its place. The one box is of level 0; there is none for an
@@ -40,22 +42,47 @@ def cam_release_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
 
     Notes
     -----
-    Three steps are not the release's. It works at the size of the image, where the margin of 5 pixels is a
-    smaller share, and enlarges with a cubic kernel; here everything happens in the frame of 224. It writes the map
-    as JPEG in between, whose losses are left out. And it breaks off on a map without boxes.
+    Three steps are not the release's. It enlarges the map a second time, to the size of the image, where the margin
+    of 5 pixels is a smaller share; here everything happens in the frame of 224. It writes the map as JPEG in between,
+    whose losses are left out. And it breaks off on a map without boxes.
     """
     source_hw = checked_map(map_hw)
-    if not np.isfinite(source_hw).all():
+    greatest = float(np.abs(source_hw).max())
+    if not 0 < greatest < np.inf:
         return one_box(None)
-    scores_hw = cv2.resize(np.abs(source_hw), (FRAME_PX, FRAME_PX), interpolation=cv2.INTER_LINEAR)
-    peak = float(scores_hw.max())
-    if not peak > 0:
-        return one_box(None)
-    grey_hw = np.floor(scores_hw / peak * _GREY_MAX + 0.5).astype(np.uint8)
+    scores_hw = np.abs(_imresize(source_hw / greatest))
+    grey_hw = np.floor(scores_hw / scores_hw.max() * _GREY_MAX + 0.5).astype(np.uint8)
     boxes_n4_xywh = pooled_boxes(grey_hw)
     x, y, width, height = (int(value) for value in boxes_n4_xywh[0])
     # A negative width, see pooled_boxes, turns the corners round; the release swaps them back (generate_bbox.m).
     return one_box((min(x, x + width), min(y, y + height), max(x, x + width), max(y, y + height)))
+
+
+def _imresize(map_hw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """``(224, 224)`` by MATLAB's ``imresize`` (bicubic): Keys' kernel of -.5, widened to reduce, mirrored borders."""
+    for axis, size in enumerate(map_hw.shape):
+        if size != FRAME_PX:
+            map_hw = np.moveaxis(np.tensordot(_cubic_weights(size), map_hw, axes=(1, axis)), 0, axis)
+    return map_hw
+
+
+@functools.cache
+def _cubic_weights(size: int) -> npt.NDArray[np.float64]:
+    """``(224, size)``: what each of ``size`` pixels adds to each of the frame's; rows sum to 1."""
+    scale = FRAME_PX / size
+    sharpness = min(scale, 1.0)
+    centres_f1 = ((np.arange(FRAME_PX) + 0.5) / scale - 0.5)[:, None]
+    taps_ft = np.floor(centres_f1 - 2 / sharpness).astype(np.int64) + np.arange(math.ceil(4 / sharpness) + 2)
+    # R. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29(6), 1981.
+    x = np.abs(centres_f1 - taps_ft) * sharpness
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    kernel_ft = np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+    pixels_ft = taps_ft % (2 * size)
+    pixels_ft = np.minimum(pixels_ft, 2 * size - 1 - pixels_ft)
+    weights_fs = np.zeros((FRAME_PX, size))
+    np.add.at(weights_fs, (np.arange(FRAME_PX)[:, None], pixels_ft), kernel_ft / kernel_ft.sum(axis=1, keepdims=True))
+    weights_fs.setflags(write=False)
+    return weights_fs
 
 
 def pooled_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -76,6 +103,8 @@ def pooled_boxes(grey_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     The release then drops boxes that share more than half of a larger one. The largest is never dropped, and it alone
     is evaluated, so this step is left out. Boxes of equal area keep the order of levels and of ``findContours``,
     which ``std::sort`` leaves open. A shape that fills the map, or an empty one, is left as it is, like in the release.
+    OpenCV before 3.2, the release's, cleared the outermost pixels of the map in ``findContours``: a shape at the border
+    lost a pixel there. The OpenCV used here keeps them.
     """
     if grey_hw.ndim != 2 or grey_hw.size == 0 or grey_hw.dtype != np.uint8:
         raise ValueError(f"expected a grey map (H, W) uint8 with pixels, found {grey_hw.dtype} {grey_hw.shape}")

@@ -26,6 +26,13 @@ CAM_FRACTION = 0.2
 """Share of the peak that a pixel must exceed (Zhou et al., "Learning deep features for discriminative
 localization", CVPR 2016, section 3.2)."""
 
+_ROUNDING = 1e-6
+"""Share of the peak by which equal scores may differ, so that a map meets a threshold alike in every number type.
+
+A score of 51 of 255 is .2 of the peak in uint8 and 3e-9 above it in float32. Scores rounded to float32 and then
+interpolated by OpenCV, whose weights are float32, are off by up to 2e-7 of the peak.
+"""
+
 TS_CAM_FRACTION = 0.12
 """Share of the peak in TS-CAM's configuration for ILSVRC (Gao et al., ICCV 2021; ``MODEL.CAM_THR``)."""
 
@@ -57,8 +64,9 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     """Box around the largest group of pixels above 20 % of the peak: the rule ``cam``.
 
     Scores below 0 count as 0, the map is brought to the frame and divided by its maximum, and pixels *strictly*
-    above ``CAM_FRACTION`` are joined to their eight neighbours. The group with the most pixels gives the box, both
-    of whose corners lie on it. Of groups of equal size the one whose first pixel comes first, row by row, is taken.
+    above ``CAM_FRACTION``, by more than ``_ROUNDING``, are joined to their eight neighbours. The group with the most
+    pixels gives the box, both of whose corners lie on it. Of groups of equal size the one whose first pixel comes
+    first, row by row, is taken.
 
     Scores are of any size and real dtype and computed in float64; ValueError as ``checked_map``. The one box is of
     level 0; there is none when no score is above 0 or any is NaN or infinite. A constant map above 0 gives the frame.
@@ -70,9 +78,8 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     peak = float(scores_hw.max())
     if not peak > 0:
         return one_box(None)
-    # The quotient and .2 are each rounded once, so a score of exactly a fifth of the peak stays out.
     scores_hw /= peak
-    above_hw = scores_hw > CAM_FRACTION
+    above_hw = scores_hw > CAM_FRACTION + _ROUNDING
     # 224 x 224 pixels hold at most 112 x 112 components, so 16 bits do. Counting labels here takes a third of the
     # time of connectedComponentsWithStats (0.1 against 0.35 ms).
     _, labels_hw = cv2.connectedComponents(above_hw.view(np.uint8), connectivity=8, ltype=cv2.CV_16U)

@@ -90,6 +90,26 @@ def test_cam_does_not_depend_on_the_dtype(dtype: type) -> None:
     assert boxes(largest_component(scores)) == boxes(largest_component(scores.astype(np.float64)))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (np.uint16, 257),
+        (np.float16, 1 / 255),
+        *((dtype, peak / 255) for dtype in (np.float32, np.float64) for peak in (1, 0.3, 0.7, 11.3)),
+    ],
+)
+@pytest.mark.parametrize("side", [FRAME, 112, 28])
+def test_cam_finds_the_same_box_for_grey_levels_in_every_dtype(dtype: type, scale: float, side: int) -> None:
+    # 51 of 255 is exactly 20 %, yet float32(51 / 255) is 3e-9 more.
+    grey = np.zeros((side, side), dtype=np.uint8)
+    grey[4:24, 3:27] = 51
+    grey[10:20, 10:20] = 255
+    stored = boxes(largest_component(grey))
+    assert stored == boxes(largest_component(grey.astype(dtype) * dtype(scale)))
+    if side == FRAME:
+        assert stored == [[10, 10, 19, 19]]
+
+
 @given(
     st.integers(1, 30).flatmap(
         lambda h: st.integers(1, 30).flatmap(
