@@ -8,15 +8,17 @@ PYTEST_ARGS ?=
 TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # One stamp for each state of the dependencies and each place of this folder: a second call installs nothing.
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
 
-.PHONY: demo test viewers lint install help
+.PHONY: demo test test-fast viewers lint install help
 
 help:
 	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
+	@echo "make test-fast   the tests that need no program to be started: between two edits"
 	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
 	@echo "make lint   ruff and mypy"
 
@@ -37,7 +39,10 @@ demo: $(STAMP)
 	$(BIN)/wsol-pipeline demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/benchmarks --ignore tests/viewers $(PYTEST_ARGS)
 
 viewers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[viewers]'

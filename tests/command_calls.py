@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import click
@@ -23,6 +24,50 @@ def invoke(command: click.Command, *words: object, prog_name: str) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def run_with_steps(command: click.Command, *words: object, prog_name: str) -> tuple[int, str]:
+    """Exit code of a command in this process, and all that it and the programs which it runs print, in order."""
+    with ExitStack() as undo:
+        file = undo.enter_context(tempfile.TemporaryFile())
+        for number in (1, 2):
+            kept = os.dup(number)
+            undo.callback(os.close, kept)
+            undo.callback(os.dup2, kept, number)
+            os.dup2(file.fileno(), number)
+        text = undo.enter_context(open(1, "w", buffering=1, encoding="utf-8", closefd=False))
+        undo.enter_context(redirect_stdout(text))
+        undo.enter_context(redirect_stderr(text))
+        code = 0
+        try:
+            command.main([str(word) for word in words], prog_name=prog_name)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        text.flush()
+        file.seek(0)
+        return code, file.read().decode()
+
+
+@contextmanager
+def sigterm_when(met: Callable[[], bool]) -> Iterator[None]:
+    """Send this process one SIGTERM as soon as a condition holds, for a command inside that handles it."""
+    handler = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.005):
+            if met():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, handler)
 
 
 class StartedProgram:

@@ -3,6 +3,8 @@
 Unset: every test marked ``real_data`` is skipped, with the reason. Set to a folder that is not there: the run
 stops, so that a typing error cannot pass for a run with real data.
 
+Tests marked ``full`` run with WSOL_FULL_TESTS=1 alone: longer ways to faults that others find too.
+
 Every test, and every program that one starts, computes with one thread unless OMP_NUM_THREADS says otherwise.
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.counts import FULL_TESTS, full
 from tests.world import world  # noqa: F401 - a fixture
 
 # Before anything imports NumPy or PyTorch: tests share the cores, and threads waiting for each other take them away.
@@ -37,10 +40,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {}
     if _real_data_folder() is None:
-        for item in items:
-            if item.get_closest_marker("real_data"):
-                item.add_marker(pytest.mark.skip(reason=REASON))
+        reasons["real_data"] = REASON
+    if not full(0, 1):
+        reasons["full"] = f"only with {FULL_TESTS}=1"
+    for item in items:
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -98,9 +98,9 @@ TOML = list(blocks("toml"))
 # --- commands
 
 
-@pytest.mark.parametrize(("name", "command"), SHELL, ids=[f"{name}: {' '.join(words)[:60]}" for name, words in SHELL])
-def test_shell_blocks_can_be_typed(name: str, command: list[str]) -> None:
-    assert problem(command) is None
+def test_shell_blocks_can_be_typed() -> None:
+    problems = [(name, shlex.join(command), problem(command)) for name, command in SHELL]
+    assert [one for one in problems if one[2]] == [] and len(problems) > 50
 
 
 def test_commands_inside_sentences_are_pieces_of_commands() -> None:
@@ -163,12 +163,13 @@ def test_pipeline_files_are_taken(name: str, block: str, tmp_path: Path) -> None
 # --- Python
 
 
-@pytest.mark.parametrize(("name", "block"), PYTHON, ids=[name for name, _ in PYTHON])
-def test_python_blocks_import_what_exists(name: str, block: str) -> None:
-    for node in ast.walk(ast.parse(block)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("pseudo_maps", "training"):
-            module = importlib.import_module(node.module or "")
-            assert all(hasattr(module, alias.name) for alias in node.names)
+def test_python_blocks_import_what_exists() -> None:
+    ours = ("pseudo_maps", "training", "evaluation", "pipelines")
+    for name, block in PYTHON:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ours:
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), name
 
 
 def test_names_of_code_inside_sentences_exist() -> None:
@@ -227,17 +228,17 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_lead_somewhere(name: str) -> None:
-    path = DOCUMENTS[name]
-    text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        file, _, anchor = target.partition("#")
-        if re.match(r"[a-z]+:", target):
-            continue
-        found = path.parent / file if file else path
-        assert found.exists(), f"{name}: {target}"
-        assert not anchor or anchor in anchors(found), f"{name}: {target}"
+def test_links_lead_somewhere() -> None:
+    broken = []
+    for name, path in DOCUMENTS.items():
+        text = re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            file, _, anchor = target.partition("#")
+            found = path.parent / file if file else path
+            leads = found.exists() and (not anchor or anchor in anchors(found))
+            if not leads and not re.match(r"[a-z]+:", target):
+                broken.append(f"{name}: {target}")
+    assert broken == []
 
 
 def test_every_document_can_be_reached_from_the_readme() -> None:
@@ -252,19 +253,15 @@ def test_every_document_can_be_reached_from_the_readme() -> None:
     assert {path.name for path in (ROOT / "docs").glob("*.md")} <= {path.name for path in reached}
 
 
-EXAMPLES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for package in ("pseudo_maps", "training", "evaluation", "pipelines")
-    for path in sorted((ROOT / package).rglob("*.py"))
-    if re.search(r"(?m)^ *>>> ", path.read_text(encoding="utf-8"))
-]
-"""Modules whose docstrings hold examples."""
-
-
-@pytest.mark.parametrize("module", EXAMPLES)
-def test_examples_of_docstrings_give_what_they_show(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_of_docstrings_give_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    outcome = doctest.testmod(importlib.import_module(module))
-    assert outcome.attempted > 0 and outcome.failed == 0
+    attempted, failed = 0, []
+    for package in ("pseudo_maps", "training", "evaluation", "pipelines"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if not re.search(r"(?m)^ *>>> ", path.read_text(encoding="utf-8")):
+                continue
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            outcome = doctest.testmod(importlib.import_module(module))
+            attempted += outcome.attempted
+            failed += [module] if outcome.failed or not outcome.attempted else []
+    assert failed == [] and attempted > 20

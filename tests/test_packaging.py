@@ -75,13 +75,11 @@ def test_the_entry_points_are_commands(setup: configparser.ConfigParser) -> None
         assert isinstance(getattr(importlib.import_module(module), attribute), click.Command), script
 
 
-@pytest.mark.parametrize("module", all_modules())
-def test_every_module_imports(module: str) -> None:
-    importlib.import_module(module)
-
-
-def test_the_walk_finds_modules_at_every_depth() -> None:
-    assert {"pseudo_maps.runs.generation", "pipelines.datasets.clsloc", "pipelines.prep_cli"} <= set(all_modules())
+def test_every_module_imports() -> None:
+    modules = all_modules()
+    for module in modules:
+        importlib.import_module(module)
+    assert {"pseudo_maps.runs.generation", "pipelines.datasets.clsloc", "pipelines.prep_cli"} <= set(modules)
 
 
 def test_every_package_folder_is_installed_and_typed(setup: configparser.ConfigParser) -> None:
@@ -100,19 +98,12 @@ def test_the_version_has_one_source(setup: configparser.ConfigParser) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", pseudo_maps.__version__)
 
 
-def test_the_licence_is_mit(setup: configparser.ConfigParser) -> None:
-    text = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
-    assert setup["metadata"]["license"] == "MIT" and setup["metadata"]["license_files"] == "LICENSE"
-    assert text.startswith("MIT License\n") and re.search(r"Copyright \(c\) \d{4} \S", text)
-    for sentence in ("Permission is hereby granted, free of charge", 'THE SOFTWARE IS PROVIDED "AS IS"'):
-        assert sentence in text
-
-
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "command"),
     [
         ("test", "pytest"),
+        ("test-fast", "not slow"),
         ("viewers", "pytest tests/viewers"),
         ("demo", "wsol-pipeline demo"),
         ("lint", "ruff"),
@@ -147,8 +138,6 @@ def test_make_installs_once_for_each_state_of_the_dependencies(tmp_path: Path) -
 
 def test_continuous_integration_runs_what_the_readme_says() -> None:
     script = REPOSITORY / ".ci" / "run"
-    lines = script.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "#!/usr/bin/env bash" and script.stat().st_mode & 0o111
-    assert {"make test", "make lint", "make viewers"} <= set(lines)
-    assert any(line.startswith("set -euo pipefail") for line in lines)
+    assert script.stat().st_mode & 0o111
+    assert {"make test", "make lint", "make viewers"} <= set(script.read_text(encoding="utf-8").splitlines())
     assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""

@@ -185,6 +185,9 @@ def _import_for(module: str) -> None:
     if module == "pipelines.prep_cli":
         from pseudo_maps.runs import generation  # noqa: F401
     elif module == "pipelines.train_cli":
+        # Every optimiser imports it, which takes 2 seconds.
+        import torch._dynamo  # noqa: F401
+
         from pipelines.jobs import training  # noqa: F401
     elif module == "pipelines.eval_cli":
         from pipelines.jobs import evaluation, network_maps  # noqa: F401

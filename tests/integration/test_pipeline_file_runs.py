@@ -4,14 +4,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.datasets.generated import make_clsloc_dataset
-from tests.command_calls import start_python
+from pipelines.pipeline_cli import main
+from tests.command_calls import run_with_steps, sigterm_when, start_program
 from training.run_folder.files import LOCK_FILE
 
 FILE = """\
@@ -41,15 +41,9 @@ RESULTS = ("runs/small/finished.json", "evaluation/small/metrics.json", "evaluat
 pytestmark = pytest.mark.slow
 
 
-def start(*words: object) -> "subprocess.Popen[str]":
-    program = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
-    return start_python("-c", program, "run", *words)
-
-
 def finish(*words: object, code: int = 0) -> str:
-    process = start(*words)
-    text, _ = process.communicate()
-    assert process.returncode == code, text
+    found, text = run_with_steps(main, "run", *words, prog_name="wsol-pipeline")
+    assert found == code, text
     return text
 
 
@@ -134,32 +128,40 @@ def test_a_stage_of_other_settings_is_refused_with_what_differs(
     assert "$ " not in finish(file, "--only", stage)
 
 
-@pytest.mark.parametrize(
-    ("number", "whom"),
-    [(signal.SIGTERM, "pipeline"), (signal.SIGKILL, "all"), (signal.SIGKILL, "pipeline")],
-    ids=["SIGTERM", "SIGKILL", "SIGKILL-alone"],
-)
-def test_a_pipeline_that_was_stopped_resumes_to_the_same_network(
-    finished: tuple[Path, str], number: signal.Signals, whom: str
-) -> None:
-    file, _ = finished
-    name = "runs/small/finished.json"
-    before = results(file)[name]
-    run = (file.parent / "results" / name).parent
+def begin_training_again(file: Path) -> tuple[Path, bytes]:
+    """Remove the finished run; the folder of the run, and what it said when it was finished."""
+    run = file.parent / "results" / "runs" / "small"
+    before = (run / "finished.json").read_bytes()
     shutil.rmtree(run)
-    process = start(file, "--until", "training")
-    # There as soon as the training begins, seconds before its end.
+    return run, before
+
+
+def test_a_terminated_pipeline_resumes_to_the_same_network(finished: tuple[Path, str]) -> None:
+    file, _ = finished
+    run, before = begin_training_again(file)
+    # There as soon as the training begins, before its first step.
+    with sigterm_when((run / LOCK_FILE).exists):
+        finish(file, "--until", "training", code=143)
+    assert not (run / "finished.json").exists()
+    finish(file, "--until", "training")
+    assert (run / "finished.json").read_bytes() == before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("whom", ["all", "pipeline alone"])
+def test_a_killed_pipeline_resumes_to_the_same_network(finished: tuple[Path, str], whom: str) -> None:
+    file, _ = finished
+    run, before = begin_training_again(file)
+    process = start_program("pipelines.pipeline_cli", "run", file, "--until", "training")
     while not (run / LOCK_FILE).exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     if whom == "all":
         # As a machine that goes down: nothing is left that could end in its own way.
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)
     else:
-        process.send_signal(number)
-    # Not for the end of its training, which keeps the output open: the next one may have to wait for that.
-    code = process.wait()
+        process.kill()
+    # Not for the end of its training: the next one may have to wait for that.
+    assert process.wait() == -signal.SIGKILL
     finish(file, "--until", "training")
-    text, _ = process.communicate()
-    assert code == (143 if number == signal.SIGTERM else -number), text
-    assert results(file)[name] == before
+    assert (run / "finished.json").read_bytes() == before

@@ -1,10 +1,6 @@
 """``wsol-pipeline table`` as a user runs it: a run that fails, interrupted, resumed, finished, with other settings."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +9,8 @@ from click.testing import Result
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.steps import StepRecord
 from pipelines.pipeline_cli import main
-from tests.command_calls import invoke
-from tests.integration.prep_command import REPOSITORY, propose
+from tests.command_calls import invoke, sigterm_when
+from tests.integration.prep_command import propose
 from training.config import TrainConfig
 from training.networks.model import LocalizationModel
 from training.run_folder.checkpoints import save_checkpoint
@@ -25,7 +21,6 @@ TABLE = (
     "--checkpoint-minutes 0 --keep-last 1 --device cpu --jobs 1 --bootstrap-samples 10"
 )
 NAME = "alexnet-gap ours seed 0"
-PROGRAM = "from pipelines.pipeline_cli import main; main(prog_name='wsol-pipeline')"
 
 
 @pytest.fixture
@@ -73,20 +68,10 @@ def test_failed_interrupted_resumed_finished(inputs: tuple[object, ...], tmp_pat
 
     # Mended, and stopped by SIGTERM while it trains: that is no failure.
     write_network(tmp_path / "f.pt")
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "table", *map(str, inputs)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while not any(run.glob("checkpoint-*.pt")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in said and "Traceback" not in said
+    with sigterm_when(lambda: any(run.glob("checkpoint-*.pt"))):
+        result = table(*inputs)
+    assert result.exit_code == 143, result.output
+    assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in result.output
     assert StepRecord(run / "table-run.json").failure(f"training of {NAME}") is None
     assert not (run / "evaluation" / "metrics.json").exists()
 

@@ -1,5 +1,6 @@
 """The demo as a program: the whole way on few small images, again, interrupted and resumed, and with a failing step."""
 
+import functools
 import json
 import os
 import re
@@ -8,18 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import pipelines.experiments.demo as experiment
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.demo import DemoPlan
 from pipelines.pipeline_cli import main
 from pseudo_maps.shards import MapIndex
-from tests.command_calls import invoke
+from tests.command_calls import invoke, run_with_steps, sigterm_when
 from tests.pipelines.report_page import Page
 from training.run_folder.files import LOCK_FILE
 
@@ -35,30 +37,17 @@ TINY = {
 }
 """The demo draws 500 images of about 280 pixels, minutes of work; here it draws 8 small ones."""
 
-PROGRAM = """
-import functools, json, sys
-import pipelines.experiments.demo as demo
-from pipelines.pipeline_cli import main
-demo.DemoPlan = functools.partial(demo.DemoPlan, **json.loads(sys.argv[1]))
-main(sys.argv[2:], prog_name="wsol-pipeline")
-"""
 
-
-def start(out: Path, *words: str) -> subprocess.Popen[str]:
-    """The command, for a tiny data set; everything that its steps print comes with what it prints."""
-    command = [sys.executable, "-c", PROGRAM, json.dumps(TINY), "demo", "--out", str(out), "--jobs", "1", *words]
-    # One thread: sums in another order would be other numbers.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", env=environment
-    )
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "DemoPlan", functools.partial(DemoPlan, **TINY))
+        yield
 
 
 def demo(out: Path, *words: str) -> tuple[int, str]:
-    """Exit code and output."""
-    process = start(out, *words)
-    output, _ = process.communicate()
-    return process.returncode, output
+    """Exit code and output, that of the steps included."""
+    return run_with_steps(main, "demo", "--out", out, "--jobs", "1", *words, prog_name="wsol-pipeline")
 
 
 def states(folder: Path) -> dict[str, tuple[int, int]]:
@@ -197,6 +186,7 @@ def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, s
     assert (out / "report.html").read_bytes() == page
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
     finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, one_torch_thread: None
@@ -222,7 +212,7 @@ def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
         patch.setattr(Trainer, "train_step", interrupted)
         assert invoke(train, *arguments, prog_name="wsol-train").exit_code == 143
     code, output = demo(out)
-    assert code == 0 and "at step 1\n" in output
+    assert code == 0 and "at step 1\n" in output, output
     assert (out / "report.html").read_bytes() == page
 
 
@@ -230,14 +220,10 @@ def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
 def test_sigterm_while_training_ends_the_demo(finished: tuple[Path, str]) -> None:
     out = copy(finished)
     shutil.rmtree(out / "runs/full-method")
-    process = start(out)
-    # There as soon as the training begins, seconds before its first step.
-    while not (out / "runs/full-method" / LOCK_FILE).exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 143, output
+    # There as soon as the training begins, before its first step.
+    with sigterm_when((out / "runs/full-method" / LOCK_FILE).exists):
+        code, output = demo(out)
+    assert code == 143, output
     assert "wsol-pipeline: stopped by SIGTERM; the same command resumes" in output and "Done" not in output
     assert not (out / "runs/full-method/finished.json").exists()
 
