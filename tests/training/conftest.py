@@ -1,5 +1,6 @@
 """A small data set and a run on it, shared by the tests of the trainer."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.training.training_runs import (
     make_colour_folders,
     make_trainer,
+    tiny_networks,
 )
 
 
@@ -17,7 +19,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gap_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_networks() -> Iterator[None]:
+    """AlexNet's names mean networks that any step takes milliseconds with."""
+    with tiny_networks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def gap_run(small_networks: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of SMALL."""
     out = tmp_path_factory.mktemp("gap")
     make_trainer(data, out).fit()

@@ -28,16 +28,17 @@ from training.health import TrainingDiverged
 from training.processes import Processes
 from training.run_folder.checkpoints import CheckpointFolder
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 SGD = OptimiserConfig(name="sgd", lr=0.01)
+LEARNING = replace(SMALL, epochs=12, batch_size=6, seed=1, optimiser=OptimiserConfig(name="adam", lr=0.03))
 
 
 # --- it learns
 
 
 def test_the_loss_falls_and_the_accuracy_rises_above_chance(data: Path, tmp_path: Path) -> None:
-    config = replace(SMALL, epochs=7, batch_size=6)
+    config = replace(LEARNING, epochs=8)
     summary = make_trainer(data, tmp_path, config).fit()
     epochs, validations = events(tmp_path, "epoch"), events(tmp_path, "val")
     assert epochs[-1]["train_total"] < 0.3 * epochs[0]["train_total"]
@@ -45,15 +46,15 @@ def test_the_loss_falls_and_the_accuracy_rises_above_chance(data: Path, tmp_path
     # Chance is 1/3.
     assert summary.top1 >= 0.8
     assert (summary.top1, summary.top5) == (validations[-1]["top1"], validations[-1]["top5"])
-    assert (summary.epochs, summary.steps, summary.peak_memory_bytes) == (7, 14, 0)
+    assert (summary.epochs, summary.steps, summary.peak_memory_bytes) == (8, 16, 0)
 
 
 def test_the_map_loss_teaches_the_decoder_the_maps(data: Path, tmp_path: Path) -> None:
-    faster = replace(SMALL.optimiser, lr=1e-2)
-    config = replace(saliency(use_triplet=False), epochs=4, batch_size=6, optimiser=faster)
+    config = replace(LEARNING, method="saliency", loss=LossConfig(use_triplet=False))
     make_trainer(data, tmp_path, config).fit()
     lines = events(tmp_path, "epoch")
-    assert lines[-1]["train_map"] < 0.85 * lines[0]["train_map"]
+    # The best map without a shape is 0.98 of the first one.
+    assert lines[-1]["train_map"] < 0.8 * lines[0]["train_map"]
 
 
 # --- every switch reaches the loss

@@ -29,7 +29,7 @@ from training.networks.registry import ARCHITECTURES
 from training.progress import StoppedBySignal
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 
 KILLED = {

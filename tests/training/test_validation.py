@@ -28,7 +28,7 @@ from training.networks.model import LocalizationModel, ModelOutput
 from training.run_folder.checkpoints import CheckpointFolder
 from training.validation import Validation
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 ONE_EPOCH = replace(SMALL, epochs=1)
 """Three steps."""

@@ -1,9 +1,10 @@
 """What the tests of the trainer share: images told by their colour, small trainers, and how two runs compare."""
 
+import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from pseudo_maps.records import ImageRecord
 from training.config import CropConfig, LossConfig, OptimiserConfig, TrainConfig, TrainRunConfig
 from training.data.loading import TrainingImages
+from training.networks import decoder
 from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
-from training.networks.registry import Architecture
+from training.networks.registry import ARCHITECTURES, Architecture
 from training.processes import Processes
 from training.progress import Progress
 from training.run_folder.checkpoints import load_checkpoint
@@ -94,7 +96,7 @@ class TinyEncoder(Encoder):
         super().__init__(batch_norm=batch_norm)
         self.conv1 = ConvUnit(3, 8, kernel=5, stride=4, padding=2, batch_norm=batch_norm)
         self.conv2 = ConvUnit(8, 16, kernel=3, stride=2, padding=1, batch_norm=batch_norm)
-        self.feature_channels, self.skip_channels, self.dropout = 16, (16, 8), 0.5
+        self.feature_channels, self.skip_channels = 16, (16, 8)
         self.upsampling = (Upsampling(kernel=3, stride=1, padding=1), Upsampling(kernel=4, stride=2, padding=1))
 
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
@@ -106,8 +108,27 @@ class TinyEncoder(Encoder):
         return {}
 
 
+class TinyEncoderWithDropout(TinyEncoder):
+    dropout = 0.5
+
+
 TINY = Architecture("two convolutions", "tests.training.training_runs:TinyEncoder")
 """The whole registration of a new architecture."""
+TINY_WITH_DROPOUT = TINY._replace(encoder="tests.training.training_runs:TinyEncoderWithDropout")
+TINY_DECODER_WIDTHS = (8, 8)
+
+
+@contextlib.contextmanager
+def tiny_networks() -> Iterator[None]:
+    """Within, AlexNet's names mean two convolutions, and decoders are narrow: for what any network will do."""
+    rows, widths = dict(ARCHITECTURES), decoder.DECODER_WIDTHS
+    ARCHITECTURES.update({"alexnet-gap": TINY, "alexnet-gap-plus": TINY_WITH_DROPOUT})
+    decoder.DECODER_WIDTHS = TINY_DECODER_WIDTHS
+    try:
+        yield
+    finally:
+        ARCHITECTURES.update(rows)
+        decoder.DECODER_WIDTHS = widths
 
 
 class Interrupt(Progress):
