@@ -1,8 +1,8 @@
 """``wsol-train`` as a user runs it: killed, interrupted, on a full disk, diverging, finished; and resumed."""
 
 import errno
+import itertools
 import os
-import random
 import re
 import resource
 import signal
@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 
 from pipelines.train_cli import main
 from pseudo_maps.files import folder_lock
 from pseudo_maps.processes import is_running
-from tests.command_calls import StartedProgram, invoke, start_program
+from tests.command_calls import StartedProgram, invoke
+from tests.counts import full
+from tests.integration.fault_runs import status_fields
 from tests.integration.prep_command import prep
+from tests.training.train_program import start, train
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders, timeless
 from training.run_folder.checkpoints import CheckpointFolder
 from training.run_folder.files import LOCK_FILE
@@ -47,14 +49,6 @@ def whole(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def train(*words: object) -> Result:
-    return invoke(main, *words, prog_name="wsol-train")
-
-
-def start(*words: object) -> StartedProgram:
-    return start_program("pipelines.train_cli", *words)
-
-
 def wait_for_step(out: Path, step: int, process: StartedProgram) -> None:
     path = out / "metrics.jsonl"
     while not path.exists() or path.read_text().count('"train"') < step:
@@ -75,20 +69,22 @@ def assert_equal_runs(first: Path, second: Path) -> None:
 # --- interrupted and resumed
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_bit(colours: Path, whole: Path, tmp_path: Path) -> None:
-    """SIGKILL at a random moment after a random step, also while a checkpoint or a line is being written."""
-    out, draw = tmp_path / "run", random.Random()
-    process = start("--data", colours, "--out", out, *GAP, *OFTEN)
-    step, delay_s = draw.randint(2, 5), draw.uniform(0, 0.4)
-    wait_for_step(out, step, process)
-    time.sleep(delay_s)
-    process.kill()
-    process.communicate()
-    result = train("--data", colours, "--out", out, *GAP, *OFTEN, "--resume")
-    assert result.exit_code == 0, (step, delay_s, result.output)
-    assert steps_logged(out) == [1, 2, 3, 4, 5, 6], (step, delay_s)
-    assert_equal_runs(out, whole)
+    """SIGKILL before something is done to the files of the run: checkpoints, lines, the marker of a finished run."""
+    words = ("--data", colours, *GAP, *OFTEN)
+    for moment in itertools.count(7, full(9, 3)):
+        out = tmp_path / str(moment)
+        process = start(*words, "--out", out, kill_at=moment, folder=out)
+        text, _ = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, text
+        result = train(*words, "--out", out, "--resume")
+        assert result.exit_code == 0, (moment, result.output)
+        assert steps_logged(out) == [1, 2, 3, 4, 5, 6], moment
+        assert_equal_runs(out, whole)
+    # Six checkpoints and a marker have five moments each.
+    assert moment > 7 * 5
 
 
 @pytest.mark.slow
@@ -125,6 +121,8 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_continues(
     wait_for_step(out, 1, process)
     # While it is refused the first one stands still, so that it is sure to be at work.
     os.kill(process.pid, signal.SIGSTOP)
+    while status_fields(process.pid)[0] != "T":
+        time.sleep(0.005)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     monkeypatch.setattr("training.run_folder.files.LOCK_WAIT_S", 0.0)
     for more in ((), ("--resume",)):
@@ -172,9 +170,9 @@ def test_workers_end_with_a_run_that_was_killed_alone_and_its_folder_is_free(col
     assert len(workers) >= 2
     with folder_lock(out, LOCK_FILE, wait_s=60, warn=pytest.fail):
         pass
-    # Their end closes the pipe for what they print.
+    while any(map(is_running, workers)):
+        time.sleep(0.005)
     process.communicate(timeout=60)
-    assert not any(map(is_running, workers))
 
 
 def test_a_finished_run_is_left_alone(colours: Path, whole: Path) -> None:
@@ -270,8 +268,8 @@ def test_a_full_disk_is_one_line_and_costs_nothing(colours: Path, whole: Path, s
     words = ("--data", colours, "--out", stopped, *GAP, *OFTEN, "--resume")
     before = final_state(stopped)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A checkpoint has 58 MB, a line of numbers 200 bytes.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    # Lines of numbers fit, a checkpoint does not.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CheckpointFolder(stopped).path(2).stat().st_size // 2, hard))
     try:
         failed = train(*words)
     finally:
@@ -313,12 +311,14 @@ def test_an_image_that_cannot_be_read_names_its_file(tmp_path: Path, workers: in
 
 @pytest.mark.slow
 def test_maps_of_wsol_prep_train_the_paper_s_method(tmp_path: Path) -> None:
+    """With AlexNet itself and a ResNet-50."""
     root = make_colour_folders(tmp_path / "data", train=1, val=1)
     quick = ("--working-size", 48, "--map-size", 32)
     made = prep("proposals", "--data", root, "--split", "train", "--out", tmp_path / "maps", *quick)
     assert made.exit_code == 0, made.output
     words = ("--data", root, "--out", tmp_path / "run", *SHORT.split(), "--epochs", 1, "--batch-size", 3)
-    result = train(*words, "--maps", tmp_path / "maps", "--perceptual-weights", "random")
+    words = (*words, "--maps", tmp_path / "maps", "--perceptual-weights", "random")
+    result = invoke(main, *words, prog_name="wsol-train")
     assert result.exit_code == 0, result.output
     (line,) = events(tmp_path / "run", "train")
     assert {"classification", "map", "triplet"} < set(line)

@@ -1,0 +1,59 @@
+"""``wsol-train`` with small networks, in this process, as a program, and as a program that kills itself.
+
+``python -m tests.training.train_program MOMENT FOLDER WORDS...``: SIGKILL when the file system is asked for the
+MOMENT-th time for something in FOLDER: to open a file for reading, writing or syncing, to rename or to remove one.
+"""
+
+import functools
+import itertools
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result
+
+from pipelines.train_cli import main
+from tests.command_calls import StartedProgram, invoke, start_program
+from tests.training.training_runs import tiny_networks
+
+NEVER = 0
+_MOMENTS = ("open", "os.rename", "os.remove")
+
+
+def train(*words: object) -> Result:
+    """Exit code and output of the command, in this process."""
+    with tiny_networks():
+        return invoke(main, *words, prog_name="wsol-train")
+
+
+def start(*words: object, kill_at: int = NEVER, folder: Path = Path()) -> StartedProgram:
+    """Begin the command as a fork of a process that has imported PyTorch."""
+    _import_once()
+    return start_program(__name__, kill_at, folder, *words)
+
+
+@functools.cache
+def _import_once() -> None:
+    program = start_program("pipelines.train_cli", "--help")
+    text, _ = program.communicate()
+    assert program.returncode == 0, text
+
+
+def _kill_this_process(moment: int, folder: str) -> None:
+    moments = itertools.count(1)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _MOMENTS and str(arguments[0]).startswith(folder) and next(moments) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+if __name__ == "__main__":
+    _moment, _folder, *_words = sys.argv[1:]
+    if int(_moment) != NEVER:
+        _kill_this_process(int(_moment), _folder)
+    with tiny_networks():
+        main(_words, prog_name="wsol-train")
