@@ -4,18 +4,15 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from pipelines.train_cli import main
 from pseudo_maps.files import folder_lock
-from tests.command_calls import REPOSITORY
+from tests.command_calls import start_program
+from tests.training.train_program import NEVER, start_two, train
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.run_folder.checkpoints import CheckpointFolder
 from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
@@ -27,7 +24,8 @@ WORDS = (
     "--method gap --no-batch-norm --optimiser sgd --lr 0.005 --schedule constant --warmup-epochs 0 --device cpu "
     "--input-size 64 --batch-size 4 --accumulation 2 --workers 0 --log-every 1"
 ).split()
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipelines.train_cli")
+TRAIN = "tests.training.train_program"
+TORCHRUN = ("--standalone", "--nproc-per-node", "2", "-m", TRAIN)
 
 
 @pytest.fixture(scope="module")
@@ -36,27 +34,17 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_colour_folders(tmp_path_factory.mktemp("colours") / "data", last_val=1)
 
 
-def start(*words: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *TORCHRUN, *map(str, words)],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> None:
     """Also with a validation image that the second process finds to be unreadable."""
     data = Path(shutil.copytree(colours, tmp_path / "data"))
     damaged = data / "val" / "green" / "1.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
     words = ("--data", data, *WORDS, "--epochs", "2")
-    process = start(*words, "--out", tmp_path / "two")
-    text, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, text
-    alone = CliRunner().invoke(main, [str(word) for word in (*words, "--out", tmp_path / "one")])
+    with start_two(TRAIN, NEVER, "", *words, "--out", tmp_path / "two") as (processes, _):
+        texts = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], texts
+    text = "".join(texts)
+    alone = train(*words, "--out", tmp_path / "one")
     assert alone.exit_code == 0, alone.output
 
     # Only the first process talks and writes.
@@ -85,18 +73,18 @@ def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> Non
 
 def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start("--data", colours, "--out", out, *WORDS, "--epochs", "1000")
+    words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1000")
+    process = start_program("torch.distributed.run", *TORCHRUN, NEVER, "", *words)
     while not (out / "metrics.jsonl").exists() or len(events(out, "train")) < 2:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate()
     assert process.returncode != 0
     assert text.count(f"stopped by SIGTERM with a checkpoint in {out}; --resume continues") == 1, text
     *_, saved = CheckpointFolder(out).steps()
     assert saved == max(line["step"] for line in events(out))
     # A single process takes over from two: the same images make up its batches.
-    words = [str(word) for word in ("--data", colours, "--out", out, *WORDS, "--epochs", "1000", "--resume")]
     taken_over: list[str] = []
 
     def stop(text: object, **_others: object) -> None:
@@ -108,7 +96,7 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tm
         patch.setattr("pipelines.jobs.training.TerminalProgress.start_epoch", lambda self, epoch, **_: stop("resumed"))
         patch.setattr("pipelines.jobs.training.TerminalProgress.step", lambda self, images, numbers: None)
         patch.setattr("pipelines.jobs.training.TerminalProgress.say", lambda self, text: taken_over.append(text))
-        again = CliRunner().invoke(main, words)
+        again = train(*words, "--resume")
     assert again.exit_code == 143, again.output
     assert any(re.search(rf"resumed from .* at step {saved}$", text) for text in taken_over)
 
@@ -117,10 +105,17 @@ def test_a_folder_in_which_another_run_is_at_work_is_refused_once(colours: Path,
     out = tmp_path / "run"
     with folder_lock(out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=pytest.fail):
         (before,) = out.iterdir()
-        process = start("--data", colours, "--out", out, *WORDS, "--epochs", "1")
-        text, _ = process.communicate(timeout=300)
-        assert process.returncode != 0
-        lines = [line for line in text.splitlines() if "is at work in this folder" in line]
-        assert len(lines) == 1, text
-        assert lines[0].startswith(f"wsol-train: error: {out}: process {os.getpid()} on host ")
+        words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1")
+        with start_two(TRAIN, NEVER, "", *words) as ((first, second), store):
+            text, _ = first.communicate()
+            assert first.returncode == 1
+            # The second one, which torchrun would end now, waits for the first.
+            while store.num_keys() == 0:
+                assert second.poll() is None
+                time.sleep(0.01)
+            second.kill()
+            assert "is at work" not in second.communicate()[0]
+        (line,) = text.splitlines()
+        assert line.startswith(f"wsol-train: error: {out}: process {os.getpid()} on host ")
+        assert "is at work in this folder" in line
         assert list(out.iterdir()) == [before]

@@ -1,18 +1,13 @@
 """The place among processes: alone, as torchrun's environment says, and what processes tell one another."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.training.train_program import start_two
 from training.processes import Processes, start_processes
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ALONE = Processes(rank=0, world_size=1, device=torch.device("cpu"))
 
 
@@ -61,41 +56,9 @@ def test_alone_nothing_is_exchanged() -> None:
     ALONE.stop()
 
 
-PROGRAM = """
-import json, torch
-from training.processes import start_processes
-group = start_processes("cpu")
-values = torch.tensor([1.0, 10.0 * group.rank])
-told = [group.any(False), group.any(group.rank == 1), group.any(True)]
-gathered = [part.tolist() for part in group.gather(values)]
-group.add_up(values)
-group.wait()
-group.stop()
-left = not torch.distributed.is_initialized()
-place = [group.rank, group.world_size, group.is_main, str(group.device)]
-print(json.dumps([*place, values.tolist(), told, left, gathered]))
-"""
-
-
-@pytest.mark.slow
 def test_two_processes_agree() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
-    for rank in range(2):
-        place = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", PROGRAM],
-                env={**os.environ, **place, **meeting},
-                cwd=REPOSITORY,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-    found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    with start_two("tests.training.processes_program") as (processes, _):
+        found = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
     told = [False, True, True]
     assert found == [
         [0, 2, True, "cpu", [2.0, 10.0], told, True, [[1.0, 0.0], [1.0, 10.0]]],

@@ -4,15 +4,19 @@
 MOMENT-th time for something in FOLDER: to open a file for reading, writing or syncing, to rename or to remove one.
 """
 
+import contextlib
 import functools
 import itertools
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import Result
+from torch.distributed import TCPStore
 
 from pipelines.train_cli import main
 from tests.command_calls import StartedProgram, invoke, start_program
@@ -32,6 +36,24 @@ def start(*words: object, kill_at: int = NEVER, folder: Path = Path()) -> Starte
     """Begin the command as a fork of a process that has imported PyTorch."""
     _import_once()
     return start_program(__name__, kill_at, folder, *words)
+
+
+@contextlib.contextmanager
+def start_two(module: str, *words: object) -> Iterator[tuple[list[StartedProgram], TCPStore]]:
+    """Two processes of a module that find each other as those of torchrun do, and where they meet."""
+    _import_once()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = []
+    for rank in ("0", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2")):
+                patch.setenv(name, value)
+            patch.setenv("MASTER_ADDR", "127.0.0.1")
+            patch.setenv("MASTER_PORT", str(store.port))
+            # The one above: a port that is free now might not be when the first process takes it.
+            patch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+            processes.append(start_program(module, *words))
+    yield processes, store
 
 
 @functools.cache
