@@ -22,6 +22,7 @@ __all__ = [
     "MAP_NOT_USABLE",
     "NON_FINITE_MAP",
     "NO_BOXES",
+    "NO_LABEL",
     "NO_MAP",
     "SCORED",
     "SKIPPED_STATUSES",
@@ -55,12 +56,14 @@ MAP_NOT_USABLE = "map not usable: "
 """Failure, counted as wrong: the shard marks the map as failed; the shard's own status follows."""
 NO_BOXES = "no boxes"
 """Skipped, outside the localization denominators: the image has no ground-truth box."""
+NO_LABEL = "no class label"
+"""Skipped: nobody knows of which class its map has to be."""
 BLACKLISTED = "blacklisted"
 """Skipped, outside all denominators: the devkit's blacklist names the image."""
 
 FAILED_STATUSES = (NO_MAP, UNREADABLE_IMAGE)
 """Failures without a reason of their own; the others start with ``MAP_NOT_USABLE``."""
-SKIPPED_STATUSES = (NO_BOXES, BLACKLISTED)
+SKIPPED_STATUSES = (NO_BOXES, NO_LABEL, BLACKLISTED)
 """Reasons to leave an image out of the localization denominators."""
 
 CONSTANT_MAP = "constant map"

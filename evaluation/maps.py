@@ -31,6 +31,8 @@ class MapSource(Protocol):
     """Names of the maps of an image."""
     batch_size: int
     """Images whose maps are made, scored and stored together."""
+    needs_labels: bool = False
+    """Whether its maps are of the image's class; a pseudo map is of the image alone."""
 
     def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
         """Maps of images, batch by batch, in order."""
@@ -112,6 +114,7 @@ class ShardMaps(StoredMaps):
     def __init__(self, folder: Path, *, split: str) -> None:
         self._index = MapIndex(folder, split)
         self.localizers = (_localizer_of(self._index.provenance["configuration"]),)
+        self.needs_labels = self.localizers != (MAP_LOCALIZER,)
         shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
         sums = [path.with_name(f"{path.name}.sha256") for path in shards]
         self._sha256 = None

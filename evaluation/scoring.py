@@ -20,6 +20,7 @@ from evaluation.image_scores import (
     BLACKLISTED,
     CONSTANT_MAP,
     NO_BOXES,
+    NO_LABEL,
     NON_FINITE_MAP,
     SCORED,
     UNKNOWN_RANK,
@@ -31,6 +32,7 @@ from evaluation.metrics.baselines import centred_gaussian_map, centred_square_bo
 from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "score"]
 
@@ -73,6 +75,8 @@ class ScoringTask:
     protocols: tuple[str, ...]
     localizers: tuple[str, ...]
     """Names of the localizers that every map source gives."""
+    needs_labels: bool = False
+    """Whether maps are of a class, so that GT-known Loc has no meaning for an image without one."""
 
 
 def score(batch: MapBatch, *, task: ScoringTask) -> list[ImageScores]:
@@ -99,6 +103,8 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
         return replace(scores, status=BLACKLISTED)
     if not len(image.boxes_xyxy):
         return replace(scores, status=NO_BOXES)
+    if task.needs_labels and record.label == UNKNOWN_LABEL:
+        return replace(scores, status=NO_LABEL)
     image_wh = image.frame_wh or maps.file_wh or _file_wh(task.root / record.path)
     if image_wh is None:
         # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.

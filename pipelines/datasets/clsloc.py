@@ -7,7 +7,7 @@ list each image folder is scanned once.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.datasets.annotation_xml import read_annotation_xml
@@ -15,7 +15,7 @@ from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
 from pipelines.datasets.folders import class_folders, image_files
 from pipelines.datasets.model import Classes, Dataset, DatasetError
 from pipelines.datasets.solution_csv import read_solution_csv
-from pipelines.datasets.text import check_ids, describe, read_lines, read_synset_mapping
+from pipelines.datasets.text import check_ids, check_known, describe, read_lines, read_synset_mapping
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
 _IMAGE_SUFFIX = ".JPEG"
@@ -96,6 +96,7 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
     annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
     solution = dataset.root / f"LOC_{dataset.split}_solution.csv"
     boxes: dict[str, BoxAnnotation] = {}
+    known = {record.image_id for record in dataset.records}
     if annotations.is_dir():
         # One scan of each folder instead of 736,621 failing opens.
         stems: dict[str, dict[str, str]] = {}
@@ -103,6 +104,8 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
             below = PurePosixPath(image_id).parent.as_posix()
             if below not in stems:
                 stems[below] = _xml_stems(annotations / below)
+                if dataset.split != "train":
+                    _check_annotated(stems[below], known, source=annotations / below)
             name = stems[below].get(image_id.rpartition("/")[2])
             if name is not None:
                 found = read_annotation_xml(annotations / below / name)
@@ -111,10 +114,18 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
                 )
     elif solution.is_file():
         rows = read_solution_csv(solution, split=dataset.split)
+        if dataset.split != "train" or known.isdisjoint(rows):
+            _check_annotated(rows, known, source=solution)
         for image_id in wanted:
             if image_id in rows:
                 boxes[image_id] = tidy_boxes(rows[image_id].corners, frame_width=None, frame_height=None)
     return boxes
+
+
+def _check_annotated(annotated: Collection[str], known: Collection[str], *, source: Path) -> None:
+    """Refuse annotations of no image where images lack theirs; a list that covers more than the images is harmless."""
+    if not set(known).issubset(annotated):
+        check_known(annotated, known, source=source, first_line=2 if source.is_file() else None)
 
 
 def _xml_stems(folder: Path) -> dict[str, str]:
@@ -186,6 +197,7 @@ def _val_wnids(root: Path, tree: Path, *, ids: Sequence[str], classes: Classes |
     wnid_of = {}
     if solution.is_file():
         rows = read_solution_csv(solution, split="val")
+        _check_annotated(rows, set(ids), source=solution)
         known = frozenset(() if classes is None else classes.wnids)
         for image_id in ids:
             if image_id in rows:

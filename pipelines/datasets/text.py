@@ -6,7 +6,7 @@ anywhere, because clusters keep images behind links.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pipelines.datasets.model import Classes, DatasetError
@@ -91,6 +91,19 @@ def check_ids(ids: Sequence[str], *, source: Path, first_line: int = 1) -> None:
                     f"already on line {seen[image_id]}; remove one of them"
                 )
             seen[image_id] = number
+
+
+def check_known(ids: Iterable[str], known: Collection[str], *, source: Path, first_line: int | None = 1) -> None:
+    """Raise a ``DatasetError`` that names the ``ids`` of ``source``, one per line or a file each, that no image has."""
+    unknown = {number: name for number, name in enumerate(ids, start=first_line or 0) if name not in known}
+    if unknown:
+        line = "" if first_line is None else f", line {next(iter(unknown))}"
+        names = list(dict.fromkeys(map(describe, unknown.values())))
+        raise DatasetError(
+            f"{source}{line}: expected ids of the images listed, such as {describe(min(known, default=''))}, found "
+            f"{len(unknown)} that no image has: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; correct or "
+            "remove them"
+        )
 
 
 def parse_number(text: str) -> float | None:

@@ -5,13 +5,21 @@ Its text files separate fields with commas: ``image_ids.txt`` (id), ``class_labe
 with their suffix, such as ``val/ILSVRC2012_val_00000001.JPEG``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
 from pipelines.datasets.model import SPLITS, Classes, Dataset, DatasetError
-from pipelines.datasets.text import check_ids, describe, parse_count, parse_number, read_lines, read_synset_mapping
+from pipelines.datasets.text import (
+    check_ids,
+    check_known,
+    describe,
+    parse_count,
+    parse_number,
+    read_lines,
+    read_synset_mapping,
+)
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
 _Number = TypeVar("_Number", int, float)
@@ -54,7 +62,8 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
         raise DatasetError(f"{ids_file}: expected one image id per line, found an empty file")
     if folder == root:
         _check_split(ids[0], split=split, source=ids_file)
-    labels = {image_id: label for image_id, (label,) in _read_rows(folder / _LABELS_FILE, ("label",), _parse_label)}
+    rows = _read_rows(folder / _LABELS_FILE, ("label",), _parse_label, known=frozenset(ids))
+    labels = {image_id: label for image_id, (label,) in rows}
     classes = _read_classes(root, folder=folder, largest_label=max(labels.values(), default=-1))
     prefix = f"{_IMAGE_FOLDER}/" if (root / _IMAGE_FOLDER).is_dir() else ""
     records = []
@@ -79,9 +88,10 @@ def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str,
         raise DatasetError(f"{dataset.root}: the metadata of split {dataset.split!r} is gone; restore it")
     corners: dict[str, list[tuple[float, ...]]] = {}
     columns = ("x0", "y0", "x1", "y1")
-    for image_id, box in _read_rows(folder / "localization.txt", columns, parse_number, unique=False):
+    known = frozenset(record.image_id for record in dataset.records)
+    for image_id, box in _read_rows(folder / "localization.txt", columns, parse_number, known=known, unique=False):
         corners.setdefault(image_id, []).append(box)
-    sizes = dict(_read_rows(folder / "image_sizes.txt", ("width", "height"), parse_count))
+    sizes = dict(_read_rows(folder / "image_sizes.txt", ("width", "height"), parse_count, known=known))
     boxes = {}
     for image_id in wanted:
         if image_id in corners:
@@ -112,9 +122,17 @@ def _parse_label(text: str) -> int | None:
 
 
 def _read_rows(
-    path: Path, columns: tuple[str, ...], parse: Callable[[str], _Number | None], *, unique: bool = True
+    path: Path,
+    columns: tuple[str, ...],
+    parse: Callable[[str], _Number | None],
+    *,
+    known: Collection[str],
+    unique: bool = True,
 ) -> list[tuple[str, tuple[_Number, ...]]]:
-    """Id and numbers of every line ``id,number,...``, ids with commas included; none when the file is missing."""
+    """Id and numbers of every line ``id,number,...``, ids with commas included; none when the file is missing.
+
+    An id that is not ``known`` is a DatasetError.
+    """
     rows = []
     for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
         image_id, *fields = line.rsplit(",", len(columns))
@@ -126,8 +144,10 @@ def _read_rows(
                 f"{path}, line {number}: expected id,{','.join(columns)} with valid {kind}, found {describe(line)}"
             )
         rows.append((image_id, values))
+    ids = [image_id for image_id, _ in rows]
     if unique:
-        check_ids([image_id for image_id, _ in rows], source=path)
+        check_ids(ids, source=path)
+    check_known(ids, known, source=path)
     return rows
 
 

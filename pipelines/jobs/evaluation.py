@@ -22,6 +22,7 @@ from evaluation.schema import Metrics, PixelScores
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pseudo_maps.images import decode_image
+from pseudo_maps.records import UNKNOWN_LABEL
 
 if TYPE_CHECKING:
     from pipelines.jobs.network_maps import NetworkChoices
@@ -133,7 +134,17 @@ def _evaluate(
         views=views or {},
         stamp=source.stamp(),
     )
-    task = ScoringTask(root=choices.evaluation_set.root, protocols=plan.protocols, localizers=plan.localizers)
+    if source.needs_labels and all(image.record.label == UNKNOWN_LABEL for image in images):
+        raise ValueError(
+            f"{choices.evaluation_set.root}: expected class labels for split {choices.evaluation_set.split!r}, because "
+            "maps of a network are of a class; none of its images has one"
+        )
+    task = ScoringTask(
+        root=choices.evaluation_set.root,
+        protocols=plan.protocols,
+        localizers=plan.localizers,
+        needs_labels=source.needs_labels,
+    )
     scores = scores or functools.partial(_score_here, source, jobs=choices.jobs)
     with ResultFolder(choices.out, plan=plan) as folder:
         finished = folder.finished()

@@ -79,6 +79,8 @@ class NetworkMaps:
     when the choices ask for it. CheckpointError and ValueError as ``evaluate_network``.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         choices: NetworkChoices,

@@ -23,6 +23,4 @@ def wsoleval_metadata(root, *, ids="val/b.JPEG\nval/a.JPEG\n", labels="val/a.JPE
     write(root, "image_ids.txt", ids)
     write(root, "class_labels.txt", labels)
     write(root, "image_sizes.txt", "val/a.JPEG,20,10\nval/b.JPEG,0,0\n")
-    write(
-        root, "localization.txt", "val/a.JPEG,1,2,25,4\nval/b.JPEG,5,6,7,8\nval/a.JPEG,0,0,1.5,1\nval/c.JPEG,0,0,1,1\n"
-    )
+    write(root, "localization.txt", "val/a.JPEG,1,2,25,4\nval/b.JPEG,5,6,7,8\nval/a.JPEG,0,0,1.5,1\n")

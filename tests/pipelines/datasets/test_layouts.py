@@ -19,7 +19,7 @@ def clsloc(tmp_path):
     write(tmp_path, "ImageSets/CLS-LOC/train_cls.txt", "n02/n02_5 1\nn01/n01_9 2\nn02/n02_1 3\n")
     write(tmp_path, "ImageSets/CLS-LOC/val.txt", "V_2 1\nV_1 2\nV_3 3\n")
     write(tmp_path, "ImageSets/CLS-LOC/test.txt", "T_1 1\n")
-    write(tmp_path, "LOC_val_solution.csv", HEADER + "V_1,n03 0 0 5 5 n03 1 1 2 2 \nV_2,n01 3 2 1 4 \nX,n01 0 0 1 1\n")
+    write(tmp_path, "LOC_val_solution.csv", HEADER + "V_1,n03 0 0 5 5 n03 1 1 2 2 \nV_2,n01 3 2 1 4 \n")
     write(tmp_path, "LOC_train_solution.csv", HEADER + "n02_1,n02 1 2 3 4 \n")
     return tmp_path
 
@@ -158,8 +158,12 @@ def test_clsloc_refuses_a_val_class_that_is_not_in_the_mapping(clsloc):
 
 
 def test_clsloc_takes_a_csv_that_covers_more_than_the_list(clsloc):
-    write(clsloc, "LOC_val_solution.csv", HEADER + "V_1,n01 0 0 1 1\nV_unlisted,n99 0 0 1 1\n")
-    assert [record.wnid for record in open_dataset(clsloc, split="val").records] == ["", "n01", ""]
+    pairs = (("V_3", "n02"), ("V_1", "n01"), ("V_2", "n03"), ("else", "n99"))
+    rows = [f"{name},{wnid} 0 0 1 1\n" for name, wnid in pairs]
+    write(clsloc, "LOC_val_solution.csv", HEADER + "".join(rows))
+    dataset = open_dataset(clsloc, split="val")
+    assert [record.wnid for record in dataset.records] == ["n03", "n01", "n02"]
+    assert list(load_boxes(dataset)) == ["V_2", "V_1", "V_3"]
 
 
 def test_clsloc_refuses_two_files_of_one_id(tmp_path):

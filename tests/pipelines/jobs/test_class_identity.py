@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets.generated import make_clsloc_dataset
-from tests.integration.eval_command import evaluate, evaluated, make_checkpoint
+from tests.integration.eval_command import evaluate, evaluated, make_checkpoint, make_listed_data
 from training.run_folder.checkpoints import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -88,3 +88,18 @@ def test_a_file_of_names_in_another_order_is_refused(
     image = [next(data.rglob("*.JPEG"))] if command == "predict" else []
     result = evaluate(command, checkpoint, *image, "--class-names", mapping(data), "--out", out)
     assert result.exit_code == 1 and "LOC_synset_mapping.txt, line 1" in result.output and not out.exists()
+
+
+def test_an_image_without_a_label_is_never_counted_under_the_class_it_is_taken_for(tmp_path: Path) -> None:
+    boxes = {name: [(2.0, 2.0, 30.0, 15.0)] for name in "abc"}
+    checkpoint = make_checkpoint(tmp_path / "network.pt", classes=2, decoder=False)
+    data = make_listed_data(tmp_path / "data", boxes, labels={"a": 0, "b": 1})
+    counts = evaluated(tmp_path / "run", "run", checkpoint, "--data", data, "--save-maps", *OPTIONS)["counts"]
+    assert (counts["scored"], counts["skipped"]) == (2, {"no class label": 1})
+    words = ("--data", data, "--protocol", "cam", "--bootstrap-samples", 0, "--jobs", 1)
+    stored = evaluated(tmp_path / "stored", "maps", tmp_path / "run" / "maps" / "cam", *words, "--panels", 0)["counts"]
+    assert stored["skipped"] == {"no class label": 1}, "the stored map is of the class that was predicted"
+    assert evaluated(tmp_path / "baseline", "baseline", *words)["counts"]["skipped"] == {}
+    (data / "class_labels.txt").unlink()
+    result = evaluate("run", checkpoint, "--data", data, *OPTIONS, "--out", tmp_path / "none")
+    assert result.exit_code == 1 and "class labels" in result.output
