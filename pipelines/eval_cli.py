@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,14 +99,20 @@ def maps(folder: Path, **options: Any) -> None:
             f"wsol-eval: warning: {counted(len(unused), 'map')} in {folder} without an image of the data set: {named}",
             err=True,
         )
-    _warn_of_lacking(source, choices, folder=folder)
+    _check_lacking(source, choices, folder=folder, unused=unused)
     _evaluate(choices, functools.partial(evaluate_maps, choices, source, masks=options["masks"]))
 
 
-def _warn_of_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path) -> None:
-    """Say before the work how many images are going to count as wrong for want of a map."""
+def _check_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path, unused: Sequence[str]) -> None:
+    """Say before the work how many images are going to count as wrong for want of a map; ValueError for all."""
     ids = [image.record.image_id for image in choices.evaluation_set.images]
     lacking = source.lacking(image.record for image in choices.evaluation_set.images)
+    if unused and len(lacking) == len(ids):
+        raise ValueError(
+            f"{folder}: no map belongs to any of {counted(len(ids), 'image')}: maps are called {unused[0]!r} and so "
+            f"on, the images {ids[0]!r}. Give the data set that they were made of; ids change with its files, its "
+            "lists and --layout"
+        )
     there = len(ids) - len(lacking)
     if lacking and there:
         # As wsol-prep --limit leaves them.

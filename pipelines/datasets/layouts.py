@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.datasets.boxes import BoxAnnotation
 from pipelines.datasets.clsloc import is_clsloc, load_clsloc_boxes, open_clsloc
+from pipelines.datasets.folder_boxes import load_folder_boxes
 from pipelines.datasets.imagefolder import is_imagefolder, open_imagefolder
 from pipelines.datasets.imagenet import is_imagenet, open_imagenet
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
@@ -35,9 +36,15 @@ LAYOUTS = {
     "clsloc": Layout(
         signs="Data/CLS-LOC or ImageSets/CLS-LOC", detect=is_clsloc, open=open_clsloc, boxes=load_clsloc_boxes
     ),
-    "imagenet": Layout(signs="train/<wnid> or val/<wnid>", detect=is_imagenet, open=open_imagenet),
+    "imagenet": Layout(
+        signs="train/<wnid> or val/<wnid>", detect=is_imagenet, open=open_imagenet, boxes=load_folder_boxes
+    ),
     "imagefolder": Layout(
-        signs="image files in any folder", detect=is_imagefolder, open=open_imagefolder, fallback=True
+        signs="image files in any folder",
+        detect=is_imagefolder,
+        open=open_imagefolder,
+        boxes=load_folder_boxes,
+        fallback=True,
     ),
     "tinyimagenet": Layout(
         signs="val/val_annotations.txt",

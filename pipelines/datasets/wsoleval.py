@@ -62,7 +62,7 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
         raise DatasetError(f"{ids_file}: expected one image id per line, found an empty file")
     if folder == root:
         _check_split(ids[0], split=split, source=ids_file)
-    rows = _read_rows(folder / _LABELS_FILE, ("label",), _parse_label, known=frozenset(ids))
+    rows = read_id_rows(folder / _LABELS_FILE, ("label",), _parse_label, known=frozenset(ids))
     labels = {image_id: label for image_id, (label,) in rows}
     classes = _read_classes(root, folder=folder, largest_label=max(labels.values(), default=-1))
     prefix = f"{_IMAGE_FOLDER}/" if (root / _IMAGE_FOLDER).is_dir() else ""
@@ -89,9 +89,9 @@ def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str,
     corners: dict[str, list[tuple[float, ...]]] = {}
     columns = ("x0", "y0", "x1", "y1")
     known = frozenset(record.image_id for record in dataset.records)
-    for image_id, box in _read_rows(folder / "localization.txt", columns, parse_number, known=known, unique=False):
+    for image_id, box in read_id_rows(folder / "localization.txt", columns, parse_number, known=known, unique=False):
         corners.setdefault(image_id, []).append(box)
-    sizes = dict(_read_rows(folder / "image_sizes.txt", ("width", "height"), parse_count, known=known))
+    sizes = dict(read_id_rows(folder / "image_sizes.txt", ("width", "height"), parse_count, known=known))
     boxes = {}
     for image_id in wanted:
         if image_id in corners:
@@ -121,20 +121,25 @@ def _parse_label(text: str) -> int | None:
     return None if label is None or label > _MAX_LABEL else label
 
 
-def _read_rows(
+def read_id_rows(
     path: Path,
     columns: tuple[str, ...],
     parse: Callable[[str], _Number | None],
     *,
     known: Collection[str],
     unique: bool = True,
+    header: bool = False,
+    others: tuple[str, ...] = (),
 ) -> list[tuple[str, tuple[_Number, ...]]]:
     """Id and numbers of every line ``id,number,...``, ids with commas included; none when the file is missing.
 
-    An id that is not ``known`` is a DatasetError.
+    An id that is not ``known`` is a DatasetError. Lines whose id begins with one of ``others`` are left out, and so is
+    the first line if it may be a ``header`` and has no number.
     """
     rows = []
-    for number, line in enumerate(read_lines(path) if path.is_file() else [], start=1):
+    lines = read_lines(path) if path.is_file() else []
+    has_header = header and lines and not any(map(parse, lines[0].split(",")[1:]))
+    for number, line in enumerate(lines[1:] if has_header else lines, start=2 if has_header else 1):
         image_id, *fields = line.rsplit(",", len(columns))
         parsed = [parse(field.strip()) for field in fields]
         values = tuple(value for value in parsed if value is not None)
@@ -145,10 +150,12 @@ def _read_rows(
             )
         rows.append((image_id, values))
     ids = [image_id for image_id, _ in rows]
+    first_line = 2 if has_header else 1
     if unique:
-        check_ids(ids, source=path)
-    check_known(ids, known, source=path)
-    return rows
+        check_ids(ids, source=path, first_line=first_line)
+    elsewhere = {image_id for image_id in ids if others and image_id.startswith(others)}
+    check_known(ids, elsewhere.union(known) if elsewhere else known, source=path, first_line=first_line)
+    return [row for row in rows if row[0] not in elsewhere]
 
 
 def _read_classes(root: Path, *, folder: Path, largest_label: int) -> Classes:

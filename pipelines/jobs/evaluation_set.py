@@ -52,7 +52,7 @@ def load_evaluation_set(
     if need_boxes and not any(len(image.boxes_xyxy) for image in images):
         raise DatasetError(
             f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
-            "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv or a localization.txt"
+            "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv, a localization.txt or a boxes.csv"
         )
     return EvaluationSet(
         root=dataset.root,

@@ -25,8 +25,10 @@ from pseudo_maps.runs.engines import run_tasks
 from pseudo_maps.runs.progress import ProgressWatch, remove_stale_progress
 from pseudo_maps.runs.shard_task import ShardReport, ShardTask, committed_report, make_shard, worker_children
 from pseudo_maps.shards import STATUS_OK, shard_name
+from pseudo_maps.shards.layout import list_shards
 from pseudo_maps.shards.leftovers import remove_stale_temporaries
-from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, check_manifest, ids_digest
+from pseudo_maps.shards.manifest import Manifest, ManifestMismatch, agree_on_manifest, check_manifest, ids_digest
+from pseudo_maps.shards.reader import open_hdf5, read_head
 
 LOG_FOLDER = "logs"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
@@ -132,11 +134,29 @@ def plan_run(
         ids_sha256=ids_digest(record.image_id for record in records),
         configuration=config.as_json(),
     )
-    check_manifest(run.out, manifest)
+    try:
+        check_manifest(run.out, manifest)
+    except ManifestMismatch as error:
+        raise ManifestMismatch(f"{error}{_other_image(run.out, records, split=split)}") from None
     shards = tuple(range(run.task_index, count, run.task_count))
     to_do = tuple(shard for shard in shards if not _is_committed(run.out, shard, manifest=manifest, run=run))
     images_to_do = sum(len(records[shard * size : (shard + 1) * size]) for shard in to_do)
     return Plan(split=split, manifest=manifest, shards=shards, to_do=to_do, images_to_do=images_to_do)
+
+
+def _other_image(folder: Path, records: Sequence[ImageRecord], *, split: str) -> str:
+    """A sentence on the first image of the first shard that is another one here, if any."""
+    for (shard, _), path in list_shards(folder, split).items():
+        if shard == 0:
+            with open_hdf5(path) as file:
+                ids = read_head(file, path=path).table["image_id"].tolist()
+            for row, (there, record) in enumerate(zip(ids, records, strict=False)):
+                if there.decode() != record.image_id:
+                    return (
+                        f" Image {row} is {there.decode()!r} there and {record.image_id!r} here: ids change with the "
+                        "files, the lists and the --layout of the data set."
+                    )
+    return ""
 
 
 def _is_committed(folder: Path, shard: int, *, manifest: Manifest, run: RunConfig) -> bool:

@@ -96,13 +96,13 @@ def check_maps(
     without = len(records) - len(kept)
     report = MapReport(ok=len(kept), missing=without - failed.total(), failed=dict(failed), examples=tuple(examples))
     if without and (on_missing == "refuse" or not kept):
-        raise MapsMissingError(f"{report.describe()}; {_advice(report)}")
+        raise MapsMissingError(f"{report.describe()}; {_advice(report, index)}")
     return kept, report
 
 
-def _advice(report: MapReport) -> str:
+def _advice(report: MapReport, index: MapIndex) -> str:
     if not report.ok:
-        return "check --maps and the split"
+        return f"check --maps, the split and the --layout: the maps have ids such as {next(iter(index), '')!r}"
     ways = ["wsol-prep proposals makes those that are missing"] if report.missing else []
     ways += ["wsol-prep proposals --retry-failed tries those again that failed"] if report.failed else []
     return f"{', '.join(ways)}; --on-missing skip leaves these images out"
