@@ -1,7 +1,5 @@
 """Every benchmark starts by its file name alone, from the repository's folder, as its docstring says."""
 
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,18 +7,36 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import proposal_speed, supervision
+from tests.command_calls import REPOSITORY, start_python
+from tests.counts import full
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+SCRIPTS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
+PROCESSES = full(1, len(SCRIPTS))
+"""Among which the scripts are shared out; each imports PyTorch."""
+
+_HELP = """
+import runpy, sys
+from pathlib import Path
+
+for script in sys.argv[1:]:
+    # What python SCRIPT does, but for modules that another script has imported.
+    sys.path[0], sys.argv = str(Path(script).parent), [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        print(f"END OF {script}: {end.code}")
+"""
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_help_is_shown(script: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert "usage" in result.stdout.lower()
+@pytest.mark.parametrize("first", range(PROCESSES))
+def test_help_is_shown(first: int) -> None:
+    scripts = SCRIPTS[first::PROCESSES]
+    process = start_python("-c", _HELP, *scripts)
+    rest, _ = process.communicate()
+    for script in scripts:
+        shown, end, rest = rest.partition(f"END OF {script}: 0\n")
+        assert end and "usage" in shown.lower(), (script, shown)
+    assert (rest, process.returncode) == ("", 0)
 
 
 @pytest.mark.parametrize("script", [proposal_speed, supervision], ids=lambda script: script.__name__)

@@ -1,9 +1,7 @@
 """``benchmarks/train_step.py``: both steps compare the same work, the arithmetic of its table, and whole runs."""
 
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +15,16 @@ from benchmarks.train_step import ON_DEVICE, PLAIN, REAL, Measured, MemoryMeter,
 from pipelines.datasets import open_dataset
 from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
+from tests.command_calls import invoke, start_python
+from tests.counts import full
+from tests.training.training_runs import ALONE, MeanColours, tiny_networks
 from training.config import TrainRunConfig
-from training.processes import Processes
 from training.step_statistics import pop_means
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")
-ALONE = Processes(rank=0, world_size=1, device=CPU)
 SIZE, BATCH = 64, 2
-TINY = ["--arch", "alexnet-gap", "--batch-size", "2", "--input-size", "64", "--rounds", "1", "--steps", "1"]
+TINY = "--device cpu --arch alexnet-gap --batch-size 2 --input-size 64 --rounds 1 --steps 1".split()
 SCRIPT = Path(train_step.__file__)
 
 
@@ -149,24 +148,27 @@ def test_real_images_are_repeated_until_there_are_enough(data: tuple[Path, Path]
     assert len(train_step.training_images(real, images=1, config=config)) == 4
 
 
-def run_script(*arguments: str) -> list[str]:
-    """Lines that the script prints. In a process of its own: nothing that other tests did reaches its workers."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), "--device", "cpu", *TINY, *arguments],
-        cwd=SCRIPT.parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+def run_program(*arguments: object) -> list[str]:
+    """Lines that the script prints in a process of its own."""
+    process = start_python("-W", "error", SCRIPT, *TINY, *arguments)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+    return text.splitlines()
 
 
-@pytest.mark.slow
-def test_all_three_variants_are_measured_with_data(data: tuple[Path, Path]) -> None:
+def run_here(*arguments: object) -> list[str]:
+    """The same in this process, with networks of milliseconds."""
+    with tiny_networks(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_step, "torchvision_perceptual_network", lambda seed: MeanColours())
+        patch.setattr(train_step, "our_perceptual_network", lambda theirs: theirs)
+        patch.setitem(train_step.PEAK_SIDE, "cpu", 16)
+        return invoke(train_step.main, *TINY, *arguments, prog_name="train_step.py").output.splitlines()
+
+
+@pytest.mark.parametrize("run", (run_here, run_program)[: full(1, 2)])
+def test_all_three_variants_are_measured_with_data(run: Callable[..., list[str]], data: tuple[Path, Path]) -> None:
     root, maps = data
-    report, _, *rows = run_script("--data", str(root), "--maps", str(maps), "--workers", "1")
+    report, _, *rows = run("--data", root, "--maps", maps, "--workers", 1)
     assert report.startswith("1 of 4 images have no usable map")
     for variant, row in zip((PLAIN, REAL, ON_DEVICE), rows[:3], strict=True):
         assert re.fullmatch(rf"alexnet-gap +batch 2 +{re.escape(variant)} +\d+\.\d images/s +\d+\.\d % of peak", row)
@@ -174,10 +176,10 @@ def test_all_three_variants_are_measured_with_data(data: tuple[Path, Path]) -> N
     assert re.fullmatch(rf"alexnet-gap +batch 2 +{ratios}", rows[3]) and len(rows) == 4
 
 
-@pytest.mark.slow
-def test_the_script_runs_without_data() -> None:
-    first, *rows = run_script("--synthetic-only")
-    assert first.startswith("CPU, 1 threads, torch ") and "(fp32 1024^3)" in first
+@pytest.mark.parametrize("run", (run_here, run_program)[: full(1, 2)])
+def test_the_script_runs_without_data(run: Callable[..., list[str]]) -> None:
+    first, *rows = run("--synthetic-only")
+    assert first.startswith("CPU, 1 threads, torch ") and "(fp32 " in first
     assert [row.split("batch 2")[1].split()[0] for row in rows] == ["(a)", "(c)", "ratios:"]
     assert "b/" not in rows[-1]
 
