@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.training_runs import SIDE_PX, SMALL
+from tests.counts import full
+from tests.training.training_runs import SIDE_PX, SMALL, tiny_networks
 from training.inference.export import INPUT_NAME, METADATA_FILE, OUTPUT_NAMES, export_onnx, export_torch
 from training.inference.localizers import InferenceModel
 from training.networks.model import LocalizationModel
@@ -20,24 +21,29 @@ REPOSITORY = Path(__file__).parents[3]
 NAMES = ["blue", "green", "red"]
 
 
-def make_model(arch: str = "alexnet-gap", *, decoder: bool = True, classes: int = 3) -> InferenceModel:
+def make_model(arch: str, *, decoder: bool = False) -> InferenceModel:
     torch.manual_seed(0)
-    network = LocalizationModel(arch, classes, decoder=decoder)
+    network = LocalizationModel(arch, len(NAMES), decoder=decoder)
     torch.nn.init.normal_(network.classifier.linear.weight)
     torch.nn.init.normal_(network.classifier.linear.bias)
     network.train()(torch.rand(4, 3, SIDE_PX, SIDE_PX))  # moves the running statistics
     return InferenceModel(
         network=network.eval().requires_grad_(False),
         device=torch.device("cpu"),
-        config=replace(SMALL, arch=arch, classes=classes).as_json(),
+        config=replace(SMALL, arch=arch).as_json(),
         step=7,
         source=Path("made.pt"),
     )
 
 
+def make_tiny_model(*, decoder: bool = True) -> InferenceModel:
+    with tiny_networks():
+        return make_model("alexnet-gap", decoder=decoder)
+
+
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    return make_model()
+    return make_tiny_model()
 
 
 def expected(model: InferenceModel, images: torch.Tensor, classes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,15 +69,8 @@ def onnx() -> Any:
     return pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 
-ARCHITECTURES = [
-    "alexnet-gap",
-    "alexnet-gap-plus",
-    pytest.param("googlenet-gap", marks=pytest.mark.slow),
-    pytest.param("resnet50-gap", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+# Tracing the layers takes seconds; by default each kind of layer goes through one of the two exporters.
+@pytest.mark.parametrize("arch", ["googlenet-gap", "resnet50-gap", "alexnet-gap-plus", "alexnet-gap"][: full(2, 4)])
 def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: str) -> None:
     model = make_model(arch)
     export_onnx(model, tmp_path / "one.onnx")
@@ -82,7 +81,7 @@ def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: st
             assert_near(one, other)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["alexnet-gap-plus", "alexnet-gap", "googlenet-gap", "resnet50-gap"][: full(1, 4)])
 def test_a_torch_program_computes_what_the_network_does(tmp_path: Path, arch: str) -> None:
     model = make_model(arch)
     export_torch(model, tmp_path / "one.pt2")
@@ -152,8 +151,8 @@ def test_the_same_network_gives_the_same_bytes_without_local_paths(
 
 def test_the_decoder_stays_out(onnx: Any, tmp_path: Path) -> None:
     for export in (export_onnx, export_torch):
-        export(make_model(decoder=True), tmp_path / "with")
-        export(make_model(decoder=False), tmp_path / "without")
+        export(make_tiny_model(decoder=True), tmp_path / "with")
+        export(make_tiny_model(decoder=False), tmp_path / "without")
         sizes = [(tmp_path / name).stat().st_size for name in ("with", "without")]
         assert abs(sizes[0] - sizes[1]) < 1000
 
@@ -162,7 +161,7 @@ def test_the_network_itself_is_not_changed(tmp_path: Path, model: InferenceModel
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     export_torch(model, tmp_path / "one.pt2", classes=[1])
     assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
-    assert not model.network.training and model.digest == make_model().digest
+    assert not model.network.training and model.digest == make_tiny_model().digest
 
 
 @pytest.mark.parametrize("classes", [[], [3], [-1], [0, 0]])

@@ -25,7 +25,7 @@ from training.inference.localizers import (
 from training.networks.model import LocalizationModel
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, DamagedCheckpointWarning, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 LABELS = torch.tensor([2, 0, 1])
 WITH_DECODER = saliency(use_triplet=False)
@@ -47,7 +47,7 @@ def make_state(config: TrainConfig, *, step: int = 7, seed: int = 0) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def states() -> dict[bool, dict[str, Any]]:
+def states(small_networks: None) -> dict[bool, dict[str, Any]]:
     return {False: make_state(SMALL), True: make_state(WITH_DECODER)}
 
 
