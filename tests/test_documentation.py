@@ -70,7 +70,7 @@ def problem(command: list[str]) -> str | None:
         if word in ("python", "pytest") and command[number + 1 :] and not command[number + 1].startswith("-"):
             return script_problem(command[number + 1 :])
         if word == "make":
-            targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
+            targets = re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"))
             unknown = [name for name in command[number + 1 :] if "=" not in name and name not in targets]
             return f"make has no target {unknown}" if unknown else None
     return None

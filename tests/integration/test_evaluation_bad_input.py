@@ -155,27 +155,11 @@ def test_an_image_without_map_is_wrong_and_counted(listed: Path, folder: Path, t
         assert one["gt_known_loc"]["images"] == 4 and one["gt_known_loc"]["correct"] <= 3
 
 
-def test_maps_of_none_of_the_images_are_all_wrong(listed: Path, tmp_path: Path) -> None:
+def test_maps_of_none_of_the_images_are_refused(listed: Path, tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     np.save(tmp_path / "maps" / "z.npy", bump())
-    words = (
-        "maps",
-        tmp_path / "maps",
-        "--data",
-        listed,
-        *QUIET,
-        "--protocol",
-        "wsoleval-v2",
-        "--out",
-        tmp_path / "out",
-    )
-    result = evaluate(*words)
-    assert result.exit_code == 0
-    assert f"wsol-eval: warning: 1 map in {tmp_path / 'maps'} without an image of the data set: " in result.output
-    metrics = metrics_of(tmp_path / "out")
-    assert metrics["counts"]["failed"] == {"no map": 4}
-    assert result_of(metrics, "pseudo-map", "wsoleval-v2")["max_box_acc"]["0.5"]["rate"] == 0
-    assert result_of(metrics, "centred-gaussian", "wsoleval-v2")["gt_known_loc"]["rate"] == 1
+    last = refused("maps", tmp_path / "maps", "--data", listed, *QUIET, named="no map", out=tmp_path / "out")
+    assert "'z.npy'" in last and "'val/a.png'" in last
 
 
 def test_maps_of_unknown_images_are_told_and_change_nothing(listed: Path, folder: Path, tmp_path: Path) -> None:
