@@ -1,6 +1,6 @@
 """Ordered, bounded parallel map over worker processes."""
 
-import multiprocessing
+import functools
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from pseudo_maps.processes import end_with_parent, prepare_worker_process
+from pseudo_maps.processes import end_with_parent, fork_server, prepare_worker_process
 
 __all__ = ["map_in_order"]
 
@@ -20,7 +20,7 @@ _WAITING_PER_WORKER = 3
 
 
 def _start_worker() -> None:
-    """Prepare a spawned process: it ends with its parent, leaves Ctrl-C to it, and computes with one thread."""
+    """Prepare a new process: it ends with its parent, leaves Ctrl-C to it, and computes with one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     prepare_worker_process()
@@ -36,9 +36,8 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
     if jobs == 1:
         yield from map(function, work)
         return
-    # spawn: a forked copy of a process that has used CUDA or threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+    called = function.func if isinstance(function, functools.partial) else function
+    pool = ProcessPoolExecutor(jobs, mp_context=fork_server(called.__module__), initializer=_start_worker)
     waiting: deque[Future[_Result]] = deque()
     try:
         for piece in work:

@@ -1,4 +1,4 @@
-"""Worker processes: their number, their threads and memory, and their end together with the parent process."""
+"""Worker processes: their number, start, threads and memory, and their end together with the parent process."""
 
 import ctypes
 import fcntl
@@ -7,6 +7,8 @@ import os
 import select
 import signal
 import time
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import cv2
@@ -39,6 +41,32 @@ def prepare_worker_process() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_HEAP_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+
+
+def fork_server(*modules: str) -> ForkServerContext:
+    """Start processes as forks of one server, in which the modules are imported already.
+
+    The server starts with the first call and ends with this process; in later calls ``modules`` have no effect. It has
+    used neither threads nor a GPU, of which a fork of this process would have unusable copies.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    # First, because its start unblocks Ctrl-C.
+    resource_tracker.ensure_running()
+    # Ctrl-C is for this process, also while the server imports.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Like ``python -P``: a folder of the user's that has the name of a module is not imported.
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return context
 
 
 def end_with_parent(lifeline: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:

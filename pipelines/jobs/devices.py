@@ -1,7 +1,6 @@
 """Scoring by one process per device; their results meet in a queue."""
 
 import functools
-import multiprocessing
 import queue
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from evaluation.images import BLOCK_IMAGES, EvaluationBatch
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pipelines.jobs.network_maps import NetworkMaps
-from pseudo_maps.processes import end_with_parent
+from pseudo_maps.processes import end_with_parent, fork_server
 
 _POLL_S = 5
 
@@ -22,7 +21,7 @@ def score_on_devices(
 ) -> Iterator[list[ImageScores]]:
     """Scores of batches in any order, each device on its share of them; RuntimeError where one's process failed."""
     devices = source.choices.devices
-    context = multiprocessing.get_context("spawn")
+    context = fork_server(__name__)
     results: Any = context.Queue(maxsize=4 * len(devices))
     network = functools.partial(
         NetworkMaps, source.choices, source.evaluation_set, centre=source.centre, out=source.out
