@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,37 +30,25 @@ from tests.integration.eval_command import (
     wait_until,
 )
 from tests.integration.prep_command import VAL, prep, val_id
-from tests.world import copy_of
+from tests.world import EVALUATION_OPTIONS, World, copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 IMAGES = 10
 SHORT = "--device cpu --workers 0 --batch-size 1 --panels 0".split()
-FEW = (*SHORT, *"--protocol cam --protocol psol-crop".split())
+FEW = (*EVALUATION_OPTIONS, "--name", "run")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_in_children_too() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def network(world: World) -> Path:
     """The folder of a run with one checkpoint of a network of two classes."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    folder.mkdir()
-    make_checkpoint(folder / "checkpoint-00000003.pt", classes=2)
-    return folder
+    return world.network
 
 
-@pytest.fixture(scope="module")
-def whole(network: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    evaluated(out, "run", network, "--data", data, *FEW)
-    return out
+@pytest.fixture
+def whole(world: World) -> Path:
+    """A finished run that nothing disturbed, of FEW."""
+    return world.evaluation
 
 
 def rows(out: Path) -> list[dict[str, str]]:
