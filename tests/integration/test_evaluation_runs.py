@@ -7,8 +7,8 @@ import re
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -239,14 +239,15 @@ def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path
         ("--flip", "mirror"),
     ],
 )
-def test_views_change_the_maps_and_are_told(network: Path, data: Path, tmp_path: Path, words: str, views: str) -> None:
+def test_views_change_the_maps_and_are_told(
+    network: Path, data: Path, whole: Path, tmp_path: Path, words: str, views: str
+) -> None:
     few = (*SHORT, "--limit", 3, "--localizer", "cam", "--protocol", "cam", "--protocol", "cam-release")
-    plain = evaluated(tmp_path / "plain", "run", network, "--data", data, *few)
     metrics = evaluated(tmp_path / "views", "run", network, "--data", data, *few, *words.split())
-    assert views in metrics["config"]["views"] and views not in plain["config"]["views"]
+    assert views in metrics["config"]["views"] and views not in metrics_of(whole)["config"]["views"]
     assert metrics["counts"]["scored"] == 3
-    boxes = [[row["cam cam box_224px"] for row in rows(tmp_path / name)] for name in ("plain", "views")]
-    assert boxes[0] != boxes[1]
+    plain, viewed = ([row["cam cam box_224px"] for row in rows(out)[:3]] for out in (whole, tmp_path / "views"))
+    assert plain != viewed
 
 
 def test_views_that_exclude_each_other_are_one_line(network: Path, data: Path) -> None:
@@ -331,31 +332,15 @@ def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path
     assert evaluate("predict", network, folder, *words).exit_code == 0
 
 
-def onnx_outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
+def test_export_of_an_onnx_file(network: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the extra 'export'")
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found: list[np.ndarray] = session.run(None, {"images01": images})
-    return found
-
-
-def torch_outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
-    import torch
-
-    module = torch.export.load(path).module()
-    return [output.numpy() for output in module(torch.from_numpy(images))]
-
-
-@pytest.mark.parametrize(("suffix", "outputs"), [("onnx", onnx_outputs), ("pt2", torch_outputs)])
-def test_export_by_command_line(
-    network: Path, tmp_path: Path, suffix: str, outputs: Callable[[Path, np.ndarray], list[np.ndarray]]
-) -> None:
-    if suffix == "onnx":
-        pytest.importorskip("onnx", reason="needs the extra 'export'")
-    out = tmp_path / f"network.{suffix}"
+    out = tmp_path / "network.onnx"
     result = evaluate("export", network, "--out", out, "--class", 1)
     assert (result.exit_code, result.output) == (0, f"{out}: alexnet-gap, 2 classes, input {SIDE_PX}x{SIDE_PX}\n")
     images = np.random.default_rng(0).random((3, 3, SIDE_PX, SIDE_PX), dtype=np.float32)
-    scores, maps = outputs(out, images)
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    scores, maps = session.run(None, {"images01": images})
     assert scores.shape == (3, 2) and maps.shape[:2] == (3, 1)
 
     import torch
@@ -367,8 +352,26 @@ def test_export_by_command_line(
     )
     wanted = seen.maps["cam"].numpy()
     np.testing.assert_allclose(maps[:, 0], wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
-    refused = evaluate("export", network, "--out", out, "--class", 2)
-    assert refused.exit_code == 1 and "from 0 to 1" in refused.output
+
+
+def test_export_of_a_torch_program(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.inference import export
+
+    def write(model: Any, path: Path, *, classes: Any, class_names: Any) -> None:
+        path.write_text(f"{model.arch} {classes} {class_names}")
+
+    # What it writes is tested where it is written; it takes four seconds.
+    monkeypatch.setattr(export, "export_torch", write)
+    (tmp_path / "names.txt").write_text("first\nsecond\n")
+    out = tmp_path / "network.pt2"
+    words = ("--class", 1, "--class", 0, "--class-names", tmp_path / "names.txt")
+    assert evaluate("export", network, "--out", out, *words).exit_code == 0
+    assert out.read_text() == "alexnet-gap (1, 0) ['first', 'second']"
+
+
+def test_export_of_a_class_that_is_none(network: Path, tmp_path: Path) -> None:
+    result = evaluate("export", network, "--out", tmp_path / "network.pt2", "--class", 2)
+    assert result.exit_code == 1 and "from 0 to 1" in result.output
 
 
 def test_a_report_of_two_evaluations(whole: Path, data: Path, made: Path, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """``wsol-prep`` on real ILSVRC images."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +11,17 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.images import decode_image
 from pseudo_maps.map_making import saliency_map
 from pseudo_maps.shards import MapIndex, quantise_map
+from tests.integration import prep_command
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"
 LIMIT = 40
 
 
 def prep(*words: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = prep_command.prep(*words)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def assert_maps_are_right(index: MapIndex, dataset: Dataset, image_ids: list[str]) -> None:

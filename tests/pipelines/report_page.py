@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.reports.evaluation_report import write_report
-from tests.evaluation.example_metrics import metrics
+from tests.evaluation.example_metrics import metrics, plain
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -88,9 +88,10 @@ def summary_rows(text: str) -> list[list[str]]:
     ]
 
 
-def comparable_runs(root: Path) -> list[Path]:
+def comparable_runs(root: Path, *, charts: bool = False) -> list[Path]:
     """Two runs on the same images: images 0..99 are right in ``gap``, 30..149 in ``ours``."""
+    content = metrics if charts else plain
     return [
-        make_run(root / "gap", metrics("gap", correct=118), right=range(100)),
-        make_run(root / "ours", metrics("ours", correct=130), right=range(30, 150)),
+        make_run(root / "gap", content("gap", correct=118), right=range(100)),
+        make_run(root / "ours", content("ours", correct=130), right=range(30, 150)),
     ]

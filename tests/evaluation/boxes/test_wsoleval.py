@@ -15,6 +15,7 @@ from evaluation.boxes.wsoleval import (
     level_thresholds,
     normalise_score_map,
 )
+from tests.counts import full
 
 
 def test_normalisation_at_the_same_size_is_min_max_cut_to_eight_bits() -> None:
@@ -162,17 +163,17 @@ def random_maps(kind: str, count: int) -> list[np.ndarray]:
 
 
 COUNTS = {
-    "smooth": 250,
-    "rough": 20,
-    "plateaus": 180,
-    "pixels": 120,
-    "lines": 180,
-    "saturated": 180,
-    "bright": 32,
-    "dim": 30,
-    "constant": 8,
+    "smooth": full(25, 250),
+    "rough": full(5, 20),
+    "plateaus": full(18, 180),
+    "pixels": full(12, 120),
+    "lines": full(18, 180),
+    "saturated": full(18, 180),
+    "bright": full(6, 32),
+    "dim": full(6, 30),
+    "constant": full(3, 8),
 }
-"""1000 maps in all."""
+"""1000 maps in all under the full counts."""
 
 
 @pytest.mark.parametrize("kind", COUNTS)
@@ -184,7 +185,7 @@ def test_contours_equal_plain_opencv_at_every_level(kind: str) -> None:
 @pytest.mark.parametrize("kind", COUNTS)
 def test_boxes_equal_the_plain_protocol_at_every_threshold(kind: str) -> None:
     seen = set()
-    count = min(COUNTS[kind], 15)
+    count = min(COUNTS[kind], full(4, 15))
     for number, map_uint8 in enumerate(random_maps(kind, count)):
         found = boxes_at_thresholds(map_uint8, WSOLEVAL_THRESHOLDS)
         assert found.dtype == np.int64
@@ -197,7 +198,7 @@ def test_boxes_equal_the_plain_protocol_at_every_threshold(kind: str) -> None:
 def test_contours_of_tiny_maps_equal_plain_opencv(shape: tuple) -> None:
     rng = np.random.default_rng(shape)
     for highest in (1, 2, 5, 255):
-        for _ in range(10):
+        for _ in range(full(4, 10)):
             assert_same_contours(rng.integers(0, highest, size=shape, endpoint=True, dtype=np.uint8))
 
 

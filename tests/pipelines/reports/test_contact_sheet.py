@@ -16,7 +16,7 @@ from pipelines.reports.contact_sheet import CELL_PX, contact_sheet
 from pseudo_maps.images import decode_image
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.wording import counted
-from tests.integration.prep_command import prep, val_id
+from tests.integration.prep_command import QUICK, prep, val_id
 
 IMAGES = 8
 ROW_PX = (CELL_PX + LINE_PX, 4 * (CELL_PX + GAP_PX))
@@ -130,7 +130,7 @@ def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: P
     index = MapIndex(maps, "val")
     rows = {number: index.row(val_id(number)) for number in (1, 2, 5, 6, 7, 8)}
     order = [3, 4, *sorted(rows, key=lambda number: rows[number].peak)]
-    for count in (1, 3, IMAGES):
+    for count in (1, 4):
         expected = [val_id(number) for number in order[:count]]
         contact_sheet(maps, data=data, split="val", out=tmp_path / "ids.png", image_ids=expected)
         result = prep("preview", maps, "--data", data, "--out", tmp_path / "worst.png", "--worst", "--count", count)
@@ -165,7 +165,7 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
         noise = np.random.default_rng(len(name)).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / name)
     words = ["--data", tmp_path / "data", "--split", "val"]
-    assert prep("proposals", *words, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
+    assert prep("proposals", *words, "--out", tmp_path / "m", *QUICK).exit_code == 0
     out = tmp_path / "a.png"
     result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,b.png")
     assert result.output == f"1 image on {out}\n"

@@ -27,7 +27,7 @@ PIXELS = {"px_ap": 0.6125, "images": 20, "failed": 0, "frame_px": 224, "centred_
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, list[Path]]:
     """The page of two comparable runs."""
     root = tmp_path_factory.mktemp("two")
-    runs = comparable_runs(root)
+    runs = comparable_runs(root, charts=True)
     return *report(root, *runs), runs
 
 
@@ -201,7 +201,7 @@ def test_best_and_worst_classes_are_in_order(two: tuple[str, Page, list[Path]]) 
 
 
 def test_few_classes_stand_in_one_table(tmp_path: Path) -> None:
-    made = metrics(results=[result("cam", "cam", correct=90, classes=16)])
+    made = plain(results=[result("cam", "cam", correct=90, classes=16)])
     text, _ = report(tmp_path, make_run(tmp_path / "a", made))
     assert re.findall(r"<caption>(.*?)</caption>", text) == ["gap: cam, protocol cam, all 16 classes, best first"]
 

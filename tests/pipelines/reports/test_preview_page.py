@@ -14,7 +14,7 @@ from pipelines.reports.preview_page import described_configuration, write_previe
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.shards import MapIndex
-from tests.integration.prep_command import prep, subprocess_run, val_id
+from tests.integration.prep_command import QUICK, prep, subprocess_run, val_id
 from tests.pipelines.report_page import Page
 
 NAMES = ("image", "map", "overlay", "box")
@@ -47,6 +47,12 @@ def make_page(data: Path, maps: Path, out: Path, **options: object) -> tuple[str
     return text, Groups(text)
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, maps: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Groups]:
+    """The page as it is without options."""
+    return make_page(data, maps, tmp_path_factory.mktemp("whole") / "a.html")
+
+
 def picture(uri: str) -> np.ndarray:
     kind, content = uri.split(",", 1)
     assert kind == "data:image/jpeg;base64"
@@ -68,16 +74,16 @@ def test_the_command_writes_the_page(data: Path, maps: Path, tmp_path: Path) -> 
     assert (tmp_path / "b.png").exists() and (tmp_path / "b.html").exists()
 
 
-def test_the_page_needs_nothing_but_itself(data: Path, maps: Path, tmp_path: Path) -> None:
-    text, page = make_page(data, maps, tmp_path / "a.html")
+def test_the_page_needs_nothing_but_itself(data: Path, maps: Path, whole: tuple[str, Groups]) -> None:
+    text, page = whole
     assert "<script" not in text and "http://" not in text and "https://" not in text
     assert all(element["attrs"]["src"].startswith("data:image/jpeg;base64,") for element in page.all("img"))
     assert not page.all("link", "a", "iframe")
     assert str(maps) not in text and str(data) not in text
 
 
-def test_the_same_maps_give_the_same_page(data: Path, maps: Path, tmp_path: Path) -> None:
-    first, _ = make_page(data, maps, tmp_path / "a.html")
+def test_the_same_maps_give_the_same_page(data: Path, maps: Path, whole: tuple[str, Groups], tmp_path: Path) -> None:
+    first, _ = whole
     other = Path(shutil.copytree(maps, tmp_path / "moved"))
     second, _ = make_page(data, other, tmp_path / "b.html")
     assert first == second
@@ -121,8 +127,8 @@ def test_pictures_keep_the_shape_of_the_image(data: Path, maps: Path, tmp_path: 
         assert 0.002 < changed.mean() < 0.2, "boxes are lines"
 
 
-def test_failed_images_show_their_status(data: Path, maps: Path, tmp_path: Path) -> None:
-    _, page = make_page(data, maps, tmp_path / "a.html")
+def test_failed_images_show_their_status(whole: tuple[str, Groups]) -> None:
+    _, page = whole
     places = [element["text"] for element in page.all("div") if element["attrs"].get("class") == "none failed"]
     assert places == ["decode-error", "missing"]
     cells = [element["text"] for element in page.all("th", "td")]
@@ -131,8 +137,8 @@ def test_failed_images_show_their_status(data: Path, maps: Path, tmp_path: Path)
     assert ["ok", "6", "75.00 %"] in rows and ["missing", "1", "12.50 %"] in rows
 
 
-def test_the_numbers_are_on_the_page(data: Path, maps: Path, tmp_path: Path) -> None:
-    _, page = make_page(data, maps, tmp_path / "a.html")
+def test_the_numbers_are_on_the_page(maps: Path, whole: tuple[str, Groups]) -> None:
+    _, page = whole
     text = words(page)
     index = MapIndex(maps, "val")
     peaks = [index.peak(name) for name in index if index.status(name) == "ok"]
@@ -146,9 +152,8 @@ def test_the_numbers_are_on_the_page(data: Path, maps: Path, tmp_path: Path) -> 
         assert setting in text
 
 
-def test_an_incomplete_folder_says_so(data: Path, maps: Path, tmp_path: Path) -> None:
-    _, page = make_page(data, maps, tmp_path / "a.html")
-    assert "Missing:" not in words(page)
+def test_an_incomplete_folder_says_so(data: Path, maps: Path, whole: tuple[str, Groups], tmp_path: Path) -> None:
+    assert "Missing:" not in words(whole[1])
     copy = Path(shutil.copytree(maps, tmp_path / "maps"))
     (copy / "val-00000-of-00003.h5").unlink()
     _, page = make_page(data, copy, tmp_path / "b.html")
@@ -161,7 +166,7 @@ def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / '"><img src=x>.png')
     options = ["--data", tmp_path / "data", "--split", "val"]
-    assert prep("proposals", *options, "--out", tmp_path / "m", "--map-size", 16).exit_code == 0
+    assert prep("proposals", *options, "--out", tmp_path / "m", *QUICK).exit_code == 0
     text, page = make_page(tmp_path / "data", tmp_path / "m", tmp_path / "a.html")
     assert "<img src=x>" not in text and "<b>cats" not in text
     assert page.ids("A random sample") == ['<b>cats & dogs/"><img src=x>.png']
