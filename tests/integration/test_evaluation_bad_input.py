@@ -4,24 +4,24 @@ import csv
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from pseudo_maps.shards import shard_name
 from tests.integration.eval_command import bump, evaluate, evaluated, make_listed_data, metrics_of, result_of
-from tests.integration.prep_command import damage, prep, propose, val_id
-from tests.pseudo_maps.shard_making import flip_byte
-from tests.world import copy_of
+from tests.integration.prep_command import damage, prep, val_id
+from tests.pseudo_maps.shard_making import flip_byte, make_shard
 
 BOX = (10.0, 5.0, 29.0, 14.0)
 """A quarter of the 40 x 20 pixels in their middle."""
 NAMES = ("a", "b", "c", "d")
 QUIET = ("--panels", 0)
 SHOWN = ("--panels", 10, "--protocol", "cam")
-"""Spoilt images are drawn too. One protocol: charts take longer than anything else here."""
+"""Spoilt images are drawn too."""
 
 
 @pytest.fixture(scope="module")
@@ -197,25 +197,29 @@ def test_an_unknown_id_in_the_blacklist_is_named(listed: Path, tmp_path: Path) -
 # --- shards
 
 
+def maps_of_first(folder: Path, images: int, *, failed: Sequence[str] = ()) -> Path:
+    """A folder of one shard with maps of the first val images."""
+    folder.mkdir()
+    make_shard(folder / shard_name("val", 0, 1), [val_id(number + 1) for number in range(images)], failed=failed)
+    return folder
+
+
 def test_failed_rows_of_shards_are_wrong_with_their_status(data: Path, tmp_path: Path) -> None:
-    spoilt = copy_of(data, tmp_path / "data")
-    (spoilt / "Data/CLS-LOC/val" / f"{val_id(3)}.JPEG").write_bytes(b"no image")
-    propose(spoilt, tmp_path / "maps", "--max-failed", 1)
-    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", spoilt, *SHOWN)
-    assert metrics["counts"]["failed"] == {"map not usable: decode-error": 1}
+    maps = maps_of_first(tmp_path / "maps", 10, failed=[val_id(3)])
+    metrics = evaluated(tmp_path / "out", "maps", maps, "--data", data, *SHOWN)
+    assert metrics["counts"]["failed"] == {"map not usable: decode": 1}
     assert metrics["counts"]["scored"] == 10
     assert verdicts(tmp_path / "out")[2] == "no box"
 
 
 def test_shards_of_fewer_images_leave_the_others_without_map(data: Path, tmp_path: Path) -> None:
-    assert propose(data, tmp_path / "maps", "--limit", 4).exit_code == 0
-    metrics = evaluated(tmp_path / "out", "maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
+    maps = maps_of_first(tmp_path / "maps", 4)
+    metrics = evaluated(tmp_path / "out", "maps", maps, "--data", data, *QUIET, "--protocol", "cam")
     assert (metrics["counts"]["asked"], metrics["counts"]["failed"]) == (10, {"no map": 6})
 
 
 def test_maps_of_the_first_images_are_told_with_the_limit_that_scores_those(data: Path, tmp_path: Path) -> None:
-    assert propose(data, tmp_path / "maps", "--limit", 4).exit_code == 0
-    words = ("maps", tmp_path / "maps", "--data", data, *QUIET, "--protocol", "cam")
+    words = ("maps", maps_of_first(tmp_path / "maps", 4), "--data", data, *QUIET, "--protocol", "cam")
     told = f"wsol-eval: warning: {tmp_path / 'maps'} has maps of 4 of 10 images; an image without one counts as wrong"
     assert f"{told}; --limit 4 scores those that have one\n" in evaluate(*words).stderr
     assert "has maps of" not in evaluate(*words, "--limit", 4).stderr
