@@ -144,6 +144,13 @@ def start_program(
     return StartedProgram(module, [str(one) for one in arguments], stdout=stdout, stderr=stderr)
 
 
+def run_program(module: str, *arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Exit code and output of a module as a program (``start_program``)."""
+    program = start_program(module, *arguments, stderr=subprocess.PIPE)
+    stdout, stderr = program.communicate(timeout)
+    return subprocess.CompletedProcess([module, *arguments], program.wait(), stdout, stderr)
+
+
 def start_python(
     *words: object, stdout: int = subprocess.PIPE, stderr: int = subprocess.STDOUT
 ) -> subprocess.Popen[str]:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.map_children import kept_map_child
 from tests.world import World, copy_of
+
+__all__ = ["kept_map_child"]
 
 
 @pytest.fixture(scope="session")

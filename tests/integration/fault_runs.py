@@ -6,16 +6,23 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from tests.command_calls import StartedProgram, start_program
+from tests.integration.prep_command import import_map_making
 
 DEADLINE_S = 300.0
 
 
 def start_run(out: Path, *arguments: object) -> StartedProgram:
     """Begin ``faulty_run`` in a process group of its own, which its workers share."""
+    import_map_making()
     return start_program(
         "tests.integration.faulty_run", out, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -28,7 +35,8 @@ def finish(run: StartedProgram) -> None:
 
 def kill_run(run: StartedProgram) -> None:
     """Kill a run with all its processes and wait until none of them is left."""
-    os.killpg(run.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     wait_until_alone(run)
 
@@ -40,19 +48,51 @@ def wait_until_alone(run: StartedProgram) -> None:
         time.sleep(0.01)
 
 
-def progress(out: Path) -> set[tuple[Path, str]]:
-    """Committed shards, and the number of images that the processes for the images have made."""
-    made = Path(f"{out}.made")
-    found = {(path, "") for path in out.glob("*.h5")}
-    return found | ({(made, str(made.stat().st_size))} if made.exists() else set())
+def images_made(out: Path) -> int:
+    """Images that the processes for the images of all tries have made."""
+    try:
+        return Path(f"{out}.made").stat().st_size
+    except OSError:
+        return 0
 
 
-def wait_for_progress(run: StartedProgram, out: Path) -> None:
-    """Return as soon as the run has finished another image or shard, or itself."""
-    before, give_up = progress(out), time.monotonic() + DEADLINE_S
-    while progress(out) <= before and run.poll() is None:
+def hold_at(out: Path, images: int) -> None:
+    """Let no run into a folder make more images than so many, those of all tries together."""
+    before = Path(f"{out}.hold.new")
+    before.write_text(str(images))
+    before.replace(f"{out}.hold")
+
+
+def let_go(out: Path) -> None:
+    Path(f"{out}.hold").unlink()
+
+
+def wait_for_images(run: StartedProgram, out: Path, images: int) -> None:
+    """Return as soon as so many images have been made, or the run has ended."""
+    wait_for(run, lambda: images_made(out) >= images)
+
+
+def wait_for_file(run: StartedProgram, out: Path, pattern: str) -> None:
+    """Return as soon as a folder has a file of such a name, or the run has ended."""
+    wait_for(run, lambda: any(out.glob(pattern)))
+
+
+def wait_for(run: StartedProgram, condition: Callable[[], bool]) -> None:
+    """Return as soon as something is so, or the run has ended."""
+    give_up = time.monotonic() + DEADLINE_S
+    while not condition() and run.poll() is None:
         assert time.monotonic() < give_up, "the run does nothing"
         time.sleep(0.002)
+
+
+@pytest.fixture
+def leaping_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test waits for a time limit: the clock leaps by an hour for each image in ``tmp_path`` that hangs."""
+
+    def monotonic() -> float:
+        return time.monotonic() + 3600 * len(list(tmp_path.glob("*.hangs")))
+
+    monkeypatch.setattr("pseudo_maps.runs.child.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -89,19 +129,34 @@ def command_line(process: int) -> str:
         return ""
 
 
-def kill_one_at_random(group: int, *, but: set[int], dice: random.Random) -> str | None:
-    """SIGKILL for a worker or a process for images in a group; its command line, None when there was none."""
-    found = {process: command_line(process) for process in processes() if process not in but}
-    found = {
-        process: line
-        for process, line in found.items()
-        if line and "tracker" not in line and group_of(process) == group
-    }
+def kill_workers(
+    run: StartedProgram, out: Path, *, times: int, group: int, programs: Sequence[str], but: set[int]
+) -> None:
+    """Kill a process of a group again and again while the run makes images, which began with ``hold_at``.
+
+    Each time another kind of process in turn, by what its command line has in it.
+    """
+    dice = random.Random(5)
+    for number in range(times):
+        images = images_made(out) + dice.randint(1, 6)
+        hold_at(out, images)
+        wait_for_images(run, out, images)
+        wait_for(run, partial(kill_one, group, program=programs[number % len(programs)], but=but, dice=dice))
+        assert run.poll() is None, run.output(2)
+    let_go(out)
+
+
+def kill_one(group: int, *, program: str, but: set[int], dice: random.Random) -> bool:
+    """SIGKILL for one of a group whose command line has ``program`` in it; False when there is none."""
+    found = sorted(
+        process
+        for process in processes()
+        if process not in but and program in command_line(process) and group_of(process) == group
+    )
     if not found:
-        return None
-    process = dice.choice(sorted(found))
+        return False
     try:
-        os.kill(process, signal.SIGKILL)
+        os.kill(dice.choice(found), signal.SIGKILL)
     except ProcessLookupError:
-        return None
-    return found[process]
+        return False
+    return True

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child_program import serve
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
-SLOW_S = 0.01
+SLOW_S = 0.005
 """Long enough for a kill to find most of these images at work."""
+POLL_S = 0.002
+HOG_BYTES = 2 << 30
+"""No more, should a busy machine let it take more than the limit."""
 
 
 def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | None) -> MadeMap:
@@ -30,11 +34,15 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
     elif fault == "exit":
         os._exit(7)
     elif fault == "hang":
+        # For ``fault_runs.leaping_clock``.
+        with suppress(OSError):
+            Path(root, f"{name}.{os.getpid()}.hangs").touch()
         time.sleep(3600)
     elif fault == "hog":
         kept = []
-        while True:
+        while sum(part.nbytes for part in kept) < HOG_BYTES:
             kept.append(np.ones(1 << 22))
+        time.sleep(3600)
     elif fault == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "thrice" and (tries := len(list(Path(root).glob(f"{name}.*")))) < 3:
@@ -45,6 +53,8 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
         os.abort()
     elif fault == "slow":
         time.sleep(SLOW_S)
+        while is_held(root):
+            time.sleep(POLL_S)
         with open(f"{root}.made", "ab", buffering=0) as made:
             made.write(b".")
     elif fault == "once" and not once.exists():
@@ -61,6 +71,14 @@ def make(record: ImageRecord, *, root: str, config: dict, boundary_model: str | 
     map_uint8[0, 0] = 255
     row = row_of(record, height=4, width=5, peak=0.1 + seed / 7, proposals=seed, status="ok")
     return MadeMap(map_uint8=map_uint8, row=row, message="")
+
+
+def is_held(root: str) -> bool:
+    """Whether a test lets no more images be made (``fault_runs.hold_at``)."""
+    try:
+        return os.stat(f"{root}.made").st_size >= int(Path(f"{root}.hold").read_text())
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

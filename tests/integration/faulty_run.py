@@ -10,7 +10,7 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
 
-IMAGES, SHARD_SIZE = 240, 24
+IMAGES, SHARD_SIZE = 120, 12
 CONFIG = MapConfig(map_size=16)
 
 

@@ -1,15 +1,14 @@
 """What the tests of ``wsol-prep`` share: calls of the command, and what a folder holds."""
 
 import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 from click.testing import Result
 
 from pipelines.prep_cli import main
-from tests.command_calls import REPOSITORY, invoke
+from tests.command_calls import StartedProgram, invoke, run_program, start_program
 
-PROGRAM = "from pipelines.prep_cli import main; main(prog_name='wsol-prep')"
 VAL = "Data/CLS-LOC/val"
 QUICK = ("--working-size", "48", "--map-size", "32")
 """Makes a map in 15 ms."""
@@ -39,14 +38,30 @@ def val_id(number: int) -> str:
     return f"synthetic_val_{number:08d}"
 
 
-def subprocess_run(program: str, *words: object, timeout: float = 120) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, words)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+@cache
+def import_map_making() -> None:
+    """Have forked programs find what makes maps imported, those of test modules too."""
+    assert run_program("pipelines.prep_cli", "--version").returncode == 0
+
+
+def start_prep(*words: object) -> StartedProgram:
+    """Begin the command as a program in a process group of its own, which its workers share."""
+    return start_program("pipelines.prep_cli", *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def run_prep(*words: object) -> "subprocess.CompletedProcess[str]":
+    """The command as a program."""
+    return run_program("pipelines.prep_cli", *words)
+
+
+def run_limited(limit: int | str, *words: object) -> "subprocess.CompletedProcess[str]":
+    """The command as a program with files of so many bytes at most, or under ``"permissions"`` (``limited_prep``)."""
+    import_map_making()
+    return run_program("tests.integration.limited_prep", limit, *words)
+
+
+def error_lines(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(("wsol-prep: error", "Traceback"))]
 
 
 def damage(shard: Path, *, length: int | None = None) -> None:

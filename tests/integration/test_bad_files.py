@@ -1,18 +1,13 @@
 """Twelve kinds of files that are not what they should be, each with its status, and no harm to the others."""
 
 import dataclasses
-import os
-import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from pseudo_maps.config import MapConfig
@@ -21,8 +16,8 @@ from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.verify import verify_folder
+from tests.integration.prep_command import QUICK, run_limited
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = MapConfig(proposals=dataclasses.replace(PRESETS["b650"], working_size=48), map_size=24)
 
 
@@ -119,36 +114,16 @@ def test_the_smallest_limit_on_pixels_is_by_the_header(tmp_path: Path) -> None:
     assert summary.log_path is not None and "70x60 pixels, more than the limit of 4199" in summary.log_path.read_text()
 
 
-UNPRIVILEGED = """
-import sys
-from pathlib import Path
-from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
-from pseudo_maps.config import MapConfig
-from pseudo_maps.records import ImageRecord
-from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
-folder = Path(sys.argv[1])
-config = MapConfig(proposals=SelectiveSearchConfig(mode="single", working_size=48), map_size=24)
-records = [ImageRecord(image_id=name, path=name) for name in ("before", "secret", "after")]
-run = RunConfig(root=folder / "data", out=folder / "maps", backend="sequential")
-plan = plan_run(records, split="val", config=config, run=run)
-print(sorted(generate_maps(records, plan=plan, config=config, run=run).counts.items()))
-"""
-
-
 def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for name in ("before", "secret", "after"):
-        (tmp_path / "data" / name).write_bytes(encoded(noise(60, 40), "JPEG"))
-    (tmp_path / "data" / "secret").chmod(0o000)
-    program = [sys.executable, "-c", UNPRIVILEGED, str(tmp_path)]
-    if os.geteuid() == 0:
-        # Without these two capabilities root, too, reads only what the mode allows. Another user might not reach
-        # the Python that runs the tests.
-        if shutil.which("setpriv") is None:
-            pytest.skip("root reads every file, and setpriv (util-linux) is not installed to give that up")
-        program = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *program]
-    done = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, "[('ok', 2), ('unreadable', 1)]"), done.stderr
+    folder = tmp_path / "data" / "val" / "kind"
+    folder.mkdir(parents=True)
+    for name in ("before", "secret", "xlast"):
+        (folder / f"{name}.jpg").write_bytes(encoded(noise(60, 40), "JPEG"))
+    (folder / "secret.jpg").chmod(0o000)
+    words = ("--data", tmp_path / "data", "--split", "val", "--out", tmp_path / "maps", *QUICK)
+    done = run_limited("permissions", "proposals", *words)
+    assert done.returncode == 1 and "2 ok of 3" in done.stdout and "1 unreadable" in done.stdout, done.stderr
     index = MapIndex(tmp_path / "maps", "val")
-    assert index.status("secret") == "unreadable" and not index.read_uint8("secret").any()
-    assert index.read_uint8("before").tobytes() == index.read_uint8("after").tobytes()
+    before, secret, last = index
+    assert index.status(secret) == "unreadable" and not index.read_uint8(secret).any()
+    assert index.read_uint8(before).tobytes() == index.read_uint8(last).tobytes()

@@ -1,8 +1,8 @@
 """Whatever dies, hangs or is broken: every good image's map is that of an undisturbed run, and the run ends."""
 
 import random
-import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,28 @@ from pseudo_maps.runs.generation import RunConfig, Summary, generate_maps, plan_
 from pseudo_maps.runs.shard_task import TRIES
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.verify import verify_folder
+from tests.counts import full
 from tests.integration.fault_runs import (
+    command_line,
     contents,
     finish,
-    kill_one_at_random,
+    hold_at,
+    images_made,
     kill_run,
+    kill_workers,
+    leaping_clock,
+    let_go,
     start_run,
-    wait_for_progress,
+    wait_for_file,
+    wait_for_images,
     wait_until_alone,
 )
 
-RUNS_KILLED = 20
+__all__ = ["leaping_clock"]
+
+RUNS_KILLED = full(5, 20)
+WORKERS_KILLED = full(2, 6)
 CHILD = "tests.integration.faulty_child"
-LIMITS = ImageLimits(time_s=8.0, memory_mb=400)
-"""The time lets a busy machine fill the memory."""
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +47,21 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_20_random_moments_ends_with_the_same_bytes(tmp_path: Path, expected: dict[str, str]) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, expected: dict[str, str]) -> None:
     out, dice = tmp_path / "maps", random.Random(7)
+    beginnings = ["val.manifest.json", "logs/*", ".progress.*", ".*.tmp", "*"]
     out.mkdir()
     for number in range(RUNS_KILLED):
+        made, more = images_made(out), dice.randint(1, 10)
+        # A shard is 12 images. However late the kill comes, the run has not finished.
+        hold_at(out, made + more + 5)
         run = start_run(out, 1 + number % 2)
-        if number % 4:
-            # Most moments of all are in the starting of Python, and would tell little. A shard takes 0.24 s or more.
-            wait_for_progress(run, out)
-            time.sleep(dice.uniform(0, 0.3))
+        if number % 4 == 0:
+            wait_for_file(run, out, beginnings[number // 4 % len(beginnings)])
         else:
-            time.sleep(dice.uniform(0, 2))
+            wait_for_images(run, out, made + more)
         kill_run(run)
+    let_go(out)
     finish(start_run(out, 2))
     assert contents(out) == expected
     assert verify_folder(out) == []
@@ -62,32 +73,25 @@ def test_the_death_of_the_submitting_process_alone_leaves_nothing_at_work(
 ) -> None:
     out = tmp_path / "maps"
     out.mkdir()
+    hold_at(out, 18)
     run = start_run(out, 1)
-    wait_for_progress(run, out)
+    wait_for_images(run, out, 18)
     run.kill()
     run.communicate()
     wait_until_alone(run)
+    let_go(out)
     finish(start_run(out, 1))
     assert contents(out) == expected
 
 
 @pytest.mark.slow
-def test_loky_workers_and_their_children_killed_at_random_cost_nothing(
-    tmp_path: Path, expected: dict[str, str]
-) -> None:
-    out, dice = tmp_path / "maps", random.Random(12)
+def test_loky_workers_and_their_children_that_are_killed_cost_nothing(tmp_path: Path, expected: dict[str, str]) -> None:
+    out = tmp_path / "maps"
     out.mkdir()
+    hold_at(out, 1)
     run = start_run(out, 2)
-    killed: list[str] = []
-    while len(killed) < 6 and run.poll() is None:
-        wait_for_progress(run, out)
-        time.sleep(dice.uniform(0, 0.05))
-        line = kill_one_at_random(run.pid, but={run.pid}, dice=dice)
-        killed += [] if line is None else [line]
+    kill_workers(run, out, times=WORKERS_KILLED, group=run.pid, programs=("faulty_child", "popen_loky"), but={run.pid})
     finish(run)
-    assert (
-        len(killed) == 6 and any("faulty_child" in line for line in killed) and any("loky" in line for line in killed)
-    )
     assert contents(out) == expected
 
 
@@ -114,18 +118,21 @@ FAULTS = {
 CONFIG = MapConfig(map_size=16)
 
 
-def faulty_records(*, disturbed: bool) -> list[ImageRecord]:
-    """Fatal images between good ones; undisturbed, the fatal ones are good ones of other names."""
+def faulty_records(faults: Collection[str]) -> list[ImageRecord]:
+    """Fatal images between good ones; those that are not among ``faults`` are good ones of other names."""
     names = []
     for number, fault in enumerate(FAULTS):
-        names += [f"good-{number}a", fault if disturbed or FAULTS[fault] == "ok" else f"good-{number}b"]
+        names += [f"good-{number}a", fault if fault in faults or FAULTS[fault] == "ok" else f"good-{number}b"]
     names += [f"good-{number}" for number in range(20, 24)]
     return [ImageRecord(image_id=f"{number:02d}", path=name) for number, name in enumerate(names)]
 
 
-def make_faulty(root: Path, out: Path, *, disturbed: bool, **run: object) -> Summary:
-    config = RunConfig(root=root, out=out, child_module=CHILD, limits=LIMITS, **{"backend": "sequential", **run})
-    records = faulty_records(disturbed=disturbed)
+def make_faulty(
+    root: Path, out: Path, *, faults: Collection[str], time_s: float = 1000.0, backend: str = "sequential"
+) -> Summary:
+    limits = ImageLimits(time_s=time_s, memory_mb=400)
+    config = RunConfig(root=root, out=out, child_module=CHILD, limits=limits, backend=backend, jobs=2)
+    records = faulty_records(faults)
     plan = plan_run(records, split="val", config=CONFIG, run=config, shard_size=9)
     return generate_maps(records, plan=plan, config=CONFIG, run=config)
 
@@ -134,13 +141,13 @@ def make_faulty(root: Path, out: Path, *, disturbed: bool, **run: object) -> Sum
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> MapIndex:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "once-6.done").touch()
-    assert make_faulty(folder, folder / "maps", disturbed=False).failed == 0
+    assert make_faulty(folder, folder / "maps", faults=()).failed == 0
     return MapIndex(folder / "maps", "val")
 
 
-def check_faulty(out: Path, undisturbed: MapIndex) -> None:
+def check_faulty(out: Path, undisturbed: MapIndex, *, faults: Collection[str]) -> None:
     found = MapIndex(out, "val")
-    for record in faulty_records(disturbed=True):
+    for record in faulty_records(faults):
         status = FAULTS.get(record.path, "ok")
         assert found.status(record.image_id) == status, record.path
         stored = found.read_uint8(record.image_id)
@@ -154,18 +161,26 @@ def check_faulty(out: Path, undisturbed: MapIndex) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [{}, {"backend": "loky", "jobs": 2}], ids=["one process", "two workers"])
-def test_images_that_end_their_process_cost_only_themselves(
-    tmp_path: Path, undisturbed: MapIndex, run: dict[str, object]
-) -> None:
-    summary = make_faulty(tmp_path, tmp_path / "maps", disturbed=True, **run)
-    assert summary.counts == Counter(FAULTS.values()) + Counter(ok=len(faulty_records(disturbed=True)) - len(FAULTS))
-    check_faulty(tmp_path / "maps", undisturbed)
+@pytest.mark.usefixtures("leaping_clock")
+def test_images_that_end_their_process_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
+    summary = make_faulty(tmp_path, tmp_path / "maps", faults=FAULTS)
+    assert summary.counts == Counter(FAULTS.values()) + Counter(ok=len(faulty_records(FAULTS)) - len(FAULTS))
+    check_faulty(tmp_path / "maps", undisturbed, faults=FAULTS)
     assert summary.log_path is not None
     log = summary.log_path.read_text()
-    assert (
-        "SIGSEGV" in log and "exited with code 7" in log and "took longer than 8 s" in log and "limit of 400 MB" in log
-    )
+    told = ("SIGSEGV", "exited with code 7", "took longer than 1000 s", "limit of 400 MB")
+    assert [text for text in told if text not in log] == []
+    children = (line for path in Path("/proc/self/task").glob("*/children") for line in path.read_text().split())
+    assert [child for child in children if CHILD in command_line(int(child))] == []
+
+
+@pytest.mark.slow
+def test_images_that_end_the_process_of_a_worker_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
+    # The clock of another process does not leap.
+    faults = FAULTS if full(0, 1) else FAULTS.keys() - {"hang-4"}
+    summary = make_faulty(tmp_path, tmp_path / "maps", faults=faults, time_s=full(1000, 10), backend="loky")
+    assert summary.failed == len(faults) - 2
+    check_faulty(tmp_path / "maps", undisturbed, faults=faults)
 
 
 def test_an_image_whose_process_others_killed_three_times_is_still_made(tmp_path: Path) -> None:
@@ -185,7 +200,10 @@ def test_an_image_that_ends_its_process_every_time_is_given_up(tmp_path: Path) -
     assert list(run.out.glob(".*")) == []
 
 
-def test_a_child_that_does_not_start_stops_the_run_and_costs_no_image(tmp_path: Path) -> None:
+def test_a_child_that_does_not_start_stops_the_run_and_costs_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pseudo_maps.runs.child._START_PAUSE_S", 0.0)
     records = [ImageRecord(image_id="a", path="a")]
     run = RunConfig(root=tmp_path, out=tmp_path / "maps", child_module="pseudo_maps.nothing", backend="sequential")
     plan = plan_run(records, split="val", config=CONFIG, run=run)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,18 +12,21 @@ from pathlib import Path
 import pytest
 
 from tests.command_calls import REPOSITORY
+from tests.counts import full
 from tests.integration.fault_runs import (
     DEADLINE_S,
     contents,
     finish,
-    kill_one_at_random,
+    hold_at,
+    kill_workers,
     start_run,
-    wait_for_progress,
 )
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'saliency-aware-wsol[dask]'")
 
 from pseudo_maps.runs.dask_engine import run_on_dask  # after the skip
+
+WORKERS_KILLED = full(2, 4)
 
 
 class Cluster:
@@ -104,22 +106,17 @@ def test_two_dask_workers_make_the_same_bytes_also_when_they_are_killed(
 ) -> None:
     cluster.start_worker()
     cluster.start_worker()
-    out, dice = tmp_path / "undisturbed", random.Random(5)
+    out = tmp_path / "undisturbed"
     finish(start_run(out, 1, cluster.address))
     assert contents(out) == expected
     out = tmp_path / "disturbed"
     out.mkdir()
+    hold_at(out, 1)
     run = start_run(out, 1, cluster.address)
-    killed: list[str] = []
     # The scheduler and the two nannies that start workers again are to live; what they started may die.
     but = {process.pid for process in cluster.processes}
-    while len(killed) < 4 and run.poll() is None:
-        wait_for_progress(run, out)
-        time.sleep(dice.uniform(0, 0.05))
-        line = kill_one_at_random(cluster.group, but=but, dice=dice)
-        killed += [] if line is None else [line]
+    kill_workers(run, out, times=WORKERS_KILLED, group=cluster.group, programs=("faulty_child", "spawn_main"), but=but)
     finish(run)
-    assert len(killed) == 4, cluster.log()
     assert contents(out) == expected
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from pseudo_maps.shards import MapIndex
 from tests.integration.prep_command import (
-    PROGRAM,
     QUICK,
     VAL,
     damage,
@@ -20,8 +19,9 @@ from tests.integration.prep_command import (
     log_text,
     prep,
     propose,
+    run_limited,
+    run_prep,
     states,
-    subprocess_run,
     val_id,
 )
 from tests.world import copy_of
@@ -164,32 +164,17 @@ def test_max_pixels_refuses_large_images(data: Path, tmp_path: Path) -> None:
 # --- what stops a run is one clear line
 
 
-def error_lines(stderr: str) -> list[str]:
+def unexpected_lines(stderr: str) -> list[str]:
     """What a run printed besides its plan and its progress."""
     return [line for line in stderr.splitlines() if not re.match(r"(val|train|geodesic|selective-search)[ :]", line)]
 
 
 def test_no_output_folder_can_be_made_below_a_file(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
-    done = subprocess_run(
-        PROGRAM, "proposals", "--data", data, "--split", "val", "--out", tmp_path / "file" / "m", *QUICK
-    )
-    assert done.returncode == 1
-    (line,) = error_lines(done.stderr)
+    done = propose(data, tmp_path / "file" / "m")
+    assert done.exit_code == 1
+    (line,) = unexpected_lines(done.stderr)
     assert line.startswith("wsol-prep: error: ") and str(tmp_path / "file") in line
-
-
-FULL_DISK = """
-import resource, signal, sys
-from pipelines.prep_cli import main
-from pseudo_maps.runs.generation import warm_up
-from pseudo_maps.config import MapConfig
-warm_up(MapConfig())  # numba may have to write its cache
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-main(sys.argv[2:], prog_name="wsol-prep")
-"""
-"""A disk on which no file can grow beyond a number of bytes: writing fails as on a full one."""
 
 
 @pytest.mark.parametrize(("share", "jobs"), [(0.15, 1), (0.5, 1), (0.8, 1), (0.99, 1), (0.5, 2)])
@@ -199,10 +184,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(
     smallest = min(path.stat().st_size for path in made.glob("*-0000[0-2]-*.h5"))
     limit, out = int(share * smallest), tmp_path / "m"
     words = ["proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--shard-size", "3", "--jobs", jobs]
-    done = subprocess_run(FULL_DISK, limit, *words)
+    done = run_limited(limit, *words)
     assert done.returncode == 1, done.stderr
     assert {path.name for path in out.iterdir()} == {"val.manifest.json", "logs"}
-    lines = error_lines(done.stderr)
+    lines = unexpected_lines(done.stderr)
     assert len(lines) == 1, done.stderr
     assert re.fullmatch(rf"wsol-prep: error: {out}/val-0000\d-of-00004\.h5: cannot write the shard: .*", lines[0])
     assert "File too large" in lines[0]
@@ -211,7 +196,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(
 
 def test_after_a_full_disk_the_run_goes_on(data: Path, made: Path, tmp_path: Path) -> None:
     words = ["proposals", "--data", data, "--split", "val", "--out", tmp_path / "m", *QUICK, "--shard-size", "3"]
-    assert subprocess_run(FULL_DISK, 12_000, *words).returncode == 1
+    assert run_limited(12_000, *words).returncode == 1
     assert prep(*words).exit_code == 0
     assert files(tmp_path / "m") == files(made)
 
@@ -222,9 +207,9 @@ def test_a_file_that_is_no_forest_is_one_line(data: Path, tmp_path: Path, conten
     model.write_text(content)
     words = ["--boundaries", "structured-forest", "--boundary-model", model]
     out = tmp_path / "m"
-    done = subprocess_run(PROGRAM, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK, *words)
+    done = run_prep("proposals", "--data", data, "--split", "val", "--out", out, *QUICK, *words)
     assert done.returncode == 1, f"exit {done.returncode}: {done.stderr}"
-    (line,) = (line for line in error_lines(done.stderr) if line)
+    (line,) = (line for line in unexpected_lines(done.stderr) if line)
     assert line.startswith(f"wsol-prep: error: boundary model {model}: not a structured forest model")
     assert not out.exists()
 

@@ -2,47 +2,31 @@
 
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from pseudo_maps.config import MapConfig
 from pseudo_maps.shards import MapIndex
+from tests.command_calls import start_python
+from tests.counts import FULL_TESTS, full
 from tests.integration.prep_command import (
-    PROGRAM,
     QUICK,
-    REPOSITORY,
     files,
     prep,
     propose,
+    run_prep,
     states,
-    subprocess_run,
     val_id,
 )
 
 
 @pytest.mark.usefixtures("made")  # the kernels are compiled then, which would be said
 def test_a_run_says_what_it_does_and_what_it_did(data: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PROGRAM,
-            "proposals",
-            "--data",
-            data,
-            "--split",
-            "train",
-            "--out",
-            tmp_path / "m",
-            *QUICK,
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    done = run_prep("proposals", "--data", data, "--split", "train", "--out", tmp_path / "m", *QUICK)
     assert done.returncode == 0, done.stderr
     first, second, progress = done.stderr.splitlines()
     assert first == "train (clsloc): 4 images, up to 16 a shard: 1 shard; 0 finished, 4 images to do"
@@ -109,15 +93,28 @@ def test_another_number_of_images_leads_and_shows_no_digests(data: Path, maps: P
     assert "ids_sha256" not in result.stderr and "configuration.map_size: 32 stored, 16 now" in result.stderr
 
 
+def test_compilation_is_announced(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warm_up(_config: MapConfig, *, on_compile: Callable[[], None], **_options: object) -> None:
+        on_compile()
+
+    monkeypatch.setattr("pseudo_maps.runs.generation.warm_up", warm_up)
+    result = propose(data, tmp_path / "m", "--limit", 1)
+    assert result.exit_code == 0 and "compiling, once for this installation" in result.stderr
+
+
 @pytest.mark.slow
-def test_compilation_is_announced_once_for_an_installation(data: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not full(0, 1), reason=f"compiles for ten seconds: set {FULL_TESTS}=1")
+def test_compilation_is_announced_once_for_an_installation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     # OpenCV's proposals need the fewest of the kernels.
     words = ("proposals", "--data", data, "--split", "val", "--method", "selective-search", "--limit", 1)
-    cold = f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path / 'cache')!r}\n{PROGRAM}"
     for number, told in enumerate((1, 0)):
-        done = subprocess_run(cold, *words, "--out", tmp_path / f"m{number}", timeout=600)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("wsol-prep: compiling, once for this installation, about half a minute\n") == told
+        run = start_python("-m", "pipelines.prep_cli", *words, "--out", tmp_path / f"m{number}", stderr=subprocess.PIPE)
+        _, stderr = run.communicate()
+        assert run.returncode == 0, stderr
+        assert stderr.count("wsol-prep: compiling, once for this installation") == told
 
 
 def test_debug_adds_the_traceback(data: Path, maps: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -10,22 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.prep_command import PROGRAM, QUICK, REPOSITORY, damage, files, prep, subprocess_run
-
-
-def run_without_rights(*words: object) -> subprocess.CompletedProcess:
-    """``wsol-prep`` as a user whom permissions bind: root is one too, once the right to override them is gone."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, words)]
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root may read and write everywhere, and there is no setpriv to take that away")
-        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--", *command]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-
-
-def errors(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if line.startswith(("wsol-prep: error", "Traceback"))]
-
+from tests.command_calls import REPOSITORY, start_program
+from tests.integration.prep_command import (
+    QUICK,
+    damage,
+    error_lines,
+    files,
+    import_map_making,
+    prep,
+    run_limited,
+)
 
 # --- folders and files that a user has no rights to
 
@@ -33,8 +26,8 @@ def errors(stderr: str) -> list[str]:
 def test_a_read_only_folder_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir(mode=0o555)
     out = tmp_path / "m"
-    done = run_without_rights("proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--limit", 1)
-    (line,) = errors(done.stderr)
+    done = run_limited("permissions", "proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--limit", 1)
+    (line,) = error_lines(done.stderr)
     assert done.returncode == 1 and "Permission denied: " in line and str(out) in line
     assert list(out.iterdir()) == []
 
@@ -42,8 +35,8 @@ def test_a_read_only_folder_is_one_line(data: Path, tmp_path: Path) -> None:
 def test_a_read_only_place_for_a_preview_is_one_line(data: Path, made: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir(mode=0o555)
     out = tmp_path / "p" / "sheet.png"
-    done = run_without_rights("preview", made, "--data", data, "--out", out)
-    (line,) = errors(done.stderr)
+    done = run_limited("permissions", "preview", made, "--data", data, "--out", out)
+    (line,) = error_lines(done.stderr)
     assert done.returncode == 1 and line.endswith(f"Permission denied: '{out}'") and not out.exists()
 
 
@@ -52,9 +45,9 @@ def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
     (maps / "val-00001-of-00004.h5").chmod(0)
     maps.chmod(0o555)
     before = {path.name for path in maps.iterdir()}
-    done = run_without_rights("verify", maps, "--repair")
+    done = run_limited("permissions", "verify", maps, "--repair")
     maps.chmod(0o755)
-    assert done.returncode == 1 and len(errors(done.stderr)) == 1
+    assert done.returncode == 1 and len(error_lines(done.stderr)) == 1
     assert f"closed: {maps / 'val-00001-of-00004.h5'}: cannot be read (Permission denied)" in done.stdout
     assert f"left {maps / 'val-00000-of-00004.h5'}: it cannot be removed: Permission denied" in done.stdout
     assert {path.name for path in maps.iterdir()} == before
@@ -62,8 +55,8 @@ def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
 
 def test_a_manifest_that_may_not_be_read_condemns_nothing(maps: Path) -> None:
     (maps / "val.manifest.json").chmod(0)
-    done = run_without_rights("verify", maps, "--repair")
-    assert done.returncode == 1 and len(errors(done.stderr)) == 1
+    done = run_limited("permissions", "verify", maps, "--repair")
+    assert done.returncode == 1 and len(error_lines(done.stderr)) == 1
     assert f"closed: {maps / 'val.manifest.json'}: cannot be read (Permission denied)" in done.stdout
     assert "removed" not in done.stdout
 
@@ -77,20 +70,12 @@ def test_committed_files_are_read_only_and_verify_leaves_them_so(maps: Path) -> 
 
 # --- full disks
 
-SMALL_FILES = """
-import resource, signal, sys
-from pipelines.prep_cli import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-main(sys.argv[2:], prog_name="wsol-prep")
-"""
-"""A disk on which no file can grow beyond a number of bytes: writing fails as on a full one."""
 
-
+@pytest.mark.usefixtures("made")  # numba has written its cache then
 def test_a_disk_without_room_for_the_manifest_is_one_line(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
-    done = subprocess_run(SMALL_FILES, 300, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK)
-    (line,) = errors(done.stderr)
+    done = run_limited(300, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK)
+    (line,) = error_lines(done.stderr)
     assert done.returncode == 1
     assert line == f"wsol-prep: error: [Errno 27] File too large: '{out / 'val.manifest.json'}'"
     assert list(out.iterdir()) == []
@@ -101,8 +86,8 @@ def test_a_preview_on_a_full_disk_is_one_line_and_leaves_the_old_one(
     data: Path, made: Path, tmp_path: Path, option: str, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"old")
-    done = subprocess_run(SMALL_FILES, 2000, "preview", made, "--data", data, option, tmp_path / name)
-    (line,) = errors(done.stderr)
+    done = run_limited(2000, "preview", made, "--data", data, option, tmp_path / name)
+    (line,) = error_lines(done.stderr)
     assert done.returncode == 1
     assert line == f"wsol-prep: error: [Errno 27] File too large: '{tmp_path / name}'"
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"old"
@@ -142,29 +127,12 @@ def test_a_disk_that_becomes_full_costs_no_finished_shard(data: Path, made: Path
     assert 0 < len(shards) < 4, names
     assert sorted(names) == sorted(["logs", "val.manifest.json", *shards, *(f"{name}.sha256" for name in shards)])
     assert "check 0" in after and "code 0" in after
-    (line,) = errors(done.stderr)
+    (line,) = error_lines(done.stderr)
     assert re.fullmatch(rf"wsol-prep: error: {out}/val-0000\d-of-00004\.h5: cannot write .*: No space left .*", line)
     assert files(copy) == files(made)
 
 
 # --- two runs into the same folder at once
-
-TWO_RUNS = """
-import pathlib, sys, time
-from pipelines.prep_cli import main
-from pseudo_maps.runs.generation import warm_up
-from pseudo_maps.config import MapConfig
-warm_up(MapConfig())
-name, map_size, folder, *words = sys.argv[1:]
-for here in sorted(pathlib.Path(folder).iterdir()):
-    (here / name).touch()
-    while len(list(here.glob("run-*"))) < 2:
-        time.sleep(0.0005)
-    more = ["--map-size", map_size] if here.name.startswith("other") else []
-    code = main([*words, "--out", str(here / "m"), *more], prog_name="wsol-prep", standalone_mode=False)
-    (here / name).write_text(f"exit {code or 0}")
-"""
-"""Runs into one folder after the other, each at the same moment as the other process."""
 
 SAME, OTHER = ("same-0", "same-1", "same-2"), ("other-0", "other-1", "other-2")
 """Folders that both make with the same settings, and with settings of their own."""
@@ -175,19 +143,21 @@ def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path
     words = ["proposals", "--data", data, "--split", "val", *QUICK, "--shard-size", 1]
     for name in SAME + OTHER:
         (tmp_path / "at once" / name).mkdir(parents=True)
+    import_map_making()
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_RUNS, f"run-{k}", size, tmp_path / "at once", *map(str, words)],
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
+        start_program(
+            "tests.integration.runs_at_once",
+            f"run-{number}",
+            map_size,
+            tmp_path / "at once",
+            *words,
             stderr=subprocess.PIPE,
-            text=True,
         )
-        for k, size in enumerate(("16", "20"))
+        for number, map_size in enumerate((16, 20))
     ]
-    told = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    lines = errors("".join(told))
+    told = [program.communicate(timeout=300)[1] for program in started]
+    assert [program.returncode for program in started] == [0, 0], told
+    lines = error_lines("".join(told))
     assert len(lines) == len(OTHER) and all(line.startswith("wsol-prep: error: ") for line in lines)
     assert "".join(told).count("configuration.map_size: ") == len(OTHER)
     assert prep(*words, "--out", tmp_path / "alone").exit_code == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.prep_command import PROGRAM, damage, files, prep, propose, states, subprocess_run
+from tests.integration.prep_command import damage, files, prep, propose, run_prep, states
 from tests.world import copy_of
 
 
@@ -21,7 +21,7 @@ def test_verify_says_that_all_is_well(maps: Path, data: Path) -> None:
 
 
 def test_verify_prints_no_empty_progress(maps: Path) -> None:
-    done = subprocess_run(PROGRAM, "verify", maps)
+    done = run_prep("verify", maps)
     assert done.returncode == 0
     assert "0/0" not in done.stderr
 

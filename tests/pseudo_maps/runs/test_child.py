@@ -10,10 +10,13 @@ import pytest
 
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import ChildDeath, ChildPool, ChildStartError, ImageLimits, MadeImage, MapChild
+from tests.integration.fault_runs import leaping_clock
+
+__all__ = ["leaping_clock"]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CHILD = "tests.integration.faulty_child"
-LIMITS = ImageLimits(time_s=60, memory_mb=500)
+LIMITS = ImageLimits(time_s=1000, memory_mb=500)
 SETTINGS = {"map_config": {"map_size": 4}, "root": "missing", "boundary_model": None}
 
 
@@ -72,9 +75,10 @@ def test_a_crash_tells_where_python_was(pool: ChildPool) -> None:
     assert "faulty_child.py" in death.message and "string_at" in death.message
 
 
-def test_a_hang_ends_at_the_time_limit(pool: ChildPool) -> None:
-    before, death, after = make(pool, ["a", "hang-1", "b"], limits=ImageLimits(time_s=1, memory_mb=500))
-    assert isinstance(death, ChildDeath) and death.status == "timeout" and "longer than 1 s" in death.message
+@pytest.mark.usefixtures("leaping_clock")
+def test_a_hang_ends_at_the_time_limit(pool: ChildPool, tmp_path: Path) -> None:
+    before, death, after = make(pool, ["a", "hang-1", "b"], root=tmp_path, limits=LIMITS)
+    assert isinstance(death, ChildDeath) and death.status == "timeout" and "longer than 1000 s" in death.message
     assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
 
 
@@ -90,18 +94,29 @@ def test_an_answer_that_is_none_is_a_crash(pool: ChildPool) -> None:
     assert isinstance(before, MadeImage) and isinstance(after, MadeImage)
 
 
-def test_waiting_for_the_caller_is_not_the_images_time(pool: ChildPool) -> None:
+@pytest.mark.usefixtures("leaping_clock")
+def test_waiting_for_the_caller_is_not_the_images_time(
+    pool: ChildPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[MapChild] = []
+    start_clock = MapChild.start_clock
+    monkeypatch.setattr(MapChild, "start_clock", lambda child: children.append(child) or start_clock(child))
     records = [ImageRecord(image_id=str(number), path=str(number)) for number in range(3)]
     found = []
-    for _, event in pool.make_images(records, settings=SETTINGS, limits=ImageLimits(time_s=1.5)):
+    for _, event in pool.make_images(records, settings=SETTINGS, limits=LIMITS):
         found.append(event)
-        time.sleep(1.7 if len(found) == 1 else 0)
-    assert all(isinstance(event, MadeImage) for event in found)
+        if len(found) == 1:
+            assert children[-1]._connection.poll(60), "the second answer waits for the caller"
+            (tmp_path / "the caller.hangs").touch()
+    # Nor is the time before the first image.
+    (tmp_path / "the caller again.hangs").touch()
+    found += [event for _, event in pool.make_images(records[:1], settings=SETTINGS, limits=LIMITS)]
+    assert [type(event) for event in found] == [MadeImage] * 4
 
 
-def test_leaving_early_leaves_no_process_at_work(pool: ChildPool) -> None:
+def test_leaving_early_leaves_no_process_at_work(pool: ChildPool, tmp_path: Path) -> None:
     records = [ImageRecord(image_id="i", path="hang-1" if number else "a") for number in range(3)]
-    events = pool.make_images(records, settings=SETTINGS, limits=LIMITS)
+    events = pool.make_images(records, settings=SETTINGS | {"root": str(tmp_path)}, limits=LIMITS)
     next(events)
     (child,) = children_of(os.getpid())
     events.close()
@@ -144,7 +159,7 @@ PARENT = """
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import ChildPool, ImageLimits
 records = [ImageRecord(image_id="a", path="a"), ImageRecord(image_id="b", path="hang-b")]
-settings = {"map_config": {"map_size": 4}, "root": "", "boundary_model": None}
+settings = {"map_config": {"map_size": 4}, "root": "missing", "boundary_model": None}
 pool = ChildPool("tests.integration.faulty_child")
 for _ in pool.make_images(records, settings=settings, limits=ImageLimits()):
     print("made", flush=True)

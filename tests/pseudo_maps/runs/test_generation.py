@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -378,6 +379,18 @@ def test_a_read_only_folder_is_an_error_and_stays_as_it_is(root: Path, tmp_path:
 
 
 # --- warming up
+
+
+def test_compilation_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    @numba.njit
+    def double(value: int) -> int:
+        return 2 * value
+
+    monkeypatch.setattr("pseudo_maps.runs.generation.saliency_map", lambda *_image, **_settings: double(3))
+    told = []
+    for _ in range(2):
+        warm_up(CONFIG, on_compile=lambda: told.append("compiling"))
+    assert told == ["compiling"]
 
 
 def test_a_bad_boundary_model_shows_when_warming_up(tmp_path: Path) -> None:
