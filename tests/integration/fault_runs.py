@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pseudo_maps.processes import is_running
 from tests.command_calls import StartedProgram, start_program
 from tests.integration.prep_command import import_map_making
 
@@ -87,10 +88,17 @@ def wait_for(run: StartedProgram, condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def leaping_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test waits for a time limit: the clock leaps by an hour for each image in ``tmp_path`` that hangs."""
+    """No test waits for a time limit: clocks leap by an hour while an image hangs, and for each file ``*.leaps``.
+
+    Images and files are those of ``tmp_path``. A child may begin an image before its parent starts the clock for it,
+    so the leap is at every look at the clock.
+    """
+    seen_hanging = 0
 
     def monotonic() -> float:
-        return time.monotonic() + 3600 * len(list(tmp_path.glob("*.hangs")))
+        nonlocal seen_hanging
+        seen_hanging += any(is_running(int(path.suffixes[-2][1:])) for path in tmp_path.glob("*.hangs"))
+        return time.monotonic() + 3600 * (seen_hanging + len(list(tmp_path.glob("*.leaps"))))
 
     monkeypatch.setattr("pseudo_maps.runs.child.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
 

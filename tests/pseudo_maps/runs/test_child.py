@@ -107,9 +107,9 @@ def test_waiting_for_the_caller_is_not_the_images_time(
         found.append(event)
         if len(found) == 1:
             assert children[-1]._connection.poll(60), "the second answer waits for the caller"
-            (tmp_path / "the caller.hangs").touch()
+            (tmp_path / "the caller.leaps").touch()
     # Nor is the time before the first image.
-    (tmp_path / "the caller again.hangs").touch()
+    (tmp_path / "the caller again.leaps").touch()
     found += [event for _, event in pool.make_images(records[:1], settings=SETTINGS, limits=LIMITS)]
     assert [type(event) for event in found] == [MadeImage] * 4
 
