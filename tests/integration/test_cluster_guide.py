@@ -14,7 +14,8 @@ import pytest
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.runs.array_tasks import array_share
-from tests.integration.prep_command import QUICK, REPOSITORY, files
+from tests.command_calls import REPOSITORY
+from tests.integration.prep_command import QUICK, files, run_prep
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
 ADDRESS = "tcp://127.0.0.1:8786"
@@ -140,8 +141,7 @@ def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(tmp_path, processes):
 
     def run(out: Path, words: list[str]) -> None:
         words = [{"ILSVRC": str(data), "maps": str(out)}.get(word, word) for word in words]
-        program = [sys.executable, "-m", "pipelines.prep_cli", *words[1:], *QUICK, "--shard-size", "3"]
-        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        done = run_prep(*words[1:], *QUICK, "--shard-size", 3)
         assert done.returncode == 0, done.stderr
         assert "12 ok of 12" in done.stdout
 

@@ -11,6 +11,7 @@ from click.testing import Result
 from PIL import Image
 
 from pseudo_maps.shards import MapIndex
+from tests.integration.limits import files_of_at_most
 from tests.integration.prep_command import (
     QUICK,
     VAL,
@@ -177,27 +178,38 @@ def test_no_output_folder_can_be_made_below_a_file(data: Path, tmp_path: Path) -
     assert line.startswith("wsol-prep: error: ") and str(tmp_path / "file") in line
 
 
-@pytest.mark.parametrize(("share", "jobs"), [(0.15, 1), (0.5, 1), (0.8, 1), (0.99, 1), (0.5, 2)])
-def test_a_full_disk_is_one_line_and_leaves_no_half_shard(
-    data: Path, made: Path, tmp_path: Path, share: float, jobs: int
-) -> None:
-    smallest = min(path.stat().st_size for path in made.glob("*-0000[0-2]-*.h5"))
-    limit, out = int(share * smallest), tmp_path / "m"
-    words = ["proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--shard-size", "3", "--jobs", jobs]
-    done = run_limited(limit, *words)
-    assert done.returncode == 1, done.stderr
+def size_of_shards(folder: Path) -> int:
+    return min(path.stat().st_size for path in folder.glob("*-0000[0-2]-*.h5"))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.8, 0.99])
+def test_a_full_disk_is_one_line_and_leaves_no_half_shard(data: Path, made: Path, tmp_path: Path, share: float) -> None:
+    with files_of_at_most(int(share * size_of_shards(made))):
+        done = propose(data, tmp_path / "m", "--shard-size", 3)
+    check_full_disk(tmp_path / "m", done.exit_code, done.stderr)
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_workers_is_one_line_and_leaves_no_half_shard(data: Path, made: Path, tmp_path: Path) -> None:
+    words = ("--data", data, "--split", "val", "--out", tmp_path / "m", *QUICK, "--shard-size", 3, "--jobs", 2)
+    done = run_limited(int(0.5 * size_of_shards(made)), "proposals", *words)
+    check_full_disk(tmp_path / "m", done.returncode, done.stderr)
+
+
+def check_full_disk(out: Path, exit_code: int, stderr: str) -> None:
+    assert exit_code == 1, stderr
     assert {path.name for path in out.iterdir()} == {"val.manifest.json", "logs"}
-    lines = unexpected_lines(done.stderr)
-    assert len(lines) == 1, done.stderr
+    lines = unexpected_lines(stderr)
+    assert len(lines) == 1, stderr
     assert re.fullmatch(rf"wsol-prep: error: {out}/val-0000\d-of-00004\.h5: cannot write the shard: .*", lines[0])
     assert "File too large" in lines[0]
     assert '"event": "stopped"' in log_text(out)
 
 
 def test_after_a_full_disk_the_run_goes_on(data: Path, made: Path, tmp_path: Path) -> None:
-    words = ["proposals", "--data", data, "--split", "val", "--out", tmp_path / "m", *QUICK, "--shard-size", "3"]
-    assert run_limited(12_000, *words).returncode == 1
-    assert prep(*words).exit_code == 0
+    with files_of_at_most(12_000):
+        assert propose(data, tmp_path / "m", "--shard-size", 3).exit_code == 1
+    assert propose(data, tmp_path / "m", "--shard-size", 3).exit_code == 0
     assert files(tmp_path / "m") == files(made)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_calls import REPOSITORY, start_program
+from tests.integration.limits import bound_by_permissions, files_of_at_most
 from tests.integration.prep_command import (
     QUICK,
     damage,
@@ -17,7 +18,6 @@ from tests.integration.prep_command import (
     files,
     import_map_making,
     prep,
-    run_limited,
 )
 
 # --- folders and files that a user has no rights to
@@ -26,18 +26,20 @@ from tests.integration.prep_command import (
 def test_a_read_only_folder_is_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir(mode=0o555)
     out = tmp_path / "m"
-    done = run_limited("permissions", "proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--limit", 1)
+    with bound_by_permissions():
+        done = prep("proposals", "--data", data, "--split", "val", "--out", out, *QUICK, "--limit", 1)
     (line,) = error_lines(done.stderr)
-    assert done.returncode == 1 and "Permission denied: " in line and str(out) in line
+    assert done.exit_code == 1 and "Permission denied: " in line and str(out) in line
     assert list(out.iterdir()) == []
 
 
 def test_a_read_only_place_for_a_preview_is_one_line(data: Path, made: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir(mode=0o555)
     out = tmp_path / "p" / "sheet.png"
-    done = run_limited("permissions", "preview", made, "--data", data, "--out", out)
+    with bound_by_permissions():
+        done = prep("preview", made, "--data", data, "--out", out)
     (line,) = error_lines(done.stderr)
-    assert done.returncode == 1 and line.endswith(f"Permission denied: '{out}'") and not out.exists()
+    assert done.exit_code == 1 and line.endswith(f"Permission denied: '{out}'") and not out.exists()
 
 
 def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
@@ -45,9 +47,10 @@ def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
     (maps / "val-00001-of-00004.h5").chmod(0)
     maps.chmod(0o555)
     before = {path.name for path in maps.iterdir()}
-    done = run_limited("permissions", "verify", maps, "--repair")
+    with bound_by_permissions():
+        done = prep("verify", maps, "--repair")
     maps.chmod(0o755)
-    assert done.returncode == 1 and len(error_lines(done.stderr)) == 1
+    assert done.exit_code == 1 and len(error_lines(done.stderr)) == 1
     assert f"closed: {maps / 'val-00001-of-00004.h5'}: cannot be read (Permission denied)" in done.stdout
     assert f"left {maps / 'val-00000-of-00004.h5'}: it cannot be removed: Permission denied" in done.stdout
     assert {path.name for path in maps.iterdir()} == before
@@ -55,8 +58,9 @@ def test_repair_leaves_what_it_may_not_read_or_remove(maps: Path) -> None:
 
 def test_a_manifest_that_may_not_be_read_condemns_nothing(maps: Path) -> None:
     (maps / "val.manifest.json").chmod(0)
-    done = run_limited("permissions", "verify", maps, "--repair")
-    assert done.returncode == 1 and len(error_lines(done.stderr)) == 1
+    with bound_by_permissions():
+        done = prep("verify", maps, "--repair")
+    assert done.exit_code == 1 and len(error_lines(done.stderr)) == 1
     assert f"closed: {maps / 'val.manifest.json'}: cannot be read (Permission denied)" in done.stdout
     assert "removed" not in done.stdout
 
@@ -74,9 +78,10 @@ def test_committed_files_are_read_only_and_verify_leaves_them_so(maps: Path) -> 
 @pytest.mark.usefixtures("made")  # numba has written its cache then
 def test_a_disk_without_room_for_the_manifest_is_one_line(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m"
-    done = run_limited(300, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK)
+    with files_of_at_most(300):
+        done = prep("proposals", "--data", data, "--split", "val", "--out", out, *QUICK)
     (line,) = error_lines(done.stderr)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert line == f"wsol-prep: error: [Errno 27] File too large: '{out / 'val.manifest.json'}'"
     assert list(out.iterdir()) == []
 
@@ -86,9 +91,10 @@ def test_a_preview_on_a_full_disk_is_one_line_and_leaves_the_old_one(
     data: Path, made: Path, tmp_path: Path, option: str, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"old")
-    done = run_limited(2000, "preview", made, "--data", data, option, tmp_path / name)
+    with files_of_at_most(2000):
+        done = prep("preview", made, "--data", data, option, tmp_path / name)
     (line,) = error_lines(done.stderr)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert line == f"wsol-prep: error: [Errno 27] File too large: '{tmp_path / name}'"
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"old"
 

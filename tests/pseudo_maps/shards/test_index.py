@@ -15,6 +15,7 @@ from pseudo_maps.shards.fletcher32 import append_checksum
 from pseudo_maps.shards.layout import checksum_path, encode_provenance
 from pseudo_maps.shards.manifest import manifest_path
 from pseudo_maps.shards.writer import write_shard_file
+from tests.counts import full
 from tests.pseudo_maps.shard_making import CONFIGURATION, FULL, flip_byte, make_folder, make_row, make_shard
 
 fork_is_meant = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -225,13 +226,14 @@ def test_open_files_are_bounded(folder):
 
 
 @pytest.mark.slow
-def test_a_limit_of_256_open_files_is_respected(folder, monkeypatch):
-    # 300 times a hundredth of a second, or a tenth on a busy disk.
+def test_a_limit_of_open_files_is_respected(folder, monkeypatch):
+    shards, limit = full(80, 300), full(64, 256)
+    # So many times a hundredth of a second, or a tenth on a busy disk.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     chunk = append_checksum(zlib.compress(FULL.tobytes()))
-    for number in range(300):
+    for number in range(shards):
         write_shard_file(
-            folder / shard_name("val", number, 300),
+            folder / shard_name("val", number, shards),
             chunks=[chunk],
             rows=[make_row(f"val_{number}")],
             map_shape=FULL.shape,
@@ -239,19 +241,19 @@ def test_a_limit_of_256_open_files_is_respected(folder, monkeypatch):
             by_name=False,
         )
     program = (
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
         "from pseudo_maps.shards import MapIndex\n"
         "index = MapIndex(sys.argv[1], 'val')\n"
         "print(sum(int(index.read_uint8(image_id).min()) for _ in range(2) for image_id in index))\n"
         "try:\n"
-        "    greedy = MapIndex(sys.argv[1], 'val', max_open_files=300)\n"
+        "    greedy = MapIndex(sys.argv[1], 'val', max_open_files=1000)\n"
         "    [greedy.read_uint8(image_id) for image_id in greedy]\n"
         "except OSError as error:\n"
         "    print(os.strerror(error.errno))\n"
     )
     result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
     # The second line shows that the limit was in force.
-    assert (result.stdout, result.stderr) == (f"{2 * 300 * 255}\nToo many open files\n", "")
+    assert (result.stdout, result.stderr) == (f"{2 * shards * 255}\nToo many open files\n", "")
 
 
 def read_many(index, ids, stored, seed, wrong):

@@ -1,0 +1,57 @@
+"""What the system refuses: large files, and to root what permissions deny."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CAPABILITY_VERSION = 0x20080522
+OVERRIDING = (1, 2)
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7))."""
+PR_CAPBSET_DROP = 24
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def files_of_at_most(limit_bytes: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond a number of bytes: writing fails as on a full one.
+
+    Also for the processes that this one starts. Python ignores the signal that would end it (SIGXFSZ).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Let permissions bind this thread, and those that it starts, also where it is root's."""
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    # Effective, permitted and inheritable; then the same for numbers from 32.
+    sets = (ctypes.c_uint32 * 6)()
+    _check(LIBC.capget(header, sets))
+    effective = sets[0]
+    for number in OVERRIDING:
+        sets[0] &= ~(1 << number)
+    _check(LIBC.capset(header, sets))
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        _check(LIBC.capset(header, sets))
+
+
+def bind_new_programs_by_permissions() -> None:
+    """The same for all programs that this process will start; cannot be undone."""
+    if os.geteuid() == 0:
+        for number in OVERRIDING:
+            _check(LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0))
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
