@@ -1,15 +1,18 @@
-"""What the system refuses: large files, and to root what permissions deny."""
+"""What the system refuses: large files, a full disk, and to root what permissions deny."""
 
 import ctypes
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 CAPABILITY_VERSION = 0x20080522
 OVERRIDING = (1, 2)
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7))."""
 PR_CAPBSET_DROP = 24
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,6 +53,26 @@ def bind_new_programs_by_permissions() -> None:
     if os.geteuid() == 0:
         for number in OVERRIDING:
             _check(LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0))
+
+
+class NotPermitted(Exception):
+    """This process may not mount anything."""
+
+
+def own_mounts() -> None:
+    """Let this process, which has one thread, mount disks that no other one sees; NotPermitted."""
+    user, group = os.getuid(), os.getgid()
+    if LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+        raise NotPermitted(os.strerror(ctypes.get_errno()))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    _check(LIBC.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+
+
+def mount_disk(folder: Path, size: str, *, again: bool) -> None:
+    """Mount an empty disk in memory, or ``again`` with another size."""
+    _check(LIBC.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", MS_REMOUNT if again else 0, f"size={size}".encode()))
 
 
 def _check(code: int) -> None:

@@ -101,15 +101,12 @@ def test_no_scheduler_is_an_error_that_names_the_address() -> None:
 
 
 @pytest.mark.slow
-def test_two_dask_workers_make_the_same_bytes_also_when_they_are_killed(
+def test_two_dask_workers_make_the_same_bytes_when_they_are_killed(
     cluster: Cluster, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     cluster.start_worker()
     cluster.start_worker()
-    out = tmp_path / "undisturbed"
-    finish(start_run(out, 1, cluster.address))
-    assert contents(out) == expected
-    out = tmp_path / "disturbed"
+    out = tmp_path / "maps"
     out.mkdir()
     hold_at(out, 1)
     run = start_run(out, 1, cluster.address)
