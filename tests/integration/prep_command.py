@@ -1,13 +1,14 @@
 """What the tests of ``wsol-prep`` share: calls of the command, and what a folder holds."""
 
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 from click.testing import Result
 
 from pipelines.prep_cli import main
-from tests.command_calls import StartedProgram, invoke, run_program, start_program
+from tests.command_calls import REPOSITORY, StartedProgram, invoke, run_program, start_program
 
 VAL = "Data/CLS-LOC/val"
 QUICK = ("--working-size", "48", "--map-size", "32")
@@ -58,6 +59,17 @@ def run_limited(limit: int | str, *words: object) -> "subprocess.CompletedProces
     """The command as a program with files of so many bytes at most, or under ``"permissions"`` (``limited_prep``)."""
     import_map_making()
     return run_program("tests.integration.limited_prep", limit, *words)
+
+
+def subprocess_run(program: str, *words: object, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    """A Python program, from nothing."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def error_lines(stderr: str) -> list[str]:
