@@ -17,6 +17,7 @@ import pytest
 from evaluation.protocols import PROTOCOLS
 from pseudo_maps.shards import MapIndex
 from tests.integration.eval_command import (
+    DEADLINE_S,
     SIDE_PX,
     evaluate,
     evaluated,
@@ -154,7 +155,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     process = start(*command)
     wait_until(lambda: journalled(out) >= stored, process=process)
     process.send_signal(stop)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=DEADLINE_S)
     wait_for_the_end_of_the_group(process)
     if stop == signal.SIGTERM:
         assert process.returncode == 143

@@ -1,7 +1,6 @@
 """The contact sheet: where pictures stand, what they show, and which images are chosen."""
 
 import io
-import shutil
 from pathlib import Path
 
 import cv2
@@ -14,9 +13,11 @@ from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pipelines.reports.contact_sheet import CELL_PX, contact_sheet
 from pseudo_maps.images import decode_image
-from pseudo_maps.shards import MapIndex
+from pseudo_maps.shards import MapIndex, shard_name
 from pseudo_maps.wording import counted
-from tests.integration.prep_command import QUICK, prep, val_id
+from tests.integration.prep_command import prep, val_id
+from tests.pseudo_maps.shard_making import make_shard
+from tests.world import copy_of
 
 IMAGES = 8
 ROW_PX = (CELL_PX + LINE_PX, 4 * (CELL_PX + GAP_PX))
@@ -165,7 +166,8 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
         noise = np.random.default_rng(len(name)).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / name)
     words = ["--data", tmp_path / "data", "--split", "val"]
-    assert prep("proposals", *words, "--out", tmp_path / "m", *QUICK).exit_code == 0
+    (tmp_path / "m").mkdir()
+    make_shard(tmp_path / "m" / shard_name("val", 0, 1), ["cats, dogs/a,b.png", "cats, dogs/c.png"])
     out = tmp_path / "a.png"
     result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,b.png")
     assert result.output == f"1 image on {out}\n"
@@ -195,7 +197,7 @@ def test_the_red_box_follows_the_threshold(data: Path, maps: Path, tmp_path: Pat
 
 
 def test_an_unfinished_folder_can_be_looked_at(data: Path, maps: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(maps, tmp_path / "maps"))
+    copy = copy_of(maps, tmp_path / "maps")
     (copy / "val-00001-of-00003.h5").unlink()
     assert contact_sheet(copy, data=data, split="val", out=tmp_path / "a.png") == IMAGES - 3
 

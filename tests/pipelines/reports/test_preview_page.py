@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,11 @@ from PIL import Image
 from pipelines.reports.preview_page import described_configuration, write_preview_page
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
-from pseudo_maps.shards import MapIndex
-from tests.integration.prep_command import QUICK, prep, subprocess_run, val_id
+from pseudo_maps.shards import MapIndex, shard_name
+from tests.integration.prep_command import prep, subprocess_run, val_id
 from tests.pipelines.report_page import Page
+from tests.pseudo_maps.shard_making import make_shard
+from tests.world import copy_of
 
 NAMES = ("image", "map", "overlay", "box")
 
@@ -84,7 +85,7 @@ def test_the_page_needs_nothing_but_itself(data: Path, maps: Path, whole: tuple[
 
 def test_the_same_maps_give_the_same_page(data: Path, maps: Path, whole: tuple[str, Groups], tmp_path: Path) -> None:
     first, _ = whole
-    other = Path(shutil.copytree(maps, tmp_path / "moved"))
+    other = copy_of(maps, tmp_path / "moved")
     second, _ = make_page(data, other, tmp_path / "b.html")
     assert first == second
     third, page = make_page(data, maps, tmp_path / "c.html", seed=1, count=2)
@@ -154,7 +155,7 @@ def test_the_numbers_are_on_the_page(maps: Path, whole: tuple[str, Groups]) -> N
 
 def test_an_incomplete_folder_says_so(data: Path, maps: Path, whole: tuple[str, Groups], tmp_path: Path) -> None:
     assert "Missing:" not in words(whole[1])
-    copy = Path(shutil.copytree(maps, tmp_path / "maps"))
+    copy = copy_of(maps, tmp_path / "maps")
     (copy / "val-00000-of-00003.h5").unlink()
     _, page = make_page(data, copy, tmp_path / "b.html")
     assert "Missing: 1 of 3 shards." in words(page)
@@ -165,8 +166,8 @@ def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
     root.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / '"><img src=x>.png')
-    options = ["--data", tmp_path / "data", "--split", "val"]
-    assert prep("proposals", *options, "--out", tmp_path / "m", *QUICK).exit_code == 0
+    (tmp_path / "m").mkdir()
+    make_shard(tmp_path / "m" / shard_name("val", 0, 1), ['<b>cats & dogs/"><img src=x>.png'])
     text, page = make_page(tmp_path / "data", tmp_path / "m", tmp_path / "a.html")
     assert "<img src=x>" not in text and "<b>cats" not in text
     assert page.ids("A random sample") == ['<b>cats & dogs/"><img src=x>.png']
