@@ -34,14 +34,14 @@ def train(*words: object) -> Result:
 
 def start(*words: object, kill_at: int = NEVER, folder: Path = Path()) -> StartedProgram:
     """Begin the command as a fork of a process that has imported PyTorch."""
-    _import_once()
+    import_once()
     return start_program(__name__, kill_at, folder, *words)
 
 
 @contextlib.contextmanager
 def start_two(module: str, *words: object) -> Iterator[tuple[list[StartedProgram], TCPStore]]:
     """Two processes of a module that find each other as those of torchrun do, and where they meet."""
-    _import_once()
+    import_once()
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes = []
     for rank in ("0", "1"):
@@ -57,13 +57,14 @@ def start_two(module: str, *words: object) -> Iterator[tuple[list[StartedProgram
 
 
 @functools.cache
-def _import_once() -> None:
+def import_once() -> None:
     program = start_program("pipelines.train_cli", "--help")
     text, _ = program.communicate()
     assert program.returncode == 0, text
 
 
-def _kill_this_process(moment: int, folder: str) -> None:
+def kill_this_process(moment: int, folder: str) -> None:
+    """SIGKILL just before the file system is asked for the ``moment``-th time for something in a folder."""
     moments = itertools.count(1)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -76,6 +77,6 @@ def _kill_this_process(moment: int, folder: str) -> None:
 if __name__ == "__main__":
     _moment, _folder, *_words = sys.argv[1:]
     if int(_moment) != NEVER:
-        _kill_this_process(int(_moment), _folder)
+        kill_this_process(int(_moment), _folder)
     with tiny_networks():
         main(_words, prog_name="wsol-train")

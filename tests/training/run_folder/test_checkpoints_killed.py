@@ -1,65 +1,42 @@
 """Processes killed while they save leave whole checkpoints."""
 
-import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
-import pytest
-
-KILLS = 25
-
-_KILLED_WRITERS = """
-import json, os, random, signal, sys, time, warnings
 import torch
+
+from tests.command_calls import start_program
+from tests.counts import full
+from tests.training.run_folder.checkpoint_writer import WEIGHTS
+from tests.training.train_program import import_once
 from training.run_folder.checkpoints import CheckpointFolder
-warnings.simplefilter("error")
-torch.set_num_threads(1)
-draws = random.Random(1)
-folder = CheckpointFolder(sys.argv[1], keep_last=2)
-report = {"states": [], "leftovers": 0}
-next_step = 1
-for trial in range(int(sys.argv[2])):
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        for step in range(next_step, next_step + 100_000):
-            folder.save(step, {"step": step, "weights": torch.full((1_000_000,), float(step))})
-            os.write(writing, b"%d\\n" % step)
-    os.close(writing)
-    with os.fdopen(reading) as ledger:
-        committed = [int(ledger.readline())]
-        time.sleep(draws.uniform(0.0, 0.05))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        committed += [int(line) for line in ledger]
-    found = folder.latest()
-    weights = found.state["weights"]
-    whole = found.state["step"] == found.step and bool((weights == found.step).all()) and len(weights) == 1_000_000
-    report["states"].append([whole, found.step, committed[-1], len(folder.steps())])
-    report["leftovers"] += len(list(folder.path(0).parent.glob(".*.tmp")))
-    next_step = found.step + 1
-print(json.dumps(report))
-"""
+
+IN_THE_MIDDLE = 0
+MOMENTS = (IN_THE_MIDDLE, *range(1, 25, full(5, 1)))
+"""Three checkpoints, six or seven calls of the file system each."""
 
 
-@pytest.mark.slow
 def test_killed_writers_leave_whole_checkpoints(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _KILLED_WRITERS, str(tmp_path / "run"), str(KILLS)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[3],
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
-    assert len(report["states"]) == KILLS
-    for whole, step, committed, kept in report["states"]:
-        assert whole
-        # The last step reported, or the one after it, whose report the kill may have cut off.
-        assert step in (committed, committed + 1)
-        assert 1 <= kept <= 3
-    # Otherwise no kill fell into a write, and the test has shown nothing.
-    assert report["leftovers"] >= 1
+    import_once()
+    folder, leftovers = CheckpointFolder(tmp_path, keep_last=2), []
+    folder.save(0, {})
+    committed = 0
+    for moment in MOMENTS:
+        writer = start_program("tests.training.run_folder.checkpoint_writer", tmp_path, committed + 1, moment)
+        text, _ = writer.communicate()
+        assert writer.returncode in (-signal.SIGKILL, -signal.SIGXFSZ), text
+        committed = max([committed, *map(int, text.split())])
+        leftovers.append(len(list(tmp_path.glob(".*.tmp"))))
+        found = folder.latest()
+        assert found is not None
+        # The last step reported, or the one after it, whose report the kill has cut off.
+        assert found.step in (committed, committed + 1), moment
+        if found.step:
+            assert found.state["step"] == found.step
+            assert torch.equal(found.state["weights"], torch.full((WEIGHTS,), float(found.step)))
+        assert 1 <= len(folder.steps()) <= 3
+        committed = found.step
+    assert leftovers[0] == 1
+    # The next save removes what a killed one left.
+    folder.save(committed + 1, {})
+    assert not list(tmp_path.glob(".*.tmp"))
