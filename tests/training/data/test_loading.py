@@ -5,8 +5,6 @@ import functools
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ from PIL import Image
 
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
+from tests.command_calls import start_program
+from tests.training.train_program import import_once
 from training.config import CropConfig
 from training.data import loading
 from training.data.augmentation import EVALUATION_CROP
@@ -349,31 +349,8 @@ def test_skipping_every_image_is_refused(data: Any, tmp_path: Path) -> None:
         check_maps(records, index, on_missing="skip")
 
 
-_AFTER_OPENCV = """
-import sys
-from pathlib import Path
-import cv2
-import numpy as np
-from PIL import Image
-from pseudo_maps.records import ImageRecord
-from training.config import CropConfig
-from training.data.loading import TrainingImages
-from training.data.workers import WorkerLoader
-from training.data.sampling import EpochSampler
-
-folder = Path(sys.argv[1])
-Image.fromarray(np.zeros((80, 80, 3), dtype=np.uint8)).save(folder / "a.png")
-cv2.setNumThreads(4)
-cv2.GaussianBlur(np.zeros((2000, 2000, 3), dtype=np.float32), (0, 0), 5)
-images = TrainingImages(
-    [ImageRecord(image_id="a", path="a.png", label=0)], root=folder, crop=CropConfig(input_size=64, resize=73), seed=0
-)
-print(len(list(WorkerLoader(images, EpochSampler(1, 1, seed=0), workers=1, persistent=True))))
-"""
-
-
 def test_workers_start_after_this_process_used_the_threads_of_opencv(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _AFTER_OPENCV, str(tmp_path)], capture_output=True, text=True, timeout=120
-    )
-    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    import_once()
+    program = start_program("tests.training.data.opencv_threads_program", tmp_path)
+    text, _ = program.communicate()
+    assert (program.returncode, text) == (0, "1\n")

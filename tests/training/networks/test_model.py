@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,13 @@ torch.set_num_threads(1)
 SIDES = {"alexnet-gap": 13, "alexnet-gap-plus": 11, "googlenet-gap": 14, "resnet50-gap": 7}
 
 
+@functools.cache
+def without_numbers(arch: str, *, decoder: bool = True) -> LocalizationModel:
+    """Shapes and names alone."""
+    with torch.device("meta"):
+        return LocalizationModel(arch, 10, decoder=decoder).eval()
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -19,8 +28,8 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (227, 227), (65, 97)])
 def test_shapes(arch: str, height: int, width: int) -> None:
+    model = without_numbers(arch)
     with torch.device("meta"):
-        model = LocalizationModel(arch, 10)
         output = model(torch.empty(2, 3, height, width), cam_classes=torch.zeros(2, 3, dtype=torch.int64))
     assert output.scores.shape == (2, 10)
     assert output.saliency.shape == output.saliency_logits.shape == (2, height, width)
@@ -69,8 +78,8 @@ def test_images_are_normalised_inside(arch: str) -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_decoder_and_perceptual_network_cost_nothing_at_test_time(arch: str) -> None:
+    model, plain = without_numbers(arch), without_numbers(arch, decoder=False)
     with torch.device("meta"):
-        model, plain = LocalizationModel(arch, 10).eval(), LocalizationModel(arch, 10, decoder=False).eval()
         images, classes = torch.empty(1, 3, 64, 64), torch.zeros(1, 10, dtype=torch.int64)
         with FlopCounterMode(display=False) as flops_model, torch.no_grad():
             model(images, with_saliency=False, cam_classes=classes)
@@ -83,8 +92,7 @@ def test_decoder_and_perceptual_network_cost_nothing_at_test_time(arch: str) -> 
 
 
 def test_only_alexnet_plus_drops_features() -> None:
-    with torch.device("meta"):
-        dropped = {arch: LocalizationModel(arch, 2, decoder=False).classifier.dropout.p for arch in ARCHITECTURES}
+    dropped = {arch: without_numbers(arch, decoder=False).classifier.dropout.p for arch in ARCHITECTURES}
     assert dropped == {"alexnet-gap": 0, "alexnet-gap-plus": 0.5, "googlenet-gap": 0, "resnet50-gap": 0}
 
 

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -6,7 +7,7 @@ from torch import nn
 
 from tests.command_calls import start_python
 from training.networks.model import LocalizationModel
-from training.networks.parts import ConvUnit, UndrawnWeights, conv_units
+from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, UndrawnWeights, conv_units
 from training.networks.registry import ARCHITECTURES, build_encoder
 
 torch.set_num_threads(1)
@@ -39,10 +40,16 @@ AT_224 = {
 }
 
 
-def run(arch: str, height: int, width: int, *, batch_norm: bool = True):
+@functools.cache
+def without_numbers(arch: str, *, batch_norm: bool = True) -> Encoder:
+    """Shapes and names alone."""
     with torch.device("meta"):
-        encoder = build_encoder(arch, batch_norm=batch_norm).eval()
-        return encoder, encoder(torch.empty(2, 3, height, width))
+        return build_encoder(arch, batch_norm=batch_norm).eval()
+
+
+def run(arch: str, height: int, width: int, *, batch_norm: bool = True) -> tuple[Encoder, EncoderFeatures]:
+    encoder = without_numbers(arch, batch_norm=batch_norm)
+    return encoder, encoder(torch.empty(2, 3, height, width, device="meta"))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -70,30 +77,32 @@ def test_parameter_counts(arch: str) -> None:
     weights = sum(c_in * c_out * kernel**2 for c_in, c_out, kernel in CONVOLUTIONS[arch])
     channels = sum(c_out for _, c_out, _ in CONVOLUTIONS[arch])
     for batch_norm, per_channel in ((True, 2), (False, 1)):
-        encoder = build_encoder(arch, batch_norm=batch_norm)
+        encoder = without_numbers(arch, batch_norm=batch_norm)
         assert sum(p.numel() for p in encoder.parameters()) == weights + per_channel * channels
 
 
 def test_resnet50_has_torchvisions_number_of_parameters() -> None:
     # 25,557,032 are published for ResNet-50; the last layer has 2048 * 1000 + 1000 of them.
-    assert sum(p.numel() for p in build_encoder("resnet50-gap").parameters()) == 25_557_032 - 2_049_000
+    assert sum(p.numel() for p in without_numbers("resnet50-gap").parameters()) == 25_557_032 - 2_049_000
 
 
 def test_the_trunk_of_alexnet_has_torchvisions_number_of_parameters() -> None:
     # 61,100,840 are published; the rest is its three fully connected layers.
     connected = 9216 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
-    encoder = build_encoder("alexnet-gap", batch_norm=False)
+    encoder = without_numbers("alexnet-gap", batch_norm=False)
     trunk = [encoder.conv1, encoder.conv2, encoder.conv3, encoder.conv4, encoder.conv5]
     assert sum(p.numel() for unit in trunk for p in unit.parameters()) == 61_100_840 - connected
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_outputs_are_after_relu(arch: str) -> None:
+def test_outputs_are_after_relu_and_the_gradient_reaches_every_parameter(arch: str) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(arch).train()
     encoded = encoder(torch.randn(2, 3, 96, 96))
     for maps in (encoded.features, *encoded.skips):
         assert maps.min() == 0 and maps.max() > 0
+    encoded.features.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
 
 
 def test_googlenet_pools_into_an_incomplete_last_window() -> None:
@@ -139,16 +148,8 @@ def test_a_unit_without_relu_keeps_negative_values() -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_imported_layers_name_units(arch: str) -> None:
-    encoder = build_encoder(arch)
+    encoder = without_numbers(arch)
     assert encoder.imported_layers().keys() <= conv_units(encoder).keys()
-
-
-def test_the_gradient_reaches_every_parameter() -> None:
-    for arch in ARCHITECTURES:
-        torch.manual_seed(0)
-        encoder = build_encoder(arch).train()
-        encoder(torch.randn(2, 3, 96, 96)).features.square().mean().backward()
-        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in encoder.parameters())
 
 
 def test_an_unknown_architecture_is_refused() -> None:
