@@ -17,6 +17,7 @@ from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = [
     "BLACKLISTED",
+    "BOXES_CLIPPED",
     "CONSTANT_MAP",
     "FAILED_STATUSES",
     "MAP_NOT_USABLE",
@@ -24,6 +25,7 @@ __all__ = [
     "NO_BOXES",
     "NO_LABEL",
     "NO_MAP",
+    "OTHER_SHAPE",
     "SCORED",
     "SKIPPED_STATUSES",
     "TOP_CLASSES",
@@ -70,6 +72,10 @@ CONSTANT_MAP = "constant map"
 """Note: all scores of a map are equal."""
 NON_FINITE_MAP = "NaN or infinite map"
 """Note: a map holds a NaN or an infinity."""
+OTHER_SHAPE = "boxes drawn on another shape than the file"
+"""Note: the frame that the annotation states is no enlargement or reduction of the image file."""
+BOXES_CLIPPED = "boxes clipped to the file"
+"""Note: the annotation states no frame, and a box reached beyond the image file."""
 
 
 def is_failed(status: str) -> bool:

@@ -51,6 +51,8 @@ class EvaluationSet:
     records: tuple[ImageRecord, ...]
     """All images of the split, those beyond a limit too."""
     images: tuple[EvaluationImage, ...]
+    warnings: tuple[str, ...] = ()
+    """What is unusual about the boxes, a sentence each."""
 
     def batches(self, size: int) -> list[EvaluationBatch]:
         """All images in batches of at most ``size``, always cut at the same places."""

@@ -14,14 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes.fixed_thresholds import checked_map
+from evaluation.boxes.geometry import same_shape
 from evaluation.boxes.ground_truth import RESIZED_PX
 from evaluation.boxes.overlaps import Candidates
 from evaluation.image_scores import (
     BLACKLISTED,
+    BOXES_CLIPPED,
     CONSTANT_MAP,
     NO_BOXES,
     NO_LABEL,
     NON_FINITE_MAP,
+    OTHER_SHAPE,
     SCORED,
     UNKNOWN_RANK,
     UNREADABLE_IMAGE,
@@ -109,17 +112,27 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
     if image_wh is None:
         # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
         return replace(scores, status=UNREADABLE_IMAGE)
+    own_n4, notes = image.boxes_xyxy, set[str]()
+    if image.frame_wh is None:
+        # As boxes whose annotation states a frame are clipped when they are read.
+        own_n4 = np.minimum(own_n4, np.tile(np.array(image_wh) - 1, 2))[(own_n4[:, :2] < image_wh).all(axis=1)]
+        if not np.array_equal(own_n4, image.boxes_xyxy):
+            notes.add(BOXES_CLIPPED)
+        if not len(own_n4):
+            return replace(scores, status=NO_BOXES)
+    elif maps.file_wh is not None and not same_shape(image.frame_wh, maps.file_wh):
+        notes.add(OTHER_SHAPE)
     iou, boxes, truths = {}, {}, {}
     for name in task.protocols:
         protocol = get_protocol(name)
-        truths[name] = protocol.ground_truth(image.boxes_xyxy, image_wh=image_wh)
+        truths[name] = protocol.ground_truth(own_n4, image_wh=image_wh)
         candidates = {baseline: _baseline(baseline, name) for baseline in BASELINES}
         if maps.failure is None:
             for localizer in task.localizers:
                 candidates[localizer] = _candidates(maps, localizer, protocol, record.image_id)
         for localizer, of_localizer in candidates.items():
             iou[localizer, name], boxes[localizer, name] = protocol.overlaps(of_localizer, truths[name])
-    return replace(scores, notes=_notes(maps), iou=iou, boxes=boxes, ground_truth=truths)
+    return replace(scores, notes=tuple(sorted(notes | _notes(maps))), iou=iou, boxes=boxes, ground_truth=truths)
 
 
 def _file_wh(path: Path) -> tuple[int, int] | None:
@@ -165,11 +178,11 @@ def _baseline(name: str, protocol_name: str) -> Candidates:
     )
 
 
-def _notes(maps: ImageMaps) -> tuple[str, ...]:
+def _notes(maps: ImageMaps) -> set[str]:
     notes = set()
     for map_hw in (*maps.whole.values(), *maps.centre.values()):
         if not np.isfinite(map_hw).all():
             notes.add(NON_FINITE_MAP)
         elif map_hw.min() == map_hw.max():
             notes.add(CONSTANT_MAP)
-    return tuple(sorted(notes))
+    return notes

@@ -251,15 +251,18 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
     dataset = open_dataset(options["data"], split=options["split"], layout=options["layout"])
     say_notes(dataset.notes)
     out: Path | None = options["out"]
+    evaluation_set = load_evaluation_set(
+        dataset,
+        boxes=options["boxes"],
+        blacklist=options["blacklist"],
+        limit=options["limit"],
+        need_boxes=options.get("masks") is None,
+    )
+    for warning in evaluation_set.warnings:
+        click.echo(f"wsol-eval: warning: {warning}", err=True)
     return EvaluationChoices(
         name=options["name"] or default_name,
-        evaluation_set=load_evaluation_set(
-            dataset,
-            boxes=options["boxes"],
-            blacklist=options["blacklist"],
-            limit=options["limit"],
-            need_boxes=options.get("masks") is None,
-        ),
+        evaluation_set=evaluation_set,
         # In the table's order and each once, however they were typed.
         protocols=tuple(name for name in PROTOCOL_NAMES if name in (options["protocols"] or PROTOCOL_NAMES)),
         boxes=options["boxes"],

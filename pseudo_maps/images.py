@@ -119,6 +119,20 @@ def decode_image(
     return decoded
 
 
+def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Width and height in pixels as the header of an image file states them (0.1 ms); None when it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if not Path(path).is_file():
+                return None
+            with Image.open(path) as image:
+                return image.size
+        except Exception:
+            # Every kind of damage, as in decode_image, which reports it.
+            return None
+
+
 def _decode_open_image(image: Image.Image, *, name: str, enough_px: int | None, max_pixels: int) -> DecodedImage:
     if image.format not in ACCEPTED_FORMATS:
         raise ImageDecodeError(

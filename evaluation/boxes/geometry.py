@@ -7,7 +7,7 @@ Legend: N boxes. Every box is ``x0, y0, x1, y1`` in 0-based pixel coordinates wi
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FRAME_PX", "checked_boxes"]
+__all__ = ["FRAME_PX", "checked_boxes", "same_shape"]
 
 FRAME_PX = 224
 """Side in pixels of the square frame that images, maps and boxes are squeezed to before scoring."""
@@ -31,3 +31,9 @@ def checked_boxes(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.flo
             "swap the corners or drop the box first"
         )
     return boxes_n4
+
+
+def same_shape(one_wh: tuple[int, int], other_wh: tuple[int, int]) -> bool:
+    """Whether two sizes may be those of one picture, enlarged or reduced: the same ratio, rounded to whole pixels."""
+    (width, height), (other_width, other_height) = one_wh, other_wh
+    return abs(width * other_height - height * other_width) <= 2 * max(*one_wh, *other_wh)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_ROUNDING_PX, _ROUNDING_SHARE = 2.0, 0.02
+"""How far a box may reach beyond its frame: boxes counted from 1, or drawn on an enlarged picture."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BoxAnnotation:
@@ -23,6 +26,10 @@ class BoxAnnotation:
     """Height in pixels of that image; None exactly when the width is."""
     dropped: int
     """Boxes left out because nothing of them lies inside the frame."""
+    beyond: int = 0
+    """Boxes that reach beyond the frame by more than rounding explains, those that were dropped too."""
+    other_class: int = 0
+    """Boxes left out because the file says that they are of another class than the image."""
 
 
 def tidy_boxes(
@@ -51,7 +58,18 @@ def tidy_boxes(
         frame_width=frame_width,
         frame_height=frame_height,
         dropped=int(len(given) - inside.sum()),
+        beyond=count_beyond(given, frame_width=frame_width, frame_height=frame_height),
     )
+
+
+def count_beyond(
+    corners_n4: npt.NDArray[np.float64], *, frame_width: int | None = None, frame_height: int | None = None
+) -> int:
+    """Boxes (N, 4) that leave the frame by over two pixels and two percent of a side; an unknown side has no end."""
+    side_2 = np.array([np.inf if side is None else side for side in (frame_width, frame_height)])
+    lower, upper = -_ROUNDING_PX, np.maximum(side_2 - 1 + _ROUNDING_PX, side_2 * (1 + _ROUNDING_SHARE))
+    points_n22 = corners_n4.reshape(-1, 2, 2)
+    return int(((points_n22 < lower) | (points_n22 > upper)).any(axis=(1, 2)).sum())
 
 
 def scale_boxes(

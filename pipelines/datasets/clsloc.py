@@ -6,13 +6,15 @@ images are not looked for on disk: 1,281,167 stats at the 1 ms of a busy cluster
 list each image folder is scanned once.
 """
 
+import dataclasses
+import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.datasets.annotation_xml import read_annotation_xml
 from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
-from pipelines.datasets.folders import class_folders, image_files
+from pipelines.datasets.folders import WNID, class_folders, image_files
 from pipelines.datasets.model import Classes, Dataset, DatasetError
 from pipelines.datasets.solution_csv import read_solution_csv
 from pipelines.datasets.text import check_ids, check_known, describe, read_lines, read_synset_mapping
@@ -91,12 +93,15 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
 
     They come from the split's XML files when it has an annotation folder (these state the frame size too), else from
     ``LOC_<split>_solution.csv``, which states none. In train, 544,546 of 1,281,167 images are annotated. An annotation
-    belongs to the image it is filed under, whatever its ``<name>`` and ``<filename>`` say.
+    belongs to the image it is filed under, whatever its ``<filename>`` says; boxes of another class than the image's
+    are left out and counted.
     """
     annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
     solution = dataset.root / f"LOC_{dataset.split}_solution.csv"
     boxes: dict[str, BoxAnnotation] = {}
     known = {record.image_id for record in dataset.records}
+    wnid_of = {record.image_id: record.wnid for record in dataset.records}
+    named = _wnids_by_name(Classes(wnids=dataset.class_wnids, words=dataset.class_words))
     if annotations.is_dir():
         # One scan of each folder instead of 736,621 failing opens.
         stems: dict[str, dict[str, str]] = {}
@@ -109,8 +114,9 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
             name = stems[below].get(image_id.rpartition("/")[2])
             if name is not None:
                 found = read_annotation_xml(annotations / below / name)
-                boxes[image_id] = tidy_boxes(
-                    found.corners, frame_width=found.frame_width, frame_height=found.frame_height
+                own = [_may_be(name, wnid_of[image_id], named=named) for name in found.names]
+                boxes[image_id] = _tidy_own(
+                    found.corners, own, frame_width=found.frame_width, frame_height=found.frame_height
                 )
     elif solution.is_file():
         rows = read_solution_csv(solution, split=dataset.split)
@@ -118,7 +124,8 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
             _check_annotated(rows, known, source=solution)
         for image_id in wanted:
             if image_id in rows:
-                boxes[image_id] = tidy_boxes(rows[image_id].corners, frame_width=None, frame_height=None)
+                own = [_may_be(wnid, wnid_of[image_id], named=named) for wnid in rows[image_id].wnids]
+                boxes[image_id] = _tidy_own(rows[image_id].corners, own, frame_width=None, frame_height=None)
     return boxes
 
 
@@ -126,6 +133,20 @@ def _check_annotated(annotated: Collection[str], known: Collection[str], *, sour
     """Refuse annotations of no image where images lack theirs; a list that covers more than the images is harmless."""
     if not set(known).issubset(annotated):
         check_known(annotated, known, source=source, first_line=2 if source.is_file() else None)
+
+
+def _may_be(name: str, wnid: str, *, named: Mapping[str, str]) -> bool:
+    """Whether a box's name may mean the image's class: words that name no class, or several, do."""
+    found = named.get(name.casefold(), "")
+    return not wnid or name == wnid or (not WNID.fullmatch(name) if not found else found == wnid)
+
+
+def _tidy_own(
+    corners: Sequence[Sequence[float]], own: Sequence[bool], *, frame_width: int | None, frame_height: int | None
+) -> BoxAnnotation:
+    kept = list(itertools.compress(corners, own))
+    found = tidy_boxes(kept, frame_width=frame_width, frame_height=frame_height)
+    return dataclasses.replace(found, other_class=len(corners) - len(kept))
 
 
 def _xml_stems(folder: Path) -> dict[str, str]:

@@ -17,6 +17,8 @@ from pseudo_maps.wording import counted
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes, in any case, of image files: the formats that ``pseudo_maps.images`` reads."""
 
+WNID = re.compile(r"n[0-9]{8}")
+"""What a class of ImageNet is called: the number of its synset in WordNet."""
 JUNK_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information"}
 )

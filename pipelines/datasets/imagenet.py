@@ -1,14 +1,11 @@
 """Layout imagenet: torchvision's ImageNet folder, ``root/<split>/<wnid>/<name>.<suffix>``."""
 
-import re
 from pathlib import Path
 
-from pipelines.datasets.folders import folder_classes, folder_dataset, image_files, scan_folder
+from pipelines.datasets.folders import WNID, folder_classes, folder_dataset, image_files, scan_folder
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.tinyimagenet import is_tinyimagenet
 from pseudo_maps.records import ImageRecord
-
-_WNID = re.compile(r"n[0-9]{8}")
 
 
 def is_imagenet(root: Path) -> bool:
@@ -16,7 +13,7 @@ def is_imagenet(root: Path) -> bool:
     if is_tinyimagenet(root):
         return False
     folders = [root / split for split in SPLITS if (root / split).is_dir()]
-    return any(is_folder and _WNID.fullmatch(name) for folder in folders for name, is_folder in scan_folder(folder))
+    return any(is_folder and WNID.fullmatch(name) for folder in folders for name, is_folder in scan_folder(folder))
 
 
 def open_imagenet(root: Path, *, split: str) -> Dataset:
@@ -32,7 +29,7 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
         )
     found, wnids = folder_classes(root, split=split)
     for wnid in (*wnids, *found):
-        if not _WNID.fullmatch(wnid):
+        if not WNID.fullmatch(wnid):
             raise DatasetError(
                 f"{root}: expected class folders named n and eight digits, found {wnid!r}; "
                 "use layout 'imagefolder' for other names"

@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.names import BOX_CHOICES
 from pipelines.datasets import Dataset, DatasetError, load_boxes
+from pipelines.jobs.box_checks import check_boxes
 from pseudo_maps.records import ImageRecord
 
 
@@ -25,8 +26,8 @@ def load_evaluation_set(
     """The images of a data set with their boxes.
 
     ``boxes`` is one of ``BOX_CHOICES``, ``blacklist`` a file of ``read_blacklist``, ``limit`` a number of first images.
-    DatasetError when an annotation or the blacklist cannot be read, and, with ``need_boxes``, when no image has a box
-    (a set with masks alone has none).
+    DatasetError when an annotation or the blacklist cannot be read, when boxes and image files disagree (see
+    ``check_boxes``), and, with ``need_boxes``, when no image has a box (a set with masks alone has none).
     """
     if boxes not in BOX_CHOICES:
         raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
@@ -54,6 +55,7 @@ def load_evaluation_set(
             f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
             "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv, a localization.txt or a boxes.csv"
         )
+    warnings = check_boxes(dataset, records, annotations)
     return EvaluationSet(
         root=dataset.root,
         split=dataset.split,
@@ -61,6 +63,7 @@ def load_evaluation_set(
         class_words=dataset.class_words,
         records=dataset.records,
         images=tuple(images),
+        warnings=tuple(warnings),
     )
 
 

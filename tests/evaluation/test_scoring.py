@@ -10,10 +10,12 @@ import pytest
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.image_scores import (
     BLACKLISTED,
+    BOXES_CLIPPED,
     CONSTANT_MAP,
     NO_BOXES,
     NO_MAP,
     NON_FINITE_MAP,
+    OTHER_SHAPE,
     SCORED,
     UNREADABLE_IMAGE,
     ImageScores,
@@ -275,3 +277,27 @@ def test_a_batch_is_its_images_one_by_one(root: Path) -> None:
 def test_images_and_maps_must_match(image: EvaluationImage, root: Path) -> None:
     with pytest.raises(ValueError, match="shorter"):
         score(MapBatch([image], []), task=ScoringTask(root=root, protocols=ALL, localizers=()))
+
+
+# --- boxes that do not fit the file
+
+
+def test_boxes_without_a_frame_are_clipped_to_the_file_as_those_with_one_are(
+    image: EvaluationImage, root: Path
+) -> None:
+    boxes_n4 = np.array([[112.0, 0, 300, 111], [224, 0, 300, 50]])
+    maps = ImageMaps(whole={"cam": quarter_map()}, file_wh=(224, 224))
+    scores = score_one(replace(image, frame_wh=None, boxes_xyxy=boxes_n4), maps, root=root, protocols=("cam",))
+    assert scores.ground_truth["cam"].tolist() == [list(BOX)]
+    assert scores.notes == (BOXES_CLIPPED,)
+    outside = replace(image, frame_wh=None, boxes_xyxy=boxes_n4[1:])
+    assert score_one(outside, maps, root=root, protocols=("cam",)).status == NO_BOXES
+
+
+def test_a_file_of_another_shape_than_the_frame_is_noted(image: EvaluationImage, root: Path) -> None:
+    whole = {"cam": quarter_map()}
+    notes = [
+        score_one(image, ImageMaps(whole=whole, file_wh=size), root=root, protocols=("cam",)).notes
+        for size in ((224, 224), (448, 449), (320, 240))
+    ]
+    assert notes == [(), (), (OTHER_SHAPE,)]

@@ -90,7 +90,12 @@ def test_maps_are_of_the_true_class_and_else_of_the_predicted_one(
 def test_the_crop_s_map_is_of_the_class_that_the_whole_image_was_taken_for(
     localizer: NetworkLocalizer, tmp_path: Path
 ) -> None:
-    root = make_listed_data(tmp_path / "data", {f"{number:02d}": [BOX] for number in range(12)}, labels={"00": 0})
+    root = make_listed_data(
+        tmp_path / "data",
+        {f"{number:02d}": [(1, 2, 60, 40)] for number in range(12)},
+        labels={"00": 0},
+        size_wh=(64, 64),
+    )
     generator = np.random.default_rng(0)
     for path in (root / "val").iterdir():
         # A rim that the crop does not show, of another colour.

@@ -1,0 +1,157 @@
+"""Whether ground-truth boxes belong to the image files that are there: what chance does not explain is refused.
+
+Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.boxes.geometry import same_shape
+from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
+from pipelines.datasets.boxes import count_beyond
+from pseudo_maps.images import read_image_size
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.wording import counted
+
+COMPARED_FILES = 256
+"""Image files, evenly spaced, whose size is compared: 0.1 ms each, a few on a busy file server. A fault in one of
+twenty images escapes all of them once in 500,000 times."""
+CHANCE_SHARE, CHANCE_IMAGES = 0.05, 2
+"""Faults in this share of the images, or in so many, may be single mistakes."""
+MIN_TELLING_BOXES = 10
+"""Boxes needed to tell corners from sizes. Of ILSVRC's 80,477 val boxes, 22 % would also fit into their image as
+``x, y, width, height``: of ten boxes all do once in four million times."""
+NAMED_IMAGES = 3
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def check_boxes(
+    dataset: Dataset, records: Sequence[ImageRecord], annotations: Mapping[str, BoxAnnotation]
+) -> list[str]:
+    """Compare boxes with their classes, their frames and the headers of image files; give warnings, a sentence each.
+
+    ``annotations`` holds, by image id, boxes of ``records`` as ``load_boxes`` gives them. Files that are missing or
+    unreadable are not compared. DatasetError where more images than chance explains have boxes of other classes alone,
+    boxes beyond the image, or a frame of another shape than the file; and where every box may be
+    ``x, y, width, height``.
+    """
+    annotated = {record.image_id: annotations[record.image_id] for record in records if record.image_id in annotations}
+    spaced = records[:: max(1, -(-len(records) // COMPARED_FILES))]
+    files = {record.image_id: read_image_size(dataset.root / record.path) for record in spaced}
+    compared = {image_id: size for image_id, size in files.items() if size is not None and image_id in annotated}
+    shapes, squares = _other_shapes(annotated, compared)
+    sizes = {
+        image_id: size for image_id, found in annotated.items() if (size := _frame(found) or compared.get(image_id))
+    }
+    found = [
+        *_left_out(annotated),
+        _judge(
+            dataset,
+            {
+                image_id: f"all {counted(one.other_class, 'box', plural='boxes')} left out"
+                for image_id, one in annotated.items()
+                if one.other_class and not len(one.boxes_xyxy)
+            },
+            of=len(annotated),
+            what="only boxes of another class than the image's",
+            advice="check that classes and boxes are of the same images",
+        ),
+        _judge(
+            dataset,
+            shapes,
+            of=len(compared),
+            what="boxes drawn on another shape than the image file",
+            advice="correct the sizes that the annotations state, or restore the image files",
+        ),
+        _judge(
+            dataset,
+            _beyond(annotated, sizes),
+            of=len(sizes),
+            what="boxes beyond the image",
+            advice="check the sizes that the annotations state, and that the boxes are not of a larger version",
+        ),
+    ]
+    if squares:
+        found.append(f"{_named(squares, of=len(compared), what='square files, boxes drawn on another shape')}; ")
+        found[-1] += "right if the files were squeezed, wrong if they were cropped"
+    _refuse_sizes_as_corners(dataset, annotated, sizes)
+    return [warning for warning in found if warning]
+
+
+def _named(faults: Mapping[str, str], *, of: int, what: str) -> str:
+    first, *others = faults
+    names = ", ".join(repr(name) for name in others[: NAMED_IMAGES - 1])
+    more = f" (also {names}{', ...' if len(faults) > NAMED_IMAGES else ''})" if names else ""
+    return f"{what}: {len(faults)} of {counted(of, 'image')} compared, such as {first!r}: {faults[first]}{more}"
+
+
+def _judge(dataset: Dataset, faults: Mapping[str, str], *, of: int, what: str, advice: str) -> str:
+    """A warning, or nothing to warn of; DatasetError where chance does not explain so many faults."""
+    if not faults:
+        return ""
+    text = _named(faults, of=of, what=what)
+    if len(faults) > max(CHANCE_IMAGES, CHANCE_SHARE * of) or 2 * len(faults) > of:
+        raise DatasetError(f"{dataset.root}: {text}; {advice}")
+    return text
+
+
+def _frame(annotation: BoxAnnotation) -> Size | None:
+    if annotation.frame_width is None or annotation.frame_height is None:
+        return None
+    return annotation.frame_width, annotation.frame_height
+
+
+def _left_out(annotated: Mapping[str, BoxAnnotation]) -> list[str]:
+    boxes = sum(one.other_class for one in annotated.values())
+    images = sum(one.other_class > 0 for one in annotated.values())
+    where = f"in {counted(images, 'image')}, because they are of another class than the image"
+    return [f"{counted(boxes, 'box', plural='boxes')} left out {where}"] if boxes else []
+
+
+def _beyond(annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]) -> dict[str, str]:
+    faults = {}
+    for image_id, (width, height) in sizes.items():
+        one = annotated[image_id]
+        # Boxes whose annotation states a frame have been clipped and counted.
+        number = one.beyond or count_beyond(one.boxes_xyxy, frame_width=width, frame_height=height)
+        if number:
+            faults[image_id] = f"{counted(number, 'box', plural='boxes')} beyond {width} x {height} pixels"
+    return faults
+
+
+def _other_shapes(
+    annotated: Mapping[str, BoxAnnotation], compared: Mapping[str, Size]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Both sizes in words where frame and file differ in shape; those of square files apart."""
+    shapes: dict[str, str] = {}
+    squares: dict[str, str] = {}
+    for image_id, (width, height) in compared.items():
+        frame = _frame(annotated[image_id])
+        if frame is None or same_shape(frame, (width, height)):
+            continue
+        text = f"drawn on {frame[0]} x {frame[1]} pixels, the file has {width} x {height}"
+        if same_shape(frame[::-1], (width, height)):
+            text += ", width and height exchanged"
+        (squares if width == height else shapes)[image_id] = text
+    return shapes, squares
+
+
+def _refuse_sizes_as_corners(
+    dataset: Dataset, annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]
+) -> None:
+    """DatasetError where every box, read as ``x, y, width, height``, lies in its image too: corners rarely do."""
+    fits: dict[tuple[float, ...], bool] = {}
+    first = None
+    for image_id, (width, height) in sizes.items():
+        for box in annotated[image_id].boxes_xyxy.tolist():
+            # From the first pixel on, a size is a corner.
+            if max(box[:2]) > 1:
+                fitting = box[0] + box[2] <= width and box[1] + box[3] <= height
+                fits[tuple(box)] = fitting and fits.get(tuple(box), True)
+                first = first or f"{box} of {image_id!r} in {width} x {height} pixels"
+    if len(fits) >= MIN_TELLING_BOXES and all(fits.values()):
+        raise DatasetError(
+            f"{dataset.root}: all boxes lie towards the upper left, such as {first}: expected corners x0, y0, x1, y1, "
+            "found what looks like x, y, width, height or like boxes of a smaller version; write them as corners"
+        )
