@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationBatch, EvaluationImage
@@ -19,6 +20,9 @@ __all__ = ["MAP_LOCALIZER", "MapSource", "NoMaps", "NpyMaps", "ShardMaps", "Stor
 
 MAP_LOCALIZER = "pseudo-map"
 """Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
+
+LOOKED_AT_MAPS = 64
+"""Maps that tell what their 0 means: one to ten milliseconds each."""
 
 _LOCALIZER_NAME = re.compile(r"[a-z]+([-*][a-z]+)*")
 """What a name in a shard may look like to stand in columns and tables, such as ``cam*saliency``."""
@@ -67,6 +71,8 @@ class StoredMaps(MapSource):
     localizers: tuple[str, ...] = (MAP_LOCALIZER,)
     batch_size = 64
     """A tenth of a second to a second of work."""
+    min_max: bool = False
+    """Whether each map is stretched to the range from 0 to 1 before anything else is done with it."""
     _stamp: str | None = None
 
     def stamp(self) -> str | None:
@@ -90,6 +96,34 @@ class StoredMaps(MapSource):
         """Ids of the images of ``records`` that no map belongs to, in their order."""
         return [record.image_id for record in records if not self._names_of(record)]
 
+    def describe_zero(self, images: Sequence[EvaluationImage]) -> str:
+        """What 0 means in these maps, where rules that clip scores at 0 depend on it; empty where nothing tells.
+
+        Read from up to ``LOOKED_AT_MAPS`` evenly spaced maps; those of two values, such as masks, tell nothing.
+        """
+        spaced = images[:: max(1, -(-len(images) // LOOKED_AT_MAPS))]
+        given = [map_hw for image in spaced for map_hw in self.maps_of(image).whole.values()]
+        lowest = [float(map_hw.min()) for map_hw in given if _tells_zero(map_hw)]
+        negative = sum(least < 0 for least in lowest)
+        if negative:
+            return f"{negative} of {len(lowest)} maps have scores below 0, which count as 0"
+        if lowest and not any(lowest):
+            return "the least score of every map is 0, as in maps that were scaled from their minimum or clipped"
+        return ""
+
+    def _map(self, map_hw: npt.NDArray[Any]) -> ImageMaps:
+        """The map of an image as the evaluation takes it."""
+        if self.min_max and _tells_zero(map_hw):
+            scores_hw = np.asarray(map_hw, dtype=np.float64)
+            # Subtracted after the division: the range of huge scores may exceed float64.
+            largest = float(np.abs(scores_hw).max())
+            scores_hw = scores_hw / largest - scores_hw.min() / largest
+            map_hw = scores_hw / scores_hw.max()
+        return ImageMaps(whole={self.localizers[0]: map_hw})
+
+    def _config(self, described: dict[str, Any]) -> dict[str, Any]:
+        return {"maps": {**described, **({"range": "min-max"} if self.min_max else {})}}
+
     @abstractmethod
     def _names(self) -> Iterable[str]:
         """Names of all maps."""
@@ -99,13 +133,24 @@ class StoredMaps(MapSource):
         """Names of the maps that belong to an image."""
 
 
-def open_stored_maps(folder: Path, *, split: str) -> StoredMaps:
-    """The maps in a folder: shards of the split when there are any, else .npy files; ValueError for neither."""
-    if any(folder.glob(f"{split}-*-of-*.h5")):
-        return ShardMaps(folder, split=split)
-    if any(folder.rglob("*.npy")):
-        return NpyMaps(folder)
-    raise ValueError(f"{folder}: expected shards named {split}-00000-of-....h5 or .npy files, found neither")
+def open_stored_maps(folder: Path, *, split: str, min_max: bool = False) -> StoredMaps:
+    """The maps in a folder: shards of the split when there are any, else .npy files; ValueError for neither.
+
+    ``min_max`` stretches each map to the range from 0 to 1.
+    """
+    shards = any(folder.glob(f"{split}-*-of-*.h5"))
+    if not shards and not any(folder.rglob("*.npy")):
+        raise ValueError(f"{folder}: expected shards named {split}-00000-of-....h5 or .npy files, found neither")
+    source: StoredMaps = ShardMaps(folder, split=split) if shards else NpyMaps(folder)
+    source.min_max = min_max
+    return source
+
+
+def _tells_zero(map_hw: npt.NDArray[Any]) -> bool:
+    """Whether a map is sound and has more than two values; anything else keeps its scores, and its error."""
+    if map_hw.ndim != 2 or map_hw.dtype.kind not in "uif" or not map_hw.size or not np.isfinite(map_hw).all():
+        return False
+    return bool(((map_hw > map_hw.min()) & (map_hw < map_hw.max())).any())
 
 
 class ShardMaps(StoredMaps):
@@ -133,13 +178,18 @@ class ShardMaps(StoredMaps):
         if status != STATUS_OK:
             return ImageMaps(failure=f"{MAP_NOT_USABLE}{status}")
         try:
-            return ImageMaps(whole={self.localizers[0]: self._index.read_uint8(image_id)})
+            return self._map(self._index.read_uint8(image_id))
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
 
     def config(self) -> dict[str, Any]:
         """Configuration stored in the shards and a digest of their checksum files."""
-        return {"maps": {"format": "shards", "sha256": self._sha256, "provenance": dict(self._index.provenance)}}
+        provenance = dict(self._index.provenance)
+        return self._config({"format": "shards", "sha256": self._sha256, "provenance": provenance})
+
+    def describe_zero(self, images: Sequence[EvaluationImage]) -> str:
+        """Nothing for maps of proposals, whose 0 is no proposal; saved score maps were scaled from their minimum."""
+        return "" if self.localizers == (MAP_LOCALIZER,) else "saved score maps are scaled from their minimum"
 
     def _names(self) -> Iterable[str]:
         return self._index
@@ -177,11 +227,11 @@ class NpyMaps(StoredMaps):
             raise ValueError(
                 f"image {image.record.image_id!r}: {found[0]}: expected a plain numeric array: {error}"
             ) from error
-        return ImageMaps(whole={MAP_LOCALIZER: array})
+        return self._map(array)
 
     def config(self) -> dict[str, Any]:
         """The number of files."""
-        return {"maps": {"format": "npy", "files": len(self._places)}}
+        return self._config({"format": "npy", "files": len(self._places)})
 
     def _names(self) -> Iterable[str]:
         return self._places

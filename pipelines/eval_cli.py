@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 EXISTING = click.Path(exists=True, path_type=Path)
+ZERO_PROTOCOLS = ("cam", "cam-release", "psol-crop")
+"""Protocols that measure a share of the maximum from 0; the others do from the minimum."""
 NAMED_UNUSED_MAPS = 3
 """Maps without an image that the warning names."""
 
@@ -91,7 +93,7 @@ def maps(folder: Path, **options: Any) -> None:
     from pipelines.jobs.evaluation import evaluate_maps
 
     choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
-    source = open_stored_maps(folder, split=options["split"])
+    source = open_stored_maps(folder, split=options["split"], min_max=options["map_range"] == "min-max")
     unused = source.unused(choices.evaluation_set.records)
     if unused:
         named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
@@ -100,6 +102,14 @@ def maps(folder: Path, **options: Any) -> None:
             err=True,
         )
     _check_lacking(source, choices, folder=folder, unused=unused)
+    zero = "" if source.min_max else source.describe_zero(choices.evaluation_set.images)
+    clipping = [name for name in choices.protocols if name in ZERO_PROTOCOLS]
+    if zero and clipping:
+        click.echo(
+            f"wsol-eval: {folder}: {zero}; under {', '.join(clipping)} raw and scaled maps of one network score "
+            "differently, with --map-range min-max alike",
+            err=True,
+        )
     _evaluate(choices, functools.partial(evaluate_maps, choices, source, masks=options["masks"]))
 
 

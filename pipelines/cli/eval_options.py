@@ -66,6 +66,12 @@ MAPS_OPTIONS = (
         type=EXISTING_FOLDER,
         help="Folder of <image id>.png (0 background, 255 object, 128 ignored) for PxAP.",
     ),
+    Option(
+        "--map-range",
+        type=click.Choice(("as-is", "min-max")),
+        default="as-is",
+        help="Scores of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
+    ),
     _PANELS,
 )
 RUN_OPTIONS = (
