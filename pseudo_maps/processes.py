@@ -4,9 +4,11 @@ import ctypes
 import fcntl
 import multiprocessing
 import os
+import resource
 import select
 import signal
 import time
+from collections.abc import Iterable
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -18,6 +20,11 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_HEAP_BLOCK = 32 << 20
 """Largest value that glibc accepts; the arrays of an image are 1 to 8 MB."""
 _KEPT_FREE_BYTES = 256 << 20
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where Linux keeps shared memory and semaphores; 64 MB in a container unless it is told otherwise."""
+STOPPED_PATIENCE_S = 30.0
+"""A process stopped for as long is not about to be continued."""
 
 _CLOCK_TOLERANCE_S = 60.0
 """The clocks of a file server and a host may differ; a process id is not given again that quickly."""
@@ -114,3 +121,42 @@ def is_running(process: int, *, since_s: float | None = None) -> bool:
     # proc(5): field 3 is the state; field 22 the start, in clock ticks after that of the system.
     began_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return fields[0] not in "ZX" and (since_s is None or began_s <= since_s + _CLOCK_TOLERANCE_S)
+
+
+def is_stopped(process: int) -> bool:
+    """Whether a process is stopped (SIGSTOP, Ctrl-Z, a debugger), so that nothing is to be expected of it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+def describe_limits() -> str:
+    """What processes that work for one another need of this machine: its shared memory, and the files it may open."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    try:
+        space = os.statvfs(SHARED_MEMORY)
+    except OSError as error:
+        return f"{SHARED_MEMORY}: {error.strerror}, ulimit -n {files}"
+    free, total = (blocks * space.f_frsize / 1e6 for blocks in (space.f_bavail, space.f_blocks))
+    read_only = ", read-only" if space.f_flag & os.ST_RDONLY else ""
+    return f"{SHARED_MEMORY} has {free:.0f} of {total:.0f} MB free{read_only}, ulimit -n {files}"
+
+
+class StopWatch:
+    """Notices processes that are stopped while their results are waited for."""
+
+    def __init__(self, *, patience_s: float = STOPPED_PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._since: dict[int, float] = {}
+
+    def look(self, processes: Iterable[int]) -> None:
+        """To be called while waiting; RuntimeError that names one that has been stopped all the time for too long."""
+        now_s = time.monotonic()
+        stopped = [process for process in processes if is_stopped(process)]
+        self._since = {process: self._since.get(process, now_s) for process in stopped}
+        for process, since_s in self._since.items():
+            if now_s - since_s >= self._patience_s:
+                raise RuntimeError(
+                    f"worker process {process} is stopped, and its results are missing; run the same command again"
+                )

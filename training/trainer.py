@@ -20,7 +20,7 @@ from training.class_names import NO_NAMES, ClassNames, match_classes, stored_nam
 from training.config import TrainConfig, TrainRunConfig
 from training.data.loading import Batch, DeviceBatch, TrainingImages, require_whole, to_device
 from training.data.sampling import EpochSampler
-from training.data.workers import WorkerLoader
+from training.data.workers import WorkerLoader, explaining_lost_workers
 from training.health import HealthMonitor, TrainingDiverged, health_values
 from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
@@ -36,6 +36,8 @@ from training.validation import Validation
 
 SIGNAL_CHECK_STEPS = 10
 """Steps after which several processes ask one another whether a signal has arrived: asking waits for the GPU."""
+SIGNAL_WAIT_S = 10.0
+"""Seconds for which one of several processes, after a signal, waits for a batch before it gives up."""
 NAMED_UNREADABLE = 3
 """Unreadable validation images that a warning names."""
 
@@ -104,7 +106,14 @@ class Trainer:
             rank=processes.rank,
             world_size=processes.world_size,
         )
-        self._loader = WorkerLoader(train_images, self._sampler, workers=run.workers, persistent=True)
+        self._loader = WorkerLoader(
+            train_images,
+            self._sampler,
+            workers=run.workers,
+            persistent=True,
+            batch_bytes=train_images.nbytes(config.batch_size // parts),
+            on_wait=self._stop_while_waiting,
+        )
         self._validation = None
         if val_images is not None:
             self._validation = Validation(
@@ -113,6 +122,7 @@ class Trainer:
                 workers=run.workers,
                 processes=processes,
                 precision=config.precision,
+                on_wait=self._stop_while_waiting,
             )
         self._reported_unreadable: tuple[str, ...] = ()
         self._steps_per_epoch = self._sampler.batches_per_epoch // config.accumulation
@@ -152,6 +162,7 @@ class Trainer:
         )
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._listening_to_signals())
+            stack.enter_context(explaining_lost_workers())
             stack.callback(self._progress.close)
             if log is not None:
                 stack.callback(log.close)
@@ -374,3 +385,10 @@ class Trainer:
         if self._processes.any(bool(self._signal)):
             self.save()
             raise StoppedBySignal(self._signal or "SIGTERM")
+
+    def _stop_while_waiting(self, waited_s: float) -> None:
+        if self._processes.world_size == 1:
+            self._stop_if_signalled()
+        elif self._signal and waited_s >= SIGNAL_WAIT_S:
+            # The others wait for this one, so that no checkpoint can be made of all.
+            raise StoppedBySignal(self._signal)

@@ -30,11 +30,19 @@ class ValidationResult(NamedTuple):
 class Validation:
     """All N validation images, shared among the processes, in batches of B in each process.
 
-    At most one of the ``workers`` is used: more would wait, awake, between two validations.
+    At most one of the ``workers`` is used: more would wait, awake, between two validations. ``on_wait`` is that of the
+    loader.
     """
 
     def __init__(
-        self, images: TrainingImages, *, batch_size: int, workers: int, processes: Processes, precision: Precision
+        self,
+        images: TrainingImages,
+        *,
+        batch_size: int,
+        workers: int,
+        processes: Processes,
+        precision: Precision,
+        on_wait: Callable[[float], None] = lambda _waited_s: None,
     ) -> None:
         self._images, self._processes, self._precision = images, processes, precision
         sampler = EpochSampler(
@@ -46,7 +54,14 @@ class Validation:
             shuffle=False,
             drop_last=False,
         )
-        self._loader = WorkerLoader(images, sampler, workers=min(workers, 1), persistent=True)
+        self._loader = WorkerLoader(
+            images,
+            sampler,
+            workers=min(workers, 1),
+            persistent=True,
+            batch_bytes=images.nbytes(batch_size),
+            on_wait=on_wait,
+        )
 
     def __len__(self) -> int:
         """Batches of this process."""

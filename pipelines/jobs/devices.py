@@ -11,7 +11,8 @@ from evaluation.images import BLOCK_IMAGES, EvaluationBatch
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pipelines.jobs.network_maps import NetworkMaps
-from pseudo_maps.processes import end_with_parent, fork_server
+from pseudo_maps.processes import StopWatch, end_with_parent, fork_server
+from training.data.workers import explaining_lost_workers
 
 _POLL_S = 5
 
@@ -35,7 +36,7 @@ def score_on_devices(
     for process in processes:
         process.start()
     try:
-        running = len(processes)
+        running, watch = len(processes), StopWatch()
         while running:
             try:
                 message = results.get(timeout=_POLL_S)
@@ -45,6 +46,7 @@ def score_on_devices(
                     raise RuntimeError(
                         f"the process of a device ended with code {dead[0].exitcode}; run the same command again"
                     ) from None
+                watch.look(process.pid for process in processes if process.pid and process.is_alive())
                 continue
             if isinstance(message, str):
                 raise RuntimeError(message)
@@ -56,6 +58,9 @@ def score_on_devices(
         for process in processes:
             process.terminate()
         for process in processes:
+            process.join(_POLL_S)
+            # One that is stopped hears nothing else.
+            process.kill()
             process.join()
 
 
@@ -72,9 +77,10 @@ def _score_share(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     try:
-        maps = network(device=device).maps(batches)
-        for scores in map_in_order(functools.partial(score, task=task), maps, jobs=jobs):
-            results.put(scores)
+        with explaining_lost_workers():
+            maps = network(device=device).maps(batches)
+            for scores in map_in_order(functools.partial(score, task=task), maps, jobs=jobs):
+                results.put(scores)
         results.put(None)
     except Exception as error:
         results.put(f"device {device}: {error}")

@@ -84,6 +84,7 @@ def evaluate_network(
     """
     from pipelines.jobs.devices import score_on_devices
     from pipelines.jobs.network_maps import NetworkMaps
+    from training.data.workers import explaining_lost_workers
 
     alone = len(network.devices) == 1
     # With several devices this process leaves them to the others, and draws its few pictures on the CPU.
@@ -96,15 +97,16 @@ def evaluate_network(
     )
     if source.note:
         say(source.note)
-    return _evaluate(
-        choices,
-        source,
-        kind="run",
-        advance=advance,
-        views={name: _views_under(name, network.views) for name in choices.protocols},
-        unsaved=source.unsaved(),
-        scores=None if alone else functools.partial(score_on_devices, source, jobs=choices.jobs),
-    )
+    with explaining_lost_workers():
+        return _evaluate(
+            choices,
+            source,
+            kind="run",
+            advance=advance,
+            views={name: _views_under(name, network.views) for name in choices.protocols},
+            unsaved=source.unsaved(),
+            scores=None if alone else functools.partial(score_on_devices, source, jobs=choices.jobs),
+        )
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ import cv2
 import pytest
 
 from evaluation.workers import map_in_order
-from pseudo_maps.processes import is_running
+from pseudo_maps.processes import StopWatch, is_running
 from tests.command_calls import REPOSITORY
 from tests.counts import full
 
@@ -35,6 +35,11 @@ def die_at_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def name_process_and_stop(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def name_process_and_wait(folder: str) -> None:
@@ -154,3 +159,42 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     while any(map(is_running, workers)):
         assert time.monotonic() < give_up, "a worker outlived its parent"
         time.sleep(0.01)
+
+
+def wait_for_the_end(folder: Path) -> None:
+    give_up = time.monotonic() + DEADLINE_S
+    while any(is_running(int(path.name)) for path in folder.iterdir()):
+        assert time.monotonic() < give_up, "a worker is left"
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_stopped_is_an_error_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.workers._POLL_S", 0.01)
+    monkeypatch.setattr(StopWatch.__init__, "__kwdefaults__", {"patience_s": 0})
+    with pytest.raises(RuntimeError, match=r"worker process \d+ is stopped"):
+        list(map_in_order(name_process_and_stop, [str(tmp_path)], jobs=2))
+    wait_for_the_end(tmp_path)
+
+
+def test_an_interruption_ends_the_wait_for_a_worker_that_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.workers._POLL_S", 0.01)
+
+    def interrupt(_watch: StopWatch, _processes: object) -> None:
+        if list(tmp_path.iterdir()):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StopWatch, "look", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(map_in_order(name_process_and_stop, [str(tmp_path)], jobs=2))
+    wait_for_the_end(tmp_path)
+
+
+def test_shared_memory_without_room_for_semaphores_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_given: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("evaluation.workers.ProcessPoolExecutor", refuse)
+    with pytest.raises(RuntimeError, match=r"No space left.*/dev/shm has .*--jobs 1"):
+        list(map_in_order(abs, [1], jobs=2))

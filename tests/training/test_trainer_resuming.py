@@ -1,5 +1,6 @@
 """Interrupted and killed trainings: a resumed run equals an uninterrupted one, to the bit."""
 
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.training.training_runs import (
 )
 from training.class_names import ClassNames
 from training.config import ScheduleConfig
+from training.data.loading import Batch, TrainingImages
 from training.health import TrainingDiverged
 from training.networks.registry import ARCHITECTURES
 from training.progress import StoppedBySignal
@@ -179,3 +181,19 @@ def test_classes_in_another_order_are_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{', '.join(names)}.*{', '.join(moved)}.*trained on"):
         other.fit(resume=True)
     make_trainer(data, tmp_path / "run", replace(SMALL, epochs=1), **run).fit(resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_batch_and_a_checkpoint_is_saved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def never(_images: TrainingImages, _keys: object) -> Batch:
+        # In the worker, whose parent then waits for it.
+        os.kill(os.getppid(), number)
+        while True:
+            signal.pause()
+
+    monkeypatch.setattr(TrainingImages, "__getitems__", never)
+    with pytest.raises(StoppedBySignal, match=number.name):
+        make_trainer(data, tmp_path / "run", SMALL, run=replace(HURRIED, workers=1)).fit()
+    assert CheckpointFolder(tmp_path / "run").steps() == [0]

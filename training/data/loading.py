@@ -182,6 +182,10 @@ class TrainingImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    def nbytes(self, images: int) -> int:
+        """Bytes of a batch of so many images."""
+        return images * self._crop.input_size**2 * (3 if self._index is None else 4)
+
     def labels(self) -> list[int]:
         """Class index of every image."""
         labels: list[int] = self._labels.tolist()

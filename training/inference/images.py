@@ -55,6 +55,10 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
     def __len__(self) -> int:
         return len(self._paths)
 
+    def nbytes(self, images: int) -> int:
+        """Bytes of a batch of so many images."""
+        return images * self._side_px**2 * (6 if self._centre else 3)
+
     def __getitem__(self, position: int) -> EvaluationBatch:
         """A batch of one image."""
         return self.__getitems__([position])
@@ -93,7 +97,8 @@ def build_evaluation_loader(
     pixels: EvaluationPixels, batches: Sequence[Sequence[int]], *, workers: int
 ) -> WorkerLoader[EvaluationBatch]:
     """Loader over ``batches`` of positions, in their order, for any number of workers."""
-    return WorkerLoader(pixels, [list(batch) for batch in batches], workers=workers)
+    largest = pixels.nbytes(max(map(len, batches), default=0))
+    return WorkerLoader(pixels, [list(batch) for batch in batches], workers=workers, batch_bytes=largest)
 
 
 def _stacked(images_hwc: Sequence[np.ndarray], side_px: int) -> Tensor:
