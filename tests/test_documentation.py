@@ -33,8 +33,9 @@ MODULES = {"pipelines.prep_cli": "wsol-prep", "pipelines.train_cli": "wsol-train
 FOREIGN_OPTIONS = (
     *("--no-deps", "--array", "--gres", "--requeue", "--nproc-per-node", "--check"),
     *("--host", "--tls-ca-file", "--tls-cert", "--tls-key"),
+    "--shm-size",
 )
-"""Options of pip, SLURM, torchrun, sha256sum and dask that the texts speak of."""
+"""Options of pip, SLURM, torchrun, sha256sum, dask and docker that the texts speak of."""
 RUN_AS_THEY_STAND = ("README.md", "docs/training.md")
 """Documents whose Python needs no more than ``world`` makes."""
 
