@@ -17,7 +17,7 @@ from tests.training.training_runs import assert_same, events, final_state, make_
 from training.run_folder.checkpoints import CheckpointFolder
 from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_torch_thread")]
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 # Without batch norm, whose statistics gloo does not share; SGD, because Adam makes large steps of rounding errors.
 WORDS = (
@@ -71,6 +71,7 @@ def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> Non
     assert_same(first["accuracy"], second["accuracy"])
 
 
+@pytest.mark.slow
 def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1000")

@@ -87,7 +87,6 @@ def test_a_killed_run_resumes_to_the_bit(colours: Path, whole: Path, tmp_path: P
     assert moment > 7 * 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
 )
@@ -111,7 +110,6 @@ def test_an_interrupted_run_says_so_and_saves_a_checkpoint(
 # --- two at once
 
 
-@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused_and_the_first_continues(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +155,6 @@ def test_without_locks_a_run_warns_in_one_line_and_trains(
     assert_equal_runs(tmp_path / "run", whole)
 
 
-@pytest.mark.slow
 def test_workers_end_with_a_run_that_was_killed_alone_and_its_folder_is_free(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start("--data", colours, "--out", out, *GAP, *ENDLESS, "--workers", "2")

@@ -48,7 +48,6 @@ KILLED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", KILLED)
 def test_a_killed_run_resumes_to_the_bit(case: str, data: Path, tmp_path: Path) -> None:
     config, after, saved = KILLED[case]

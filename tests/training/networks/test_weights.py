@@ -43,6 +43,22 @@ def resnet() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
+def alexnet() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torchvision.models.alexnet(weights=None).eval()
+
+
+@pytest.fixture(scope="module")
+def googlenet() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.googlenet(weights=None, transform_input=True, init_weights=False, aux_logits=False)
+        randomise_statistics(network)
+        return network.eval()
+
+
+@pytest.fixture(scope="module")
 def resnet_file(resnet: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
     torch.save(in_half(resnet), path)
@@ -75,9 +91,10 @@ def pooled(resnet: nn.Module, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("arch", ["alexnet-gap", "alexnet-gap-plus"])
-def test_alexnet_computes_what_torchvisions_does(arch: str, batch_norm: bool, images: Tensor, tmp_path: Path) -> None:
+def test_alexnet_computes_what_torchvisions_does(
+    arch: str, batch_norm: bool, alexnet: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    alexnet = torchvision.models.alexnet(weights=None).eval()
     state = {key: value for key, value in alexnet.state_dict().items() if key.startswith("features.")}
     torch.save(state, tmp_path / "alexnet.pth")
     encoder = build_encoder(arch, batch_norm=batch_norm)
@@ -101,20 +118,22 @@ def test_alexnet_computes_what_torchvisions_does(arch: str, batch_norm: bool, im
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_googlenet_computes_what_torchvisions_does(batch_norm: bool, images: Tensor, tmp_path: Path) -> None:
+def test_googlenet_computes_what_torchvisions_does(
+    batch_norm: bool, googlenet: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    googlenet = torchvision.models.googlenet(
-        weights=None, transform_input=True, init_weights=False, aux_logits=False
-    ).eval()
-    randomise_statistics(googlenet)
     torch.save(googlenet.state_dict(), tmp_path / "googlenet.pth")
     encoder = build_encoder("googlenet-gap", batch_norm=batch_norm)
     report = initialise_from_imagenet(encoder, weights=str(tmp_path / "googlenet.pth"))
     expected = []
-    for name in ("inception4e", "inception4b", "inception3b", "conv3", "conv1"):
+    hooks = [
         getattr(googlenet, name).register_forward_hook(lambda module, args, output: expected.insert(0, output))
+        for name in ("inception4e", "inception4b", "inception3b", "conv3", "conv1")
+    ]
     with torch.no_grad():
         googlenet(Normalisation()(images))
+        for hook in hooks:
+            hook.remove()
         found = encoder.eval()(Normalisation()(images)).skips
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs.std() > 1e-3
@@ -139,8 +158,8 @@ def test_resnet_computes_what_torchvisions_does(resnet: nn.Module, resnet_file: 
     assert report.random == () and report.notes == ()
 
 
-def test_nothing_is_loaded_when_one_tensor_is_wrong(tmp_path: Path) -> None:
-    state = torchvision.models.alexnet(weights=None).features.state_dict(prefix="features.")
+def test_nothing_is_loaded_when_one_tensor_is_wrong(alexnet: nn.Module, tmp_path: Path) -> None:
+    state = alexnet.features.state_dict(prefix="features.")
     state["features.10.weight"] = torch.zeros(256, 256, 1, 1)
     torch.save(state, tmp_path / "alexnet.pth")
     encoder = build_encoder("alexnet-gap")
