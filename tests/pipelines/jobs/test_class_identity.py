@@ -9,7 +9,7 @@ from pipelines.datasets.generated import make_clsloc_dataset
 from tests.integration.eval_command import evaluate, evaluated, make_checkpoint, make_listed_data
 from training.run_folder.checkpoints import load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 OPTIONS = ("--protocol", "cam", "--bootstrap-samples", 0, "--jobs", 1, "--panels", 0, "--workers", 0, "--device", "cpu")
 

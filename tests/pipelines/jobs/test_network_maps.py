@@ -19,7 +19,7 @@ from tests.integration.eval_command import make_checkpoint, make_listed_data
 from training.inference.images import EvaluationPixels
 from training.inference.localizers import Localization, NetworkLocalizer, load_for_inference
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 CLASSES = 7
 BOX = (4.0, 2.0, 70.0, 50.0)
@@ -47,7 +47,7 @@ def loaded(root: Path) -> Sequence[EvaluationImage]:
 
 
 @pytest.fixture(scope="module")
-def localizer(tmp_path_factory: pytest.TempPathFactory) -> NetworkLocalizer:
+def localizer(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> NetworkLocalizer:
     checkpoint = make_checkpoint(tmp_path_factory.mktemp("network") / "network.pt", classes=CLASSES)
     return NetworkLocalizer(load_for_inference(checkpoint), localizers=["cam", "saliency"])
 

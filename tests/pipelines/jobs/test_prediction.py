@@ -19,14 +19,14 @@ from training.inference.images import EvaluationPixels
 from training.inference.localizers import NetworkLocalizer, load_for_inference
 from training.run_folder.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
 CLASSES = 7
 SIZES = {"wide.png": (100, 30), "deep/tall.JPEG": (20, 90), "deep/grey.bmp": (33, 44), "tiny.webp": (3, 2)}
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(small_networks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("network") / "network.pt", classes=CLASSES)
 
 
