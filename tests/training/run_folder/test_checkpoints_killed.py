@@ -34,9 +34,9 @@ def test_killed_writers_leave_whole_checkpoints(tmp_path: Path) -> None:
         if found.step:
             assert found.state["step"] == found.step
             assert torch.equal(found.state["weights"], torch.full((WEIGHTS,), float(found.step)))
-        assert 1 <= len(folder.steps()) <= 3
         committed = found.step
     assert leftovers[0] == 1
-    # The next save removes what a killed one left.
+    # The next save removes what killed ones left.
     folder.save(committed + 1, {})
     assert not list(tmp_path.glob(".*.tmp"))
+    assert len(folder.steps()) == 2
