@@ -9,6 +9,7 @@ with its parent, the reading end of a pipe. The answers are the process id and, 
 import atexit
 import io
 import json
+import multiprocessing.process
 import os
 import runpy
 import select
@@ -198,6 +199,8 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     if request["new_session"]:
         os.setsid()
     os.chdir(request["folder"])
+    # Where its own worker processes resolve relative paths.
+    multiprocessing.process.ORIGINAL_DIR = request["folder"]  # type: ignore[attr-defined]
     os.environ.clear()
     os.environ.update(request["environment"])
     for folder in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
