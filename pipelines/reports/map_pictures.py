@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from evaluation.boxes.wsoleval import boxes_at_thresholds
 from evaluation.drawing.overlays import (
     GROUND_TRUTH_RGB,
@@ -66,7 +68,12 @@ class MapGallery:
         The box picture is the image with ground truth (green) and the map's own box (red). None stands for what is
         missing because the image cannot be read or has no map. ``square`` squeezes the image as the map shows it.
         """
-        boxes = load_boxes(self._dataset, image_ids=image_ids)
+        try:
+            boxes = load_boxes(self._dataset, image_ids=image_ids)
+        except DatasetError as error:
+            # A table of another program may have the name of a file of boxes; maps can be looked at without it.
+            click.echo(f"warning: no ground truth is drawn: {error}", err=True)
+            boxes = {}
         for image_id in image_ids:
             yield image_id, self._pictures(image_id, boxes.get(image_id), square=square, longest_px=longest_px)
 

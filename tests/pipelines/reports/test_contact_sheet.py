@@ -173,6 +173,10 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
     assert result.output == f"1 image on {out}\n"
     result = prep("preview", tmp_path / "m", *words, "--out", out, "--ids", "cats, dogs/a,c.png")
     assert result.exit_code == 1 and "'cats' has no map" in result.output
+    # A table of another program beside the images is said and left alone.
+    (tmp_path / "data" / "boxes.csv").write_text("image,width,boxes\nc.png,50,1 2 3 4\n")
+    result = prep("preview", tmp_path / "m", *words, "--out", out)
+    assert result.exit_code == 0 and "no ground truth is drawn: " in result.output and "boxes.csv" in result.output
 
 
 def test_without_a_choice_the_images_are_spread_over_the_split(data: Path, maps: Path, tmp_path: Path) -> None:
