@@ -32,6 +32,10 @@ class EvaluationImage:
     """Width and height that the boxes refer to; None when only the image file tells."""
     blacklisted: bool
     """Whether the devkit's blacklist names it."""
+    mask_files: tuple[str, ...] = ()
+    """Masks of its objects, where the data set lists files of them, relative to the folder of all masks."""
+    ignored_file: str = ""
+    """Mask of the pixels that count for nothing, likewise."""
 
 
 EvaluationBatch = tuple[EvaluationImage, ...]

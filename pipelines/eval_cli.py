@@ -292,12 +292,6 @@ def _evaluate(choices: EvaluationChoices, evaluate: Callable[..., Metrics]) -> N
     with ending_on_signals(resumes=choices.out is not None), progress:
         metrics = evaluate(advance=progress.advance)
     click.echo(metrics_table(metrics))
-    pixels = metrics.pixels
-    if pixels is not None:
-        click.echo(
-            f"PxAP {100 * pixels.px_ap:.2f} (centred Gaussian {100 * pixels.centred_gaussian_px_ap:.2f}), "
-            f"{pixels.images} masks, {pixels.failed} without map"
-        )
     if choices.out is not None:
         click.echo(f"{choices.out}: metrics.json, predictions.csv; tables and charts: wsol-eval report {choices.out}")
 

@@ -17,7 +17,11 @@ def metrics_table(metrics: Metrics) -> str:
     count, and the views, where the configuration names them. Columns that no row has are left out. Of the
     localization metrics only GT-known Loc carries its interval, which keeps the lines short.
     """
-    lines = [f"{metrics.name} ({metrics.kind}): {image_account(metrics.counts)}"]
+    pixels = metrics.pixels
+    account = image_account(metrics.counts)
+    if pixels is not None and not metrics.all_results:
+        account = f"{metrics.counts.asked} images asked for, none with boxes; {pixels.images} masks scored"
+    lines = [f"{metrics.name} ({metrics.kind}): {account}"]
     if metrics.config.get("boxes") == "first":
         lines.append("ground truth: first box of each image only")
     if "views" in metrics.config:
@@ -30,9 +34,13 @@ def metrics_table(metrics: Metrics) -> str:
             f"Top-1 Class {_with_interval(top1)}, Top-5 Class {_with_interval(top5)}, "
             f"{metrics.classification.images} images"
         )
+    precision = []
+    if pixels is not None:
+        gaussian = f"(centred Gaussian {percent(pixels.centred_gaussian_px_ap)})"
+        precision = [f"PxAP {percent(pixels.px_ap)} {gaussian}, {pixels.images} masks, {pixels.failed} without map"]
     results = metrics.all_results
     if not results:
-        return "\n".join([*lines, "no results"])
+        return "\n".join([*lines, *(precision or ["no results"])])
     has_intervals = any(result.gt_known_loc.interval is not None for result in results)
     unit = "Percentages; GT-known Loc with its 95 % interval." if has_intervals else "Percentages."
     rows = []
@@ -46,7 +54,7 @@ def metrics_table(metrics: Metrics) -> str:
         lines.append("* baseline: never looks at the image.")
     names = {result.protocol: result.max_box_acc_v2.name for result in results if result.max_box_acc_v2}
     lines += [f"V2 under {protocol}: {name}." for protocol, name in names.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *precision])
 
 
 def image_account(counts: Counts) -> str:

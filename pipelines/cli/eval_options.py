@@ -64,7 +64,8 @@ MAPS_OPTIONS = (
     Option(
         "--masks",
         type=EXISTING_FOLDER,
-        help="Folder of <image id>.png (0 background, 255 object, 128 ignored) for PxAP.",
+        help="Folder of <image id>.png (0 background, 255 object, 128 ignored), or of the files that the data's "
+        "localization.txt lists, for PxAP.",
     ),
     Option(
         "--map-range",

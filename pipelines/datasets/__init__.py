@@ -1,7 +1,7 @@
 """Data sets on disk, in any of five layouts: image records, classes and ground-truth boxes."""
 
 from pipelines.datasets.boxes import BoxAnnotation, scale_boxes
-from pipelines.datasets.layouts import LAYOUT_NAMES, load_boxes, open_dataset
+from pipelines.datasets.layouts import LAYOUT_NAMES, load_boxes, load_masks, open_dataset
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "load_boxes",
+    "load_masks",
     "open_dataset",
     "scale_boxes",
 ]

@@ -13,7 +13,7 @@ from pipelines.datasets.imagenet import is_imagenet, open_imagenet
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pipelines.datasets.text import describe
 from pipelines.datasets.tinyimagenet import is_tinyimagenet, load_tinyimagenet_boxes, open_tinyimagenet
-from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, open_wsoleval
+from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, load_wsoleval_masks, open_wsoleval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class Layout:
     """``open(root, split=...)``: records and classes of one split."""
     boxes: Callable[..., dict[str, BoxAnnotation]] | None = None
     """``boxes(dataset, wanted=ids)``: annotations of the wanted images that have any, in order; None: no boxes."""
+    masks: Callable[[Dataset], dict[str, tuple[list[str], str]]] | None = None
+    """By image id the mask files of its objects, and of its ignored pixels; None: the layout lists no masks."""
     fallback: bool = False
     """Whether it counts only where no other layout is recognised: any folder of folders may be an image folder."""
 
@@ -57,6 +59,7 @@ LAYOUTS = {
         detect=is_wsoleval,
         open=open_wsoleval,
         boxes=load_wsoleval_boxes,
+        masks=load_wsoleval_masks,
     ),
 }
 """Every layout by its name."""
@@ -121,3 +124,12 @@ def load_boxes(dataset: Dataset, *, image_ids: Iterable[str] | None = None) -> d
         wanted = [image_id for image_id in wanted if image_id in chosen]
     boxes = LAYOUTS[dataset.layout].boxes
     return {} if boxes is None else boxes(dataset, wanted=wanted)
+
+
+def load_masks(dataset: Dataset) -> dict[str, tuple[list[str], str]]:
+    """By image id the mask files of its objects, and that of its ignored pixels ("": none), where the data lists them.
+
+    Files are relative to a folder of masks. DatasetError for an invalid list.
+    """
+    masks = LAYOUTS[dataset.layout].masks
+    return {} if masks is None else masks(dataset)

@@ -1,8 +1,8 @@
 """Layout wsoleval: the metadata folder of the wsolevaluation project.
 
 Its text files separate fields with commas: ``image_ids.txt`` (id), ``class_labels.txt`` (id, label),
-``image_sizes.txt`` (id, width, height) and ``localization.txt`` (id, x0, y0, x1, y1; one line per box). Ids are paths
-with their suffix, such as ``val/ILSVRC2012_val_00000001.JPEG``.
+``image_sizes.txt`` (id, width, height) and ``localization.txt`` (id, x0, y0, x1, y1; one line per box. For OpenImages:
+id, mask, ignored; one line per mask). Ids are paths with their suffix, such as ``val/ILSVRC2012_val_00000001.JPEG``.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -26,6 +26,7 @@ _Number = TypeVar("_Number", int, float)
 
 _IDS_FILE = "image_ids.txt"
 _LABELS_FILE = "class_labels.txt"
+_BOXES_FILE = "localization.txt"
 _IMAGE_FOLDER = "dataset/ILSVRC"
 """Where the project's own checkout keeps the images that its ids name."""
 _MAX_LABEL = 1_000_000
@@ -86,10 +87,12 @@ def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str,
     folder = _metadata_folder(dataset.root, split=dataset.split)
     if folder is None:
         raise DatasetError(f"{dataset.root}: the metadata of split {dataset.split!r} is gone; restore it")
+    if _lists_masks(folder):
+        return {}
     corners: dict[str, list[tuple[float, ...]]] = {}
     columns = ("x0", "y0", "x1", "y1")
     known = frozenset(record.image_id for record in dataset.records)
-    for image_id, box in read_id_rows(folder / "localization.txt", columns, parse_number, known=known, unique=False):
+    for image_id, box in read_id_rows(folder / _BOXES_FILE, columns, parse_number, known=known, unique=False):
         corners.setdefault(image_id, []).append(box)
     sizes = dict(read_id_rows(folder / "image_sizes.txt", ("width", "height"), parse_count, known=known))
     boxes = {}
@@ -100,6 +103,37 @@ def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str,
             width, height = size if min(size) > 0 else (None, None)
             boxes[image_id] = tidy_boxes(corners[image_id], frame_width=width, frame_height=height)
     return boxes
+
+
+def load_wsoleval_masks(dataset: Dataset) -> dict[str, tuple[list[str], str]]:
+    """By image id the files of its objects' masks and that of its ignored pixels, empty for none.
+
+    From a ``localization.txt`` of lines ``id,mask,ignored``, as the project has for OpenImages: one line per object,
+    with the ignored pixels in an image's first line. Empty where the file lists boxes or is not there.
+    """
+    folder = _metadata_folder(dataset.root, split=dataset.split)
+    found: dict[str, tuple[list[str], str]] = {}
+    if folder is None or not _lists_masks(folder):
+        return found
+    path = folder / _BOXES_FILE
+    ids = {record.image_id for record in dataset.records}
+    for number, line in enumerate(read_lines(path), start=1):
+        image_id, mask, ignored = (field.strip() for field in ["", "", *line.rsplit(",", 2)][-3:])
+        files, known = found.setdefault(image_id, ([], ignored))
+        if image_id not in ids or not mask or (ignored and ignored != known):
+            raise DatasetError(
+                f"{path}, line {number}: expected id,mask,ignored with an id of {_IDS_FILE}, and ignored "
+                f"pixels in the image's first line only, found {describe(line)}"
+            )
+        files.append(mask)
+    return found
+
+
+def _lists_masks(folder: Path) -> bool:
+    """Whether the first line of ``localization.txt`` names a mask: three fields, the second no number."""
+    lines = read_lines(folder / _BOXES_FILE) if (folder / _BOXES_FILE).is_file() else []
+    fields = lines[0].split(",") if lines else []
+    return len(fields) == 3 and parse_number(fields[1].strip()) is None
 
 
 def _check_split(image_id: str, *, split: str, source: Path) -> None:

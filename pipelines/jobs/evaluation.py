@@ -1,17 +1,14 @@
 """Evaluation of a network, of a folder of maps, or of the baselines alone: maps, scores, result folder."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
 from evaluation.image_scores import ImageScores
-from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
+from evaluation.images import EvaluationBatch, EvaluationSet
 from evaluation.maps import MapSource, NoMaps, StoredMaps
 from evaluation.metrics.baselines import centred_gaussian_map
 from evaluation.metrics.pixels import PixelPrecision
@@ -21,7 +18,7 @@ from evaluation.results.folder import EvaluationPlan, ResultFolder
 from evaluation.schema import Metrics, PixelScores
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
-from pseudo_maps.images import decode_image
+from pipelines.jobs.masks import mask_files, masks_digest, read_mask
 from pseudo_maps.records import UNKNOWN_LABEL
 
 if TYPE_CHECKING:
@@ -61,13 +58,13 @@ def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metri
 def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path | None, advance: Advance) -> Metrics:
     """Score a folder of maps as a localizer.
 
-    ``masks`` is a folder of ``<image id>.png`` for PxAP: 0 background, 255 object, 128 ignored; None leaves PxAP out.
+    ``masks`` is a folder of masks for PxAP, see ``pipelines.jobs.masks``; None leaves PxAP out.
     ValueError for a map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
     """
     described: dict[str, object] = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
     pixels = None
     if masks is not None:
-        described["masks"] = {"sha256": _masks_digest(choices.evaluation_set, masks)}
+        described["masks"] = {"sha256": masks_digest(choices.evaluation_set, masks)}
         pixels = functools.partial(_pixel_scores, choices.evaluation_set, source, masks)
     return _evaluate(choices, source, kind="maps", advance=advance, described=described, pixels=pixels)
 
@@ -202,21 +199,6 @@ def _views_under(protocol: str, views: "Views") -> str:
     return views.describe()
 
 
-def _mask_path(image: EvaluationImage, masks: Path) -> Path:
-    return masks / f"{image.record.image_id}.png"
-
-
-def _masks_digest(evaluation_set: EvaluationSet, masks: Path) -> str:
-    """SHA-256 over all masks, which must be there before the first map is scored."""
-    digest = hashlib.sha256()
-    for image in evaluation_set.images:
-        path = _mask_path(image, masks)
-        if not path.is_file():
-            raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
 def _pixel_scores(evaluation_set: EvaluationSet, source: StoredMaps, masks: Path) -> PixelScores:
     """PxAP of the maps, and beside it that of the centred Gaussian, over all images that are not blacklisted."""
     precision, baseline = PixelPrecision(), PixelPrecision()
@@ -224,11 +206,10 @@ def _pixel_scores(evaluation_set: EvaluationSet, source: StoredMaps, masks: Path
     for image in evaluation_set.images:
         if image.blacklisted:
             continue
-        path = _mask_path(image, masks)
-        mask_hw = np.ascontiguousarray(decode_image(path).rgb_hwc[..., 0])
         try:
+            mask_hw = read_mask(image, masks)
             precision.add(source.maps_of(image).whole.get(source.localizers[0]), mask_hw)
             baseline.add(gaussian_hw, mask_hw)
         except ValueError as error:
-            raise ValueError(f"image {image.record.image_id!r} with mask {path}: {error}") from error
+            raise ValueError(f"image {image.record.image_id!r} with {mask_files(image)[0]}: {error}") from error
     return precision.scores(baseline=baseline)

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.names import BOX_CHOICES
-from pipelines.datasets import Dataset, DatasetError, load_boxes
+from pipelines.datasets import Dataset, DatasetError, load_boxes, load_masks
 from pipelines.jobs.box_checks import check_boxes
 from pseudo_maps.records import ImageRecord
 
@@ -33,10 +33,12 @@ def load_evaluation_set(
         raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
     records = dataset.records[:limit]
     annotations = load_boxes(dataset, image_ids=[record.image_id for record in records])
+    masks = load_masks(dataset)
     blacklisted = frozenset() if blacklist is None else read_blacklist(blacklist, dataset.records)
     images = []
     for index, record in enumerate(records):
         annotation = annotations.get(record.image_id)
+        mask_files, ignored_file = masks.get(record.image_id, ((), ""))
         boxes_b4 = np.zeros((0, 4)) if annotation is None else annotation.boxes_xyxy
         frame_wh = None
         if annotation is not None and annotation.frame_width is not None and annotation.frame_height is not None:
@@ -48,12 +50,16 @@ def load_evaluation_set(
                 boxes_xyxy=boxes_b4[:1] if boxes == "first" else boxes_b4,
                 frame_wh=frame_wh,
                 blacklisted=record.image_id in blacklisted,
+                mask_files=tuple(mask_files),
+                ignored_file=ignored_file,
             )
         )
     if need_boxes and not any(len(image.boxes_xyxy) for image in images):
+        advice = "; it lists masks: score maps by them with wsol-eval maps --masks DIR" if masks else ""
         raise DatasetError(
             f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
             "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv, a localization.txt or a boxes.csv"
+            f"{advice}"
         )
     warnings = check_boxes(dataset, records, annotations)
     return EvaluationSet(

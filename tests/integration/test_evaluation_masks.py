@@ -49,6 +49,47 @@ def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: P
     )
 
 
+def test_masks_that_the_data_set_lists_are_put_together(tmp_path: Path) -> None:
+    # The OpenImages part of the wsolevaluation project: several masks per image, of sizes of their own, and no boxes.
+    metadata, masks, maps = tmp_path / "metadata", tmp_path / "masks", tmp_path / "maps"
+    left, right, ignored = (np.zeros((112, 112), np.uint8) for _ in range(3))
+    left[10:60, 10:40] = 1
+    right[20:90, 50:100] = 255
+    ignored[:, 90:] = 255
+    truth = np.where(ignored > 0, 128, 0)
+    truth[(left > 0) | (right > 0)] = 255
+    for folder in (metadata / "val", masks / "m", maps / "v"):
+        folder.mkdir(parents=True)
+    files = {"1a": left, "1b": right.repeat(2, axis=0), "1i": ignored, "2": right}
+    for name, mask in files.items():
+        cv2.imwrite(str(masks / "m" / f"{name}.png"), mask)
+    for name, lines in {
+        "image_ids": "v/1.jpg\nv/2.jpg\n",
+        "class_labels": "v/1.jpg,0\nv/2.jpg,0\n",
+        "localization": "v/1.jpg,m/1a.png,m/1i.png\nv/2.jpg,m/2.png,\nv/1.jpg,m/1b.png,\n",
+    }.items():
+        (metadata / "val" / f"{name}.txt").write_text(lines)
+    # The ignored pixels hold what would be wrong.
+    np.save(maps / "v" / "1.npy", np.where(truth == 0, 0.0, 1.0).repeat(2, axis=0).repeat(2, axis=1))
+    np.save(maps / "v" / "2.npy", right.repeat(2, axis=0).repeat(2, axis=1) / 255)
+    command = ("maps", maps, "--data", metadata, "--panels", 0, "--protocol", "cam")
+    result = evaluate(*command, "--masks", masks, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    pixels = metrics_of(tmp_path / "out")["pixels"]
+    assert (pixels["px_ap"], pixels["images"], pixels["failed"]) == (1, 2, 0)
+    assert (pixels["object_pixels"], pixels["ignored_pixels"]) == (
+        4 * ((truth == 255).sum() + (right > 0).sum()),
+        4 * (truth == 128).sum(),
+    )
+    assert "none with boxes; 2 masks scored" in result.output and "PxAP 100.00" in result.output
+    assert "0 scored" not in result.output and "no results" not in result.output
+    without = evaluate(*command)
+    assert without.exit_code == 1 and "--masks" in without.output
+    (masks / "m" / "1b.png").unlink()
+    missing = evaluate(*command, "--masks", masks)
+    assert missing.exit_code == 1 and "1b.png" in missing.output
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.datasets import DatasetError, load_boxes, open_dataset
+from pipelines.datasets import DatasetError, load_boxes, load_masks, open_dataset
 from tests.pipelines.datasets.file_trees import summary, write, wsoleval_metadata
 
 
@@ -84,3 +84,32 @@ def test_wsoleval_without_the_split(tmp_path):
     wsoleval_metadata(tmp_path / "metadata/ILSVRC/val")
     with pytest.raises(DatasetError, match=r"image_ids\.txt for split 'train', found none; looked in"):
         open_dataset(tmp_path, split="train")
+
+
+def mask_list(root, text):
+    wsoleval_metadata(root)
+    write(root, "localization.txt", text)
+    return open_dataset(root, split="val")
+
+
+def test_wsoleval_with_masks_in_place_of_boxes(tmp_path):
+    dataset = mask_list(tmp_path, "val/a.JPEG,m/a1.png,m/a0.png\nval/b.JPEG,m/b.png,\nval/a.JPEG,m/a2.png,\n")
+    assert load_boxes(dataset) == {}
+    assert load_masks(dataset) == {
+        "val/a.JPEG": (["m/a1.png", "m/a2.png"], "m/a0.png"),
+        "val/b.JPEG": (["m/b.png"], ""),
+    }
+
+
+def test_wsoleval_with_boxes_lists_no_masks(tmp_path):
+    wsoleval_metadata(tmp_path)
+    assert load_masks(open_dataset(tmp_path, split="val")) == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["val/c.JPEG,m/c.png,", "val/a.JPEG,,m/i.png", "val/a.JPEG,m/a2.png,m/late.png", "val/a.JPEG"]
+)
+def test_wsoleval_refuses_a_mask_list_that_does_not_fit(tmp_path, line):
+    dataset = mask_list(tmp_path, f"val/a.JPEG,m/a.png,\n{line}\n")
+    with pytest.raises(DatasetError, match=r"localization\.txt, line 2: expected id,mask,ignored"):
+        load_masks(dataset)
