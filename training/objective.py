@@ -60,15 +60,20 @@ class Objective:
             return exchange
         return contextlib.nullcontext()
 
-    def compute(self, batch: DeviceBatch, *, hide_seed: int) -> tuple[ModelOutput, LossTerms]:
+    def compute(self, batch: DeviceBatch, *, seed: int, first: int) -> tuple[ModelOutput, LossTerms]:
         """Output and losses of one batch: F(x) without gradient, F of both masked images in one call.
 
-        ``hide_seed`` is the random seed of the patches that Hide-and-Seek hides.
+        ``seed`` is the random seed of the optimiser's step, for the patches that Hide-and-Seek hides and for dropout;
+        ``first`` the place of these images among the step's ``config.batch_size``.
         """
         config = self._config
         images01 = batch.images01_bchw
         if config.method == "has":
-            images01 = hide_and_seek(images01, generator=torch.Generator().manual_seed(hide_seed))
+            generator = torch.Generator().manual_seed(seed)
+            images01 = hide_and_seek(images01, generator=generator, first=first, of=config.batch_size)
+        dropout = self.model.classifier.dropout
+        dropout.first, dropout.of = first, config.batch_size
+        torch.manual_seed(seed + 1)
         with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
             output: ModelOutput = self._network(images01)
             features = None

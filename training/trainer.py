@@ -236,8 +236,9 @@ class Trainer:
             steps_per_epoch=self._steps_per_epoch,
         )
         set_learning_rate(self._optimiser, rate)
-        # Dropout draws from a seed of the step and process alone, so that a resumed run needs no generator's state.
-        torch.manual_seed(self._draw_seed(part=0) + 1)
+        # All draws are functions of seed, step and an image's place in the step's batch: a resumed run needs no
+        # generator's state, and any number of processes draws the same.
+        seed = ((config.seed << 40) + self._step) % 2**63
         self._optimiser.zero_grad(set_to_none=True)
         rows: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         for part, cpu_batch in enumerate(batches):
@@ -245,7 +246,8 @@ class Trainer:
             # Gradients are exchanged between processes once, with those of the last part.
             last = part == len(batches) - 1
             with contextlib.nullcontext() if last else self._objective.without_gradient_exchange():
-                output, terms = self._objective.compute(batch, hide_seed=self._draw_seed(part=part))
+                first = (part * self._processes.world_size + self._processes.rank) * len(batch.labels_b)
+                output, terms = self._objective.compute(batch, seed=seed, first=first)
                 (terms.total / len(batches)).backward()  # type: ignore[no-untyped-call]
             correct = (output.scores.detach().argmax(dim=1) == batch.labels_b).float().mean()
             watched = health_values(output.scores, batch.labels_b, output.features)
@@ -258,11 +260,6 @@ class Trainer:
         self._step += 1
         for values, watched in rows:
             self._statistics.add(self._step, values, watched=watched)
-
-    def _draw_seed(self, *, part: int) -> int:
-        """A number that no other step, part or process of the run has, below 2**63, where torch's seeds end."""
-        step_part = self._step * self._config.accumulation + part
-        return ((self._config.seed << 40) + step_part * self._processes.world_size + self._processes.rank) % 2**63
 
     def _validate(self, validation: Validation, log: MetricsLog | None) -> dict[str, float]:
         """Accuracy over the validation images; a panel of the first ones."""

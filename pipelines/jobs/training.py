@@ -139,6 +139,11 @@ def build_trainer(
         f"{config.arch}, {config.method}: {len(records)} training and {len(val_records)} validation images of "
         f"{config.classes} classes, {processes.world_size} process(es) on {processes.device.type}"
     )
+    if processes.world_size > 1 and processes.device.type == "cpu" and config.batch_norm:
+        progress.say(
+            "warning: on CPUs batch norm is not synchronised, so each process normalises by its own part of a batch; "
+            "--no-batch-norm trains the same on any number of processes"
+        )
     return Trainer(
         config,
         run,

@@ -78,6 +78,16 @@ def test_hide_and_seek_changes_what_is_learnt(data: Path, gap_run: Path, tmp_pat
     assert events(tmp_path, "train")[0]["classification"] != events(gap_run, "train")[0]["classification"]
 
 
+def test_hidden_patches_and_dropout_do_not_depend_on_accumulation(data: Path, tmp_path: Path) -> None:
+    # The small network has dropout. The same batches in one part and in two, which two processes would share likewise.
+    config = replace(SMALL, method="has", epochs=1, batch_norm=False, optimiser=SGD)
+    for parts in (1, 2):
+        make_trainer(data, tmp_path / str(parts), replace(config, accumulation=parts)).fit()
+    one, two = (final_state(tmp_path / str(parts))["model"] for parts in (1, 2))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
+
+
 GAP_NUMBERS = {"total", "classification", "top1", "images_per_s", "learning_rate"}
 MAP_NUMBERS = {"map", "mean_saliency"}
 TRIPLET_NUMBERS = {"triplet", "d_pos", "d_neg", "mean_saliency"}

@@ -19,17 +19,20 @@ REFERENCE_SIDE_PX = 224
 """Side of the images that ``PATCH_SIDES_PX`` refers to."""
 
 
-def hide_and_seek(images01_bchw: Tensor, *, generator: torch.Generator) -> Tensor:
+def hide_and_seek(
+    images01_bchw: Tensor, *, generator: torch.Generator, first: int = 0, of: int | None = None
+) -> Tensor:
     """Images (B, 3, H, W) floating point RGB in 0..1 with random patches in the mean colour of ImageNet; a new tensor.
 
-    The same state of the CPU ``generator`` gives the same patches on every device. ValueError for images of another
-    shape, or a generator of another device.
+    The images are those from ``first`` on of a batch ``of`` so many (None: of these alone), and get the patches that
+    they get when the whole batch is given. The same state of the CPU ``generator`` gives the same patches on every
+    device. ValueError for images of another shape, or a generator of another device.
     """
     if images01_bchw.ndim != 4 or images01_bchw.shape[1] != len(IMAGENET_MEAN):
         raise ValueError(f"images have shape {tuple(images01_bchw.shape)}, expected (B, 3, H, W)")
     batch, _, height, width = images01_bchw.shape
     hidden_bhw = draw_hidden_patches(
-        batch, height=height, width=width, generator=generator, device=images01_bchw.device
+        batch, height=height, width=width, generator=generator, device=images01_bchw.device, first=first, of=of
     )
     # The mean keeps the expected input of the first layer the same as on whole images ([10]).
     mean_c11 = torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype, device=images01_bchw.device)[:, None, None]
@@ -43,8 +46,12 @@ def draw_hidden_patches(
     width: int,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    first: int = 0,
+    of: int | None = None,
 ) -> Tensor:
     """(B, H, W) bool on ``device``: which pixels of B images are hidden; ValueError unless the generator is on the CPU.
+
+    The images are those from ``first`` on of ``of``, for all of which is drawn.
 
     Patches start at the top left; those at the right and bottom edges may be cut. Sides are relative: H pixels high, a
     patch of side s is ``max(1, round(s H / 224))`` high, and likewise for the width, so an image of any size shows as
@@ -54,8 +61,9 @@ def draw_hidden_patches(
         raise ValueError(f"the generator is on {generator.device}, expected cpu: draws must not depend on the device")
     heights_s, widths_s = _patch_sides(height), _patch_sides(width)
     finest_pq = (-(-height // int(heights_s.min())), -(-width // int(widths_s.min())))
-    choice_b = torch.randint(len(PATCH_SIDES_PX), (batch,), generator=generator)
-    drawn_bpq = torch.rand((batch, *finest_pq), generator=generator) < HIDE_PROBABILITY
+    count = batch if of is None else of
+    choice_b = torch.randint(len(PATCH_SIDES_PX), (count,), generator=generator)[first : first + batch]
+    drawn_bpq = torch.rand((count, *finest_pq), generator=generator)[first : first + batch] < HIDE_PROBABILITY
     drawn_bpq &= (torch.tensor(PATCH_SIDES_PX)[choice_b] > 0)[:, None, None]
 
     row_bh = (torch.arange(height) // heights_s[choice_b, None]).to(device)

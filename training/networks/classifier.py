@@ -10,6 +10,30 @@ WEIGHT_STD = 0.01
 """Deviation of the random class weights (the CAM release): first scores near 0, first loss near ln K."""
 
 
+class BatchDropout(nn.Module):
+    """Dropout over (B, C), drawn for a whole batch of which these are some rows.
+
+    So a row's draw depends on torch's random seed and the row's place in the batch, not on how many processes and
+    gradient accumulation steps the batch is divided among.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.first = 0
+        """Place of the first row."""
+        self.of: int | None = None
+        """Rows of the whole batch; None: those given are all."""
+
+    def forward(self, values_bc: Tensor) -> Tensor:
+        """The same with about a share ``p`` of the values 0 and the others larger in turn; unchanged at test time."""
+        if not self.training or self.p == 0:
+            return values_bc
+        rows, channels = values_bc.shape
+        drawn_bc = torch.rand((self.of or rows, channels), device=values_bc.device)[self.first : self.first + rows]
+        return values_bc * (drawn_bc >= self.p) / (1 - self.p)
+
+
 class GapClassifier(nn.Module):
     """Classifier C: global average pooling, dropout and one linear layer of ``classes`` scores.
 
@@ -22,7 +46,7 @@ class GapClassifier(nn.Module):
             raise ValueError(f"{classes} classes, expected at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout {dropout}, expected 0 <= dropout < 1")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = BatchDropout(dropout)
         self.linear = nn.Linear(channels, classes)
         nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
         nn.init.zeros_(self.linear.bias)

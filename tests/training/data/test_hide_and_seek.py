@@ -97,3 +97,10 @@ def test_gradients_stop_at_hidden_pixels() -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         hide_and_seek(torch.zeros(shape), generator=generator())
+
+
+def test_parts_of_a_batch_get_the_patches_of_the_whole() -> None:
+    images_bchw = torch.rand(6, 3, 56, 56, generator=generator(9))
+    whole = hide_and_seek(images_bchw, generator=generator(2))
+    parts = [hide_and_seek(images_bchw[a : a + 2], generator=generator(2), first=a, of=6) for a in (0, 2, 4)]
+    assert torch.equal(torch.cat(parts), whole)

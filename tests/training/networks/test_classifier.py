@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.networks.classifier import GapClassifier
+from training.networks.classifier import BatchDropout, GapClassifier
 
 
 def make(channels: int = 2, classes: int = 3, dropout: float = 0.0) -> GapClassifier:
@@ -79,3 +79,16 @@ def test_wrong_options_are_refused() -> None:
         GapClassifier(4, 0)
     with pytest.raises(ValueError, match=r"dropout 1\.0"):
         GapClassifier(4, 2, 1.0)
+
+
+def test_dropout_of_parts_of_a_batch_is_that_of_the_whole() -> None:
+    dropout = BatchDropout(0.5)
+    torch.manual_seed(3)
+    whole = dropout(torch.ones(6, 40))
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    parts = []
+    for first in (0, 2, 4):
+        dropout.first, dropout.of = first, 6
+        torch.manual_seed(3)
+        parts.append(dropout(torch.ones(2, 40)))
+    assert torch.equal(torch.cat(parts), whole)
