@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 # Without batch norm, whose statistics gloo does not share; SGD, because Adam makes large steps of rounding errors.
 WORDS = (
-    "--method gap --no-batch-norm --optimiser sgd --lr 0.005 --schedule constant --warmup-epochs 0 --device cpu "
+    "--method has --arch alexnet-gap-plus --no-batch-norm --optimiser sgd --lr 0.005 --schedule constant "
+    "--warmup-epochs 0 --device cpu "
     "--input-size 64 --batch-size 4 --accumulation 2 --workers 0 --log-every 1"
 ).split()
 TRAIN = "tests.training.train_program"
