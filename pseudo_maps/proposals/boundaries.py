@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pseudo_maps.elementary import power
 from pseudo_maps.kernels import Floats, kernel
 from pseudo_maps.proposals.filters import tent_filter
 from pseudo_maps.proposals.region_graph import RegionGraph, crossing_percentiles
@@ -70,7 +71,7 @@ class BoundaryStrength:
             return np.zeros(0, dtype=np.float32)
         weights = crossing_percentiles(graph, np.concatenate(pooled), percent=self.weight_percent)
         if self.weight_exponent != 1.0:
-            weights = weights ** np.float32(self.weight_exponent)
+            weights = power(weights, float(np.float32(self.weight_exponent)))
         return weights if self.refine is None else self.refine(graph, weights)
 
 
@@ -151,8 +152,8 @@ def _suppress(values: Floats, blurred: Floats, radius: int) -> Floats:
             twist = blurred[up, left] + blurred[down, right] - blurred[up, right] - blurred[down, left]
             if twist > 0:
                 curvature_y = -curvature_y
-            angle = math.atan2(curvature_y, curvature_x)
-            step_x, step_y = math.cos(angle), math.sin(angle)
+            steepness = math.sqrt(curvature_x * curvature_x + curvature_y * curvature_y)
+            step_x, step_y = (curvature_x / steepness, curvature_y / steepness) if steepness > 0 else (1.0, 0.0)
             value = values[y, x]
             thin[y, x] = value
             for r in range(1, radius + 1):

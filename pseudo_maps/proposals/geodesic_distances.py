@@ -13,7 +13,6 @@ from pseudo_maps.kernels import Bools, Floats, Ints, kernel
 
 CENTRE_ROUNDS = 3
 """Searches for the geodesic centre: each starts at the region farthest from the previous start."""
-COST_EXPONENT = 3
 COST_BIAS = np.float32(2e-3)
 """Least cost of a step, so that distances grow inside flat regions too."""
 
@@ -32,7 +31,9 @@ class CostGraph:
 
 def geodesic_costs(edge_weights: Floats) -> Floats:
     """Step costs ``w**3 + 0.002`` of edges with boundary strengths ``w``, both (E,) float32."""
-    return edge_weights**COST_EXPONENT + COST_BIAS
+    # Not as numpy's power, which rounds differently on different CPUs.
+    weights = edge_weights.astype(np.float64)
+    return (weights * weights * weights).astype(np.float32) + COST_BIAS
 
 
 @kernel

@@ -28,6 +28,7 @@ import math
 import cv2
 import numpy as np
 
+from pseudo_maps.elementary import cosine_waves, exponential, inverse
 from pseudo_maps.kernels import Bytes, Doubles, Floats, Ints, kernel
 from pseudo_maps.proposals.boundaries import BoundaryStrength
 from pseudo_maps.proposals.directed_sobel import directed_sobel_of_luv
@@ -232,8 +233,8 @@ def _energies(edges: Ints, affinities: Doubles, values: Doubles) -> Doubles:
 
 
 @kernel
-def _quadratic_forms(edges: Ints, values: Doubles, inverse: Doubles) -> Doubles:
-    """``d.T @ inverse @ d`` for the difference d of ``values[S, M]`` across every edge, (E,)."""
+def _quadratic_forms(edges: Ints, values: Doubles, metric: Doubles) -> Doubles:
+    """``d.T @ metric @ d`` for the difference d of ``values[S, M]`` across every edge, (E,)."""
     modes = values.shape[1]
     forms = np.zeros(edges.shape[0], dtype=np.float64)
     for edge in range(edges.shape[0]):
@@ -242,7 +243,7 @@ def _quadratic_forms(edges: Ints, values: Doubles, inverse: Doubles) -> Doubles:
         for m in range(modes):
             part = 0.0
             for n in range(modes):
-                part += inverse[m, n] * (values[one, n] - values[other, n])
+                part += metric[m, n] * (values[one, n] - values[other, n])
             total += part * (values[one, m] - values[other, m])
         forms[edge] = max(total, 0.0)
     return forms
@@ -255,11 +256,11 @@ def smooth_waves(positions_yx: Doubles, *, height: int, width: int) -> Doubles:
     """
     wanted = min(MODES, len(positions_yx) - 1)
     orders = sorted(((x / width) ** 2 + (y / height) ** 2, x, y) for x in range(wanted + 1) for y in range(wanted + 1))
-    y, x = ((positions_yx + 0.5) / (height, width) * np.pi).T
-    # The first of the orders, 0 and 0, is the constant.
-    waves: Doubles = np.stack(
-        [np.cos(across * x) * np.cos(down * y) for _, across, down in orders[1 : wanted + 1]], axis=1
+    down_ks, across_ks = (
+        cosine_waves(places, count=wanted + 1) for places in ((positions_yx + 0.5) / (height, width)).T
     )
+    # The first of the orders, 0 and 0, is the constant.
+    waves: Doubles = np.stack([across_ks[x] * down_ks[y] for _, x, y in orders[1 : wanted + 1]], axis=1)
     return waves
 
 
@@ -301,8 +302,8 @@ def commute_distances(edges: Ints, affinities: Doubles, positions_yx: Doubles, *
     scale = np.divide(1.0, np.sqrt(diagonal), where=diagonal > 0, out=np.zeros_like(diagonal))
     # The small diagonal keeps dependent modes from dividing by zero.
     scaled = energies * scale[:, None] * scale + DEPENDENT * np.eye(len(scale))
-    inverse = (np.linalg.inv(scaled) * scale[:, None] * scale).astype(np.float64)
-    distances: Doubles = np.sqrt(2.0 * affinities.sum() * _quadratic_forms(edges, modes, inverse))
+    metric = inverse(scaled) * scale[:, None] * scale
+    distances: Doubles = np.sqrt(2.0 * affinities.sum() * _quadratic_forms(edges, modes, metric))
     return distances
 
 
@@ -334,7 +335,7 @@ def spectral_contrast_weights(graph: RegionGraph, contrast: Floats, bins_hwc: By
     local = np.sqrt(contrast.astype(np.float64) * differences)
     # A walk crosses a boundary at each of its pixels, so an affinity is proportional to its length.
     lengths_px = np.bincount(graph.crossing_edge, minlength=len(graph.edges)).astype(np.float64)
-    affinities = lengths_px * np.exp(-local / AFFINITY_SCALE)
+    affinities = lengths_px * exponential(-local / AFFINITY_SCALE)
     sums = position_sums(graph.labels, graph.region_count)
     positions_yx = sums[:, :2] / sums[:, 2:]
     commute = commute_distances(graph.edges, affinities, positions_yx, height=height, width=width)

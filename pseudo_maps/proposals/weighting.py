@@ -18,6 +18,7 @@ Wei, Wen, Zhu and Sun, "Geodesic saliency using background priors", ECCV 2012 (d
 
 import numpy as np
 
+from pseudo_maps.elementary import exponential, inverse
 from pseudo_maps.kernels import Bools, Bytes, Doubles, Floats, Ints, kernel
 from pseudo_maps.proposals.region_graph import RegionFeatures
 
@@ -100,6 +101,37 @@ def _mask_sums(masks: Bytes, columns: Ints) -> Doubles:
 
 
 @kernel
+def _moments(colours: Doubles, shares: Doubles) -> tuple[Doubles, Doubles]:
+    """Mean (3,) and covariance (3, 3) of ``colours[S, 3]`` weighted by ``shares[S]``, which sum to 1."""
+    mean, covariance = np.zeros(3), np.zeros((3, 3))
+    for region in range(colours.shape[0]):
+        for i in range(3):
+            mean[i] += shares[region] * colours[region, i]
+    for region in range(colours.shape[0]):
+        if shares[region] > 0:
+            for i in range(3):
+                weighted = shares[region] * (colours[region, i] - mean[i])
+                for j in range(3):
+                    covariance[i, j] += weighted * (colours[region, j] - mean[j])
+    return mean, covariance
+
+
+@kernel
+def _distances(colours: Doubles, mean: Doubles, metric: Doubles) -> Doubles:
+    """Distances (S,) of ``colours[S, 3]`` from ``mean[3]``: the root of ``d.T @ metric @ d``."""
+    distances = np.empty(colours.shape[0])
+    for region in range(colours.shape[0]):
+        squared = 0.0
+        for i in range(3):
+            part = 0.0
+            for j in range(3):
+                part += metric[i, j] * (colours[region, j] - mean[j])
+            squared += part * (colours[region, i] - mean[i])
+        distances[region] = np.sqrt(max(squared, 0.0))
+    return distances
+
+
+@kernel
 def _box_areas(masks: Bytes, boxes: Ints) -> Doubles:
     """Areas ``[P]`` of the boxes round masks, from the boxes ``[4, S]`` of the superpixels."""
     areas_px = np.empty(masks.shape[0], dtype=np.float64)
@@ -147,8 +179,8 @@ def objectness_weights(masks: Bools, scores: Floats, regions: RegionFeatures) ->
     off_centre = ((sums[2:4] / inside - 0.5) ** 2).sum(axis=0)
     weights: Doubles = (
         inside
-        * np.exp(-sums[1] / BORDER_SHARE)
-        * np.exp(-off_centre / (2 * PROPOSAL_CENTRE_SIGMA**2))
+        * exponential(-sums[1] / BORDER_SHARE)
+        * exponential(-off_centre / (2 * PROPOSAL_CENTRE_SIGMA**2))
         * (inside * total_px / box_area_px)
         * np.sqrt((difference**2).sum(axis=0))
         * np.sqrt(scores)
@@ -176,10 +208,8 @@ def frame_contrast(regions: RegionFeatures) -> Doubles:
     distances = np.empty((4, len(luv)))
     for side in range(4):
         shares = regions.side_px[:, side] / regions.side_px[:, side].sum()
-        centred = luv - shares @ luv
-        covariance = (centred * shares[:, None]).T @ centred + COLOUR_NOISE**2 * np.eye(3)
-        squared = (centred @ np.linalg.inv(covariance) * centred).sum(axis=1)
-        distance = np.sqrt(np.maximum(squared, 0))
+        mean, covariance = _moments(luv, shares)
+        distance = _distances(luv, mean, inverse(covariance + COLOUR_NOISE * COLOUR_NOISE * np.eye(3)))
         distances[side] = distance / max(distance.max(), np.finfo(np.float64).tiny)
     return stretched(distances.sum(axis=0) - distances.max(axis=0))
 
@@ -209,5 +239,5 @@ def combined_saliency(proposal_mean: Doubles, regions: RegionFeatures) -> Double
     against_frame = frame_contrast(regions) + stretched(regions.frame_distance.astype(np.float64))
     total = stretched(mean + stretched(colour_share(mean, regions)) + FRAME_CUE_SHARE * against_frame)
     off_centre = ((regions.centre_xy - 0.5) ** 2).sum(axis=1)
-    saliency: Doubles = total * np.exp(-off_centre / (2 * SALIENCY_CENTRE_SIGMA**2))
+    saliency: Doubles = total * exponential(-off_centre / (2 * SALIENCY_CENTRE_SIGMA**2))
     return saliency
