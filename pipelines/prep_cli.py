@@ -100,7 +100,9 @@ def proposals(
     if plan.to_do:
         warm_up(config, boundary_model=run.boundary_model, on_compile=_say_compiling)
     with ending_on_signals(), Progress(plan.images_to_do, label=split) as progress:
-        summary = generate_maps(records, plan=plan, config=config, run=run, on_images=progress.advance)
+        summary = generate_maps(
+            records, plan=plan, config=config, run=run, on_images=progress.advance, say=progress.say
+        )
     _echo_summary(summary, out=out)
     if summary.failed > options["max_failed"]:
         raise RuntimeError(

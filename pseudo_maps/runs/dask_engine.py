@@ -11,6 +11,8 @@ from typing import Any
 
 import distributed
 
+WORKER_NOTICE_S = 5.0
+"""A wait that a person wonders about."""
 WORKER_WAIT_S = 600.0
 """A batch system may take minutes to start a worker."""
 CONNECT_LIMIT_S = 15.0
@@ -31,11 +33,12 @@ def run_on_dask(
     on_event: Callable[..., None],
     connect_limit_s: float = CONNECT_LIMIT_S,
     worker_wait_s: float = WORKER_WAIT_S,
+    notice_s: float = WORKER_NOTICE_S,
 ) -> Generator[Any]:
     """``engines.run_tasks`` on the workers of a scheduler.
 
     A loss is a task that dask gave up because four workers died of it. ``connect_limit_s`` is for the scheduler's first
-    answer, ``worker_wait_s`` for a time in which it has no worker.
+    answer, ``worker_wait_s`` for a time in which it has no worker, of which an event tells after ``notice_s``.
     """
     try:
         client = distributed.Client(scheduler, timeout=connect_limit_s)
@@ -43,14 +46,18 @@ def run_on_dask(
         raise RuntimeError(f"no dask scheduler answers at {scheduler} ({error})") from error
     with client:
         waiting, futures = deque(tasks), dict[distributed.Future, Any]()
-        losses, threads = 0, 0
+        losses, threads, noticed = 0, 0, False
         asked_s = worker_seen_s = time.monotonic() - _WORKER_POLL_S
         while waiting or futures:
             now_s = time.monotonic()
             if now_s - asked_s >= _WORKER_POLL_S:
                 asked_s, threads = now_s, _threads(client)
             if threads:
-                worker_seen_s = now_s
+                worker_seen_s, noticed = now_s, False
+            elif not noticed and now_s - worker_seen_s > notice_s:
+                noticed = True
+                text = f"waiting for workers: the scheduler at {scheduler} has none (dask worker ADDRESS starts one)"
+                on_event(event="waiting", message=text)
             elif now_s - worker_seen_s > worker_wait_s:
                 raise RuntimeError(
                     f"the dask scheduler at {scheduler} has had no worker for {worker_wait_s:g} s; what is finished is "

@@ -1,11 +1,18 @@
 """Engines that run shard tasks: processes of this machine (loky), or the workers of a dask scheduler."""
 
+import functools
+import multiprocessing
+import os
+import select
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
+
+from pseudo_maps.processes import describe_limits
 
 BACKENDS = {
     "loky": "processes on this machine",
@@ -32,8 +39,9 @@ def run_tasks(
 
     ``function`` is importable by the workers; a task whose worker died is run again, so calling it twice must do no
     harm. ``jobs`` is the number of loky's processes: -1 is one for each core, 1 is this process. ``on_event`` is called
-    with keywords for each lost worker; after ``max_losses`` of them without a finished task in between the run is given
-    up with a RuntimeError, as it is when dask has no worker. ValueError for an unknown engine or no ``scheduler``.
+    with keywords for each lost worker, and when dask has none for a while; after ``max_losses`` lost workers without a
+    finished task in between the run is given up with a RuntimeError, as it is when dask gets no worker, or when shared
+    memory has no room for what loky's processes need. ValueError for an unknown engine or no ``scheduler``.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
@@ -44,6 +52,8 @@ def run_tasks(
         from pseudo_maps.runs.dask_engine import run_on_dask
 
         return run_on_dask(function, tasks, scheduler=scheduler, max_losses=max_losses, on_event=on_event)
+    if backend == "loky" and jobs != 1:
+        _need_semaphores()
     if backend == "loky" and _loky_processes(jobs) > 1:
         return _run_on_loky(function, tasks, jobs=jobs, max_losses=max_losses, on_event=on_event)
     return (function(task) for task in tasks)
@@ -53,6 +63,14 @@ def need_engine(backend: str) -> None:
     """RuntimeError that says what to install when the engine's package is missing."""
     if backend == "dask" and find_spec("distributed") is None:
         raise RuntimeError("--backend dask needs the package distributed: pip install 'saliency-aware-wsol[dask]'")
+
+
+def _need_semaphores() -> None:
+    """RuntimeError where shared memory has no room for them: joblib would go on in threads, which end in an error."""
+    try:
+        multiprocessing.get_context("spawn").Semaphore()
+    except OSError as error:
+        raise RuntimeError(f"no worker processes ({error}): {describe_limits()}; give --jobs 1") from error
 
 
 def _loky_processes(jobs: int) -> int:
@@ -74,7 +92,9 @@ def _run_on_loky(
     while waiting:
         # A task is a whole shard: batches of them would only delay progress.
         parallel = Parallel(jobs, "loky", return_as="generator_unordered", batch_size=1, inner_max_num_threads=1)
-        results = parallel(delayed(_run_in_worker)(function, number, task) for number, task in list(waiting.items()))
+        results = parallel(
+            delayed(_run_in_worker)(function, number, task, os.getpid()) for number, task in list(waiting.items())
+        )
         try:
             for number, result in results:
                 del waiting[number]
@@ -95,8 +115,27 @@ def _run_on_loky(
                 results.close()
 
 
-def _run_in_worker(function: Callable[[Any], Any], number: int, task: Any) -> tuple[int, Any]:
+def _run_in_worker(function: Callable[[Any], Any], number: int, task: Any, parent: int) -> tuple[int, Any]:
+    _end_with(parent)
     # Ctrl-C reaches every process of the terminal; the submitting one ends the workers, without their tracebacks.
     with suppress(ValueError):  # Only the main thread may.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return number, function(task)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """End this process as soon as its parent has; loky's workers would wait five minutes for further tasks."""
+    try:
+        ended = os.pidfd_open(parent)
+    except OSError:
+        # No such system call (a sandbox), or the parent is gone already.
+        return
+
+    def watch() -> None:
+        select.select([ended], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=watch, daemon=True).start()

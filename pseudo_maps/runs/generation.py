@@ -192,13 +192,15 @@ def generate_maps(
     config: MapConfig,
     run: RunConfig,
     on_images: Callable[..., None] = lambda _count, *, failed: None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Summary:
     """Make the shards that a plan says are still to be made.
 
     Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, so a kill
     costs the shards at work, one for each worker. The same records and configuration give the same bytes whatever
     the jobs, backend, order or number of tries. ``on_images(done, failed=...)`` is called now
-    and then, from a thread of this process, with the images since the last call, wherever the workers are.
+    and then, from a thread of this process, with the images since the last call, wherever the workers are; ``say`` with
+    what a person should know while it goes on.
 
     ManifestMismatch when the folder holds shards of other settings or images; RuntimeError, which leaves what was
     committed, when a shard cannot be written, no process for the images starts, or the workers die again and again.
@@ -217,6 +219,12 @@ def generate_maps(
     start = time.perf_counter()
     log = _RunLog(run, plan)
     summary.log_path = log.path
+
+    def on_event(**event: Any) -> None:
+        log.write(**event)
+        if "message" in event:
+            say(event["message"])
+
     with ProgressWatch(run.out, on_images=on_images) as watch:
         tasks = [
             ShardTask(
@@ -233,7 +241,7 @@ def generate_maps(
             for shard in plan.to_do
         ]
         reports = run_tasks(
-            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=log.write
+            make_shard, tasks, jobs=run.jobs, backend=run.backend, scheduler=run.scheduler, on_event=on_event
         )
         try:
             for report in reports:

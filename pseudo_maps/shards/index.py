@@ -1,6 +1,7 @@
 """Index of all shards of a split: maps by image id, small enough for every worker of a data loader."""
 
 import os
+import resource
 import shlex
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ class MapIndex:
     split
         Split whose shards are read.
     max_open_files
-        Shards kept open at once in each process, at least 1 (``ulimit -n`` is often 1024).
+        Shards kept open at once in each process, at least 1; never more than a quarter of ``ulimit -n``.
     allow_incomplete
         Accept a folder in which shards are missing: their images are not in the index.
 
@@ -153,7 +154,9 @@ class MapIndex:
 
     def _make_caches(self) -> None:
         # Thread-safe without a lock of their own, which a fork could find held.
-        self._open = lru_cache(maxsize=self._max_open_files)(ShardFile)
+        # Of the files that this process may open, three quarters are for everything else.
+        may_open = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._open = lru_cache(maxsize=min(self._max_open_files, may_open))(ShardFile)
         self._places = cache(_places_of)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -93,6 +93,23 @@ def test_a_scheduler_without_workers_is_given_up(cluster: Cluster) -> None:
         list(results)
 
 
+def test_a_wait_for_workers_is_told_once(cluster: Cluster) -> None:
+    events: list[dict[str, object]] = []
+    results = run_on_dask(
+        abs,
+        [1],
+        scheduler=cluster.address,
+        max_losses=2,
+        on_event=lambda **event: events.append(event),
+        worker_wait_s=0.6,
+        notice_s=0.1,
+    )
+    with pytest.raises(RuntimeError, match="no worker"):
+        list(results)
+    (event,) = events
+    assert "waiting for workers" in str(event["message"]) and cluster.address in str(event["message"])
+
+
 def test_no_scheduler_is_an_error_that_names_the_address() -> None:
     address = "tcp://127.0.0.1:9"
     results = run_on_dask(abs, [1], scheduler=address, max_losses=2, on_event=dict, connect_limit_s=1)

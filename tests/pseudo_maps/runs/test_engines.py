@@ -2,14 +2,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pseudo_maps.processes import is_running
 from pseudo_maps.runs.engines import need_engine, run_tasks
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+DEADLINE_S = 60.0
 LOCAL = ("loky", "sequential")
 """Engines that need neither a cluster nor a further package."""
 
@@ -117,3 +120,36 @@ def test_workers_that_always_die_end_the_call_instead_of_repeating_it_for_ever()
     # RuntimeError is what the command line turns into one line and exit 1.
     with pytest.raises(RuntimeError, match="died 2 times without finishing anything"):
         list(run_tasks(end_the_process, [1, 2], jobs=2, backend="loky", max_losses=2))
+
+
+def tell_and_wait(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    signal.pause()
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    parent = os.fork()
+    if parent == 0:
+        try:
+            list(run_tasks(tell_and_wait, [str(tmp_path)] * 2, jobs=2, backend="loky"))
+        finally:
+            os._exit(1)
+    give_up = time.monotonic() + DEADLINE_S
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert time.monotonic() < give_up and os.waitpid(parent, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    while any(map(is_running, workers)):
+        assert time.monotonic() < give_up, "a worker outlived its parent"
+        time.sleep(0.01)
+
+
+def test_shared_memory_without_room_for_semaphores_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_given: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)
+    with pytest.raises(RuntimeError, match=r"No space left.*/dev/shm has .*--jobs 1"):
+        collect(square, [1], jobs=2, backend="loky")
+    assert collect(square, [2], jobs=1, backend="loky") == [4]

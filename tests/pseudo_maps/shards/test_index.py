@@ -245,15 +245,16 @@ def test_a_limit_of_open_files_is_respected(folder, monkeypatch):
         "from pseudo_maps.shards import MapIndex\n"
         "index = MapIndex(sys.argv[1], 'val')\n"
         "print(sum(int(index.read_uint8(image_id).min()) for _ in range(2) for image_id in index))\n"
+        "greedy = MapIndex(sys.argv[1], 'val', max_open_files=1000)\n"
+        "print(sum(int(greedy.read_uint8(image_id).min()) for image_id in greedy))\n"
         "try:\n"
-        "    greedy = MapIndex(sys.argv[1], 'val', max_open_files=1000)\n"
-        "    [greedy.read_uint8(image_id) for image_id in greedy]\n"
+        "    [open(os.devnull) for _ in range(1000)]\n"
         "except OSError as error:\n"
         "    print(os.strerror(error.errno))\n"
     )
     result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
-    # The second line shows that the limit was in force.
-    assert (result.stdout, result.stderr) == (f"{2 * shards * 255}\nToo many open files\n", "")
+    # The last line shows that the limit was in force.
+    assert (result.stdout, result.stderr) == (f"{2 * shards * 255}\n{shards * 255}\nToo many open files\n", "")
 
 
 def read_many(index, ids, stored, seed, wrong):
