@@ -7,17 +7,29 @@ distribution Poisson(1). So a sample is a weighted sum, batches can come in any 
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COVERAGE", "INTERVAL_KIND", "WeightedSums", "percentile_interval", "poisson_weights"]
+__all__ = [
+    "COVERAGE",
+    "INTERVAL_KIND",
+    "WILSON_KIND",
+    "WeightedSums",
+    "percentile_interval",
+    "poisson_weights",
+    "wilson_interval",
+]
 
 COVERAGE = 0.95
 """Coverage of the intervals printed beside rates."""
 
 INTERVAL_KIND = "bootstrap 95 %"
 """Name of these intervals in result files."""
+WILSON_KIND = "Wilson 95 %"
+"""Name of the intervals of rates of 0 and 1, where all resamples are equal."""
+_NORMAL_QUANTILE = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 
 _BITS = 16
 """Random bits a weight: probabilities are exact to 2^-17, and a table of 65,536 bytes stays in the cache."""
@@ -90,3 +102,19 @@ def percentile_interval(values_s: npt.NDArray[np.float64]) -> tuple[float, float
     tail = 100 * (1 - COVERAGE) / 2
     low, high = np.percentile(finite, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def wilson_interval(correct: int, images: int) -> tuple[float, float]:
+    """Score interval of a rate (Wilson, "Probable inference", JASA 1927), which has a width at 0 and 1 too.
+
+    Examples
+    --------
+    >>> [round(end, 4) for end in wilson_interval(0, 10)]
+    [0.0, 0.2775]
+    """
+    z2 = _NORMAL_QUANTILE**2
+    rate = correct / images
+    centre = (rate + z2 / (2 * images)) / (1 + z2 / images)
+    half = math.sqrt(z2 * (rate * (1 - rate) / images + z2 / (4 * images**2))) / (1 + z2 / images)
+    # Exactly 0 or 1 where the rate is: the rest is rounding.
+    return (centre - half if correct else 0.0), (centre + half if correct < images else 1.0)

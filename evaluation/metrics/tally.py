@@ -22,7 +22,14 @@ from evaluation.image_scores import (
     stack_levels,
 )
 from evaluation.metrics.errors import image_verdicts
-from evaluation.metrics.intervals import INTERVAL_KIND, WeightedSums, percentile_interval, poisson_weights
+from evaluation.metrics.intervals import (
+    INTERVAL_KIND,
+    WILSON_KIND,
+    WeightedSums,
+    percentile_interval,
+    poisson_weights,
+    wilson_interval,
+)
 from evaluation.metrics.registry import IOU_THRESHOLDS, METRICS, HitFunction
 from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
@@ -227,14 +234,15 @@ class Tally:
         """MaxBoxAcc at each overlap, and their mean."""
         best = {iou: int(counts.correct_fl[row].max()) for iou, row in _BY_IOU.items()}
         ratios = {iou: _ratios(counts.sums_sfl[:, row].max(axis=1), images_s) for iou, row in _BY_IOU.items()}
-        mean = _rate(None, self._images, np.mean(list(ratios.values()), axis=0))
+        mean = float(sum(best.values())) / (len(best) * self._images)
+        interval, kind = _interval(mean, self._images, np.mean(list(ratios.values()), axis=0))
         v2 = NamedRate(
             name=V2_NAMES.get(counts.protocol.name, "V2 over largest boxes"),
-            rate=float(sum(best.values())) / (len(best) * self._images),
+            rate=mean,
             correct=None,
-            images=mean.images,
-            interval=mean.interval,
-            interval_kind=mean.interval_kind,
+            images=self._images,
+            interval=interval,
+            interval_kind=kind,
         )
         return {iou: _rate(best[iou], self._images, ratios[iou]) for iou in best}, v2
 
@@ -353,15 +361,20 @@ class _ClassificationCounts:
         )
 
 
-def _rate(correct: int | None, images: int, samples_s: npt.NDArray[np.float64]) -> Rate:
+def _rate(correct: int, images: int, samples_s: npt.NDArray[np.float64]) -> Rate:
+    interval, kind = _interval(correct / images, images, samples_s)
+    return Rate(rate=correct / images, correct=correct, images=images, interval=interval, interval_kind=kind)
+
+
+def _interval(
+    rate: float, images: int, samples_s: npt.NDArray[np.float64]
+) -> tuple[tuple[float, float] | None, str | None]:
+    """The interval and how it was made."""
     interval = percentile_interval(samples_s)
-    return Rate(
-        rate=None if correct is None else correct / images,
-        correct=correct,
-        images=images,
-        interval=interval,
-        interval_kind=INTERVAL_KIND if interval is not None else None,
-    )
+    if interval is not None and rate in (0, 1):
+        # A resample of images that are all right, or all wrong, tells nothing of others.
+        return wilson_interval(round(rate * images), images), WILSON_KIND
+    return interval, INTERVAL_KIND if interval is not None else None
 
 
 def _ratios(hits_s: npt.NDArray[np.int32], images_s: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics.intervals import WeightedSums, percentile_interval, poisson_weights
+from evaluation.metrics.intervals import WeightedSums, percentile_interval, poisson_weights, wilson_interval
 
 
 @settings(max_examples=50, deadline=None)
@@ -91,3 +91,12 @@ def test_percentiles_interpolate_and_leave_nan_out() -> None:
     assert percentile_interval(np.array([np.nan, *range(101)])) == pytest.approx([2.5, 97.5], abs=1e-12)
     assert percentile_interval(np.array([np.nan])) is None
     assert percentile_interval(np.zeros(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "low", "high"),
+    [(0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (5, 10, 0.23659, 0.76341), (1, 1, 0.20654, 1.0)],
+)
+def test_wilson_intervals_by_hand(correct: int, images: int, low: float, high: float) -> None:
+    """Values of Wilson's formula with z = 1.96, as published tables have them."""
+    assert wilson_interval(correct, images) == pytest.approx((low, high), abs=2e-5)

@@ -298,6 +298,23 @@ def test_baselines_stand_apart_and_the_file_follows_the_schema() -> None:
     assert parsed.results[1].describe["reported threshold"] == "fixed by the protocol"
 
 
+@pytest.mark.parametrize(("overlap", "interval"), [(0.0, (0.0, 0.2775)), (1.0, (0.7225, 1.0))])
+def test_rates_of_0_and_1_have_an_interval_that_resamples_cannot_give(
+    overlap: float, interval: tuple[float, float]
+) -> None:
+    tally = Tally([SWEEP], ["cam"], class_wnids=CLASSES, bootstrap_samples=20)
+    pair, levels = ("cam", SWEEP.name), len(SWEEP.thresholds_l)
+    boxes_l4 = np.tile([0.0, 0.0, 9.0, 9.0], (levels, 1))
+    truth = {SWEEP.name: boxes_l4[:1]}
+    for number in range(10):
+        iou = {pair: np.full(levels, overlap)}
+        tally.add([make(number, [], rank=0, iou=iou, boxes={pair: boxes_l4}, ground_truth=truth)])
+    result = content(tally)["results"][0]
+    for rate in (result["gt_known_loc"], result["top1_loc"], result["max_box_acc"]["0.5"], result["max_box_acc_v2"]):
+        assert rate["interval"] == pytest.approx(interval, abs=1e-4)
+        assert rate["interval_kind"] == "Wilson 95 %"
+
+
 def test_without_bootstrap_there_are_rates_but_no_intervals() -> None:
     metrics = content(tally_of(random_images(50), bootstrap_samples=0))
     rate = metrics["results"][0]["max_box_acc_v2"]

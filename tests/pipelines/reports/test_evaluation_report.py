@@ -147,7 +147,7 @@ def test_views_and_a_single_ground_truth_box_are_said_of_each_run(tmp_path: Path
 
 def test_the_best_result_is_marked_but_no_baseline_and_no_tie(two: tuple[str, Page, list[Path]]) -> None:
     text, page, _ = two
-    assert "Underlined: the highest rate" in text
+    assert "Underlined: the highest rate of a column under a protocol, baselines left out" in text
     best = [element["text"] for element in page.all("span") if element["attrs"].get("class") == "best"]
     assert best.count("70.00") == 3, "GT-known under both protocols and MaxBoxAcc .5"
     assert "54.00" not in best, "the baseline"
