@@ -14,9 +14,13 @@ from pipelines.datasets.text import check_ids, path_fault, read_synset_mapping
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.wording import counted
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Suffixes, in any case, of image files: the formats that ``pseudo_maps.images`` reads."""
 
+UNREAD_SUFFIXES = frozenset(
+    ".gif .apng .heic .heif .avif .jp2 .j2k .jpf .jpx .jxl .svg .tga .psd .exr .hdr .dng .cr2 .cr3 .nef .arw".split()
+)
+"""Suffixes of pictures in other formats, which are counted and left out."""
 WNID = re.compile(r"n[0-9]{8}")
 """What a class of ImageNet is called: the number of its synset in WordNet."""
 JUNK_FOLDERS = frozenset(
@@ -33,11 +37,11 @@ _NAMED = 3
 """Names that a message lists."""
 
 
-def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
+def scan_folder(folder: Path, *, unread: list[str] | None = None) -> Iterator[tuple[str, bool]]:
     """Folders (True) and image files (False) directly in ``folder``, in any order; an error if it does not exist.
 
     A name with an image's suffix is a file unless the directory entry itself says folder: no stat, even where every
-    image is a link.
+    image is a link. Paths of pictures in formats that are not read are added to ``unread``.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder, found none; check the data root")
@@ -50,6 +54,8 @@ def scan_folder(folder: Path) -> Iterator[tuple[str, bool]]:
                 yield entry.name, False
             elif suffix not in IMAGE_SUFFIXES and entry.is_dir():
                 yield entry.name, True
+            elif unread is not None and suffix in UNREAD_SUFFIXES:
+                unread.append(entry.path)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -114,18 +120,25 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
 
 
-def image_files(folder: Path, *, below: str = "") -> list[str]:
-    """Sorted paths, relative to ``folder``, of the image files directly in ``folder/below``."""
+def image_files(folder: Path, *, below: str = "", unread: list[str] | None = None) -> list[str]:
+    """Sorted paths, relative to ``folder``, of the image files directly in ``folder/below``; ``unread`` as above."""
     if not (folder / below).is_dir():
         return []
     prefix = f"{below}/" if below else ""
-    return sorted(f"{prefix}{name}" for name, is_folder in scan_folder(folder / below) if not is_folder)
+    return sorted(f"{prefix}{name}" for name, is_folder in scan_folder(folder / below, unread=unread) if not is_folder)
 
 
-def walk_images(root: Path, *, below: str = "", above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+def walk_images(
+    root: Path,
+    *,
+    below: str = "",
+    above: frozenset[tuple[int, int]] = frozenset(),
+    unread: list[str] | None = None,
+) -> Iterator[str]:
     """Paths relative to ``root`` of the images in ``root/below`` and deeper; an error for a link that leads back.
 
-    ``above`` holds device and inode of the folders on the way: the same for a folder and all links to it.
+    ``above`` holds device and inode of the folders on the way: the same for a folder and all links to it. ``unread`` is
+    that of ``scan_folder``.
     """
     folder = root / below
     key, top = ((state.st_dev, state.st_ino) for state in (folder.stat(), root.stat()))
@@ -133,12 +146,21 @@ def walk_images(root: Path, *, below: str = "", above: frozenset[tuple[int, int]
         raise DatasetError(f"{folder}: expected a folder, found a link back to a folder above it; remove the link")
     above |= {key, top}
     prefix = f"{below}/" if below else ""
-    for name, is_folder in scan_folder(folder):
+    for name, is_folder in scan_folder(folder, unread=unread):
         if is_folder:
             if not _is_output(folder / name):
-                yield from walk_images(root, below=f"{prefix}{name}", above=above)
+                yield from walk_images(root, below=f"{prefix}{name}", above=above, unread=unread)
         else:
             yield f"{prefix}{name}"
+
+
+def describe_unread(paths: Sequence[str], *, before: str = "") -> str:
+    """How many pictures are in formats that are not read, with three names; empty for none."""
+    if not paths:
+        return ""
+    suffixes = ", ".join(sorted({os.path.splitext(path)[1].lower() for path in paths}))
+    names = named(sorted(os.path.basename(path) for path in paths))
+    return f"{before}{counted(len(paths), 'picture')} left out, {suffixes} is not read: {names}; convert to JPEG or PNG"
 
 
 def folder_dataset(
@@ -150,16 +172,17 @@ def folder_dataset(
     records: list[ImageRecord],
     found: Sequence[str],
     wnids: Sequence[str],
+    unread: Sequence[str] = (),
 ) -> Dataset:
     """The data set of these records; words come from ``LOC_synset_mapping.txt`` in ``root``, where there is one.
 
-    ``found`` are the class folders in ``folder``. It is noted which of them have no image, and what other folders are
-    there.
+    ``found`` are the class folders in ``folder``. It is noted which of them have no image, what other folders are
+    there, and how many pictures are ``unread``.
     """
     if not records:
         raise DatasetError(
-            f"{folder}: expected images in class folders, found none (files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}, in either case)"
+            f"{folder}: expected images in one folder per class, found none (files ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}, in either case){describe_unread(unread, before='; ')}"
         )
     check_ids([record.image_id for record in records], source=folder)
     filled = {record.wnid for record in records}
@@ -170,6 +193,8 @@ def folder_dataset(
     notes = [
         f"{folder}: {counted(len(names), 'folder')} {what}: {named(names)}" for what, names in remarks.items() if names
     ]
+    if unread:
+        notes.append(f"{folder}: {describe_unread(unread)}")
     mapping = root / "LOC_synset_mapping.txt"
     words_of = dict(zip(*read_synset_mapping(mapping), strict=True)) if mapping.is_file() else {}
     return Dataset(

@@ -32,12 +32,13 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
     prefix = f"{split}/" if present else ""
     found, wnids = folder_classes(root, split=split) if present else (class_folders(root),) * 2
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    records = [ImageRecord(image_id=name, path=f"{prefix}{name}") for name in image_files(folder)]
+    unread: list[str] = []
+    records = [ImageRecord(image_id=name, path=f"{prefix}{name}") for name in image_files(folder, unread=unread)]
     for wnid in found:
         label = label_of.get(wnid, UNKNOWN_LABEL)
-        for name in sorted(walk_images(folder, below=wnid)):
+        for name in sorted(walk_images(folder, below=wnid, unread=unread)):
             known = wnid if wnid in label_of else ""
             records.append(ImageRecord(image_id=name, path=f"{prefix}{name}", wnid=known, label=label))
     return folder_dataset(
-        root, folder=folder, layout="imagefolder", split=split, records=records, found=found, wnids=wnids
+        root, folder=folder, layout="imagefolder", split=split, records=records, found=found, wnids=wnids, unread=unread
     )

@@ -25,7 +25,7 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
     if loose:
         raise DatasetError(
             f"{folder}: expected images in wnid folders, found {len(loose)} outside, such as {loose[0]!r}; "
-            "sort them into wnid folders or use layout 'clsloc' or 'imagefolder'"
+            "sort them into one folder per class, named as in train"
         )
     found, wnids = folder_classes(root, split=split)
     for wnid in (*wnids, *found):
@@ -34,11 +34,12 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
                 f"{root}: expected class folders named n and eight digits, found {wnid!r}; "
                 "use layout 'imagefolder' for other names"
             )
+    unread: list[str] = []
     records = [
         ImageRecord(image_id=name.rpartition(".")[0], path=f"{split}/{name}", wnid=wnid, label=label)
         for label, wnid in enumerate(wnids)
-        for name in image_files(folder, below=wnid)
+        for name in image_files(folder, below=wnid, unread=unread)
     ]
     return folder_dataset(
-        root, folder=folder, layout="imagenet", split=split, records=records, found=found, wnids=wnids
+        root, folder=folder, layout="imagenet", split=split, records=records, found=found, wnids=wnids, unread=unread
     )

@@ -17,7 +17,7 @@ from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_picture
 from evaluation.image_scores import TOP_CLASSES
 from evaluation.protocols import get_protocol
-from pipelines.datasets.folders import IMAGE_SUFFIXES
+from pipelines.datasets.folders import describe_unread, walk_images
 from pseudo_maps.files import write_atomically
 from pseudo_maps.images import decode_image
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
@@ -59,7 +59,7 @@ def predict_images(
     )
     look = NetworkLocalizer(model, localizers=[localizer])
     entries, failed = [], 0
-    pictures = _pictures(images, out=out)
+    pictures = _pictures(images, out=out, say=say)
     out.mkdir(parents=True, exist_ok=True)
     for picture, path in pictures.items():
         entry: dict[str, Any] = {"image": str(path)}
@@ -101,21 +101,24 @@ def read_class_names(path: Path, *, classes: int, trained: ClassNames = NO_NAMES
     return names
 
 
-def _pictures(images: Sequence[Path], *, out: Path) -> dict[Path, Path]:
+def _pictures(images: Sequence[Path], *, out: Path, say: Callable[[str], None]) -> dict[Path, Path]:
     """Image by the picture that it becomes, checked as a whole before the first is written."""
+    unread: list[str] = []
     pictures: dict[Path, Path] = {}
     found: list[tuple[Path, Path]] = []
     for path in images:
-        files = sorted(path.rglob("*")) if path.is_dir() else []
-        inside = [file for file in files if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
-        found += [(file, file.relative_to(path)) for file in inside] if path.is_dir() else [(path, Path(path.name))]
+        inside = sorted(walk_images(path, unread=unread)) if path.is_dir() else []
+        found += [(path / name, Path(name)) for name in inside] if path.is_dir() else [(path, Path(path.name))]
     for path, relative in found:
         picture = out / relative.with_suffix(".png")
         if picture in pictures:
             raise ValueError(f"{path} and {pictures[picture]} would both become {picture}: predict them apart")
         pictures[picture] = path
+    if unread and pictures:
+        say(describe_unread(unread))
     if not pictures:
-        raise ValueError(f"no image in {', '.join(str(path) for path in images)}")
+        where = ", ".join(str(path) for path in images)
+        raise ValueError(f"no image in {where}{describe_unread(unread, before='; ')}")
     sources = {path.resolve() for path in pictures.values()}
     replaced = next((picture for picture in pictures if picture.resolve() in sources), None)
     if replaced is not None:

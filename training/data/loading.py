@@ -171,7 +171,10 @@ class TrainingImages(Dataset[Batch]):
         self._labels = np.array([record.label for record in records], dtype=np.int64)
         if self._labels.min() < 0:
             first = records[int(np.argmin(self._labels))]
-            raise ValueError(f"{first.path}: label {first.label}, expected a class index of at least 0")
+            raise ValueError(
+                f"{int((self._labels < 0).sum())} of {len(records)} images have no class, such as {first.path}; sort "
+                "them into one folder per class (train/<class>, val/<class>)"
+            )
         self._paths = np.array([os.fsencode(record.path) for record in records])
         self._ids = np.array([record.image_id.encode() for record in records]) if index is not None else None
         self._root = os.fspath(root)
