@@ -91,9 +91,10 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
         if finished is not None:
             _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
-            if processes.is_main:
-                click.echo(f"{out}: this run is finished; use another --out for another one")
-            return
+            if config.epochs == finished.get("configuration", {}).get("epochs") or not folder.steps():
+                if processes.is_main:
+                    click.echo(f"{out}: this run is finished; use another --out for another one")
+                return
         run = TrainRunConfig(**{option.field: options[str(option.name)] for option in RUN_OPTIONS})
         trainer = build_trainer(
             datasets["train"],
@@ -107,7 +108,7 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             on_missing=options["on_missing"],
             limit=options["limit"],
         )
-        summary = trainer.fit(resume=options["resume"] and bool(folder.steps()))
+        summary = trainer.fit(resume=bool(folder.steps() and (options["resume"] or finished)))
         if processes.is_main:
             click.echo(
                 f"finished: {summary.epochs} epochs, {summary.steps} steps, "
@@ -128,17 +129,20 @@ def _check_finished(
     maps: Path | None,
     options: Mapping[str, Any],
 ) -> None:
-    """ValueError when a finished run was asked for with other settings or images than it was made with."""
+    """ValueError when a finished run has other settings or images than those asked for; more epochs may continue it."""
     from pipelines.jobs.training import choose_records, identify_inputs
-    from pseudo_maps.files import differences
     from pseudo_maps.shards import MapIndex
+    from training.config import setting_differences
     from training.data.loading import TrainingImages
 
     index = None if maps is None else MapIndex(maps, "train")
     asked = identify_inputs(config, index=index, perceptual_weights=options["perceptual_weights"])
-    lines = differences(finished.get("configuration", {}), asked.as_json())
+    lines = setting_differences(finished.get("configuration", {}), asked)
     if lines:
-        raise ValueError(f"{out}: holds a finished run of other settings ({'; '.join(lines)}); use another --out")
+        text = "; ".join(lines)
+        if len(lines) == 1 and text.startswith("epochs:") and asked.schedule.kind != "constant":
+            text += f": its {asked.schedule.kind} schedule has ended, so that it cannot be continued"
+        raise ValueError(f"{out}: holds a finished run of other settings ({text}); use another --out")
     records, _ = choose_records(train, index=index, on_missing=options["on_missing"], limit=options["limit"])
     images = TrainingImages(records, root=train.root, crop=config.crop, seed=config.seed)
     if finished.get("images_sha256") not in (None, images.sha256()):
@@ -163,6 +167,8 @@ def _configuration(options: Mapping[str, Any], *, given: Collection[str], classe
         start = replace(start, crop=start.crop.at_input_size(values.pop("crop.input_size")))
     if "crop.scale" in values:
         values["crop.scale"] = (values["crop.scale"], 1.0)
+        if values.get("crop.kind", start.crop.kind) != "resized-crop":
+            click.echo("wsol-train: warning: --crop-scale has no effect without --crop resized-crop", err=True)
     if "clip_norm" in values:
         values["clip_norm"] = values["clip_norm"] or None
     return changed(start, values)

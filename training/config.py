@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from pseudo_maps.files import differences
 from training.networks.registry import ARCHITECTURES
 
 __all__ = [
@@ -361,3 +362,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def setting_differences(stored: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """What differs between the settings of a run, as ``as_json`` gives them, and those asked for, a line each.
+
+    More epochs are no difference under a constant learning rate, of which no step depends on the length of the run.
+    """
+    longer = config.schedule.kind == "constant" and config.epochs > int(stored.get("epochs", config.epochs))
+    return differences({**stored, "epochs": config.epochs} if longer else stored, config.as_json())

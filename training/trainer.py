@@ -15,9 +15,8 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from pseudo_maps.files import differences
 from training.class_names import NO_NAMES, ClassNames, match_classes, stored_names
-from training.config import TrainConfig, TrainRunConfig
+from training.config import TrainConfig, TrainRunConfig, setting_differences
 from training.data.loading import Batch, DeviceBatch, TrainingImages, require_whole, to_device
 from training.data.sampling import EpochSampler
 from training.data.workers import WorkerLoader, explaining_lost_workers
@@ -340,7 +339,7 @@ class Trainer:
         found = self._folder.latest()
         if found is None:
             raise CheckpointError(f"{self._out}: there is no checkpoint to resume from; start without --resume")
-        lines = differences(found.state["config"], self._config.as_json())
+        lines = setting_differences(found.state["config"], self._config)
         if lines:
             raise CheckpointError(f"{found.path} is of another configuration:\n  " + "\n  ".join(lines))
         # Before the digest of the images, which covers the labels but cannot tell the orders.

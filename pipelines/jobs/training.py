@@ -144,6 +144,9 @@ def build_trainer(
             "warning: on CPUs batch norm is not synchronised, so each process normalises by its own part of a batch; "
             "--no-batch-norm trains the same on any number of processes"
         )
+    left = len(records) % config.batch_size
+    if 0 < left < len(records):
+        progress.say(f"{left} of {len(records)} training images, other ones each time, fill no batch in an epoch")
     return Trainer(
         config,
         run,
