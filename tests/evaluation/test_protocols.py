@@ -187,6 +187,18 @@ def test_constant_maps_above_zero(protocol: Protocol, shape: tuple[int, int]) ->
     assert boxes_at(protocol.candidates(np.full(shape, 0.3)), 0) == [list(expected)]
 
 
+@pytest.mark.parametrize("power_of_two", [-990, 60])
+@pytest.mark.parametrize("shape", [(7, 9), (224, 224)])
+def test_the_scale_of_a_map_does_not_matter(protocol: Protocol, power_of_two: int, shape: tuple[int, int]) -> None:
+    # ts-cam computes in float32, which has no smaller numbers.
+    power_of_two = max(power_of_two, -100) if protocol.name == "ts-cam" else power_of_two
+    scores = np.random.default_rng(4).normal(size=shape)
+    one, other = protocol.candidates(scores), protocol.candidates(scores * 2.0**power_of_two)
+    assert len(one.boxes_n4)
+    for name in ("boxes_n4", "first_level_n", "last_level_n"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 @pytest.mark.parametrize(
     "wrong", [np.zeros((1, 7, 7)), np.zeros(49), np.zeros((0, 7)), np.zeros((7, 7), complex), np.array([["a"]])]
 )
