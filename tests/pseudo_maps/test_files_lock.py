@@ -6,14 +6,16 @@ import re
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pseudo_maps.files import FolderBusy, folder_lock
-from tests.integration.prep_command import REPOSITORY
+from tests.command_calls import REPOSITORY
+from tests.counts import full
 
 HOLDER = """
 import sys
@@ -87,13 +89,19 @@ def test_a_killed_holder_lets_go_and_its_file_is_taken_over(tmp_path: Path, hold
     assert not lock.exists()
 
 
-def test_a_holder_that_is_about_to_end_is_waited_for(tmp_path: Path, hold: Callable) -> None:
+def test_a_holder_that_is_about_to_end_is_waited_for(
+    tmp_path: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder, _ = hold(tmp_path)
-    timer = threading.Timer(0.3, holder.stdin.close)
-    timer.start()
+
+    def end_holder(_seconds: float) -> None:
+        holder.stdin.close()
+        assert holder.wait() == 0
+
+    # While the second one waits.
+    monkeypatch.setattr("pseudo_maps.files.time", SimpleNamespace(sleep=end_holder, monotonic=time.monotonic))
     take(tmp_path, wait_s=60)
-    timer.join()
-    assert holder.wait() == 0
+    assert holder.returncode == 0
 
 
 @pytest.mark.parametrize("content", ["", "one two three", "host x1", "\0" * 2000])
@@ -134,7 +142,7 @@ def enter_often(folder: Path, times: int) -> None:
 def test_there_is_never_more_than_one(tmp_path: Path) -> None:
     """Three processes come and go; between opening the file and locking it, its holder may have removed it."""
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=enter_often, args=(tmp_path / "run", 300)) for _ in range(3)]
+    processes = [spawn.Process(target=enter_often, args=(tmp_path / "run", full(100, 300))) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
