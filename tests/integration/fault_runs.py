@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +35,14 @@ def finish(run: StartedProgram) -> None:
 
 def kill_run(run: StartedProgram) -> None:
     """Kill a run with all its processes and wait until none of them is left."""
-    with suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    while run.poll() is None:
+        try:
+            os.killpg(run.pid, signal.SIGKILL)
+            break
+        except ProcessLookupError:
+            # It has not yet made the group, or has ended.
+            time.sleep(0.002)
+    run.wait(DEADLINE_S)
     wait_until_alone(run)
 
 
@@ -70,12 +74,18 @@ def let_go(out: Path) -> None:
 
 def wait_for_images(run: StartedProgram, out: Path, images: int) -> None:
     """Return as soon as so many images have been made, or the run has ended."""
-    wait_for(run, lambda: images_made(out) >= images)
+    wait_for(run, enough_images(out, images))
 
 
-def wait_for_file(run: StartedProgram, out: Path, pattern: str) -> None:
-    """Return as soon as a folder has a file of such a name, or the run has ended."""
-    wait_for(run, lambda: any(out.glob(pattern)))
+def new_file(out: Path, pattern: str) -> Callable[[], bool]:
+    """Whether a folder has another file of such a name than now."""
+    before = set(out.glob(pattern))
+    return lambda: not before.issuperset(out.glob(pattern))
+
+
+def enough_images(out: Path, images: int) -> Callable[[], bool]:
+    """Whether so many images have been made."""
+    return lambda: images_made(out) >= images
 
 
 def wait_for(run: StartedProgram, condition: Callable[[], bool]) -> None:

@@ -18,6 +18,7 @@ from tests.counts import full
 from tests.integration.fault_runs import (
     command_line,
     contents,
+    enough_images,
     finish,
     hold_at,
     images_made,
@@ -25,11 +26,13 @@ from tests.integration.fault_runs import (
     kill_workers,
     leaping_clock,
     let_go,
+    new_file,
     start_run,
-    wait_for_file,
+    wait_for,
     wait_for_images,
     wait_until_alone,
 )
+from tests.integration.faulty_run import SHARD_SIZE
 
 __all__ = ["leaping_clock"]
 
@@ -49,17 +52,17 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, expected: dict[str, str]) -> None:
     out, dice = tmp_path / "maps", random.Random(7)
-    beginnings = ["val.manifest.json", "logs/*", ".progress.*", ".*.tmp", "*"]
     out.mkdir()
     for number in range(RUNS_KILLED):
-        made, more = images_made(out), dice.randint(1, 10)
-        # A shard is 12 images. However late the kill comes, the run has not finished.
+        # While a run begins; with two workers; while one commits its first shard; with two workers.
+        more = (1, dice.randint(1, 14), SHARD_SIZE, dice.randint(1, 14))[number % 4]
+        # However late the kill comes, the run has not finished.
+        made = images_made(out)
         hold_at(out, made + more + 5)
+        beginning = new_file(out, ("logs/*", ".progress.*")[number // 4 % 2])
+        reached = enough_images(out, made + more) if number % 4 else beginning
         run = start_run(out, 1 + number % 2)
-        if number % 4 == 0:
-            wait_for_file(run, out, beginnings[number // 4 % len(beginnings)])
-        else:
-            wait_for_images(run, out, made + more)
+        wait_for(run, reached)
         kill_run(run)
     let_go(out)
     finish(start_run(out, 2))
