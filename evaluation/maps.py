@@ -15,6 +15,7 @@ from evaluation.images import EvaluationBatch, EvaluationImage
 from evaluation.scoring import ImageMaps, MapBatch
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
+from pseudo_maps.shards.sources import check_sources
 
 __all__ = ["MAP_LOCALIZER", "MapSource", "NoMaps", "NpyMaps", "ShardMaps", "StoredMaps", "open_stored_maps"]
 
@@ -91,6 +92,10 @@ class StoredMaps(MapSource):
                         "image ids, with their folders"
                     )
         return [name for name in self._names() if name not in taken]
+
+    def check_images(self, records: Sequence[ImageRecord], *, root: Path) -> list[str]:
+        """Warnings of images that are not those that the maps were made of, as far as the maps tell."""
+        return []
 
     def lacking(self, records: Iterable[ImageRecord]) -> list[str]:
         """Ids of the images of ``records`` that no map belongs to, in their order."""
@@ -181,6 +186,10 @@ class ShardMaps(StoredMaps):
             return self._map(self._index.read_uint8(image_id))
         except ShardError as error:
             raise ShardError(f"image {image_id!r}: {error}") from error
+
+    def check_images(self, records: Sequence[ImageRecord], *, root: Path) -> list[str]:
+        """Warnings of images that were replaced since their maps were made; ShardError where most were."""
+        return check_sources(self._index, records, root=root)
 
     def config(self) -> dict[str, Any]:
         """Configuration stored in the shards and a digest of their checksum files."""

@@ -110,6 +110,8 @@ def maps(folder: Path, **options: Any) -> None:
             "differently, with --map-range min-max alike",
             err=True,
         )
+    records = [image.record for image in choices.evaluation_set.images]
+    say_notes(source.check_images(records, root=choices.evaluation_set.root))
     _evaluate(choices, functools.partial(evaluate_maps, choices, source, masks=options["masks"]))
 
 

@@ -69,6 +69,7 @@ def proposals(
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
+    from pipelines.jobs.verification import replaced_images
     from pseudo_maps.runs.child import ImageLimits
     from pseudo_maps.runs.engines import need_engine
     from pseudo_maps.runs.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
@@ -95,6 +96,7 @@ def proposals(
         click.echo(f"wsol-prep: {data} has no folder {split!r}, so all its images make up this split", err=True)
     plan = plan_run(records, split=split, config=config, run=run, shard_size=options["shard_size"])
     _echo_plan(plan, config=config, run_share=(index, count), layout=dataset.layout)
+    say_notes(replaced_images(records, split=split, out=out, root=dataset.root))
     if options["dry_run"]:
         return
     if plan.to_do:

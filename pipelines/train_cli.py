@@ -150,6 +150,8 @@ def _check_finished(
             f"{out}: holds a finished run of other training images than these {len(records)} (--data, --limit and "
             "--on-missing choose them); use another --out"
         )
+    if finished.get("image_bytes") not in (None, images.file_bytes()):
+        raise ValueError(f"{out}: holds a finished run, and image files have been replaced since; use another --out")
 
 
 def _configuration(options: Mapping[str, Any], *, given: Collection[str], classes: int) -> TrainConfig:

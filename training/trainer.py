@@ -132,6 +132,7 @@ class Trainer:
         self._accuracy: dict[str, float] = {}
         self._epoch_open = False
         self._images, self._images_sha256 = len(train_images), train_images.sha256()
+        self._image_bytes = train_images.file_bytes()
         self._signal = ""
 
     # ---- the run
@@ -184,7 +185,7 @@ class Trainer:
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
                 | {"configuration": self._config.as_json()}
-                | {"images": self._images, "images_sha256": self._images_sha256}
+                | {"images": self._images, "images_sha256": self._images_sha256, "image_bytes": self._image_bytes}
             )
         return summary
 

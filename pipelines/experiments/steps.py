@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pseudo_maps import __version__
-from pseudo_maps.files import write_atomically
+from pseudo_maps.files import spaced_files, write_atomically
 
 if TYPE_CHECKING:
     from pipelines.datasets import Dataset
@@ -96,13 +96,13 @@ def files_state(sets: Iterable[FileSet], *, further: str = "") -> str:
 
 
 class DataIdentity:
-    """Digests of the lists of a data set (not of its pixels), to tell whether it is still what a step has read."""
+    """Digests of the lists of a data set and of its files' sizes and times: whether it is what a step has read."""
 
     def __init__(self, train: "Dataset", val: "Dataset") -> None:
         self._train, self._val = train, val
 
     def read_by(self, step: Step) -> str:
-        """Digest of names and classes of the images, and for evaluations of the boxes of val."""
+        """Digest of images (names, classes; of a thousand, bytes and times), for evaluations of val's boxes too."""
         return f"{self._images} {self._boxes}" if step.stage == "evaluation" else self._images
 
     @cached_property
@@ -113,6 +113,8 @@ class DataIdentity:
             for record in dataset.records:
                 text = f"{record.image_id}\0{record.path}\0{record.label}\0"
                 digest.update(text.encode(errors="surrogateescape"))
+            for state in spaced_files([dataset.root / record.path for record in dataset.records]):
+                digest.update(f"{state.st_size}\0{state.st_mtime_ns}\0".encode())
         return digest.hexdigest()
 
     @cached_property

@@ -13,6 +13,7 @@ from evaluation.image_scores import TOP_CLASSES, UNKNOWN_RANK, UNREADABLE_IMAGE
 from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
 from evaluation.scoring import ImageMaps, MapBatch
 from pipelines.jobs.score_map_shards import ScoreMapShards
+from pseudo_maps.files import spaced_files
 from pseudo_maps.records import UNKNOWN_LABEL
 from training.class_names import ClassNames, match_classes
 from training.config import Precision
@@ -107,6 +108,8 @@ class NetworkMaps:
         self._look = functools.partial(
             network_maps, localizer=localizer, device=torch.device(device), root=evaluation_set.root
         )
+        files = [evaluation_set.root / image.record.path for image in evaluation_set.images]
+        self._image_bytes = sum(state.st_size for state in spaced_files(files))
         self._shards: ScoreMapShards | None = None
         if choices.save_maps and out is not None:
             self._shards = ScoreMapShards(
@@ -118,7 +121,7 @@ class NetworkMaps:
             )
 
     def config(self) -> dict[str, Any]:
-        """What decides the maps: the weights, the views and the precision."""
+        """What decides the maps: the weights, the views, the precision and the images."""
         model = self._model
         return {
             "network": {
@@ -133,6 +136,8 @@ class NetworkMaps:
             "precision": self.choices.precision,
             # A batch of another size may give other last bits.
             "batch_size": self.batch_size,
+            # Of a thousand images, so that files replaced under their names are noticed.
+            "image_bytes": self._image_bytes,
         }
 
     def stamp(self) -> None:

@@ -12,6 +12,7 @@ from pipelines.datasets import Dataset
 from pseudo_maps.files import file_sha256
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
+from pseudo_maps.shards.sources import check_sources
 from training.class_names import ClassNames
 from training.config import OnMissing, TrainConfig, TrainRunConfig
 from training.data.augmentation import EVALUATION_CROP
@@ -104,7 +105,7 @@ def build_trainer(
     is the folder with the training split's shards: images without a usable map are treated as ``on_missing`` says, so
     that all methods see the same images; the maps themselves are read for the map loss only. ``perceptual_weights`` is
     ``imagenet``, ``random`` or a file. ValueError for different classes in the splits, maps that are missing, or
-    weights that cannot be had.
+    weights that cannot be had; ShardError for maps of other images.
     """
     if train.class_wnids != val.class_wnids:
         raise ValueError(
@@ -115,6 +116,9 @@ def build_trainer(
     records, report = choose_records(train, index=index, on_missing=on_missing, limit=limit)
     if report is not None:
         progress.say(f"maps: {report.describe()}")
+    if index is not None:
+        for warning in check_sources(index, records, root=train.root):
+            progress.say(f"warning: {warning}")
     val_records = list(val.records[:limit])
     shared = _count_shared(records, val_records) if train.root == val.root else 0
     if shared:

@@ -7,17 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipelines.datasets import open_dataset
+from pipelines.datasets import Dataset, open_dataset
+from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.generation import LOG_FOLDER
-from pseudo_maps.shards import STATUS_OK
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from pseudo_maps.shards.leftovers import partials_of_use
 from pseudo_maps.shards.manifest import ManifestError, found_splits, read_manifest
 from pseudo_maps.shards.repair import repair_folder
-from pseudo_maps.shards.verify import Problem, verify_folder
+from pseudo_maps.shards.sources import check_sources, compare_sources
+from pseudo_maps.shards.verify import Problem, file_state, verify_folder
 from pseudo_maps.wording import counted
 
 LEFTOVERS = ("temporary", "stray")
 """Kinds of problem that are over when the file is gone."""
+COMPARED_FILES = 50_000
+"""Image files whose header is read: 5 s, a minute on a busy file server; of larger splits, evenly spaced ones."""
 SCORE_MAPS = "score_maps"
 """Key in the configuration of maps that ``wsol-eval run`` stored."""
 
@@ -33,12 +37,14 @@ def verify_maps(
 ) -> tuple[list[str], str]:
     """Check every shard of the splits (all without any), and remove bad shards and leftovers if wanted.
 
-    Every image of ``data`` must have a row. ``progress`` is called with the numbers of shards read and in all. Returns
-    lines that say what was found and done, and the error in one sentence, empty when all is well now.
+    Every image of ``data`` must have a row, and the size that it states. ``progress`` is called with the numbers of
+    shards read and in all. Returns lines that say what was found and done, and the error in one sentence, empty when
+    all is well now.
     """
     chosen = splits or tuple(found_splits(folder))
     expected: dict[str, list[str]] = {}
     notes: list[str] = []
+    datasets: dict[str, Dataset] = {}
     if data is not None:
         datasets = {split: open_dataset(data, split=split, layout=layout) for split in chosen}
         expected = {split: [record.image_id for record in found.records] for split, found in datasets.items()}
@@ -51,6 +57,11 @@ def verify_maps(
         progress=progress,
         on_rows=lambda split, statuses: rows[split].update(statuses),
     )
+    if data is not None:
+        for dataset in datasets.values():
+            more, lines = _compare_images(folder, dataset)
+            problems += more
+            notes += lines
     lines = [*notes, *_limits(folder, expected), *map(str, problems)]
     removed: set[Path] = set()
     if repair:
@@ -70,6 +81,42 @@ def verify_maps(
     elif removed:
         advice = f"; removed {counted(len(removed), 'file')}"
     return lines, f"{counted(len(problems), 'problem')} in {folder}{advice}"
+
+
+def replaced_images(records: Sequence[ImageRecord], *, split: str, out: Path, root: Path) -> list[str]:
+    """Warnings of images that were replaced since their maps were made; ShardError where chance does not explain it."""
+    index = _open_maps(out, split)
+    return [] if index is None else check_sources(index, records, root=root)
+
+
+def _open_maps(folder: Path, split: str) -> MapIndex | None:
+    """The maps that are there; None where there are none, or what is wrong with them is said elsewhere."""
+    try:
+        return MapIndex(folder, split, allow_incomplete=True)
+    except (ShardError, ManifestError, OSError):
+        return None
+
+
+def _compare_images(folder: Path, dataset: Dataset) -> tuple[list[Problem], list[str]]:
+    """Shards with maps of images of another size, and a note of newer ones."""
+    index = _open_maps(folder, dataset.split)
+    if index is None:
+        return [], []
+    found = compare_sources(index, dataset.records, root=dataset.root, most=COMPARED_FILES)
+    by_shard: defaultdict[Path, dict[str, str]] = defaultdict(dict)
+    for image_id, sizes in found.resized.items():
+        by_shard[index.shard_path(image_id)][image_id] = sizes
+    problems = []
+    for path, resized in by_shard.items():
+        (image_id, sizes), *others = resized.items()
+        more = f" (and {counted(len(others), 'image')} more)" if others else ""
+        message = f"{image_id!r} was replaced: {sizes}{more}; make the shard again"
+        problems.append(
+            Problem(path=path, kind="images", message=message, split=dataset.split, judged=file_state(path))
+        )
+    newer = ", ".join(map(repr, found.newer[:3]))
+    note = f"note: {dataset.split}: {counted(len(found.newer), 'image')} written after the map, such as {newer}"
+    return problems, [f"{note}: replaced by one of the same size, or copied"] if found.newer else []
 
 
 def _limits(folder: Path, expected: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -57,7 +57,7 @@ class Problem:
     ``map`` (a chunk's checksum, or a map that contradicts its row), ``table``, ``rows`` (number of rows),
     ``ids``, ``configuration``, ``missing`` (shard), ``stray`` (file of no shard of the manifest),
     ``temporary`` (left by a killed task), ``closed`` (the system refuses to read it), ``data`` (other images than
-    the data set's) or ``manifest``."""
+    the data set's), ``images`` (files replaced since, found by ``wsol-prep verify``) or ``manifest``."""
     message: str
     """What was found, what was expected, and what to do."""
     split: str = ""

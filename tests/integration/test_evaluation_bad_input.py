@@ -200,7 +200,12 @@ def test_an_unknown_id_in_the_blacklist_is_named(listed: Path, tmp_path: Path) -
 def maps_of_first(folder: Path, images: int, *, failed: Sequence[str] = ()) -> Path:
     """A folder of one shard with maps of the first val images."""
     folder.mkdir()
-    make_shard(folder / shard_name("val", 0, 1), [val_id(number + 1) for number in range(images)], failed=failed)
+    make_shard(
+        folder / shard_name("val", 0, 1),
+        [val_id(number + 1) for number in range(images)],
+        failed=failed,
+        size_wh=(0, 0),
+    )
     return folder
 
 

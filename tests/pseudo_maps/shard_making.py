@@ -49,7 +49,9 @@ def make_map(number, *, size=MAP_SIZE):
     return (np.sin(number + 1 + 0.3 * y) ** 2 + 0.02 * x * (number + 1)).astype(np.float32)
 
 
-def make_shard(path, ids, *, configuration=CONFIGURATION, by_name=False, failed=(), order=None, first_map=0):
+def make_shard(
+    path, ids, *, configuration=CONFIGURATION, by_name=False, failed=(), order=None, first_map=0, size_wh=(500, 375)
+):
     """Write a shard of ``ids``; those in ``failed`` get a zero map. Returns the stored maps."""
     stored = []
     rows = []
@@ -60,7 +62,7 @@ def make_shard(path, ids, *, configuration=CONFIGURATION, by_name=False, failed=
         else:
             quantised, peak = quantise_map(make_map(first_map + number))
             stored.append(quantised)
-            rows.append(make_row(image_id, peak=peak))
+            rows.append(make_row(image_id, peak=peak, width=size_wh[0], height=size_wh[1]))
     provenance = make_provenance(configuration)
     with ShardWriter(path, rows=len(ids), map_size=MAP_SIZE, provenance=provenance, by_name=by_name) as writer:
         for row in range(len(ids)) if order is None else order:

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pseudo_maps.files import spaced_files
 from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
@@ -205,6 +207,11 @@ class TrainingImages(Dataset[Batch]):
             digest.update(path + b"\0")
         return digest.hexdigest()
 
+    def file_bytes(self) -> int:
+        """Bytes of a thousand of the image files: another number where these were replaced under their names."""
+        positions = range(len(self))
+        return sum(state.st_size for state in spaced_files([Path(self.path(position)) for position in positions]))
+
     def __getitem__(self, key: SampleKey) -> Batch:
         """A batch of one image; errors as ``__getitems__``."""
         return self.__getitems__([key])
@@ -227,7 +234,8 @@ class TrainingImages(Dataset[Batch]):
             row = len(read)
             try:
                 decoded = decode_at_least(self.path(key.position), short_side_px=self._crop.short_side_px)
-                map_hw = None if into_maps is None else self._read_map(key.position)
+                size_wh = (decoded.file_width, decoded.file_height)
+                map_hw = None if into_maps is None else self._read_map(key.position, size_wh=size_wh)
             except (ImageDecodeError, OSError, ShardError) as error:
                 unreadable[key.position] = error
                 continue
@@ -246,10 +254,16 @@ class TrainingImages(Dataset[Batch]):
             unreadable=unreadable,
         )
 
-    def _read_map(self, position: int) -> npt.NDArray[np.uint8]:
+    def _read_map(self, position: int, *, size_wh: tuple[int, int]) -> npt.NDArray[np.uint8]:
+        """The map; ShardError where it was made of an image of another size."""
         assert self._index is not None and self._ids is not None
+        image_id = self._ids[position].decode()
         try:
-            return self._index.read_uint8(self._ids[position].decode())
+            expected = self._index.size(image_id)
+            if expected not in (None, size_wh):
+                found, made = (f"{width}x{height}" for width, height in (size_wh, expected or (0, 0)))
+                raise ShardError(f"{self.path(position)}: {found} pixels, but its map was made of an image of {made}")
+            return self._index.read_uint8(image_id)
         except OSError as error:
             if error.errno not in _OF_ONE_FILE:
                 raise

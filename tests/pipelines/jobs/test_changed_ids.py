@@ -41,7 +41,7 @@ def maps(tmp_path: Path) -> Path:
             split="val", images=2, shards=1, shard_size=16, ids_sha256=ids_digest(IDS), configuration=configuration
         ),
     )
-    make_shard(folder / shard_name("val", 0, 1), list(IDS), configuration=configuration)
+    make_shard(folder / shard_name("val", 0, 1), list(IDS), configuration=configuration, size_wh=(40, 20))
     return folder
 
 

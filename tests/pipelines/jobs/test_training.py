@@ -60,7 +60,7 @@ def make_maps(folder: Path, ids: list[str], *, failed: tuple[str, ...] = ()) -> 
             configuration=CONFIGURATION,
         ),
     )
-    make_shard(folder / shard_name("train", 0, 1), ids, failed=failed)
+    make_shard(folder / shard_name("train", 0, 1), ids, failed=failed, size_wh=(96, 80))
     return folder
 
 

@@ -14,7 +14,16 @@ import torch
 from PIL import Image
 
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
+from pseudo_maps.shards import (
+    STATUS_OK,
+    MapIndex,
+    MapRow,
+    ShardError,
+    ShardWriter,
+    make_provenance,
+    quantise_map,
+    shard_name,
+)
 from tests.command_calls import start_program
 from tests.training.train_program import import_once
 from training.config import CropConfig
@@ -65,7 +74,9 @@ def write_maps(folder: Path, statuses: dict[str, str]) -> MapIndex:
                 usable = statuses[image_id] == STATUS_OK
                 made = wave(56, 56, int(image_id[1:])) if usable else np.zeros((56, 56))
                 stored, peak = quantise_map(made.astype(np.float32))
-                name = dict(image_id=image_id, path=f"{image_id}.png", wnid="", label=0, height=9, width=9)
+                number = int(image_id[1:])
+                size = dict(height=60 + 7 * number, width=110 - 5 * number)
+                name = dict(image_id=image_id, path=f"{image_id}.png", wnid="", label=0, **size)
                 writer.write(row, stored, MapRow(**name, peak=peak, proposals=3, status=statuses[image_id]))
             writer.commit()
     return MapIndex(folder, "train")
@@ -354,3 +365,13 @@ def test_workers_start_after_this_process_used_the_threads_of_opencv(tmp_path: P
     program = start_program("tests.training.data.opencv_threads_program", tmp_path)
     text, _ = program.communicate()
     assert (program.returncode, text) == (0, "1\n")
+
+
+def test_a_map_of_an_image_of_another_size_is_not_read(data: Any, tmp_path: Path) -> None:
+    _, records, index = data
+    path = tmp_path / records[1].path
+    Image.fromarray(np.zeros((67, 104, 3), np.uint8)).save(path)
+    images = TrainingImages(records[:2], root=tmp_path, crop=CROP, seed=0, index=index)
+    (error,) = images.__getitems__([SampleKey(0, 1)]).unreadable.values()
+    assert isinstance(error, ShardError) and str(path) in str(error) and "104x67" in str(error)
+    assert not TrainingImages(records[:2], root=tmp_path, crop=CROP, seed=0).__getitems__([SampleKey(0, 1)]).unreadable

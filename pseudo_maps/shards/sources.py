@@ -1,0 +1,68 @@
+"""Whether the image files that are there are those that maps were made of: sizes in pixels, and times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pseudo_maps.images import read_image_size
+from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards.index import MapIndex
+from pseudo_maps.shards.layout import ShardError
+from pseudo_maps.wording import counted
+
+COMPARED_FILES = 256
+"""Image files, evenly spaced, that are compared: 0.1 ms each, a few on a busy file server."""
+_CHANCE_SHARE, _CHANCE_IMAGES = 0.05, 2
+"""Differences in this share of the images, or in so many, may be single mistakes."""
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceComparison:
+    """Image files beside the rows of their maps."""
+
+    compared: int
+    """Files that are there and whose map was made."""
+    resized: dict[str, str]
+    """Both sizes in words, by id of the images that have another one now."""
+    newer: tuple[str, ...]
+    """Ids of images that were written after their shard: replaced, or copied."""
+
+    def describe(self) -> str:
+        """The images of another size, in one sentence."""
+        text = ", ".join(f"{image_id!r} ({sizes})" for image_id, sizes in list(self.resized.items())[:_NAMED])
+        more = ", ..." if len(self.resized) > _NAMED else ""
+        return (
+            f"{len(self.resized)} of {counted(self.compared, 'image')} compared have another size than when their maps "
+            f"were made: {text}{more}"
+        )
+
+
+def compare_sources(
+    index: MapIndex, records: Sequence[ImageRecord], *, root: Path, most: int = COMPARED_FILES
+) -> SourceComparison:
+    """Compare the headers and times of at most ``most`` image files with their maps; missing files are left out."""
+    compared, resized, newer = 0, {}, []
+    for record in records[:: max(1, -(-len(records) // most))]:
+        expected = index.size(record.image_id) if record.image_id in index else None
+        found = None if expected is None else read_image_size(root / record.path)
+        if found is None or expected is None:
+            continue
+        compared += 1
+        if found != expected:
+            resized[record.image_id] = f"{found[0]}x{found[1]} pixels, its map is of {expected[0]}x{expected[1]}"
+        elif (root / record.path).stat().st_mtime_ns > index.shard_path(record.image_id).stat().st_mtime_ns:
+            newer.append(record.image_id)
+    return SourceComparison(compared=compared, resized=resized, newer=tuple(newer))
+
+
+def check_sources(index: MapIndex, records: Sequence[ImageRecord], *, root: Path) -> list[str]:
+    """Warnings of images that have another size than when their maps were made; ShardError for more than chance."""
+    found = compare_sources(index, records, root=root)
+    number = len(found.resized)
+    if number > max(_CHANCE_IMAGES, _CHANCE_SHARE * found.compared) or 2 * number > found.compared:
+        raise ShardError(
+            f"{root}: {found.describe()}; the files were replaced: make their maps in another folder, or let "
+            "`wsol-prep verify MAPS --data DATA --repair` remove these and run wsol-prep proposals again"
+        )
+    return [found.describe()] if number else []
