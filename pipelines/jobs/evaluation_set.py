@@ -3,6 +3,7 @@
 Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from evaluation.names import BOX_CHOICES
 from pipelines.datasets import Dataset, DatasetError, load_boxes, load_masks
 from pipelines.jobs.box_checks import check_boxes
 from pseudo_maps.records import ImageRecord
+
+_ILSVRC_VAL = re.compile(r"(?:^|/)ILSVRC2012_val_(\d{8})(?:\.\w+)?$")
+_ILSVRC_VAL_IMAGES = 50_000
 
 
 def load_evaluation_set(
@@ -76,22 +80,27 @@ def load_evaluation_set(
 def read_blacklist(path: Path, records: Sequence[ImageRecord]) -> frozenset[str]:
     """Image ids that a blacklist names.
 
-    The file has one name per line: an image id of ``records``, all images of the split, or a number counted from 1 in
-    their order, as in the devkit's ``ILSVRC2014_clsloc_validation_blacklist.txt``. DatasetError names the line that
-    names no image.
+    The file has one name per line: an image id of ``records``, all images of the split, or, as in the devkit's
+    ``ILSVRC2014_clsloc_validation_blacklist.txt``, the number of ``ILSVRC2012_val_<8 digits>``, in whatever order and
+    of whichever part of these the data has images. DatasetError names the line that names no image, and that of a
+    number that is none of ILSVRC's or is given for images that are not ILSVRC's.
     """
     by_id = {record.image_id for record in records}
+    by_number = {int(found[1]): record.image_id for record in records if (found := _ILSVRC_VAL.search(record.image_id))}
     blacklisted = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         name = line.strip()
         if not name:
             continue
         if name in by_id:
             blacklisted.add(name)
-        elif name.isascii() and name.isdigit() and 1 <= int(name) <= len(records):
-            blacklisted.add(records[int(name) - 1].image_id)
+        elif by_number and name.isascii() and name.isdigit() and 1 <= int(name) <= _ILSVRC_VAL_IMAGES:
+            if int(name) in by_number:
+                blacklisted.add(by_number[int(name)])
         else:
+            numbers = f"or the number of an ILSVRC2012_val image, 1 to {_ILSVRC_VAL_IMAGES}"
             raise DatasetError(
-                f"{path}: line {number}: expected an image id or a number from 1 to {len(records)}, found {name[:60]!r}"
+                f"{path}: line {number}: expected an image id{f' {numbers}' if by_number else ''}, such as "
+                f"{records[0].image_id!r}, found {name[:60]!r}"
             )
     return frozenset(blacklisted)

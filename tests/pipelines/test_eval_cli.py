@@ -81,7 +81,7 @@ def test_a_baseline_is_a_table_and_writes_nothing_without_out(
 
 
 def test_options_reach_the_result(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "blacklist.txt").write_text("2\n")
+    (tmp_path / "blacklist.txt").write_text("val/b.png\n")
     words = "--protocol psol-crop --protocol cam --protocol cam --seed 5 --bootstrap-samples 0 --name mine".split()
     metrics = evaluated(
         tmp_path / "out", "baseline", "--data", data, *words, "--blacklist", tmp_path / "blacklist.txt", "--limit", 2

@@ -7,6 +7,7 @@ import pytest
 from evaluation.images import EvaluationSet
 from pipelines.datasets import DatasetError, open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set, read_blacklist
+from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import make_listed_data
 
 FIRST, SECOND = (1.0, 2.0, 30.0, 15.0), (0.0, 0.0, 5.0, 5.0)
@@ -111,7 +112,9 @@ def test_whatever_changes_a_result_changes_the_configuration(tmp_path: Path, cha
 
 
 @pytest.mark.parametrize(
-    "change", [lambda root: {"boxes": "first"}, lambda root: {"blacklist": blacklist(root, "1")}], ids=["boxes", "list"]
+    "change",
+    [lambda root: {"boxes": "first"}, lambda root: {"blacklist": blacklist(root, "val/a.png")}],
+    ids=["boxes", "list"],
 )
 def test_so_do_the_choices(root: Path, change: Callable[[Path], dict[str, object]]) -> None:
     assert loaded(root, **change(root)).config() != loaded(root).config()
@@ -120,14 +123,34 @@ def test_so_do_the_choices(root: Path, change: Callable[[Path], dict[str, object
 # --- the blacklist
 
 
-def test_a_blacklist_names_ids_or_numbers_from_1(root: Path) -> None:
-    images = loaded(root, blacklist=blacklist(root, "val/a.png\n\n  3 \n")).images
+def ilsvrc(*numbers: int) -> list[ImageRecord]:
+    names = [f"val/ILSVRC2012_val_{number:08d}.JPEG" for number in numbers]
+    return [ImageRecord(image_id=name, path=name) for name in names]
+
+
+def test_a_blacklist_names_ids(root: Path) -> None:
+    images = loaded(root, blacklist=blacklist(root, "\ufeffval/a.png\n\nval/c.png\n")).images
     assert [image.blacklisted for image in images] == [True, False, True]
 
 
-def test_numbers_count_all_images_of_the_split_whatever_the_limit(root: Path) -> None:
-    images = loaded(root, blacklist=blacklist(root, "3\n1\n"), limit=2).images
-    assert [image.blacklisted for image in images] == [True, False]
+def test_a_number_is_that_of_the_image_whatever_the_order_and_the_part_of_ilsvrc(tmp_path: Path) -> None:
+    path = blacklist(tmp_path, "\ufeff36\r\n 3\n50000\n")
+    assert read_blacklist(path, ilsvrc(36, 1, 3)) == {f"val/ILSVRC2012_val_{number:08d}.JPEG" for number in (3, 36)}
+    assert read_blacklist(path, [ImageRecord(image_id="ILSVRC2012_val_00000003", path="3")]) == {
+        "ILSVRC2012_val_00000003"
+    }
+    assert read_blacklist(path, ilsvrc(4, 5)) == frozenset()
+
+
+@pytest.mark.parametrize("line", ["0", "50001", "-1", "1.5", "٣", "ILSVRC2012_val_00000003"])
+def test_a_number_that_no_image_of_ilsvrc_can_have_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DatasetError, match=r"blacklist\.txt: line 2: .*1 to 50000"):
+        read_blacklist(blacklist(tmp_path, f"1\n{line}\n"), ilsvrc(1, 2, 3))
+
+
+def test_a_number_means_nothing_for_other_images(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"line 1: expected an image id, such as 'val/a\.png', found '3'"):
+        loaded(root, blacklist=blacklist(root, "3\n"))
 
 
 def test_an_id_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
@@ -139,13 +162,6 @@ def test_an_id_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
     numbered = [type(record)(image_id=record.image_id[4:-4], path=record.path) for record in records]
     assert [record.image_id for record in numbered] == ["2", "1"]
     assert read_blacklist(blacklist(tmp_path, "1\n"), numbered) == {"1"}
-
-
-@pytest.mark.parametrize("line", ["0", "4", "-1", "val/d.png", "1.5", "٣"])
-def test_a_line_that_names_no_image_is_an_error(root: Path, line: str) -> None:
-    records = open_dataset(root, split="val").records
-    with pytest.raises(DatasetError, match=r"blacklist\.txt: line 2: expected an image id or a number from 1 to 3"):
-        read_blacklist(blacklist(root, f"1\n{line}\n"), records)
 
 
 def test_arrays_are_float64(root: Path) -> None:
