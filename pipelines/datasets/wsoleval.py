@@ -27,34 +27,74 @@ _Number = TypeVar("_Number", int, float)
 _IDS_FILE = "image_ids.txt"
 _LABELS_FILE = "class_labels.txt"
 _BOXES_FILE = "localization.txt"
-_IMAGE_FOLDER = "dataset/ILSVRC"
-"""Where the project's own checkout keeps the images that its ids name."""
+_PROJECT_SETS = ("ILSVRC", "CUB", "OpenImages")
+"""Folders in ``metadata`` of the project's own checkout, and in ``dataset``, where it keeps the images."""
 _MAX_LABEL = 1_000_000
 """Larger labels are taken for mistakes; all of ImageNet has 21,841 classes."""
 
 
 def _metadata_folder(root: Path, *, split: str) -> Path | None:
     """Folder that holds the split's ``image_ids.txt``: the root itself or one of the project's places."""
-    places = (root, root / split, root / "metadata" / "ILSVRC" / split)
+    places = (root, root / split, root / "metadata" / _project_set(root) / split)
     return next((place for place in places if (place / _IDS_FILE).is_file()), None)
 
 
+def _project_sets(root: Path) -> list[str]:
+    """Names of the data sets that a checkout of the project has metadata of; empty for anything else."""
+    return [name for name in _PROJECT_SETS if (root / "metadata" / name).is_dir()]
+
+
+def _project_set(root: Path) -> str:
+    """The data set that a checkout is read as: ILSVRC where it is there, else the only other one."""
+    found = _project_sets(root) or [_PROJECT_SETS[0]]
+    if len(found) > 1 and found[0] != _PROJECT_SETS[0]:
+        raise DatasetError(
+            f"{root}: expected one data set in its folder metadata, found {' and '.join(found)}; move one of them away"
+        )
+    return found[0]
+
+
 def is_wsoleval(root: Path) -> bool:
-    """Whether ``root`` holds metadata of any split."""
-    return any(_metadata_folder(root, split=split) is not None for split in SPLITS)
+    """Whether ``root`` holds metadata of any split; DatasetError for a checkout, or its folder ``dataset``, without."""
+    if any(_metadata_folder(root, split=split) is not None for split in SPLITS):
+        return True
+    # Its images would be read as an image folder, with one class for each data set.
+    checkout = root.absolute().parent if root.absolute().name == "dataset" else root
+    if _project_sets(checkout):
+        raise DatasetError(
+            f"{root}: of a checkout of the wsolevaluation project with {' and '.join(_project_sets(checkout))}: "
+            f"expected {checkout}, with the lists of a split such as metadata/{_project_set(checkout)}/val/{_IDS_FILE}"
+        )
+    return False
+
+
+def _refuse_metadata_alone(root: Path) -> None:
+    """DatasetError for ``metadata/<data set>`` of a checkout, whose images are not below it."""
+    folder = root.absolute()
+    checkout = folder.parent.parent
+    if folder.parent.name == "metadata" and (checkout / "dataset" / folder.name).is_dir():
+        others = [name for name in _project_sets(checkout) if name != folder.name]
+        raise DatasetError(
+            f"{root}: expected images below it, found those of a checkout of the wsolevaluation project in "
+            f"{checkout / 'dataset' / folder.name}; give {checkout}"
+            + (f" without {' and '.join(others)} in its folder metadata" if others and folder.name != "ILSVRC" else "")
+        )
 
 
 def open_wsoleval(root: Path, *, split: str) -> Dataset:
     """Read one split's metadata; images are expected at their id below the root, or below ``dataset/ILSVRC``.
 
+    A checkout may have CUB or OpenImages in place of ILSVRC; beside it, these are left out and noted.
+
     Wnids come from ``synsets.txt`` (one per line, in label order) or ``LOC_synset_mapping.txt``, beside the lists or in
     the root. Without either, classes are named by their number, ``"0"`` to the largest label.
     """
+    _refuse_metadata_alone(root)
     folder = _metadata_folder(root, split=split)
     if folder is None:
         raise DatasetError(
             f"{root}: expected {_IDS_FILE} for split {split!r}, found none; looked in {root}, "
-            f"{root / split} and {root / 'metadata' / 'ILSVRC' / split}"
+            f"{root / split} and {root / 'metadata' / _project_set(root) / split}"
         )
     ids_file = folder / _IDS_FILE
     ids = read_lines(ids_file)
@@ -66,7 +106,8 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
     rows = read_id_rows(folder / _LABELS_FILE, ("label",), _parse_label, known=frozenset(ids))
     labels = {image_id: label for image_id, (label,) in rows}
     classes = _read_classes(root, folder=folder, largest_label=max(labels.values(), default=-1))
-    prefix = f"{_IMAGE_FOLDER}/" if (root / _IMAGE_FOLDER).is_dir() else ""
+    images = f"dataset/{_project_set(root)}"
+    prefix = f"{images}/" if (root / images).is_dir() else ""
     records = []
     for image_id in ids:
         label = labels.get(image_id, UNKNOWN_LABEL)
@@ -79,7 +120,21 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
         records=tuple(records),
         class_wnids=classes.wnids,
         class_words=classes.words,
+        notes=_checkout_notes(root, split=split, first_id=ids[0]),
     )
+
+
+def _checkout_notes(root: Path, *, split: str, first_id: str) -> tuple[str, ...]:
+    """What the project's names of data sets and splits mean; empty for other folders."""
+    name, *others = _project_sets(root) or [""]
+    notes = []
+    if name == "ILSVRC" and split == "val" and not first_id.startswith("val/"):
+        notes.append(f"{root}: the split val of this project is not ILSVRC's, which is its test: {first_id!r}")
+    if name == "ILSVRC" and split == "test" and first_id.startswith("val/"):
+        notes.append(f"{root}: the split test of this project is ILSVRC's val")
+    if others:
+        notes.append(f"{root}: read as {name}; {' and '.join(others)} in its folder metadata left out")
+    return tuple(notes)
 
 
 def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
