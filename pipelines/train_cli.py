@@ -22,6 +22,7 @@ from pipelines.cli.terminal import (
     say_notes,
 )
 from pipelines.cli.train_options import CONFIG_OPTIONS, RUN_OPTIONS, TRAIN_OPTIONS
+from pseudo_maps.wording import counted
 from training.config import TrainConfig, TrainRunConfig, changed, recipe
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             precision = "bf16" if processes.device.type == "cuda" else "fp32"
         given = given_names(click.get_current_context())
         classes = len(datasets["train"].class_wnids)
+        if not classes:
+            raise ValueError(
+                f"{data}: none of {counted(len(datasets['train'].records), 'training image')} has a class; sort them "
+                "into one folder per class (train/<class>, val/<class>)"
+            )
         config = _configuration({**options, "precision": precision}, given=given, classes=classes)
         if config.loss.use_map and maps is None:
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")

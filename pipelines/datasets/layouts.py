@@ -101,7 +101,9 @@ def _detect(root: Path) -> str:
         )
     if not matches:
         signs = ", ".join(f"{layout.signs} ({name})" for name, layout in LAYOUTS.items())
-        raise DatasetError(f"{root}: no known layout; looked for {signs}; check the path")
+        raise DatasetError(
+            f"{root}: no known layout; looked for {signs}; check the path, or sort images into one folder per class"
+        )
     return matches[0]
 
 

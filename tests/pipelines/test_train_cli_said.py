@@ -1,5 +1,6 @@
 """What wsol-train says about options that do less than they seem to, and how a finished run is continued."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def test_a_schedule_that_has_ended_is_named(data: Path, tmp_path: Path) -> None:
 def test_fewer_images_than_a_batch_are_told_what_to_lower(data: Path, tmp_path: Path) -> None:
     few = train(data, tmp_path / "run", "--batch-size", 8)
     assert few.exit_code == 1 and "batch size of at most 6" in few.stderr and "6 of 6" not in few.stderr
+
+
+def test_images_without_folders_are_told_what_works(data: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(data / "train" / "red" / "0.png", flat)
+    found = train(flat, tmp_path / "run")
+    assert found.exit_code == 1 and "1 training image has a class" in found.stderr
+    assert "one folder per class" in found.stderr
