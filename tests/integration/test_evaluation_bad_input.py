@@ -289,7 +289,7 @@ def test_images_without_boxes_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_blacklist_of_everything_leaves_nothing_to_score(listed: Path, tmp_path: Path) -> None:
-    (tmp_path / "blacklist.txt").write_text("".join(f"{number}\n" for number in range(1, 5)))
+    (tmp_path / "blacklist.txt").write_text("".join(f"val/{name}.png\n" for name in NAMES))
     metrics = evaluated(
         tmp_path / "out", "baseline", "--data", listed, "--blacklist", tmp_path / "blacklist.txt", "--protocol", "cam"
     )
