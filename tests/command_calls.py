@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.experiments.program_server import SERVER
@@ -78,6 +79,9 @@ class StartedProgram:
         with ExitStack() as files:
             out = self._open(1, stdout, files)
             err = out if stderr == subprocess.STDOUT else self._open(2, stderr, files)
+            # Modules of the tests are not installed.
+            environment = files.enter_context(pytest.MonkeyPatch.context())
+            environment.setenv("PYTHONPATH", str(REPOSITORY), prepend=os.pathsep)
             self._program = SERVER.start(module, arguments, stdout=out, stderr=err, new_session=True)
         self.pid = self._program.pid
 
