@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmarks import train_step
 from benchmarks.train_step import ON_DEVICE, PLAIN, REAL, Measured, MemoryMeter, PlainStep, RealData
@@ -48,7 +49,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             stored, peak = quantise_map(np.full((28, 28), 0.5 * ok, dtype=np.float32))
             names = dict(image_id=record.image_id, path=record.path, wnid=record.wnid, label=record.label)
             status = STATUS_OK if ok else "timeout"
-            writer.write(row, stored, MapRow(**names, height=72, width=96, peak=peak, proposals=1, status=status))
+            with Image.open(root / record.path) as image:
+                width, height = image.size
+            writer.write(
+                row, stored, MapRow(**names, height=height, width=width, peak=peak, proposals=1, status=status)
+            )
         writer.commit()
     return root, maps
 
