@@ -2,9 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,7 +27,6 @@ from training.data.sampling import SampleKey
 from training.health import TrainingDiverged
 from training.processes import Processes
 from training.run_folder.checkpoints import CheckpointFolder
-from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
@@ -227,20 +224,6 @@ def test_without_validation_images_the_accuracy_is_unknown(data: Path, tmp_path:
 def test_large_seeds(data: Path, tmp_path: Path, seed: int) -> None:
     config = replace(SMALL, method="has", seed=seed, epochs=1, batch_size=6, optimiser=SGD)
     assert make_trainer(data, tmp_path, config).fit().steps == 2
-
-
-def test_no_two_steps_parts_and_processes_draw_the_same() -> None:
-    """Dropout and hidden patches; the number fits torch's generators whatever the seed."""
-    drawn = []
-    for seed, step, part, rank in product((0, 1, 2**63 - 1), (0, 1, 2, 1000), range(2), range(3)):
-        trainer = SimpleNamespace(
-            _config=replace(SMALL, seed=seed, accumulation=2),
-            _step=step,
-            _processes=replace(ALONE, rank=rank, world_size=3),
-        )
-        drawn.append(Trainer._draw_seed(trainer, part=part))
-    assert len(set(drawn)) == len(drawn) == 3 * 4 * 2 * 3
-    assert 0 <= min(drawn) and max(drawn) < 2**63
 
 
 def test_all_processes_wait_until_a_checkpoint_is_written(data: Path, tmp_path: Path) -> None:
