@@ -89,7 +89,7 @@ def test_an_error_of_the_function_is_raised_in_its_place(jobs: int) -> None:
 
 def test_an_error_never_leaves_the_pool_waiting() -> None:
     """Python 3.11.2 has a race there; workers of a running fork server start fast enough to meet it."""
-    for _ in range(full(20, 150)):
+    for _ in range(full(5, 150)):
         with pytest.raises(ValueError, match="seven"):
             list(map_in_order(refuse_seven, range(30), jobs=2))
 
