@@ -4,8 +4,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Two more than cores, because many tests wait for programs; a file of tests stays in one process.
-TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 2 )); echo $$(( n < 8 ? n : 8 )))
+# One more than cores, because some tests wait for programs; a file of tests stays in one process.
+TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder

@@ -136,6 +136,9 @@ class _WatchedIterator(_MultiProcessingDataLoaderIter):
             self.kill_workers()
             if unsent and isinstance(error, RuntimeError):
                 raise RuntimeError(f"a loader worker cannot send its batch: {_advice()}") from error
+            if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
+                # The files of a batch are fetched from its worker, which has ended in between.
+                raise RuntimeError(f"a loader worker ended before its batch was here: {_advice()}") from error
             raise
         return came, batch
 
