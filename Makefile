@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed-$(STATE)
 help:
 	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
-	@echo "make test-fast   the tests that need no program to be started: between two edits"
+	@echo "make test-fast   tests of single modules that are not marked slow: between two edits"
 	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
 	@echo "make lint   ruff and mypy"
 

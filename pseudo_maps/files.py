@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+_Item = TypeVar("_Item")
 _LONGEST_NAME_BYTES = 255
 """Limit of ext4, XFS, Lustre and NFS for one name."""
 _SHOWN_CHARACTERS = 100
@@ -100,9 +101,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def evenly_spaced(items: Sequence[_Item], *, most: int) -> Sequence[_Item]:
+    """At most ``most`` of the items, with equal steps between them."""
+    return items[:: max(1, -(-len(items) // most))]
+
+
 def spaced_files(paths: Sequence[Path], *, most: int = 1000) -> Iterator[os.stat_result]:
     """State of at most ``most`` files, evenly spaced, less those that are missing: too many take minutes to look at."""
-    for path in paths[:: max(1, -(-len(paths) // most))]:
+    for path in evenly_spaced(paths, most=most):
         with suppress(OSError):
             yield path.stat()
 

@@ -113,8 +113,7 @@ def is_running(process: int, *, since_s: float | None = None) -> bool:
     except PermissionError:
         pass
     try:
-        # The name of the program, in parentheses, may itself hold spaces and parentheses.
-        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        fields = _stat_fields(process)
     except OSError:
         # Hidden from other users (hidepid), or it has just ended.
         return True
@@ -126,9 +125,14 @@ def is_running(process: int, *, since_s: float | None = None) -> bool:
 def is_stopped(process: int) -> bool:
     """Whether a process is stopped (SIGSTOP, Ctrl-Z, a debugger), so that nothing is to be expected of it."""
     try:
-        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+        return _stat_fields(process)[0] in "Tt"
     except OSError:
         return False
+
+
+def _stat_fields(process: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third on; the second, a name in parentheses, may itself hold spaces."""
+    return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def describe_limits() -> str:

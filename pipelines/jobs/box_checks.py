@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from evaluation.boxes.geometry import same_shape
 from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
 from pipelines.datasets.boxes import count_beyond
+from pseudo_maps.files import evenly_spaced
 from pseudo_maps.images import read_image_size
 from pseudo_maps.records import ImageRecord
+from pseudo_maps.shards.sources import COMPARED_FILES, is_beyond_chance
 from pseudo_maps.wording import counted
 
-COMPARED_FILES = 256
-"""Image files, evenly spaced, whose size is compared: 0.1 ms each, a few on a busy file server. A fault in one of
-twenty images escapes all of them once in 500,000 times."""
-CHANCE_SHARE, CHANCE_IMAGES = 0.05, 2
-"""Faults in this share of the images, or in so many, may be single mistakes."""
 MIN_TELLING_BOXES = 10
 """Boxes needed to tell corners from sizes. Of ILSVRC's 80,477 val boxes, 22 % would also fit into their image as
 ``x, y, width, height``: of ten boxes all do once in four million times."""
@@ -37,8 +34,10 @@ def check_boxes(
     ``x, y, width, height``.
     """
     annotated = {record.image_id: annotations[record.image_id] for record in records if record.image_id in annotations}
-    spaced = records[:: max(1, -(-len(records) // COMPARED_FILES))]
-    files = {record.image_id: read_image_size(dataset.root / record.path) for record in spaced}
+    files = {
+        record.image_id: read_image_size(dataset.root / record.path)
+        for record in evenly_spaced(records, most=COMPARED_FILES)
+    }
     compared = {image_id: size for image_id, size in files.items() if size is not None and image_id in annotated}
     shapes, squares = _other_shapes(annotated, compared)
     sizes = {
@@ -91,7 +90,7 @@ def _judge(dataset: Dataset, faults: Mapping[str, str], *, of: int, what: str, a
     if not faults:
         return ""
     text = _named(faults, of=of, what=what)
-    if len(faults) > max(CHANCE_IMAGES, CHANCE_SHARE * of) or 2 * len(faults) > of:
+    if is_beyond_chance(len(faults), of=of):
         raise DatasetError(f"{dataset.root}: {text}; {advice}")
     return text
 

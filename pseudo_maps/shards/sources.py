@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pseudo_maps.files import evenly_spaced
 from pseudo_maps.images import read_image_size
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards.index import MapIndex
@@ -11,10 +12,16 @@ from pseudo_maps.shards.layout import ShardError
 from pseudo_maps.wording import counted
 
 COMPARED_FILES = 256
-"""Image files, evenly spaced, that are compared: 0.1 ms each, a few on a busy file server."""
+"""Image files, evenly spaced, that are compared: 0.1 ms each, a few on a busy file server. A fault in one of
+twenty images escapes all of them once in 500,000 times."""
 _CHANCE_SHARE, _CHANCE_IMAGES = 0.05, 2
-"""Differences in this share of the images, or in so many, may be single mistakes."""
+"""Faults in this share of the images, or in so many, may be single mistakes."""
 _NAMED = 3
+
+
+def is_beyond_chance(faults: int, *, of: int) -> bool:
+    """Whether so many faults ``of`` the compared images are more than single mistakes."""
+    return faults > max(_CHANCE_IMAGES, _CHANCE_SHARE * of) or 2 * faults > of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,7 @@ def compare_sources(
 ) -> SourceComparison:
     """Compare the headers and times of at most ``most`` image files with their maps; missing files are left out."""
     compared, resized, newer = 0, {}, []
-    for record in records[:: max(1, -(-len(records) // most))]:
+    for record in evenly_spaced(records, most=most):
         expected = index.size(record.image_id) if record.image_id in index else None
         found = None if expected is None else read_image_size(root / record.path)
         if found is None or expected is None:
@@ -60,7 +67,7 @@ def check_sources(index: MapIndex, records: Sequence[ImageRecord], *, root: Path
     """Warnings of images that have another size than when their maps were made; ShardError for more than chance."""
     found = compare_sources(index, records, root=root)
     number = len(found.resized)
-    if number > max(_CHANCE_IMAGES, _CHANCE_SHARE * found.compared) or 2 * number > found.compared:
+    if is_beyond_chance(number, of=found.compared):
         raise ShardError(
             f"{root}: {found.describe()}; the files were replaced: make their maps in another folder, or let "
             "`wsol-prep verify MAPS --data DATA --repair` remove these and run wsol-prep proposals again"

@@ -17,15 +17,7 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.map_making import make_map
 from pseudo_maps.proposals import PRESETS
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.runs.generation import (
-    Plan,
-    RunConfig,
-    Summary,
-    default_shard_size,
-    generate_maps,
-    plan_run,
-    warm_up,
-)
+from pseudo_maps.runs.generation import Plan, RunConfig, Summary, default_shard_size, generate_maps, plan_run, warm_up
 from pseudo_maps.shards import MapIndex, ShardReader, shard_name
 from pseudo_maps.shards.manifest import ManifestMismatch, read_manifest
 from pseudo_maps.shards.verify import verify_folder
