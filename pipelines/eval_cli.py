@@ -12,7 +12,7 @@ import click
 
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
-from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, NewFile
+from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -23,6 +23,7 @@ from pipelines.cli.terminal import (
 )
 from pseudo_maps.wording import counted
 from training.inference.config import LOCALIZERS
+from training.networks.registry import TIMM_PREFIX
 
 if TYPE_CHECKING:
     from evaluation.maps import StoredMaps
@@ -48,10 +49,10 @@ def main() -> None:
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*RUN_OPTIONS])
-@click.argument("checkpoint", type=EXISTING)
+@click.argument("checkpoint", type=Network())
 @common_options
 def run(checkpoint: Path, **options: Any) -> None:
-    """Score a trained network: a checkpoint, or the folder of a run of wsol-train."""
+    """Score a trained network: a checkpoint or the folder of a run of wsol-train, or timm:NAME[@FILE] with --out."""
     from evaluation.results.folder import EVALUATION_FOLDER
     from pipelines.jobs.evaluation import evaluate_network
     from pipelines.jobs.network_maps import NetworkChoices, usable_devices
@@ -63,6 +64,8 @@ def run(checkpoint: Path, **options: Any) -> None:
     # Runs are told apart by their own names, not by that of the folder that all results have by default.
     default_name = (options["out"] or checkpoint).resolve().name
     if options["out"] is None:
+        if str(checkpoint).startswith(TIMM_PREFIX):
+            raise click.UsageError(f"{checkpoint}: no folder of its own, so give --out FOLDER")
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         options["out"] = folder / (
             EVALUATION_FOLDER if checkpoint.is_dir() else f"{EVALUATION_FOLDER}-{checkpoint.stem}"
@@ -148,7 +151,7 @@ def baseline(**options: Any) -> None:
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DEVICE_OPTION])
-@click.argument("checkpoint", type=EXISTING)
+@click.argument("checkpoint", type=Network())
 @click.argument("images", nargs=-1, required=True, type=EXISTING)
 @click.option("--out", default="predictions", type=NEW_FOLDER, help="Folder of overlays and JSON.")
 @click.option(
@@ -178,7 +181,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.argument("checkpoint", type=EXISTING)
+@click.argument("checkpoint", type=Network())
 @click.option("--out", required=True, type=NewFile(".onnx", ".pt2"), help="File to write: *.onnx, or *.pt2.")
 @click.option(
     "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Class whose map is an output.  [default: all]"

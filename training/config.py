@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pseudo_maps.files import differences
-from training.networks.registry import ARCHITECTURES
+from training.networks.registry import ARCHITECTURES, TIMM_PREFIX, check_arch
 
 __all__ = [
     "ARCHITECTURES",
@@ -233,8 +233,8 @@ class ScheduleConfig:
 class TrainConfig:
     """What decides the result of a run, stored in every checkpoint; ValueError for values without a meaning."""
 
-    arch: str = field(default="alexnet-gap", metadata={"choices": tuple(ARCHITECTURES)})
-    """Network architecture."""
+    arch: str = field(default="alexnet-gap", metadata={"choices": tuple(ARCHITECTURES), "prefix": TIMM_PREFIX})
+    """Network architecture: one of these, or timm:NAME for any network of timm (extra: imagenet)."""
     classes: int = 1000
     """Number of classes."""
     method: Method = "saliency"
@@ -265,7 +265,8 @@ class TrainConfig:
     """Configuration of the saliency maps; empty when not used."""
 
     def __post_init__(self) -> None:
-        _check_choices(self, arch=ARCHITECTURES, method=METHODS, precision=Precision, init=Init)
+        check_arch(self.arch)
+        _check_choices(self, method=METHODS, precision=Precision, init=Init)
         for name in ("classes", "epochs", "batch_size", "accumulation"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")

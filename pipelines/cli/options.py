@@ -17,6 +17,7 @@ import click
 from click.core import ParameterSource
 
 from pipelines.datasets import LAYOUT_NAMES
+from training.networks.registry import TIMM_PREFIX
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -44,6 +45,29 @@ class FileOrName(click.ParamType[str]):
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(names)
+
+
+class ChoiceOrPrefixed(click.Choice[str]):
+    """One of several words, or anything that begins with ``prefix``, such as ``timm:``."""
+
+    def __init__(self, choices: Collection[str], prefix: str) -> None:
+        super().__init__(tuple(choices))
+        self.prefix = prefix
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word as it is."""
+        return str(value) if str(value).startswith(self.prefix) else super().convert(value, param, ctx)
+
+
+class Network(click.Path):
+    """A checkpoint, the folder of a run, or a network of timm: ``timm:NAME``."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; what begins with ``timm:`` need not exist."""
+        return Path(value) if str(value).startswith(TIMM_PREFIX) else Path(str(super().convert(value, param, ctx)))
 
 
 class NewFile(click.Path):
@@ -129,6 +153,8 @@ def _of_type(kind: Any, field: "dataclasses.Field[Any]", bounds: Mapping[str, An
 
 def _param_type(kind: Any, metadata: Mapping[str, Any]) -> Any:
     choices = metadata.get("choices") or (typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ())
+    if "prefix" in metadata:
+        return ChoiceOrPrefixed(choices, metadata["prefix"])
     if choices:
         return click.Choice(tuple(choices))
     if kind is Path:

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from pseudo_maps import __version__
 from pseudo_maps.files import write_atomically
 from training.inference.localizers import InferenceModel
-from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 INPUT_NAME = "images01"
 """Name of the input in the file."""
@@ -161,7 +160,7 @@ def _metadata(model: InferenceModel, network: _ExportedNetwork, class_names: Seq
         "training_step": model.step,
         "input_size_px": model.input_size_px,
         "input": "RGB, whole image squashed to a square, float32 in 0..1, NCHW",
-        "normalisation_inside": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "normalisation_inside": {"mean": list(network.encoder.mean), "std": list(network.encoder.std)},
         "activation_map_classes": network.map_classes,
     }
     if class_names is not None:

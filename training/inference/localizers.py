@@ -25,6 +25,8 @@ from training.inference.grad_cam import grad_cam
 from training.inference.views import merge_maps, show
 from training.networks.model import LocalizationModel
 from training.networks.parts import UndrawnWeights
+from training.networks.registry import TIMM_PREFIX
+from training.networks.timm_networks import imagenet_classifier
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint
 
 _OF_THE_DECODER = frozenset({"saliency", "cam*saliency"})
@@ -47,7 +49,7 @@ class InferenceModel:
     step: int
     """Steps of the optimiser behind the weights."""
     source: Path
-    """The checkpoint file."""
+    """The checkpoint file, or ``timm:NAME`` as it was given."""
     names: ClassNames = NO_NAMES
     """Names of the K classes, as the training's data set knew them; empty where the checkpoint has none."""
     digest: str = field(init=False)
@@ -63,7 +65,7 @@ class InferenceModel:
 
     @property
     def arch(self) -> str:
-        """Architecture, a key of ``training.networks.registry.ARCHITECTURES``."""
+        """Architecture, a name of ``training.networks.registry``."""
         return str(self.config["arch"])
 
     @property
@@ -83,15 +85,20 @@ def load_for_inference(
     """Read a trained network, in evaluation mode; nothing in the file is executed.
 
     ``path`` is a checkpoint file of ``wsol-train``, or the folder of a run: then its newest checkpoint that can be
-    read, with DamagedCheckpointWarning where a newer one cannot. ``require_decoder`` refuses a network without decoder
-    before any image is looked at.
+    read, with DamagedCheckpointWarning where a newer one cannot. ``timm:NAME`` or ``timm:NAME@FILE`` is the network
+    that ``imagenet_classifier`` gives, at step 0. ``require_decoder`` refuses a network without decoder before any
+    image is looked at.
 
     Raises
     ------
     CheckpointError
         Nothing is there, the folder holds no checkpoint, the file is damaged or of another program, its weights do
         not fit its configuration, or a decoder is required and missing.
+    ValueError
+        What ``imagenet_classifier`` refuses.
     """
+    if os.fspath(path).startswith(TIMM_PREFIX):
+        return _load_published(os.fspath(path), device=device, require_decoder=require_decoder)
     source, state = _find_state(Path(path))
     missing = [name for name in ("model", "config", "step") if name not in state]
     if missing:
@@ -101,10 +108,7 @@ def load_for_inference(
     config, weights = state["config"], state["model"]
     has_decoder = any(name.startswith("decoder.") for name in weights)
     if require_decoder and not has_decoder:
-        raise CheckpointError(
-            f"{source}: a network without decoder (method {config.get('method')!r}), which has no saliency map; "
-            "expected one of method 'saliency', or use the localizers cam and grad-cam"
-        )
+        raise _lacks_decoder(source, method=config.get("method"))
     try:
         with UndrawnWeights():
             network = LocalizationModel(
@@ -131,6 +135,32 @@ def load_for_inference(
         step=int(state["step"]),
         source=source,
         names=names,
+    )
+
+
+def _load_published(spec: str, *, device: torch.device | str, require_decoder: bool) -> InferenceModel:
+    if require_decoder:
+        raise _lacks_decoder(spec, method="gap")
+    found = imagenet_classifier(spec)
+    return InferenceModel(
+        network=found.network.to(device),
+        device=torch.device(device),
+        config={
+            "arch": found.arch,
+            "classes": len(found.names.wnids),
+            "method": "gap",
+            "crop": {"input_size": found.input_size_px},
+        },
+        step=0,
+        source=Path(spec),
+        names=found.names,
+    )
+
+
+def _lacks_decoder(source: str | Path, *, method: object) -> CheckpointError:
+    return CheckpointError(
+        f"{source}: a network without decoder (method {method!r}), which has no saliency map; "
+        "expected one of method 'saliency', or use the localizers cam and grad-cam"
     )
 
 

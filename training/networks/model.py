@@ -36,15 +36,15 @@ class LocalizationModel(nn.Module):
 
     Encoder and classifier draw their random weights first, so they start the same with and without decoder.
 
-    ``arch`` is a key of ``training.networks.registry.ARCHITECTURES``, ``classes`` the number K, at least 1, else
-    ValueError. ``batch_norm``: batch norm in encoder and decoder, or biases. ``decoder``: build the decoder D, which
+    ``arch`` is a name of ``training.networks.registry``, ``classes`` the number K, at least 1, else ValueError.
+    ``batch_norm``: batch norm in encoder and decoder, or biases. ``decoder``: build the decoder D, which
     baselines and test time do not need.
     """
 
     def __init__(self, arch: str, classes: int, *, batch_norm: bool = True, decoder: bool = True) -> None:
         super().__init__()
-        self.normalisation = Normalisation()
         self.encoder = build_encoder(arch, batch_norm=batch_norm)
+        self.normalisation = Normalisation(self.encoder.mean, self.encoder.std)
         self.classifier = GapClassifier(self.encoder.feature_channels, classes, self.encoder.dropout)
         self.decoder = (
             SaliencyDecoder(

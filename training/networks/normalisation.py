@@ -1,7 +1,9 @@
-"""Normalisation of images by ImageNet's mean and standard deviation.
+"""Normalisation of images by mean and standard deviation.
 
 Shapes: B batch, H W pixels.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalisation(nn.Module):
-    """Subtracts ImageNet's mean and divides by its standard deviation; no entry in the state dict.
+    """Subtracts a mean and divides by a standard deviation of each channel; no entry in the state dict.
 
     The constants are buffers because a tensor made in every forward pass would cost a copy from the host,
     and a wait, on each call.
@@ -23,10 +25,10 @@ class Normalisation(nn.Module):
     mean_c11: Tensor
     std_c11: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean_c11", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std_c11", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean_c11", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std_c11", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images01_bchw: Tensor) -> Tensor:
         """``images01[B, 3, H, W]`` floating point RGB in 0..1 to the same shape and dtype, zero-centred.

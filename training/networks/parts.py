@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
+
 BATCH_NORM_EPS = 1e-5
 """Added to the variance in batch norm; PyTorch's default and torchvision's in ResNet."""
 
@@ -20,7 +22,7 @@ class EncoderFeatures(NamedTuple):
     """Output of an encoder."""
 
     features: Tensor
-    """(B, C, h, w) after the ReLU of the last convolution: f in section 2.2, from which the CAM is made."""
+    """(B, C, h, w) after the last activation (a ReLU in the paper's networks): f in section 2.2, behind the CAM."""
     skips: tuple[Tensor, ...]
     """Feature maps after their ReLU, deepest first, for the decoder's skip connections (section 2.5)."""
 
@@ -154,6 +156,10 @@ class Encoder(nn.Module, ABC):
     """How the decoder gets from the features to the first skip, and from each skip to the next."""
     dropout: float = 0.0
     """Probability with which the classifier drops a pooled feature in training."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    """Mean of red, green and blue, on the scale 0..1, that is subtracted from the input."""
+    std: tuple[float, ...] = IMAGENET_STD
+    """What the input is divided by then, on the same scale."""
     published_weights: str
     """torchvision's name of the ImageNet weights of this trunk."""
 

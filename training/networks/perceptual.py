@@ -26,7 +26,7 @@ class PerceptualNetwork(nn.Module):
     def __init__(self, trunk: Encoder) -> None:
         super().__init__()
         self.features = trunk.feature_channels
-        self.normalisation = Normalisation()
+        self.normalisation = Normalisation(trunk.mean, trunk.std)
         self.trunk = copy.deepcopy(trunk)
         for unit in conv_units(self.trunk).values():
             unit.fold()
@@ -40,7 +40,7 @@ class PerceptualNetwork(nn.Module):
     def forward(self, images01_bchw: Tensor) -> Tensor:
         """``images01[B, 3, H, W]`` in 0..1, already masked where they shall be, to pooled features ``[B, n]``.
 
-        ImageNet's normalisation is applied here, after the masking of equations (3) and (4): a masked pixel is
+        The trunk's normalisation is applied here, after the masking of equations (3) and (4): a masked pixel is
         black, not mean grey.
         """
         encoded: EncoderFeatures = self.trunk(self.normalisation(images01_bchw))

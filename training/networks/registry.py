@@ -1,4 +1,4 @@
-"""Architectures by name: one row for each. Imports no torch until an encoder is built."""
+"""Architectures by name: one row for each, or ``timm:NAME``. Imports no torch until an encoder is built."""
 
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,18 +38,31 @@ ARCHITECTURES = {
 """Every architecture by name."""
 
 
+TIMM_PREFIX = "timm:"
+"""Begins the name of every network of timm."""
+
+
+def check_arch(arch: str) -> None:
+    """ValueError for a name that is neither in ``ARCHITECTURES`` nor ``timm:NAME``; timm itself is not asked."""
+    if arch not in ARCHITECTURES and not arch.startswith(TIMM_PREFIX):
+        raise ValueError(f"arch: expected one of {', '.join(ARCHITECTURES)}, {TIMM_PREFIX}NAME, found {arch!r}")
+
+
 def encoder_class(arch: str) -> "type[Encoder]":
-    """Class of an architecture's encoder; ValueError for an unknown name."""
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"architecture {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
+    """Class of the encoder of a name in ``ARCHITECTURES``; ValueError for another one."""
+    check_arch(arch)
     found: type[Encoder] = resolve_name(ARCHITECTURES[arch].encoder)
     return found
 
 
 def build_encoder(arch: str, *, batch_norm: bool = True) -> "Encoder":
-    """Encoder with Kaiming-initialised weights (He et al. 2015, fan-in) from torch's global generator, on the CPU.
+    """Encoder with random weights from torch's global generator, on the CPU.
 
-    Without batch norm these nets do not train from scratch with Adam at the paper's learning rate. ValueError for an
-    unknown name.
+    Those of a network of timm are timm's, of the others Kaiming's (He et al. 2015, fan-in), which without batch norm do
+    not train from scratch with Adam at the paper's learning rate. ValueError for an unknown name.
     """
+    if arch.startswith(TIMM_PREFIX):
+        timm_encoder = resolve_name("training.networks.timm_networks:TimmEncoder")
+        encoder: Encoder = timm_encoder(arch.removeprefix(TIMM_PREFIX), batch_norm=batch_norm)
+        return encoder
     return encoder_class(arch)(batch_norm=batch_norm)

