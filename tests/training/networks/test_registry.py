@@ -153,7 +153,7 @@ def test_imported_layers_name_units(arch: str) -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected one of alexnet-gap, alexnet-gap-plus, .*, timm:NAME, found 'vgg16'"):
+    with pytest.raises(ValueError, match=r"expected one of alexnet-gap, .*, timm:NAME, found 'vgg16'"):
         build_encoder("vgg16")
 
 
