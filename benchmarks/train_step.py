@@ -5,8 +5,9 @@
     python benchmarks/train_step.py --synthetic-only
 
 (a) is the paper's objective written plainly: the same encoder, classifier and decoder, torchvision's ResNet-50 as F,
-batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step with the default recipe,
-in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights are random.
+batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step with the default recipe
+and the same losses, in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights
+are random.
 
 Rounds of a, b and c alternate and the first of each is not counted; speeds are medians, ratios are medians over the
 ratios of neighbouring rounds. (b) starts a round with its loader's queue empty and one batch of every worker done, so
@@ -35,7 +36,7 @@ from tqdm import tqdm
 from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
-from training.config import TrainConfig, TrainRunConfig, recipe
+from training.config import LossConfig, TrainConfig, TrainRunConfig, recipe
 from training.data.loading import Batch, TrainingImages, check_maps
 from training.data.sampling import EpochSampler
 from training.data.workers import WorkerLoader
@@ -194,11 +195,12 @@ def synthetic_batch(batch_size: int, *, size: int, device: torch.device) -> Batc
 
 
 def benchmark_config(arch: str, *, batch_size: int, input_size: int, device: torch.device) -> TrainConfig:
-    """The default recipe, as ``wsol-train`` fills it in for this device."""
+    """The default recipe with the paper's losses, as ``wsol-train`` fills it in for this device."""
     start = recipe("default")
     return replace(
         start,
         arch=arch,
+        loss=LossConfig(),
         classes=CLASSES,
         batch_size=batch_size,
         # 256 for 224, as wsol-train does.

@@ -172,8 +172,9 @@ _TABLE_OPTIONS = [
 def table(device: str, task_index: int | None, task_count: int | None, **options: Any) -> None:
     """Train and evaluate the rows of the paper's Tables 1 and 2 and put them beside the paper's numbers.
 
-    GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; beside them
-    boxes that never look at the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed
+    GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; then, not in
+    the paper, the method with the map loss on the CAM too, and that loss alone; beside them boxes that never look at
+    the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed
     on. The same command resumes: finished runs are kept, others continue from their checkpoints. Other settings than
     those of the runs in --out are refused before anything is run or written.
     """

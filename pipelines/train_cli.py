@@ -93,7 +93,7 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
                 "into one folder per class (train/<class>, val/<class>)"
             )
         config = _configuration({**options, "precision": precision}, given=given, classes=classes)
-        if config.loss.use_map and maps is None:
+        if config.loss.needs_maps and maps is None:
             raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
         if finished is not None:
             _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
@@ -170,6 +170,8 @@ def _configuration(options: Mapping[str, Any], *, given: Collection[str], classe
     if without and start.method != "saliency":
         raise click.UsageError(f"--method {start.method} has no map loss and no triplet loss to switch off")
     values = {option.field: options[str(option.name)] for option in CONFIG_OPTIONS if option.name in given}
+    if options["no_map_loss"]:
+        values.setdefault("loss.cam_map_weight", 0.0)
     values |= {"classes": classes, "precision": options["precision"], **dict.fromkeys(without, False)}
     if "crop.input_size" in values:
         start = replace(start, crop=start.crop.at_input_size(values.pop("crop.input_size")))

@@ -94,13 +94,15 @@ class LossConfig:
     use_triplet: bool = True
     """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
     map_kind: MapLossKind = "l2"
-    """Distance of predicted and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
+    """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
     triplet_sign: TripletSign = "text"
     """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
     triplet_margin: float | None = None
     """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
     area_weight: float = 0.0
     """Factor of the mean saliency as a penalty, against saliency maps that are foreground everywhere."""
+    cam_map_weight: float = 0.0
+    """Factor of the map loss on the class activation map of the label, not in the paper; needs no decoder."""
     class_weighting: ClassWeighting = "none"
     """Class weights of the classification loss: none, or balanced by the number of training images."""
 
@@ -120,12 +122,17 @@ class LossConfig:
         """Whether any term uses the decoder's output; when none does, the decoder need not run."""
         return self.use_map or self.use_triplet
 
+    @property
+    def needs_maps(self) -> bool:
+        """Whether any term uses the pseudo maps."""
+        return self.use_map or self.computes("cam_map")
+
     def computes(self, term: str) -> bool:
         """Whether a term is part of the objective: by its switch ``use_<term>``, else by a factor above 0."""
         return bool(getattr(self, f"use_{term}", getattr(self, f"{term}_weight") > 0))
 
     def classification_only(self) -> "LossConfig":
-        """The classification settings of this configuration, without any term on the saliency map."""
+        """The classification settings of this configuration, without any term on maps."""
         return LossConfig(
             use_map=False,
             use_triplet=False,
@@ -271,8 +278,8 @@ class TrainConfig:
             _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
         _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
-        if self.method != "saliency" and self.loss.needs_saliency:
-            raise ValueError(f"method {self.method} has neither map loss nor triplet loss: switch both off")
+        if self.method != "saliency" and (self.loss.needs_saliency or self.loss.needs_maps):
+            raise ValueError(f"method {self.method} has neither map loss nor triplet loss: switch them off")
 
     def as_json(self) -> dict[str, Any]:
         """The configuration as it is stored: nested dictionaries, lists, strings, numbers and booleans."""
@@ -311,8 +318,9 @@ RECIPES = {
         "section 2.5: Adam, learning rate 1e-2 throughout, batch 32, 100 epochs, no clipping", TrainConfig()
     ),
     "default": Recipe(
-        "what trains well here: AdamW 1e-3, two epochs of warm-up, cosine, clipping",
+        "what works here: AdamW 1e-3, two epochs of warm-up, cosine, clipping, map loss on the CAM too",
         TrainConfig(
+            loss=LossConfig(cam_map_weight=4.0),
             optimiser=OptimiserConfig(name="adamw", lr=1e-3, weight_decay=0.05),
             schedule=ScheduleConfig(kind="cosine", warmup_epochs=2.0, final_fraction=0.01),
             clip_norm=1.0,
@@ -365,10 +373,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def completed(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stored settings of a run, with the defaults of fields that are newer than it; these change nothing."""
+    defaults = TrainConfig().as_json()
+    nested = {name: {**value, **stored.get(name, {})} for name, value in defaults.items() if isinstance(value, dict)}
+    return {**defaults, **stored, **nested} if stored else stored
+
+
 def setting_differences(stored: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """What differs between the settings of a run, as ``as_json`` gives them, and those asked for, a line each.
 
     More epochs are no difference under a constant learning rate, of which no step depends on the length of the run.
     """
+    stored = completed(stored)
     longer = config.schedule.kind == "constant" and config.epochs > int(stored.get("epochs", config.epochs))
     return differences({**stored, "epochs": config.epochs} if longer else stored, config.as_json())

@@ -13,6 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.config import LossConfig, MapLossKind, TripletSign
+from training.networks.classifier import normalised_cam
+
+CAM_BCE_MARGIN = 0.5 / 255
+"""Least distance of an activation map from 0 and 1 in the binary cross entropy: half a step of a stored pseudo map."""
 
 
 class TripletFeatures(NamedTuple):
@@ -46,6 +50,8 @@ class LossInputs(NamedTuple):
     logits_bhw: Tensor | None = None
     """(B, H, W), the decoder's output before the sigmoid."""
     triplet_features: TripletFeatures | None = None
+    cam_bhw: Tensor | None = None
+    """(B, h, w), the class activation maps of the labels, neither clipped nor scaled."""
 
 
 class LossTerms(NamedTuple):
@@ -123,6 +129,21 @@ def map_loss(
     # vector_norm has the subgradient 0 at 0; the square root of a sum of squares would give NaN there.
     norm_b: Tensor = torch.linalg.vector_norm(difference_bhw.flatten(start_dim=1), dim=1)
     return (norm_b / math.sqrt(difference_bhw[0].numel())).mean()
+
+
+def cam_map_loss(cam_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2") -> Tensor:
+    """Map loss of the labels' activation maps ``cam[B, h, w]`` and pseudo maps ``target[B, H, W]``, not in the paper.
+
+    The maps are clipped at 0 and divided by their maximum, so the loss does not depend on their scale and its gradient
+    leaves it alone; the target, in 0..1, is averaged over areas to their size. For ``bce`` they are clamped to
+    ``CAM_BCE_MARGIN`` from 0 and 1, which every map reaches. A map without a positive value counts as zeros and has no
+    gradient. A scalar, at least float32; ValueError as for ``map_loss``, or for maps of other images.
+    """
+    _check_same_shape(cam_bhw[:, 0, 0], target_bhw[:, 0, 0], what="one pixel of the activation maps and targets")
+    cam01_bhw = normalised_cam(_at_least_float32(cam_bhw))
+    size = (cam_bhw.shape[1], cam_bhw.shape[2])
+    small_bhw = functional.interpolate(_at_least_float32(target_bhw)[:, None], size=size, mode="area")[:, 0]
+    return map_loss(cam01_bhw, small_bhw, kind=kind, logits_bhw=torch.logit(cam01_bhw, eps=CAM_BCE_MARGIN))
 
 
 def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,6 +226,12 @@ def _map(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
 
 
 @_loss_term
+def _cam_map(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
+    cam_bhw, target_bhw = _given(inputs, "cam_bhw"), _given(inputs, "target_bhw")
+    return {"cam_map": cam_map_loss(cam_bhw, target_bhw, kind=config.map_kind)}
+
+
+@_loss_term
 def _triplet(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
     if inputs.triplet_features is None:
         raise ValueError("triplet_features is None, expected it because the triplet loss is on")
@@ -216,7 +243,8 @@ def combine_losses(inputs: LossInputs, *, config: LossConfig) -> LossTerms:
     """Full objective, equation (8), over one batch.
 
     ``named`` holds ``total`` and ``classification``; with the map loss ``map``; with the triplet loss ``triplet``,
-    ``d_pos`` and ``d_neg``; with either ``mean_saliency``; none multiplied by its factor. A term that is off is not
+    ``d_pos`` and ``d_neg``; with either ``mean_saliency``; with the CAM's map loss ``cam_map``; none multiplied by its
+    factor. A term that is off is not
     computed, whatever else is given; one that is on with factor 0 is. ValueError when an input that a term needs is
     missing, or class weights and configuration contradict each other.
     """
@@ -245,7 +273,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 def _given(inputs: LossInputs, name: str) -> Tensor:
     tensor: Tensor | None = getattr(inputs, name)
     if tensor is None:
-        raise ValueError(f"{name} is None, expected it because a loss on the saliency map is on")
+        raise ValueError(f"{name} is None, expected it because a loss on maps is on")
     return tensor
 
 

@@ -75,7 +75,8 @@ class Objective:
         dropout.first, dropout.of = first, config.batch_size
         torch.manual_seed(seed + 1)
         with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            output: ModelOutput = self._network(images01)
+            cam_classes = batch.labels_b[:, None] if config.loss.computes("cam_map") else None
+            output: ModelOutput = self._network(images01, cam_classes=cam_classes)
             features = None
             if self._perceptual is not None:
                 assert output.saliency is not None
@@ -93,6 +94,7 @@ class Objective:
                     target_bhw=batch.maps01_bhw,
                     logits_bhw=output.saliency_logits,
                     triplet_features=features,
+                    cam_bhw=None if output.activation_maps is None else output.activation_maps[:, 0],
                 ),
                 config=config.loss,
             )

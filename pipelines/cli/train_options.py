@@ -33,6 +33,7 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "loss.triplet_weight": {"min": 0},
     "loss.triplet_margin": {"default_text": "none"},
     "loss.area_weight": {"min": 0},
+    "loss.cam_map_weight": {"min": 0, **_OF_RECIPE},
     "crop.kind": {
         "name": "crop",
         "type": click.Choice(("crop", "resized-crop")),
@@ -82,7 +83,11 @@ TRAIN_OPTIONS = (
         default="default",
         help=f"Configuration to start from. {'; '.join(f'{name}: {one.meaning}' for name, one in RECIPES.items())}.",
     ),
-    Option("--no-map-loss", is_flag=True, help="Without the map loss (ablation)."),
+    Option(
+        "--no-map-loss",
+        is_flag=True,
+        help="Without map losses (ablation); the CAM's returns by --cam-map-weight.",
+    ),
     Option("--no-triplet-loss", is_flag=True, help="Without the perceptual triplet loss (ablation)."),
     *CONFIG_OPTIONS,
     Option(

@@ -133,7 +133,9 @@ def _training_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> tuple[Ste
         program="wsol-train",
         arguments=(
             *("--out", str(at.full), "--method", "saliency", "--maps", str(at.maps)),
-            *("--perceptual-weights", str(f), "--map-weight", str(plan.map_weight), *budget),
+            *("--perceptual-weights", str(f), "--map-weight", str(plan.map_weight)),
+            # The paper's losses alone.
+            *("--cam-map-weight", "0", *budget),
         ),
         makes=FileSet(path=at.full),
         reads=(maps,),

@@ -103,7 +103,7 @@ def build_trainer(
 
     ``train`` and ``val`` are splits of one data set, of which ``limit`` images are used; boxes are not read. ``maps``
     is the folder with the training split's shards: images without a usable map are treated as ``on_missing`` says, so
-    that all methods see the same images; the maps themselves are read for the map loss only. ``perceptual_weights`` is
+    that all methods see the same images; the maps themselves are read for map losses only. ``perceptual_weights`` is
     ``imagenet``, ``random`` or a file. ValueError for different classes in the splits, maps that are missing, or
     weights that cannot be had; ShardError for maps of other images.
     """
@@ -161,7 +161,7 @@ def build_trainer(
             root=train.root,
             crop=config.crop,
             seed=config.seed,
-            index=index if config.loss.use_map else None,
+            index=index if config.loss.needs_maps else None,
         ),
         val_images=TrainingImages(val_records, root=val.root, crop=val_crop, seed=0),
         perceptual=perceptual,
@@ -187,7 +187,7 @@ def choose_records(
 
 def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:
     """The configuration as a checkpoint stores it: with that of the maps and the identity of F's weights."""
-    if index is not None and config.loss.use_map:
+    if index is not None and config.loss.needs_maps:
         config = replace(config, maps=index.provenance["configuration"])
     if config.loss.use_triplet:
         path = Path(perceptual_weights)

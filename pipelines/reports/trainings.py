@@ -12,6 +12,7 @@ from training.run_folder.files import METRICS_LOG_FILE
 
 _SALIENCY_VALUES = {
     "map": "map loss",
+    "cam_map": "map loss on the CAM",
     "d_pos": "d_pos, foreground to image",
     "d_neg": "d_neg, foreground to background",
     "mean_saliency": "mean saliency",

@@ -98,6 +98,11 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("--no-map-loss", {"loss": LossConfig(use_map=False)}),
     ("--no-triplet-loss", {"loss": LossConfig(use_triplet=False)}),
     ("--no-map-loss --no-triplet-loss", {"loss": LossConfig(use_map=False, use_triplet=False)}),
+    ("--cam-map-weight 2", {"loss": LossConfig(cam_map_weight=2.0)}),
+    (
+        "--no-map-loss --no-triplet-loss --cam-map-weight 2",
+        {"loss": LossConfig(use_map=False, use_triplet=False, cam_map_weight=2.0)},
+    ),
     ("--map-loss bce --map-weight 2", {"loss": LossConfig(map_kind="bce", map_weight=2.0)}),
     (
         "--triplet-sign as-printed --triplet-weight 3 --triplet-margin 0.5 --area-weight 0.25",
@@ -136,6 +141,14 @@ def test_options_change_our_recipe_too(configured: Any) -> None:
     assert config.optimiser == OptimiserConfig(name="adamw", lr=0.5, weight_decay=0.05)
 
 
+def test_without_map_losses_our_recipe_has_none_on_the_cam_unless_asked_for(configured: Any) -> None:
+    assert configured()["config"].loss == LossConfig(cam_map_weight=4.0)
+    assert configured("--no-triplet-loss")["config"].loss == LossConfig(use_triplet=False, cam_map_weight=4.0)
+    assert configured("--no-map-loss")["config"].loss == LossConfig(use_map=False)
+    config = configured("--no-map-loss", "--cam-map-weight", 3)["config"]
+    assert config.loss == LossConfig(use_map=False, cam_map_weight=3.0)
+
+
 def test_what_does_not_decide_the_result(configured: Any) -> None:
     words = "--workers 0 --checkpoint-minutes 0.5 --keep-last 7 --log-every 3 --compile --tensorboard --limit 2"
     given = configured(*words.split(), "--on-missing", "skip", "--perceptual-weights", "random", "--recipe", "paper")
@@ -172,6 +185,8 @@ def test_maps_choose_the_images_of_every_method(configured: Any, tmp_path: Path)
         ("--method gap --no-map-loss", "--method gap has no map loss and no triplet loss to switch off"),
         ("--method has --no-triplet-loss", "--method has has no map loss and no triplet loss to switch off"),
         ("--method saliency", "the map loss needs --maps FOLDER; make it with wsol-prep proposals"),
+        ("--no-map-loss --no-triplet-loss --cam-map-weight 4", "the map loss needs --maps FOLDER"),
+        ("--cam-map-weight -1", "--cam-map-weight"),
         ("--learning-rate 1", "--learning-rate"),
     ],
 )

@@ -26,6 +26,7 @@ from training.config import (
     TrainRunConfig,
     changed,
     recipe,
+    setting_differences,
 )
 from training.networks.registry import ARCHITECTURES
 
@@ -47,12 +48,13 @@ def test_the_paper_s_recipe_is_section_2_5() -> None:
     assert (loss.map_kind, loss.triplet_sign, loss.triplet_margin, loss.class_weighting) == ("l2", "text", None, "none")
 
 
-def test_our_recipe_changes_the_optimisation_only() -> None:
+def test_our_recipe_changes_the_optimisation_and_adds_the_map_loss_on_the_cam() -> None:
     paper, ours = recipe("paper"), recipe("default")
     assert ours.optimiser == OptimiserConfig(name="adamw", lr=1e-3, weight_decay=0.05)
     assert ours.schedule == ScheduleConfig(kind="cosine", warmup_epochs=2.0, final_fraction=0.01)
     assert ours.clip_norm == 1.0
-    assert replace(ours, optimiser=paper.optimiser, schedule=paper.schedule, clip_norm=None) == paper
+    assert (paper.loss.cam_map_weight, ours.loss) == (0, replace(paper.loss, cam_map_weight=4.0))
+    assert replace(ours, optimiser=paper.optimiser, schedule=paper.schedule, clip_norm=None, loss=paper.loss) == paper
 
 
 def test_every_recipe_can_be_had_and_others_are_refused() -> None:
@@ -80,6 +82,7 @@ def test_every_recipe_can_be_had_and_others_are_refused() -> None:
         ({"seed": 2**63}, r"seed: expected 0 <= seed < 2\*\*63"),
         ({"method": "gap"}, "method gap has neither map loss nor triplet loss"),
         ({"method": "has", "loss": LossConfig(use_map=False)}, "method has has neither"),
+        ({"method": "gap", "loss": replace(NO_SALIENCY, cam_map_weight=1.0)}, "method gap has neither"),
     ],
 )
 def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: str) -> None:
@@ -91,6 +94,7 @@ def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: s
     ("config", "values", "message"),
     [
         (LossConfig, {"map_weight": -1.0}, "map_weight: .*found -1.0"),
+        (LossConfig, {"cam_map_weight": -1.0}, "cam_map_weight: .*found -1.0"),
         (LossConfig, {"triplet_weight": math.nan}, "triplet_weight: .*found nan"),
         (LossConfig, {"classification_weight": math.inf}, "classification_weight: .*found inf"),
         (LossConfig, {"triplet_margin": -0.5}, "triplet_margin: .*found -0.5"),
@@ -164,6 +168,15 @@ def test_differences_name_the_innermost_values() -> None:
     ]
 
 
+def test_settings_stored_before_a_field_was_added_have_its_default() -> None:
+    stored = TrainConfig().as_json()
+    del stored["loss"]["cam_map_weight"]
+    assert setting_differences(stored, TrainConfig()) == []
+    asked = TrainConfig(loss=LossConfig(cam_map_weight=4.0))
+    assert setting_differences(stored, asked) == ["loss.cam_map_weight: 0.0 stored, 4.0 now"]
+    assert len(setting_differences({}, TrainConfig())) > 10
+
+
 def test_no_maps_differ_from_some() -> None:
     without, some = TrainConfig().as_json(), TrainConfig(maps={"method": "geodesic"}).as_json()
     assert 'maps.method: nothing stored, "geodesic" now' in differences(without, some)
@@ -194,7 +207,7 @@ def test_every_setting_is_described(config: type) -> None:
 
 
 def test_a_recipe_is_a_complete_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = TrainConfig(loss=LossConfig(map_kind="bce", area_weight=0.5, class_weighting="balanced"))
+    mine = TrainConfig(loss=LossConfig(map_kind="bce", area_weight=0.5, cam_map_weight=2.0, class_weighting="balanced"))
     monkeypatch.setitem(RECIPES, "mine", Recipe("bce", mine))
     assert recipe("mine") == recipe("mine", method="saliency") == mine
     baseline = recipe("mine", method="gap")

@@ -14,6 +14,7 @@ from training.losses import (
     TripletFeatures,
     area_penalty,
     balanced_class_weights,
+    cam_map_loss,
     classification_loss,
     combine_losses,
     foreground_background,
@@ -136,9 +137,63 @@ def test_bce_by_hand_and_at_saturation() -> None:
     assert found.item() == 200.0
 
 
+CAM_BHW = torch.tensor([[[-3.0, 2.0], [4.0, 0.0]], [[-1.0, 0.0], [-5.0, -2.0]]], dtype=torch.float64)
+"""Clipped and divided by the maximum: 0, 1/2, 1, 0, and nothing."""
+CAM_TARGET_BHW = torch.tensor([[[0.25, 0.0], [1.0, 0.5]], [[1.0, 1.0], [0.0, 0.0]]], dtype=torch.float64)
+"""Differences of 1/4, 1/2, 0 and 1/2 in the first image (norm 3/4), of 1, 1, 0 and 0 in the second."""
+
+
+def enlarged(maps_bhw: Tensor) -> Tensor:
+    return maps_bhw.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("l2", (0.375 + math.sqrt(2) / 2) / 2), ("mse", (0.0625 + 0.25 + 0.25 + 2) / 8)]
+)
+def test_the_map_loss_of_activation_maps_by_hand(kind: Any, expected: float) -> None:
+    assert cam_map_loss(CAM_BHW, CAM_TARGET_BHW, kind=kind).item() == pytest.approx(expected, rel=1e-12)
+    # A pseudo map is larger than an activation map.
+    assert cam_map_loss(CAM_BHW, enlarged(CAM_TARGET_BHW), kind=kind).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_binary_cross_entropy_of_activation_maps_stays_half_a_grey_level_from_0_and_1() -> None:
+    low, high = math.log(0.5 / 255), math.log(254.5 / 255)
+    # Of the target's part at the map's values 0, 1/2, 1 and 0, then of a map that is 0 everywhere.
+    first = [0.25 * low + 0.75 * high, math.log(0.5), high, 0.5 * low + 0.5 * high]
+    expected = -(sum(first) + 2 * low + 2 * high) / 8
+    assert cam_map_loss(CAM_BHW, CAM_TARGET_BHW, kind="bce").item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_targets_are_averaged_over_the_areas_of_the_activation_map() -> None:
+    """Against loops, where 5 and 7 pixels do not divide into 3 and 2: an area is every pixel that it touches."""
+    cam_bhw, target_bhw = random(2, 3, 2), random(2, 5, 7, seed=1)
+    small_bhw = torch.zeros(2, 3, 2, dtype=torch.float64)
+    for y, x in ((y, x) for y in range(3) for x in range(2)):
+        rows = slice(math.floor(y * 5 / 3), math.ceil((y + 1) * 5 / 3))
+        columns = slice(math.floor(x * 7 / 2), math.ceil((x + 1) * 7 / 2))
+        small_bhw[:, y, x] = target_bhw[:, rows, columns].mean(dim=(1, 2))
+    expected = map_loss(cam_bhw / cam_bhw.amax(dim=(1, 2), keepdim=True), small_bhw)
+    assert cam_map_loss(cam_bhw, target_bhw).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["l2", "mse", "bce"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_scale_of_an_activation_map_is_left_alone(kind: Any, dtype: torch.dtype) -> None:
+    """The gradient has no part along the map; a map without a positive value has none at all."""
+    cam_bhw = torch.stack([random(3, 3) - 0.3, -random(3, 3), torch.zeros(3, 3)]).to(dtype).requires_grad_()
+    target_bhw = random(3, 6, 6, seed=1).to(dtype)
+    loss = cam_map_loss(cam_bhw, target_bhw, kind=kind)
+    torch.testing.assert_close(cam_map_loss(1e-3 * cam_bhw, target_bhw, kind=kind), loss)
+    (gradient_bhw,) = torch.autograd.grad(loss, cam_bhw)
+    assert gradient_bhw[0].abs().amax() > 1e-3
+    assert float((gradient_bhw[0] * cam_bhw[0].relu()).sum().detach()) == pytest.approx(0, abs=1e-6)
+    assert torch.equal(gradient_bhw[1:], torch.zeros(2, 3, 3, dtype=dtype))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: cam_map_loss(CAM_BHW, CAM_TARGET_BHW[:1]), r"one pixel of the activation maps and targets .*\(2,\)"),
         (lambda: map_loss(SALIENCY_BHW, TARGET_BHW[:, :1]), r"\(2, 2, 2\) and \(2, 1, 2\)"),
         (lambda: map_loss(SALIENCY_BHW, TARGET_BHW, kind="l1"), "expected one of l2, mse, bce, found 'l1'"),
         (lambda: map_loss(SALIENCY_BHW, TARGET_BHW, kind="bce"), "bce needs logits_bhw"),
@@ -217,6 +272,13 @@ GRADIENT_CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         lambda logits: map_loss(logits.sigmoid(), random(2, 3, 3, seed=1), kind="bce", logits_bhw=logits),
         (random(2, 3, 3) * 8 - 4,),
     ),
+    **{
+        f"cam {kind}": (
+            lambda cam, kind=kind: cam_map_loss(cam, random(2, 6, 6, seed=1), kind=kind),
+            (random(2, 3, 3) - 0.3,),
+        )
+        for kind in ("l2", "mse", "bce")
+    },
     "foreground": (
         lambda images, saliency: torch.cat(foreground_background(images, saliency)),
         (random(2, 3, 2, 2), SALIENCY_BHW),
@@ -314,6 +376,16 @@ def test_a_term_that_is_off_needs_nothing_and_is_not_named(switches: dict[str, b
     assert set(found.named) == names
 
 
+def test_the_map_loss_of_the_cam_needs_no_saliency() -> None:
+    config = LossConfig(use_map=False, use_triplet=False, cam_map_weight=4.0, map_kind="mse")
+    assert config.needs_maps and not config.needs_saliency
+    inputs = LossInputs(SCORES_BK, LABELS_B, target_bhw=CAM_TARGET_BHW, cam_bhw=CAM_BHW)
+    found = combine_losses(inputs, config=config)
+    assert set(found.named) == {"classification", "cam_map", "total"}
+    assert found.named["cam_map"].item() == pytest.approx(2.5625 / 8)
+    assert found.total.item() == pytest.approx(found.named["classification"].item() + 4 * 2.5625 / 8)
+
+
 def test_both_off_is_the_classification_loss_to_the_bit() -> None:
     scores_bk = random(7, 5).float().requires_grad_()
     labels_b = torch.arange(7) % 5
@@ -341,6 +413,7 @@ def test_both_off_is_the_classification_loss_to_the_bit() -> None:
         (LossConfig(), {}, "saliency_bhw is None"),
         (LossConfig(), {"saliency_bhw": SALIENCY_BHW}, "target_bhw is None"),
         (LossConfig(use_map=False), {"saliency_bhw": SALIENCY_BHW}, "triplet_features is None"),
+        (LossConfig(use_map=False, use_triplet=False, cam_map_weight=1.0), {}, "cam_bhw is None"),
         (LossConfig(class_weighting="balanced"), {}, "found none with class_weighting balanced"),
         (LossConfig(), {"class_weights_k": torch.ones(2)}, r"found \(2,\) with class_weighting none"),
     ],

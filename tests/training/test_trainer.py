@@ -57,6 +57,17 @@ def test_the_map_loss_teaches_the_decoder_the_maps(data: Path, tmp_path: Path) -
     assert lines[-1]["train_map"] < 0.8 * lines[0]["train_map"]
 
 
+def test_the_map_loss_on_the_cam_teaches_it_the_maps_without_a_decoder(data: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(data, tmp_path, replace(LEARNING, method="saliency", loss=CAM_ALONE.loss))
+    assert trainer.model.decoder is None
+    trainer.fit()
+    lines = events(tmp_path, "epoch")
+    assert lines[-1]["train_cam_map"] < 0.8 * lines[0]["train_cam_map"]
+    for line in lines:
+        parts = line["train_classification"] + 4 * line["train_cam_map"]
+        assert line["train_total"] == pytest.approx(parts, rel=1e-5)
+
+
 # --- every switch reaches the loss
 
 
@@ -85,6 +96,7 @@ def test_hidden_patches_and_dropout_do_not_depend_on_accumulation(data: Path, tm
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)
 
 
+CAM_ALONE = saliency(use_map=False, use_triplet=False, cam_map_weight=4.0)
 GAP_NUMBERS = {"total", "classification", "top1", "images_per_s", "learning_rate"}
 MAP_NUMBERS = {"map", "mean_saliency"}
 TRIPLET_NUMBERS = {"triplet", "d_pos", "d_neg", "mean_saliency"}
@@ -99,8 +111,10 @@ TRIPLET_NUMBERS = {"triplet", "d_pos", "d_neg", "mean_saliency"}
         (saliency(use_triplet=False), MAP_NUMBERS),
         (saliency(use_map=False), TRIPLET_NUMBERS),
         (saliency(), MAP_NUMBERS | TRIPLET_NUMBERS),
+        (saliency(cam_map_weight=4.0), MAP_NUMBERS | TRIPLET_NUMBERS | {"cam_map"}),
+        (CAM_ALONE, {"cam_map"}),
     ],
-    ids=["gap", "has", "clipped", "no-triplet", "no-map", "full"],
+    ids=["gap", "has", "clipped", "no-triplet", "no-map", "full", "cam", "cam-alone"],
 )
 def test_the_named_losses_are_those_switched_on(
     data: Path, tmp_path: Path, config: TrainConfig, numbers: set[str]

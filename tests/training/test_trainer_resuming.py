@@ -29,7 +29,7 @@ from training.data.loading import Batch, TrainingImages
 from training.health import TrainingDiverged
 from training.networks.registry import ARCHITECTURES
 from training.progress import StoppedBySignal
-from training.run_folder.checkpoints import CheckpointError, CheckpointFolder
+from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
@@ -41,7 +41,7 @@ KILLED = {
         4,
     ),
     "all losses, warm-up, in the first epoch": (
-        replace(saliency(), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
+        replace(saliency(cam_map_weight=4.0), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
         2,
         1,
     ),
@@ -61,6 +61,21 @@ def test_a_killed_run_resumes_to_the_bit(case: str, data: Path, tmp_path: Path) 
     assert not CheckpointFolder(killed).is_finished()
     assert make_trainer(data, killed, config, run=often).fit(resume=True) == whole
     assert_same_bytes(killed, tmp_path / "whole")
+
+
+def test_a_checkpoint_from_before_a_setting_was_added_resumes_to_the_bit(data: Path, tmp_path: Path) -> None:
+    whole, old = tmp_path / "whole", tmp_path / "old"
+    make_trainer(data, whole, saliency()).fit()
+    with pytest.raises(StoppedBySignal):
+        make_trainer(data, old, saliency(), progress=Interrupt(3, send(signal.SIGTERM))).fit()
+    (path,) = old.glob("checkpoint-*.pt")
+    state = load_checkpoint(path)
+    del state["config"]["loss"]["cam_map_weight"]
+    save_checkpoint(path, state)
+    make_trainer(data, old, saliency()).fit(resume=True)
+    assert_same_bytes(old, whole)
+    with pytest.raises(CheckpointError, match=r"loss\.cam_map_weight: 0\.0 stored, 4\.0 now"):
+        make_trainer(data, old, saliency(cam_map_weight=4.0)).fit(resume=True)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from training.config import Precision
 from training.inference.config import LOCALIZERS, Views
 from training.inference.grad_cam import grad_cam
 from training.inference.views import merge_maps, show
+from training.networks.classifier import normalised_cam
 from training.networks.model import LocalizationModel
 from training.networks.parts import UndrawnWeights
 from training.networks.registry import TIMM_PREFIX
@@ -363,9 +364,7 @@ def cam_times_saliency(cam_bhw: Tensor, saliency_bhw: Tensor) -> Tensor:
 
     A map without a positive value gives zeros.
     """
-    positive_bhw = cam_bhw.clamp(min=0)
-    peak_b11 = positive_bhw.amax(dim=(1, 2), keepdim=True)
-    share_bhw = torch.where(peak_b11 > 0, positive_bhw / peak_b11, torch.zeros_like(positive_bhw))
     size = (saliency_bhw.shape[1], saliency_bhw.shape[2])
-    enlarged = functional.interpolate(share_bhw[:, None], size=size, mode="bilinear", align_corners=False)
+    share_b1hw = normalised_cam(cam_bhw)[:, None]
+    enlarged = functional.interpolate(share_b1hw, size=size, mode="bilinear", align_corners=False)
     return enlarged[:, 0] * saliency_bhw

@@ -10,6 +10,16 @@ WEIGHT_STD = 0.01
 """Deviation of the random class weights (the CAM release): first scores near 0, first loss near ln K."""
 
 
+def normalised_cam(cam_bhw: Tensor) -> Tensor:
+    """(B, h, w) in 0..1: activation maps ``cam[B, h, w]`` clipped at 0 and divided by their maximum, image by image.
+
+    A map without a positive value gives zeros, and no gradient.
+    """
+    positive_bhw = cam_bhw.relu()
+    peak_b11 = positive_bhw.amax(dim=(1, 2), keepdim=True)
+    return positive_bhw / peak_b11.clamp(min=torch.finfo(cam_bhw.dtype).tiny)
+
+
 class BatchDropout(nn.Module):
     """Dropout over (B, C), drawn for a whole batch of which these are some rows.
 

@@ -28,7 +28,7 @@ class ModelOutput(NamedTuple):
     saliency_logits: Tensor | None
     """(B, H, W), of which ``saliency`` is the sigmoid; for binary cross entropy. At least float32."""
     activation_maps: Tensor | None
-    """(B, k, h, w), not scaled, no bias."""
+    """(B, k, h, w), not scaled, no bias. At least float32."""
 
 
 class LocalizationModel(nn.Module):
@@ -81,7 +81,10 @@ class LocalizationModel(nn.Module):
             features=encoded.features,
             saliency=None if logits is None else torch.sigmoid(logits),
             saliency_logits=logits,
-            activation_maps=(
-                None if cam_classes is None else self.classifier.class_activation_maps(encoded.features, cam_classes)
-            ),
+            activation_maps=None if cam_classes is None else self._activation_maps(encoded.features, cam_classes),
         )
+
+    def _activation_maps(self, features_bchw: Tensor, classes_bk: Tensor) -> Tensor:
+        wide = torch.promote_types(features_bchw.dtype, torch.float32)
+        with torch.autocast(features_bchw.device.type, enabled=False):
+            return self.classifier.class_activation_maps(features_bchw.to(wide), classes_bk)

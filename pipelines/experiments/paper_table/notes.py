@@ -28,6 +28,9 @@ def notes(results: TableResults) -> list[tuple[str, str]]:
     found = [("Data", _data(results)), *_training(results)]
     seeds = f"{', '.join(map(str, plan.seeds))}; mean ± sample standard deviation (n - 1) over those that are finished"
     boxes = "; ".join(f"{ROWS[row].title}: {ROWS[row].localizers[0]}" for row in plan.rows)
+    added = "; ".join(ROWS[row].title for row in plan.rows if not ROWS[row].in_paper)
+    if added:
+        found.append(("Rows that are not in the paper", f"{added}: L_cam is L_map on the class activation map"))
     return [*found, ("Seeds", seeds), ("Boxes in the main tables", boxes), *_protocols(results)]
 
 

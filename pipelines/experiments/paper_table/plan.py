@@ -166,7 +166,8 @@ def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun
         program="wsol-train",
         # --resume also starts a run that has no checkpoint yet.
         arguments=(
-            *(*_data(plan), "--out", str(folder), "--arch", arch, *kind.arguments, "--seed", str(seed)),
+            *(*_data(plan), "--out", str(folder), "--arch", arch, *kind.arguments, *kind.switches),
+            *("--seed", str(seed)),
             *(("--maps", str(plan.maps)) if needs_maps else ()),
             *(*decisive, "--resume"),
         ),

@@ -15,6 +15,7 @@ from pipelines.experiments.paper_table.plan import BASELINE_NAME, PSEUDO_MAP_NAM
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
 from pipelines.reports.trainings import other_training_images
 from pseudo_maps.files import differences
+from training.config import completed
 
 PAPER_PROTOCOL = "cam"
 """The protocol of the paper, which follows CAM (section 3.2)."""
@@ -129,7 +130,7 @@ def collect_results(plan: TablePlan, runs: Sequence[TableRun]) -> TableResults:
             reason = f"failed: {error}"
         if reason is not None:
             unfinished[run.name] = reason
-    configurations = {name: training["configuration"] for name, training in trainings.items()}
+    configurations = {name: completed(training["configuration"]) for name, training in trainings.items()}
     return TableResults(
         plan=plan,
         values=dict(_values(plan, finished.values())),

@@ -1,4 +1,4 @@
-"""Rows of the paper's Tables 1 and 2: the ``wsol-train`` options of each, and the paper's numbers.
+"""Rows of the paper's Tables 1 and 2 and two of ours: the ``wsol-train`` options of each, and the paper's numbers.
 
 The numbers are percentages of the ILSVRC validation images, from Chen and Hsu, "Saliency Aware: Weakly Supervised
 Object Localization", ICASSP 2019, Tables 1 (AlexNet) and 2 (GoogLeNet).
@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from training.config import RECIPES
+
 _MAP, _TRIPLET, _AREA = ("loss.map_",), ("loss.triplet_", "perceptual"), ("loss.area_",)
+_CAM = ("loss.cam_map_",)
+_CAM_WEIGHT = ("--cam-map-weight", str(RECIPES["default"].config.loss.cam_map_weight))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationRow:
-    """A row of the paper's tables, with the paper's name for it."""
+    """A row of the tables, with the paper's name for it where it has one."""
 
     title: str
     arguments: tuple[str, ...]
@@ -21,32 +25,56 @@ class AblationRow:
     """Beginnings of the configuration fields that mean nothing in this row."""
     localizers: tuple[str, ...]
     """Maps that boxes are taken from; the first is the one that the paper uses for this row."""
+    in_paper: bool = True
+    """Whether the paper has it; its losses are then those that are printed, whatever the recipe adds."""
 
     @property
     def uses_map(self) -> bool:
-        """Whether it is trained with the map loss, and so with pseudo maps."""
-        return not set(_MAP) & set(self.ignores)
+        """Whether it is trained with a map loss, and so with pseudo maps."""
+        return not "loss.map_kind".startswith(self.ignores)
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Arguments that leave out of the recipe what the paper does not have."""
+        return ("--cam-map-weight", "0") if self.in_paper and self.uses_map else ()
 
 
 _OURS = ("cam", "saliency", "cam*saliency")
-_WITHOUT = (*_MAP, *_TRIPLET, *_AREA)
+_WITHOUT = (*_MAP, *_TRIPLET, *_AREA, *_CAM)
 
 ROWS: Mapping[str, AblationRow] = {
     "gap": AblationRow(title="GAP", arguments=("--method", "gap"), ignores=_WITHOUT, localizers=("cam",)),
     # Section 3.3: the paper's HaS "adopts the Grad-CAM method".
     "has": AblationRow(title="HaS", arguments=("--method", "has"), ignores=_WITHOUT, localizers=("grad-cam", "cam")),
     "no-map": AblationRow(
-        title="Ours w/o L_map", arguments=("--method", "saliency", "--no-map-loss"), ignores=_MAP, localizers=_OURS
+        title="Ours w/o L_map",
+        arguments=("--method", "saliency", "--no-map-loss"),
+        ignores=(*_MAP, *_CAM),
+        localizers=_OURS,
     ),
     "no-triplet": AblationRow(
         title="Ours w/o L_tri",
         arguments=("--method", "saliency", "--no-triplet-loss"),
-        ignores=_TRIPLET,
+        ignores=(*_TRIPLET, *_CAM),
         localizers=_OURS,
     ),
-    "ours": AblationRow(title="Ours", arguments=("--method", "saliency"), ignores=(), localizers=_OURS),
+    "ours": AblationRow(title="Ours", arguments=("--method", "saliency"), ignores=_CAM, localizers=_OURS),
+    "ours-cam": AblationRow(
+        title="Ours + L_cam, not in the paper",
+        arguments=("--method", "saliency", *_CAM_WEIGHT),
+        ignores=(),
+        localizers=_OURS,
+        in_paper=False,
+    ),
+    "cam-map": AblationRow(
+        title="L_cam alone, not in the paper",
+        arguments=("--method", "saliency", "--no-map-loss", "--no-triplet-loss", *_CAM_WEIGHT),
+        ignores=("loss.map_weight", *_TRIPLET, *_AREA),
+        localizers=("cam",),
+        in_paper=False,
+    ),
 }
-"""All rows by the name of their folder, in the paper's order."""
+"""All rows by the name of their folder: the paper's in its order, then those with the map loss on the CAM (L_cam)."""
 
 REFERENCE_ROW = "gap"
 """The row that the others are compared with."""

@@ -107,10 +107,12 @@ def test_a_limit_takes_the_first_images_of_each_split(
 def test_the_maps_configuration_becomes_part_of_the_run_s(
     recorded: None, splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = build(splits, tmp_path, saliency(use_triplet=False), maps=maps)
-    assert built.config.maps == CONFIGURATION
-    assert built.config.perceptual == ""
-    assert "maps: all 6 images have a map" in capsys.readouterr().err
+    for config in (saliency(use_triplet=False), saliency(use_map=False, use_triplet=False, cam_map_weight=4.0)):
+        built = build(splits, tmp_path, config, maps=maps)
+        assert built.config.maps == CONFIGURATION
+        assert built.config.perceptual == ""
+        assert "maps: all 6 images have a map" in capsys.readouterr().err
+        assert built.arguments["train_images"][SampleKey(0, 0)].maps_bhw is not None
 
 
 def test_images_without_a_map_are_refused_or_skipped(

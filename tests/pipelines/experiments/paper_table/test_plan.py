@@ -8,7 +8,7 @@ from pipelines.experiments.paper_table.plan import TableRun
 from pseudo_maps.shards.manifest import manifest_path
 from tests.pipelines.table_runs import make_plan, runs_by_name, write_finished
 
-ROWS = ("gap", "has", "no-map", "no-triplet", "ours")
+ROWS = ("gap", "has", "no-map", "no-triplet", "ours", "ours-cam", "cam-map")
 
 
 def value_of(arguments: tuple[str, ...], option: str) -> str | None:
@@ -38,21 +38,26 @@ def test_every_row_arch_and_seed_has_a_folder_seeds_outside(tmp_path: Path) -> N
 
 
 def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> None:
-    runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,), **{"perceptual-weights": "random"}))
-    options = ("--maps", "--map-weight", "--triplet-margin", "--perceptual-weights", "--area-weight", "--epochs")
+    given = {"perceptual-weights": "random", "map-loss": "mse", "cam-map-weight": 2.0}
+    runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,), **given))
+    options = ("--maps", "--map-loss", "--map-weight", "--triplet-margin", "--perceptual-weights", "--area-weight")
     has = {
         option: [row for row in ROWS if option in typed(runs[f"alexnet-gap {row} seed 0"])]
-        for option in (*options, "--workers")
+        for option in (*options, "--epochs", "--workers")
     }
     assert has == {
-        "--maps": ["no-triplet", "ours"],
-        "--map-weight": ["no-triplet", "ours"],
-        "--triplet-margin": ["no-map", "ours"],
-        "--perceptual-weights": ["no-map", "ours"],
-        "--area-weight": ["no-map", "no-triplet", "ours"],
+        "--maps": ["no-triplet", "ours", "ours-cam", "cam-map"],
+        "--map-loss": ["no-triplet", "ours", "ours-cam", "cam-map"],
+        "--map-weight": ["no-triplet", "ours", "ours-cam"],
+        "--triplet-margin": ["no-map", "ours", "ours-cam"],
+        "--perceptual-weights": ["no-map", "ours", "ours-cam"],
+        "--area-weight": ["no-map", "no-triplet", "ours", "ours-cam"],
         "--epochs": list(ROWS),
         "--workers": list(ROWS),
     }
+    # The last one counts: that of the command line in the rows that are not in the paper.
+    weights = [values_of(typed(runs[f"alexnet-gap {row} seed 0"]), "--cam-map-weight") for row in ROWS]
+    assert weights == [[], [], [], ["0"], ["0"], ["4.0", "2.0"], ["4.0", "2.0"]]
 
 
 def test_rows_without_the_map_loss_skip_the_images_that_the_others_skip(tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def test_what_is_passed_on_means_the_same_there() -> None:
 def test_a_dry_run_shows_every_line_and_makes_nothing(data: Path, tmp_path: Path) -> None:
     shown = lines(data, tmp_path / "out", "--seeds", "4")
     # The maps of val are not there, so the pseudo maps cannot be scored.
-    assert len(shown) == 1 + 2 * 5 * 2
+    assert len(shown) == 1 + 2 * 7 * 2
     out = tmp_path / "out" / "alexnet-gap" / "no-triplet" / "seed-4"
     assert (
-        f"wsol-train --data {data} --out {out} --arch alexnet-gap --method saliency --no-triplet-loss --seed 4 "
-        f"--maps {data} --resume --device cpu"
+        f"wsol-train --data {data} --out {out} --arch alexnet-gap --method saliency --no-triplet-loss "
+        f"--cam-map-weight 0 --seed 4 --maps {data} --resume --device cpu"
     ) in shown
     assert (
         f"wsol-eval run {out} --data {data} --out {out}/evaluation --name 'alexnet-gap no-triplet seed 4' "
