@@ -40,6 +40,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _spread_integration(items)
     reasons = {}
     if _real_data_folder() is None:
         reasons["real_data"] = REASON
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _spread_integration(items: list[pytest.Item]) -> None:
+    """Spread the files of tests/integration evenly: they wait for programs while those between them compute."""
+    is_integration = [item.path.parent.name == "integration" for item in items]
+    files: dict[bool, dict[Path, None]] = {True: {}, False: {}}
+    for item, waits in zip(items, is_integration, strict=True):
+        files[waits][item.path] = None
+    place = {path: (rank + 0.5) / len(group) for group in files.values() for rank, path in enumerate(group)}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
