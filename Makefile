@@ -13,12 +13,12 @@ PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadsc
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
 
-.PHONY: demo test test-fast viewers lint install help
+.PHONY: demo test test-fast slow-tests viewers lint install help
 
 help:
 	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
-	@echo "make test-fast   tests of single modules that are not marked slow: between two edits"
+	@echo "make test-fast   tests of single modules that are not slow: between two edits"
 	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
 	@echo "make lint   ruff and mypy"
 
@@ -43,6 +43,11 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/benchmarks --ignore tests/viewers $(PYTEST_ARGS)
+
+# Times all tests and writes the list of those that test-fast leaves out.
+slow-tests: $(STAMP)
+	: > tests/slow_tests.txt
+	$(PYTEST) --record-slow 0.3 $(PYTEST_ARGS)
 
 viewers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[viewers]'

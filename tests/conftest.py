@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.counts import FULL_TESTS, full
+from tests.slow_tests import SlowTests, mark_slow
 from tests.world import world  # noqa: F401 - a fixture
 
 # Before anything imports NumPy or PyTorch: tests share the cores, and threads waiting for each other take them away.
@@ -30,7 +31,14 @@ def _real_data_folder() -> Path | None:
     return Path(value) if value else None
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-slow", type=float, metavar="SECONDS", help="list tests that take longer as slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of a distributed run report to the process that started them, which alone sees all tests.
+    if config.getoption("--record-slow") is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SlowTests(config.getoption("--record-slow")))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts its background jobs with Ctrl-C ignored, and so would every command that a test interrupts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +49,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _spread_integration(items)
+    mark_slow(items)
     reasons = {}
     if _real_data_folder() is None:
         reasons["real_data"] = REASON

@@ -207,7 +207,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "block"),
     [one for one in PYTHON if one[0] in RUN_AS_THEY_STAND],

@@ -13,6 +13,7 @@ import click
 import pytest
 
 import pseudo_maps
+from tests.slow_tests import listed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("pseudo_maps", "training", "evaluation", "pipelines")
@@ -104,6 +105,7 @@ def test_the_version_has_one_source(setup: configparser.ConfigParser) -> None:
     [
         ("test", "pytest"),
         ("test-fast", "not slow"),
+        ("slow-tests", "--record-slow"),
         ("viewers", "pytest tests/viewers"),
         ("demo", "wsol-pipeline demo"),
         ("lint", "ruff"),
@@ -117,6 +119,12 @@ def test_the_make_targets_parse(tmp_path: Path, target: str, command: str) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert command in done.stdout
     assert list(tmp_path.iterdir()) == [], "a dry run made something"
+
+
+def test_the_list_of_slow_tests_has_no_test_that_is_gone() -> None:
+    for name in listed():
+        path, _, function = name.partition("::")
+        assert f"def {function}(" in (REPOSITORY / path).read_text(), name
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -251,7 +251,6 @@ def test_a_map_without_box_overlaps_nothing() -> None:
 
 
 @pytest.mark.real_data
-@pytest.mark.slow
 def test_fixed_boxes_on_ilsvrc_val(real_data: Path) -> None:
     dataset = open_wsoleval(real_data / "ilsvrc_val_meta", split="val")
     annotations = load_wsoleval_boxes(dataset, wanted=[record.image_id for record in dataset.records])

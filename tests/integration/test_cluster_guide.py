@@ -118,7 +118,6 @@ def wait_for_port(port: int, process: subprocess.Popen) -> None:
     raise AssertionError("the scheduler does not listen")
 
 
-@pytest.mark.slow
 def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(tmp_path, processes):
     pytest.importorskip("distributed", reason="needs the extra 'dask'")
     data = tmp_path / "data"

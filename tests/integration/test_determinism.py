@@ -87,7 +87,6 @@ def start_run(data: Path, out: Path, *words: str) -> StartedProgram:
     return start_prep("proposals", "--data", data, "--out", out, *SETTINGS, *words)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--jobs", "2"], ["--backend", "sequential", "--jobs", "2"]], ids=" ".join)
 def test_jobs_backend_and_folder_do_not_matter(
     data: Path, tmp_path: Path, expected: dict[str, str], words: list[str]
@@ -97,7 +96,6 @@ def test_jobs_backend_and_folder_do_not_matter(
     assert contents(out) == expected
 
 
-@pytest.mark.slow
 def test_the_place_and_the_age_of_the_data_do_not_matter(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
     moved = tmp_path / "somewhere else" / "ILSVRC"
     shutil.copytree(data, moved, copy_function=shutil.copyfile)
@@ -105,7 +103,6 @@ def test_the_place_and_the_age_of_the_data_do_not_matter(data: Path, tmp_path: P
     assert contents(tmp_path / "maps") == expected
 
 
-@pytest.mark.slow
 def test_concurrent_array_tasks_make_the_same_folder(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
     tasks = [start_run(data, tmp_path / "maps", "--task-index", str(task), "--task-count", "2") for task in range(2)]
     for task in tasks:
@@ -114,7 +111,6 @@ def test_concurrent_array_tasks_make_the_same_folder(data: Path, tmp_path: Path,
     assert contents(tmp_path / "maps") == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jobs", WAITED_FOR)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
@@ -135,7 +131,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     assert verify_folder(out) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_an_interrupted_run_says_so_and_can_go_on(
     data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
@@ -153,7 +148,6 @@ def test_an_interrupted_run_says_so_and_can_go_on(
     assert contents(out) == expected
 
 
-@pytest.mark.slow
 def test_sigterm_ends_the_workers_too_and_a_rerun_goes_on(data: Path, expected: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "maps"
     run = WaitingData(data, tmp_path / "data", [5, 12]).start_run(out, jobs="2")

@@ -149,7 +149,6 @@ STOPS: list[tuple[int, tuple[object, ...], int]] = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "words", "stored"), STOPS, ids=["SIGTERM, two jobs", "SIGKILL, two devices"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     network: Path, data: Path, whole: Path, tmp_path: Path, stop: int, words: tuple[object, ...], stored: int
@@ -172,7 +171,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     assert not (out / "journal").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_baseline_resumes_too(tmp_path: Path) -> None:
     """Without torch, and with images whose files alone tell their size."""
     boxes = {f"{number:03d}": [(number % 20, 2, number % 20 + 15, 17)] for number in range(70)}

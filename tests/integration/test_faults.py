@@ -49,7 +49,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return contents(out)
 
 
-@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, expected: dict[str, str]) -> None:
     out, dice = tmp_path / "maps", random.Random(7)
     out.mkdir()
@@ -70,7 +69,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, e
     assert verify_folder(out) == []
 
 
-@pytest.mark.slow
 def test_the_death_of_the_submitting_process_alone_leaves_nothing_at_work(
     tmp_path: Path, expected: dict[str, str]
 ) -> None:
@@ -87,7 +85,6 @@ def test_the_death_of_the_submitting_process_alone_leaves_nothing_at_work(
     assert contents(out) == expected
 
 
-@pytest.mark.slow
 def test_loky_workers_and_their_children_that_are_killed_cost_nothing(tmp_path: Path, expected: dict[str, str]) -> None:
     out = tmp_path / "maps"
     out.mkdir()
@@ -98,7 +95,6 @@ def test_loky_workers_and_their_children_that_are_killed_cost_nothing(tmp_path: 
     assert contents(out) == expected
 
 
-@pytest.mark.slow
 def test_two_runs_into_one_folder_at_once_make_the_same_shards(tmp_path: Path, expected: dict[str, str]) -> None:
     out = tmp_path / "maps"
     runs = [start_run(out, 1) for _ in range(2)]
@@ -163,7 +159,6 @@ def check_faulty(out: Path, undisturbed: MapIndex, *, faults: Collection[str]) -
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("leaping_clock")
 def test_images_that_end_their_process_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
     summary = make_faulty(tmp_path, tmp_path / "maps", faults=FAULTS)
@@ -177,7 +172,6 @@ def test_images_that_end_their_process_cost_only_themselves(tmp_path: Path, undi
     assert [child for child in children if CHILD in command_line(int(child))] == []
 
 
-@pytest.mark.slow
 def test_images_that_end_the_process_of_a_worker_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
     # The clock of another process does not leap.
     faults = FAULTS if full(0, 1) else ["segfault-1", "killed-3"]

@@ -117,7 +117,6 @@ def test_no_scheduler_is_an_error_that_names_the_address() -> None:
         list(results)
 
 
-@pytest.mark.slow
 def test_two_dask_workers_make_the_same_bytes_when_they_are_killed(
     cluster: Cluster, tmp_path: Path, expected: dict[str, str]
 ) -> None:

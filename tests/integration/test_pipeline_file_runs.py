@@ -38,8 +38,6 @@ device = "cpu"
 """
 RESULTS = ("runs/small/finished.json", "evaluation/small/metrics.json", "evaluation/maps/metrics.json", "report.html")
 
-pytestmark = pytest.mark.slow
-
 
 def finish(*words: object, code: int = 0) -> str:
     found, text = run_with_steps(main, "run", *words, prog_name="wsol-pipeline")

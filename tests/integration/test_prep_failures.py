@@ -189,7 +189,6 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(data: Path, made: Path
     check_full_disk(tmp_path / "m", done.exit_code, done.stderr)
 
 
-@pytest.mark.slow
 def test_a_full_disk_of_workers_is_one_line_and_leaves_no_half_shard(data: Path, made: Path, tmp_path: Path) -> None:
     words = ("--data", data, "--split", "val", "--out", tmp_path / "m", *QUICK, "--shard-size", 3, "--jobs", 2)
     done = run_limited(int(0.5 * size_of_shards(made)), "proposals", *words)

@@ -102,7 +102,6 @@ def test_compilation_is_announced(data: Path, tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0 and "compiling, once for this installation" in result.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not full(0, 1), reason=f"compiles for ten seconds: set {FULL_TESTS}=1")
 def test_compilation_is_announced_once_for_an_installation(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,6 @@ def test_a_preview_on_a_full_disk_is_one_line_and_leaves_the_old_one(
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == b"old"
 
 
-@pytest.mark.slow
 def test_a_disk_that_becomes_full_costs_no_finished_shard(data: Path, made: Path, tmp_path: Path) -> None:
     out, copy = tmp_path / "m", tmp_path / "copy"
     out.mkdir()
@@ -127,7 +126,6 @@ SAME, OTHER = ("same-0", "same-1", "same-2"), ("other-0", "other-1", "other-2")
 """Folders that both make with the same settings, and with settings of their own."""
 
 
-@pytest.mark.slow
 def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path: Path) -> None:
     words = ["proposals", "--data", data, "--split", "val", *QUICK, "--shard-size", 1, "--limit", 5]
     for name in SAME + OTHER:

@@ -13,7 +13,7 @@ from pseudo_maps.map_making import saliency_map
 from pseudo_maps.shards import MapIndex, quantise_map
 from tests.integration import prep_command
 
-pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+pytestmark = pytest.mark.real_data
 
 LIMIT = 40
 

@@ -52,7 +52,6 @@ def lines_of_logs(out: Path) -> list[str]:
     return [line for log in logs for line in log.read_text().splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.slow
 def test_failed_interrupted_resumed_finished(inputs: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = out / "alexnet-gap" / "ours" / "seed-0"

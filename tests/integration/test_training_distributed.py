@@ -72,7 +72,6 @@ def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> Non
     assert_same(first["accuracy"], second["accuracy"])
 
 
-@pytest.mark.slow
 def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1000")

@@ -306,7 +306,6 @@ def test_an_image_that_cannot_be_read_names_its_file(tmp_path: Path, workers: in
 # --- from images to a trained network
 
 
-@pytest.mark.slow
 def test_maps_of_wsol_prep_train_the_paper_s_method(tmp_path: Path) -> None:
     """With AlexNet itself and a ResNet-50."""
     root = make_colour_folders(tmp_path / "data", train=1, val=1)

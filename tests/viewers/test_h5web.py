@@ -17,7 +17,7 @@ from tests.viewers.conftest import CORNER_ID, MAP_SIZE_PX, ViewedShard
 from tests.viewers.h5web_page import PageUnavailableError, built_page, served
 
 pytest.importorskip("silx", reason="needs the extra 'viewers'")
-pytestmark = [pytest.mark.viewers, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.viewers, pytest.mark.timeout(900)]
 
 CANVAS = "[...document.querySelectorAll('canvas')].map(c => c.getBoundingClientRect().toJSON())[0]"
 FLIP_Y = '[aria-label="Flip Y"]'

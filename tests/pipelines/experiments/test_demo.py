@@ -81,7 +81,6 @@ def copy(finished: tuple[Path, str]) -> Path:
 # --- what is made
 
 
-@pytest.mark.slow
 def test_everything_is_there_and_the_end_says_where(finished: tuple[Path, str]) -> None:
     out, output = finished
     end = output.rpartition("Done in ")[2]
@@ -99,7 +98,6 @@ def test_everything_is_there_and_the_end_says_where(finished: tuple[Path, str]) 
     assert differing == {"method", "loss", "perceptual", "maps"}, "the same budget"
 
 
-@pytest.mark.slow
 def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(finished: tuple[Path, str]) -> None:
     out, output = finished
     text = " ".join((out / "introduction.txt").read_text(encoding="utf-8").split())
@@ -123,7 +121,6 @@ def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(f
         assert f"(CAM) of gap localize {gap} " in sentence and f"those of full-method {full} " in sentence
 
 
-@pytest.mark.slow
 def test_the_report_is_one_page_with_text_tables_curves_and_pictures(finished: tuple[Path, str]) -> None:
     text = (finished[0] / "report.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -144,7 +141,6 @@ def test_the_report_is_one_page_with_text_tables_curves_and_pictures(finished: t
     assert 'class="warning"' not in text
 
 
-@pytest.mark.slow
 def test_steps_are_counted_and_their_lines_can_be_typed(finished: tuple[Path, str]) -> None:
     output = finished[1]
     assert re.findall(r"^\[(\d+)/11\] ", output, flags=re.MULTILINE) == [str(number) for number in range(1, 12)]
@@ -161,7 +157,6 @@ def test_steps_are_counted_and_their_lines_can_be_typed(finished: tuple[Path, st
 # --- again
 
 
-@pytest.mark.slow
 def test_a_finished_demo_is_kept_whole(finished: tuple[Path, str]) -> None:
     out, output = finished
     before = states(out)
@@ -171,7 +166,6 @@ def test_a_finished_demo_is_kept_whole(finished: tuple[Path, str]) -> None:
     assert again.rpartition("What was made")[2] == output.rpartition("What was made")[2]
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, str]) -> None:
     out = copy(finished)
     page = (out / "report.html").read_bytes()
@@ -187,7 +181,6 @@ def test_what_is_missing_is_made_again_to_the_same_bytes(finished: tuple[Path, s
 
 
 @pytest.mark.full
-@pytest.mark.slow
 def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
     finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, one_torch_thread: None
 ) -> None:
@@ -216,7 +209,6 @@ def test_a_training_interrupted_within_an_epoch_leads_to_the_same_report(
     assert (out / "report.html").read_bytes() == page
 
 
-@pytest.mark.slow
 def test_sigterm_while_training_ends_the_demo(finished: tuple[Path, str]) -> None:
     out = copy(finished)
     shutil.rmtree(out / "runs/full-method")

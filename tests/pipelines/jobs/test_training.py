@@ -228,7 +228,6 @@ def test_validation_shows_the_whole_image_at_the_size_that_is_trained(
     assert torch.equal(one.images_bchw, again.images_bchw)
 
 
-@pytest.mark.slow
 def test_a_run_with_maps_from_shards_and_the_real_perceptual_network(
     splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,7 +102,6 @@ def test_similar_maps_and_superpixels_from_the_same_image(references: dict[str, 
 
 # pycocotools 2.0.8 to 2.0.11 lacks the copy argument that NumPy 2 asks for.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "average_best_overlap", "recall_at_50"), [("b650", 0.655, 0.82), ("b1100", 0.675, 0.855)]
 )

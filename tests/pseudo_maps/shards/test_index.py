@@ -225,7 +225,6 @@ def test_open_files_are_bounded(folder):
     assert open_shards() == []
 
 
-@pytest.mark.slow
 def test_a_limit_of_open_files_is_respected(folder, monkeypatch):
     shards, limit = full(80, 300), full(64, 256)
     # So many times a hundredth of a second, or a tenth on a busy disk.

@@ -70,7 +70,6 @@ def onnx() -> Any:
 
 
 # Tracing the layers takes seconds; by default each kind of layer goes through one of the two exporters.
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["googlenet-gap", "resnet50-gap", "alexnet-gap-plus", "alexnet-gap"][: full(2, 4)])
 def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: str) -> None:
     model = make_model(arch)
