@@ -165,14 +165,10 @@ class ShardMaps(StoredMaps):
         self._index = MapIndex(folder, split)
         self.localizers = (_localizer_of(self._index.provenance["configuration"]),)
         self.needs_labels = self.localizers != (MAP_LOCALIZER,)
-        shards = sorted(folder.glob(f"{split}-*-of-*.h5"))
-        sums = [path.with_name(f"{path.name}.sha256") for path in shards]
-        self._sha256 = None
-        if all(path.is_file() for path in sums):
-            self._sha256 = hashlib.sha256(b"".join(path.read_bytes() for path in sums)).hexdigest()
-        else:
+        self._sha256 = self._index.digest()
+        if self._sha256 is None:
             # Without their checksums two folders of equal provenance could not be told apart.
-            self._stamp = _files_digest(shards, folder=folder)
+            self._stamp = _files_digest(sorted(folder.glob(f"{split}-*-of-*.h5")), folder=folder)
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The stored map, 255 at its peak, or a failure with the shard's status; ShardError for a damaged map."""

@@ -1,9 +1,9 @@
-"""The command ``wsol-prep``: make, check and look at saliency maps. Never imports torch."""
+"""The command ``wsol-prep``: make, check and look at saliency maps. Imports torch for ``refine`` alone."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from pipelines.cli.options import (
     EXISTING_FOLDER,
     LAYOUT_OPTION,
     NewFile,
+    Option,
     arguments,
     given_names,
     options_by_key,
     task_share,
 )
-from pipelines.cli.prep_options import METHOD_OPTIONS, PROPOSAL_OPTIONS
+from pipelines.cli.prep_options import METHOD_OPTIONS, PROPOSAL_OPTIONS, REFINE_OPTIONS
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -72,7 +73,7 @@ def proposals(
     from pipelines.jobs.verification import replaced_images
     from pseudo_maps.runs.child import ImageLimits
     from pseudo_maps.runs.engines import need_engine
-    from pseudo_maps.runs.generation import LOG_FOLDER, RunConfig, generate_maps, plan_run, warm_up
+    from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run, warm_up
 
     index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
     need_engine(backend)
@@ -88,14 +89,16 @@ def proposals(
         limits=ImageLimits(time_s=options["image_timeout"], memory_mb=options["image_memory"]),
         task_index=index,
         task_count=count,
-        command=("wsol-prep", "proposals", *_given_arguments()),
+        command=("wsol-prep", "proposals", *_given_arguments(PROPOSAL_OPTIONS)),
         boundary_model=None if options["boundary_model"] is None else str(options["boundary_model"]),
         retry_failed=options["retry_failed"],
     )
     if dataset.layout == "imagefolder" and not (dataset.root / split).is_dir():
         click.echo(f"wsol-prep: {data} has no folder {split!r}, so all its images make up this split", err=True)
     plan = plan_run(records, split=split, config=config, run=run, shard_size=options["shard_size"])
-    _echo_plan(plan, config=config, run_share=(index, count), layout=dataset.layout)
+    _echo_plan(plan, run_share=(index, count), layout=dataset.layout)
+    settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
+    click.echo(f"{config.method}: {settings}; weighting {config.weighting}, maps {config.map_size}px", err=True)
     say_notes(replaced_images(records, split=split, out=out, root=dataset.root))
     if options["dry_run"]:
         return
@@ -105,18 +108,53 @@ def proposals(
         summary = generate_maps(
             records, plan=plan, config=config, run=run, on_images=progress.advance, say=progress.say
         )
-    _echo_summary(summary, out=out)
-    if summary.failed > options["max_failed"]:
-        raise RuntimeError(
-            f"{counted(summary.failed, 'image')} failed, more than --max-failed {options['max_failed']}; the map of a "
-            f"failed image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
-        )
+    _echo_summary(summary, out=out, max_failed=options["max_failed"])
 
 
-def _given_arguments() -> Iterator[str]:
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*REFINE_OPTIONS])
+@click.argument("maps", type=EXISTING_FOLDER)
+@common_options
+def refine(maps: Path, data: Path, layout: str, split: str, network: str, out: Path, **options: Any) -> None:
+    """Sharpen the maps in the folder MAPS by a network: sqrt(map x class activation map of the image's label).
+
+    Class labels are used, boxes never. Interrupt and resume it at any time, as proposals. An image without a usable
+    map or activation map keeps its row with a status and an all-zero map.
+    """
+    from pipelines.datasets import open_dataset
+    from pipelines.jobs.network_maps import usable_devices
+    from pipelines.jobs.refinement import Refinement
+    from pseudo_maps.runs.generation import RunConfig
+
+    index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
+    dataset = open_dataset(data, split=split, layout=layout)
+    say_notes(dataset.notes)
+    run = RunConfig(
+        root=dataset.root,
+        out=out,
+        task_index=index,
+        task_count=count,
+        command=("wsol-prep", "refine", str(maps), *_given_arguments(REFINE_OPTIONS)),
+        retry_failed=options["retry_failed"],
+    )
+    refinement = Refinement(
+        dataset,
+        maps=maps,
+        network=network,
+        input_size_px=options["input_size"],
+        device=usable_devices(options["device"])[0],
+        run=run,
+    )
+    _echo_plan(refinement.plan, run_share=(index, count), layout=dataset.layout)
+    say_notes((*filter(None, [refinement.note]), *refinement.warnings()))
+    with ending_on_signals(), Progress(refinement.plan.images_to_do, label=split) as progress:
+        summary = refinement.make(workers=options["workers"], on_images=progress.advance)
+    _echo_summary(summary, out=out, max_failed=options["max_failed"])
+
+
+def _given_arguments(declared: Iterable[Option]) -> Iterator[str]:
     """The options of the running command as they were given."""
     context = click.get_current_context()
-    given, options = given_names(context), options_by_key(PROPOSAL_OPTIONS)
+    given, options = given_names(context), options_by_key(declared)
     values = {key: context.params[str(one.name)] for key, one in options.items() if one.name in given}
     return arguments(options, values)
 
@@ -154,7 +192,7 @@ def _map_config(options: dict[str, Any]) -> MapConfig:
     )
 
 
-def _echo_plan(plan: Plan, *, config: MapConfig, run_share: tuple[int, int], layout: str) -> None:
+def _echo_plan(plan: Plan, *, run_share: tuple[int, int], layout: str) -> None:
     manifest = plan.manifest
     share = "" if run_share == (0, 1) else f", task {run_share[0]} of {run_share[1]} has {len(plan.shards)}"
     click.echo(
@@ -163,11 +201,10 @@ def _echo_plan(plan: Plan, *, config: MapConfig, run_share: tuple[int, int], lay
         f"{counted(plan.images_to_do, 'image')} to do",
         err=True,
     )
-    settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
-    click.echo(f"{config.method}: {settings}; weighting {config.weighting}, maps {config.map_size}px", err=True)
 
 
-def _echo_summary(summary: Summary, *, out: Path) -> None:
+def _echo_summary(summary: Summary, *, out: Path, max_failed: int) -> None:
+    """What there is now; RuntimeError when more images have no map than may."""
     total = summary.counts.total()
     failures = ", ".join(f"{count} {name}" for name, count in sorted(summary.counts.items()) if name != "ok")
     click.echo(f"maps:     {summary.counts['ok']} ok of {total} in {out}")
@@ -177,6 +214,13 @@ def _echo_summary(summary: Summary, *, out: Path) -> None:
         made = counted(summary.images_made, "image")
         click.echo(f"this run: {made} in {summary.elapsed_s:.1f} s, {rate:.1f} images/s")
     click.echo(f"size:     {summary.size_bytes / max(total, 1) / 1000:.1f} KB a map")
+    if summary.failed > max_failed:
+        from pseudo_maps.runs.generation import LOG_FOLDER
+
+        raise RuntimeError(
+            f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed}; the map of a failed "
+            f"image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
+        )
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])

@@ -1,4 +1,4 @@
-"""Options of ``wsol-prep proposals``, which pipeline files pass on."""
+"""Options of ``wsol-prep proposals``, which pipeline files pass on, and of ``wsol-prep refine``."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -82,4 +82,28 @@ PROPOSAL_OPTIONS = (
     Option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed."),
     Option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images."),
     Option("--dry-run", is_flag=True, help="Print what would be done and stop."),
+)
+_OF_BOTH = options_by_key(PROPOSAL_OPTIONS)
+REFINE_OPTIONS = (
+    DATA_OPTION,
+    LAYOUT_OPTION,
+    _OF_BOTH["split"],
+    Option(
+        "--with",
+        "network",
+        required=True,
+        metavar="NETWORK",
+        help="Folder of a run, a checkpoint, or timm:NAME[@FILE] with ImageNet weights.",
+    ),
+    _OF_BOTH["out"],
+    Option(
+        "--input-size",
+        type=click.IntRange(min=64),
+        help="Side in pixels of the square that the network sees.  [default: the network's]",
+    ),
+    Option("--device", default="auto", help="auto (the first GPU, else the CPU), cpu, or cuda:N."),
+    Option("--workers", type=click.IntRange(min=0), default=2, help="Processes that decode."),
+    *TASK_OPTIONS,
+    _OF_BOTH["max-failed"],
+    _OF_BOTH["retry-failed"],
 )

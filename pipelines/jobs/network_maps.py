@@ -21,6 +21,7 @@ from training.inference.config import Views
 from training.inference.images import EvaluationBatch as ImageBatch
 from training.inference.images import EvaluationPixels, build_evaluation_loader
 from training.inference.localizers import (
+    InferenceModel,
     Localization,
     NetworkLocalizer,
     available_localizers,
@@ -73,6 +74,28 @@ def usable_devices(text: str) -> tuple[str, ...]:
     return names
 
 
+def load_for_classes(checkpoint: str | Path, *, names: ClassNames, device: str) -> tuple[InferenceModel, str]:
+    """A network whose labels are those of a data set with these classes, and what a user should know of both's classes.
+
+    CheckpointError as ``load_for_inference``, ValueError for a class that the network does not know.
+    """
+    model = load_for_inference(checkpoint, device=device)
+    match = match_classes(model.names, names, classes=model.classes, source=model.source)
+    return (model if match.columns is None else select_classes(model, match.columns)), match.note
+
+
+def network_config(model: InferenceModel, *, note: str) -> dict[str, Any]:
+    """What tells a network and its classes from others, as JSON values; ``note`` as ``load_for_classes`` gives it."""
+    return {
+        "arch": model.arch,
+        "method": model.config.get("method"),
+        "step": model.step,
+        "weights": model.digest,
+        "input_size_px": model.input_size_px,
+        **({"classes": note} if note else {}),
+    }
+
+
 class NetworkMaps:
     """A network on one device as a ``MapSource``.
 
@@ -93,12 +116,8 @@ class NetworkMaps:
     ) -> None:
         self.choices, self.evaluation_set, self.centre, self.out = choices, evaluation_set, centre, out
         self.batch_size = choices.batch_size
-        self._model = load_for_inference(choices.checkpoint, device=device)
-        data = ClassNames(evaluation_set.class_wnids, evaluation_set.class_words)
-        match = match_classes(self._model.names, data, classes=self._model.classes, source=self._model.source)
-        if match.columns is not None:
-            self._model = select_classes(self._model, match.columns)
-        self.note = match.note
+        names = ClassNames(evaluation_set.class_wnids, evaluation_set.class_words)
+        self._model, self.note = load_for_classes(choices.checkpoint, names=names, device=device)
         """What a user should know about the classes; empty where checkpoint and data have the same."""
         given = available_localizers(self._model)
         self.localizers = choices.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
@@ -122,16 +141,8 @@ class NetworkMaps:
 
     def config(self) -> dict[str, Any]:
         """What decides the maps: the weights, the views, the precision and the images."""
-        model = self._model
         return {
-            "network": {
-                "arch": model.arch,
-                "method": model.config.get("method"),
-                "step": model.step,
-                "weights": model.digest,
-                "input_size_px": model.input_size_px,
-                **({"classes": self.note} if self.note else {}),
-            },
+            "network": network_config(self._model, note=self.note),
             "views": self.choices.views.describe(),
             "precision": self.choices.precision,
             # A batch of another size may give other last bits.

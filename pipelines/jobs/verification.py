@@ -77,7 +77,7 @@ def verify_maps(
     lines += _commands(remaining, folder=folder, data=data, removed=removed)
     advice = ""
     if not repair and any(problem.judged is not None for problem in problems):
-        advice = "; --repair removes what is bad, then run wsol-prep proposals again"
+        advice = "; --repair removes what is bad, then give the command of the folder again"
     elif removed:
         advice = f"; removed {counted(len(removed), 'file')}"
     return lines, f"{counted(len(problems), 'problem')} in {folder}{advice}"
@@ -137,7 +137,7 @@ def _rows_line(split: str, statuses: Mapping[str, int]) -> str:
     ok, total = statuses.get(STATUS_OK, 0), sum(statuses.values())
     parts = [f"{ok} {STATUS_OK}"]
     parts += [f"{count} {status}" for status, count in sorted(statuses.items()) if status != STATUS_OK]
-    advice = "" if ok == total else "; for those that failed repair the files, then proposals --retry-failed"
+    advice = "" if ok == total else "; for those that failed repair the files, then --retry-failed"
     return f"{split}: {counted(total, 'image')}, {', '.join(parts)}{advice}"
 
 
@@ -155,15 +155,12 @@ def _commands(
         if is_of_network:
             again = "the wsol-eval run with --save-maps that made the maps"
         else:
-            again = (
-                _logged_command(folder, split, data=data)
-                or "the wsol-prep proposals command that made the other shards"
-            )
+            again = _logged_command(folder, split, data=data) or "the command that made the other shards"
         yield f"next: {again}"
 
 
 def _logged_command(folder: Path, split: str, *, data: Path | None) -> str | None:
-    """The last ``wsol-prep proposals`` command that made shards of a split, from its run log, for this folder."""
+    """The last ``wsol-prep`` command that made shards of a split, from its run log, for this folder."""
     for log in sorted((folder / LOG_FOLDER).glob(f"{split}-*.jsonl"), reverse=True):
         try:
             started = json.loads(log.read_text(encoding="utf-8").partition("\n")[0])

@@ -64,7 +64,14 @@ def write_preview_page(
 
 
 def described_configuration(configuration: Mapping[str, Any]) -> str:
-    """A sentence about the maps from the configuration that their shards hold."""
+    """A sentence or two about the maps from the configuration that their shards hold."""
+    if configuration.get("method") == "refinement":
+        network = configuration["network"]
+        return (
+            f"Each map is the geometric mean of another one and of the class activation map of the image's label, by "
+            f"{network['arch']} at {network['input_size_px']} pixels. The other one: "
+            + described_configuration(configuration["maps"]["configuration"])
+        )
     proposals = configuration.get("proposals")
     details = dict(proposals) if isinstance(proposals, Mapping) else {}
     method = str(configuration.get("method", "an unknown method"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -33,7 +33,14 @@ from pseudo_maps.shards.reader import open_hdf5, read_head
 LOG_FOLDER = "logs"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
 """Enough shards to share among jobs, of at most 1,000 maps: about 10 MB, and 35 s of one core that a kill repeats."""
-_LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib"}
+_LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib", "torch", "timm"}
+
+
+class StoredConfig(Protocol):
+    """What decides the maps of a folder, such as ``MapConfig``."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as it is stored in every shard: JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,7 @@ def default_shard_size(images: int) -> int:
 
 
 def plan_run(
-    records: Sequence[ImageRecord], *, split: str, config: MapConfig, run: RunConfig, shard_size: int | None = None
+    records: Sequence[ImageRecord], *, split: str, config: StoredConfig, run: RunConfig, shard_size: int | None = None
 ) -> Plan:
     """Divide the records into shards and find out which are still to be made; writes nothing.
 
@@ -185,6 +192,21 @@ def warm_up(
         saliency_map(picture, config=config, boundary_model=boundary_model)
 
 
+def begin_run(plan: Plan, *, run: RunConfig) -> Summary:
+    """Make the folder ready for the shards of a plan: manifest, no leftovers; what its finished shards hold.
+
+    ManifestMismatch when the folder holds shards of other settings or images.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    summary = Summary()
+    # Before the manifest is written: shards of other settings must not get a manifest that contradicts them.
+    for shard in sorted(set(plan.shards) - set(plan.to_do)):
+        summary.add(_report(run.out, shard, manifest=plan.manifest))
+    agree_on_manifest(run.out, plan.manifest)
+    remove_stale_temporaries(run.out)
+    return summary
+
+
 def generate_maps(
     records: Sequence[ImageRecord],
     *,
@@ -205,19 +227,13 @@ def generate_maps(
     ManifestMismatch when the folder holds shards of other settings or images; RuntimeError, which leaves what was
     committed, when a shard cannot be written, no process for the images starts, or the workers die again and again.
     """
-    run.out.mkdir(parents=True, exist_ok=True)
     size, count = plan.manifest.shard_size, plan.manifest.shards
-    summary = Summary()
-    # Before the manifest is written: shards of other settings must not get a manifest that contradicts them.
-    for shard in sorted(set(plan.shards) - set(plan.to_do)):
-        summary.add(_report(run.out, shard, manifest=plan.manifest))
-    agree_on_manifest(run.out, plan.manifest)
-    remove_stale_temporaries(run.out)
+    summary = begin_run(plan, run=run)
     remove_stale_progress(run.out)
     if not plan.to_do:
         return summary
     start = time.perf_counter()
-    log = _RunLog(run, plan)
+    log = RunLog(run, plan)
     summary.log_path = log.path
 
     def on_event(**event: Any) -> None:
@@ -262,7 +278,7 @@ def generate_maps(
     return summary
 
 
-class _RunLog:
+class RunLog:
     """JSON lines beside the shards: what a run was, and every image that failed. Never part of a shard."""
 
     def __init__(self, run: RunConfig, plan: Plan) -> None:
@@ -290,5 +306,6 @@ class _RunLog:
         )
 
     def write(self, **entry: Any) -> None:
+        """Append one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -1,5 +1,6 @@
 """Index of all shards of a split: maps by image id, small enough for every worker of a data loader."""
 
+import hashlib
 import os
 import resource
 import shlex
@@ -18,6 +19,7 @@ from pseudo_maps.shards.layout import (
     MapRow,
     ShardError,
     check_split,
+    checksum_path,
     decode_row,
     list_shards,
     shard_name,
@@ -215,6 +217,13 @@ class MapIndex:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that are in no shard, in their order."""
         return [image_id for image_id in ids if self._find(image_id) < 0]
+
+    def digest(self) -> str | None:
+        """SHA-256 (hexadecimal) of the checksum files of all shards in order; None where one is missing."""
+        sums = [checksum_path(path) for path in self._paths]
+        if not all(path.is_file() for path in sums):
+            return None
+        return hashlib.sha256(b"".join(path.read_bytes() for path in sums)).hexdigest()
 
     def _find(self, image_id: str) -> int:
         """Position of an id in the concatenation of all tables, -1 when it is not there."""

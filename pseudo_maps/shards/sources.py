@@ -70,6 +70,6 @@ def check_sources(index: MapIndex, records: Sequence[ImageRecord], *, root: Path
     if is_beyond_chance(number, of=found.compared):
         raise ShardError(
             f"{root}: {found.describe()}; the files were replaced: make their maps in another folder, or let "
-            "`wsol-prep verify MAPS --data DATA --repair` remove these and run wsol-prep proposals again"
+            "`wsol-prep verify MAPS --data DATA --repair` remove these and give the command of the folder again"
         )
     return [found.describe()] if number else []

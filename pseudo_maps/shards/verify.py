@@ -43,7 +43,7 @@ _NAMED_AT_MOST = 5
 
 _CHECKSUM_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>[^\n]+)\n")
 
-_MAKE_AGAIN = "run wsol-prep proposals again to make it"
+_MAKE_AGAIN = "give the command of the folder again to make it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class _SplitChecker:
             self._add(path, "manifest", f"is missing, so nothing tells which shards belong here; {_MAKE_AGAIN}")
         except ManifestError as error:
             message = str(error).removeprefix(f"{path}: ").partition(";")[0]
-            cure = "remove it when no task is running and run wsol-prep proposals again with the settings of the shards"
+            cure = "remove it when no task is running and give its command again with the settings of the shards"
             self._add(path, "manifest", f"{message}; {cure}, which makes it anew")
         except OSError as error:
             self._add(path, "closed", f"cannot be read ({error.strerror}), so nothing tells which shards belong here")
@@ -319,7 +319,7 @@ class _SplitChecker:
             "manifest",
             f"no shard of {self._split} is valid, so nothing tells whether the shards listed are wrong or what they "
             "are compared with (the manifest, the checksum files); put back what belongs there, or remove the manifest "
-            "or the shards, whichever are wrong, and run wsol-prep proposals again",
+            "or the shards, whichever are wrong, and give the command of the folder again",
         )
 
     def _compare_data(self, expected_ids: Sequence[str]) -> None:

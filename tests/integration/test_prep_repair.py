@@ -125,7 +125,7 @@ def test_with_a_bad_manifest_repair_tells_the_cure_and_the_cure_works(data: Path
     before = states(maps)
     result = prep("verify", maps, "--repair")
     assert result.exit_code == 1 and states(maps) == before and "next:" not in result.output
-    assert "remove it when no task is running and run wsol-prep proposals again" in result.stdout
+    assert "remove it when no task is running and give its command again" in result.stdout
     manifest.unlink()
     assert propose(data, maps, "--shard-size", "3").exit_code == 0
     assert files(maps) == files(made)

@@ -266,7 +266,7 @@ def test_a_damaged_manifest_is_reported_with_the_cure_and_kept(folder, text):
     path.write_text(text)
     problem = only_problem(folder)
     assert (problem.path, problem.kind, problem.judged) == (path, "manifest", None)
-    assert "remove it when no task is running and run wsol-prep proposals again" in problem.message
+    assert "remove it when no task is running and give its command again" in problem.message
 
 
 def test_a_folder_of_another_schema_version_is_left_to_the_package_that_made_it(folder):
@@ -392,5 +392,6 @@ def test_problems_print_on_one_line(folder, shard):
     shard.unlink()
     checksum_path(shard).unlink()
     assert (
-        str(only_problem(folder)) == f"missing: {shard}: the shard is missing; run wsol-prep proposals again to make it"
+        str(only_problem(folder))
+        == f"missing: {shard}: the shard is missing; give the command of the folder again to make it"
     )

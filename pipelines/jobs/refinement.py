@@ -1,0 +1,256 @@
+"""Saliency maps sharpened by a network: the geometric mean of each map and the CAM of its image's own label, as shards.
+
+The network may be a classifier trained elsewhere, or one that was trained on the maps themselves: then the refined maps
+are the targets of a second round (self-training). Class labels are used, boxes never.
+"""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from evaluation.images import EvaluationImage
+from evaluation.scoring import ImageMaps
+from pipelines.datasets import Dataset
+from pipelines.jobs.network_maps import load_for_classes, network_config, network_maps
+from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+from pseudo_maps.runs.generation import Plan, RunConfig, RunLog, Summary, begin_run, failures_in, plan_run
+from pseudo_maps.runs.shard_task import ShardReport
+from pseudo_maps.shards import (
+    STATUS_OK,
+    MapIndex,
+    MapRow,
+    ShardError,
+    ShardReader,
+    ShardWriter,
+    make_provenance,
+    quantise_map,
+    shard_name,
+)
+from pseudo_maps.shards.manifest import read_manifest
+from pseudo_maps.shards.sources import check_sources
+from training.class_names import ClassNames
+from training.data.workers import explaining_lost_workers
+from training.inference.config import Views
+from training.inference.localizers import NetworkLocalizer
+
+BATCH_IMAGES = 16
+"""Images per forward pass, always cut at the same places of a shard: another number may give other last bits."""
+
+_NO_BOXES = np.zeros((0, 4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinementConfig:
+    """What decides refined maps."""
+
+    maps: dict[str, Any]
+    """The maps that are refined: their configuration and a digest of all their shards."""
+    network: dict[str, Any]
+    """The network, as ``network_config`` describes it, with the side of its input in pixels."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as every shard stores it."""
+        return {
+            "method": "refinement",
+            "rule": "sqrt(map x class activation map of the label), each divided by its maximum",
+            "uses": "class labels",
+            "maps": self.maps,
+            "network": self.network,
+            "batch_size": BATCH_IMAGES,
+        }
+
+
+class Refinement:
+    """The maps in a folder, a network, and the folder of the maps that come of both.
+
+    Parameters
+    ----------
+    dataset
+        Images and class labels of the split whose maps are refined; those without a map are left out.
+    maps
+        Folder of the maps, complete.
+    network
+        As ``load_for_inference`` takes it.
+    input_size_px
+        Side of the square that images are squeezed to; None for that of the network.
+
+    Raises
+    ------
+    CheckpointError
+        The network cannot be read.
+    ValueError
+        Maps of other images or without checksums, classes that the network does not know, a side that is too small,
+        or a folder of other maps (ManifestMismatch).
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, maps: Path, network: str, input_size_px: int | None, device: str, run: RunConfig
+    ) -> None:
+        self._dataset, self._device, self._run = dataset, torch.device(device), run
+        self._index = index = MapIndex(maps, dataset.split)
+        records = {record.image_id: record for record in dataset.records}
+        foreign = [image_id for image_id in index if image_id not in records]
+        if foreign:
+            raise ValueError(
+                f"{maps}: {len(foreign)} of {len(index)} maps are of images that {dataset.root} does not have, such as "
+                f"{foreign[0]!r}; give the --data and --layout that they were made of"
+            )
+        self._records = [records[image_id] for image_id in index]
+        digest = index.digest()
+        if digest is None:
+            raise ShardError(
+                f"{maps}: shards of {dataset.split} without their .sha256 files; wsol-prep verify names them"
+            )
+        names = ClassNames(dataset.class_wnids, dataset.class_words)
+        model, self.note = load_for_classes(network, names=names, device=device)
+        side_px = input_size_px or model.input_size_px
+        views = Views(scales=(side_px / model.input_size_px,))
+        self._localizer = NetworkLocalizer(model, localizers=("cam",), views=views)
+        config = RefinementConfig(
+            maps={"sha256": digest, "configuration": index.provenance["configuration"]},
+            network={**network_config(model, note=self.note), "input_size_px": side_px},
+        )
+        size = read_manifest(maps, dataset.split).shard_size
+        self.plan: Plan = plan_run(self._records, split=dataset.split, config=config, run=run, shard_size=size)
+
+    def warnings(self) -> list[str]:
+        """Images that were replaced since their maps were made; ShardError where most were."""
+        return check_sources(self._index, self._records, root=self._dataset.root)
+
+    def make(self, *, workers: int, on_images: Callable[..., None] = lambda _count, *, failed: None) -> Summary:
+        """Make the shards that the plan says are to be made; ``workers`` processes decode.
+
+        Safe to kill at any moment and to start again, with the same bytes on the same device: a shard appears under
+        its name only when it is complete. ``on_images(done, failed=...)`` is called after every shard. RuntimeError
+        when a worker is lost, OSError when a shard cannot be written; finished shards are kept.
+        """
+        plan, run = self.plan, self._run
+        summary = begin_run(plan, run=run)
+        if not plan.to_do:
+            return summary
+        start = time.perf_counter()
+        log = RunLog(run, plan)
+        summary.log_path = log.path
+        with explaining_lost_workers():
+            for shard, found in self._activation_maps(workers=workers):
+                report = self._write(shard, found)
+                for image_id, status, message in report.failures:
+                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
+                summary.add(report)
+                summary.elapsed_s = time.perf_counter() - start
+                on_images(sum(report.counts.values()), failed=failures_in(report.counts))
+        log.write(event="finished", counts=dict(summary.counts))
+        return summary
+
+    def _activation_maps(self, *, workers: int) -> Iterator[tuple[int, dict[int, ImageMaps]]]:
+        """Every shard to be made, with what the network found in its images by their row.
+
+        Images whose map failed may crash the decoder as well, and are not looked at.
+        """
+        batches = {}
+        for shard in self.plan.to_do:
+            usable = [
+                EvaluationImage(index=row, record=record, boxes_xyxy=_NO_BOXES, frame_wh=None, blacklisted=False)
+                for row, record in enumerate(self._records_of(shard))
+                if record.label != UNKNOWN_LABEL and self._index.status(record.image_id) == STATUS_OK
+            ]
+            batches[shard] = [
+                tuple(usable[first : first + BATCH_IMAGES]) for first in range(0, len(usable), BATCH_IMAGES)
+            ]
+        made = network_maps(
+            [batch for of_shard in batches.values() for batch in of_shard],
+            localizer=self._localizer,
+            device=self._device,
+            root=self._dataset.root,
+            workers=workers,
+            centre=False,
+        )
+        for shard, of_shard in batches.items():
+            found: dict[int, ImageMaps] = {}
+            for batch in itertools.islice(made, len(of_shard)):
+                found.update((image.index, maps) for image, maps in zip(batch.images, batch.maps, strict=True))
+            yield shard, found
+
+    def _records_of(self, shard: int) -> Sequence[ImageRecord]:
+        start = shard * self.plan.manifest.shard_size
+        return self._records[start : start + self.plan.manifest.shard_rows(shard)]
+
+    def _write(self, shard: int, found: Mapping[int, ImageMaps]) -> ShardReport:
+        manifest, records = self.plan.manifest, self._records_of(shard)
+        path = self._run.out / shard_name(manifest.split, shard, manifest.shards)
+        counts: Counter[str] = Counter()
+        failures = []
+        # Shards of the same size, so row by row the same images.
+        with (
+            ShardReader(self._index.shard_path(records[0].image_id)) as source,
+            ShardWriter(
+                path,
+                rows=len(records),
+                map_size=self._index.map_shape[0],
+                provenance=make_provenance(manifest.configuration),
+            ) as writer,
+        ):
+            for number, (record, row) in enumerate(zip(records, source.rows, strict=True)):
+                row = replace(row, **asdict(record))
+                map_hw, status, message = refined_map(source.read_uint8(number), row, found.get(number))
+                stored_hw, peak = quantise_map(map_hw)
+                writer.write(number, stored_hw, replace(row, peak=peak, status=status))
+                counts[status] += 1
+                if status != STATUS_OK:
+                    failures.append((row.image_id, status, message))
+            writer.commit()
+        return ShardReport(
+            name=path.name, counts=counts, failures=tuple(failures), made=True, size_bytes=path.stat().st_size
+        )
+
+
+def refined_map(
+    map_hw: npt.NDArray[np.uint8], row: MapRow, found: ImageMaps | None
+) -> tuple[npt.NDArray[np.float32], str, str]:
+    """Refined map (H, W) float32, status, and why there is no map: then it is all zero.
+
+    ``map_hw`` is the map as stored with its ``row``, ``found`` what the network found in the image, if it was shown.
+    """
+    refined_hw = np.zeros(map_hw.shape, dtype=np.float32)
+    if row.status != STATUS_OK:
+        return refined_hw, row.status, "the image had no map before"
+    if found is None:
+        return refined_hw, "no-label", "the class of the image is unknown"
+    if found.failure is not None:
+        return refined_hw, "unreadable", "the image cannot be read"
+    if found.file_wh != (row.width, row.height):
+        return refined_hw, "error", f"the image has {found.file_wh} pixels, its map is of {(row.width, row.height)}"
+    refined_hw = geometric_mean(map_hw, found.whole["cam"])
+    if not refined_hw.any():
+        return refined_hw, "no-cam", "the class activation map is nowhere above 0 where the map is"
+    return refined_hw, STATUS_OK, ""
+
+
+def geometric_mean(map_hw: npt.NDArray[np.uint8], cam_hw: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Root of the product of a stored map and a class activation map, each from 0 to its maximum of 1.
+
+    ``map_hw`` is (H, W) uint8, ``cam_hw`` (h, w) of any real dtype and sign, both of the whole image. Negative
+    activations count as 0; they are resized to (H, W) by bilinear interpolation, pixel centres aligned. The mean is
+    (H, W) float32 in 0..1, all zeros where one of the two has no value above 0 or the activations are not finite.
+
+    The plain product would shrink the area that exceeds a share of the maximum, which fixed thresholds are made for;
+    the root has the contrast of one map.
+    """
+    height, width = map_hw.shape
+    positive_hw = np.maximum(cam_hw.astype(np.float32), 0)
+    resized_hw: npt.NDArray[np.float32] = cv2.resize(positive_hw, (width, height), interpolation=cv2.INTER_LINEAR)
+    if not np.isfinite(positive_hw).all() or not (map_hw.any() and positive_hw.any()):
+        return np.zeros((height, width), dtype=np.float32)
+    mean_hw: npt.NDArray[np.float32] = np.sqrt(
+        map_hw / np.float32(map_hw.max()) * (resized_hw / np.float32(resized_hw.max()))
+    )
+    return mean_hw
