@@ -114,7 +114,7 @@ def proposals(
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*REFINE_OPTIONS])
 @click.argument("maps", type=EXISTING_FOLDER)
 @common_options
-def refine(maps: Path, data: Path, layout: str, split: str, network: str, out: Path, **options: Any) -> None:
+def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: Path, **options: Any) -> None:
     """Sharpen the maps in the folder MAPS by a network: sqrt(map x class activation map of the image's label).
 
     Class labels are used, boxes never. Interrupt and resume it at any time, as proposals. An image without a usable

@@ -74,7 +74,7 @@ def usable_devices(text: str) -> tuple[str, ...]:
     return names
 
 
-def load_for_classes(checkpoint: str | Path, *, names: ClassNames, device: str) -> tuple[InferenceModel, str]:
+def load_for_classes(checkpoint: Path, *, names: ClassNames, device: str) -> tuple[InferenceModel, str]:
     """A network whose labels are those of a data set with these classes, and what a user should know of both's classes.
 
     CheckpointError as ``load_for_inference``, ValueError for a class that the network does not know.

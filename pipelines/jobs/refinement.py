@@ -93,7 +93,7 @@ class Refinement:
     """
 
     def __init__(
-        self, dataset: Dataset, *, maps: Path, network: str, input_size_px: int | None, device: str, run: RunConfig
+        self, dataset: Dataset, *, maps: Path, network: Path, input_size_px: int | None, device: str, run: RunConfig
     ) -> None:
         self._dataset, self._device, self._run = dataset, torch.device(device), run
         self._index = index = MapIndex(maps, dataset.split)
@@ -238,19 +238,17 @@ def refined_map(
 def geometric_mean(map_hw: npt.NDArray[np.uint8], cam_hw: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """Root of the product of a stored map and a class activation map, each from 0 to its maximum of 1.
 
-    ``map_hw`` is (H, W) uint8, ``cam_hw`` (h, w) of any real dtype and sign, both of the whole image. Negative
-    activations count as 0; they are resized to (H, W) by bilinear interpolation, pixel centres aligned. The mean is
+    ``map_hw`` is (H, W) uint8, ``cam_hw`` (h, w) of any real dtype and sign, both of the whole image. The activations
+    are resized to (H, W) by cubic interpolation, pixel centres aligned; negative ones then count as 0. The mean is
     (H, W) float32 in 0..1, all zeros where one of the two has no value above 0 or the activations are not finite.
 
     The plain product would shrink the area that exceeds a share of the maximum, which fixed thresholds are made for;
     the root has the contrast of one map.
     """
     height, width = map_hw.shape
-    positive_hw = np.maximum(cam_hw.astype(np.float32), 0)
-    resized_hw: npt.NDArray[np.float32] = cv2.resize(positive_hw, (width, height), interpolation=cv2.INTER_LINEAR)
+    resized_hw = cv2.resize(cam_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    positive_hw: npt.NDArray[np.float32] = np.maximum(resized_hw, 0)
     if not np.isfinite(positive_hw).all() or not (map_hw.any() and positive_hw.any()):
         return np.zeros((height, width), dtype=np.float32)
-    mean_hw: npt.NDArray[np.float32] = np.sqrt(
-        map_hw / np.float32(map_hw.max()) * (resized_hw / np.float32(resized_hw.max()))
-    )
+    mean_hw: npt.NDArray[np.float32] = np.sqrt(map_hw / np.float32(map_hw.max()) * (positive_hw / positive_hw.max()))
     return mean_hw

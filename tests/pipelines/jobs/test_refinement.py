@@ -43,20 +43,27 @@ SHARD_SIZE, MAP_SIZE = 3, 24
 # --- the rule
 
 
+def cubic_weight(distance: float) -> float:
+    """Keys' kernel with OpenCV's constant of -0.75."""
+    d = abs(distance)
+    if d < 1:
+        return 1.25 * d**3 - 2.25 * d**2 + 1
+    return -0.75 * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
 def brute_force_mean(map_hw: np.ndarray, cam_hw: np.ndarray) -> np.ndarray:
-    """The geometric mean pixel by pixel, by the definition of bilinear interpolation with aligned pixel centres."""
-    height, width = map_hw.shape
-    rows, columns = cam_hw.shape
+    """The geometric mean pixel by pixel, by the definition of cubic interpolation with aligned pixel centres."""
+    (height, width), (rows, columns) = map_hw.shape, cam_hw.shape
     resized = np.zeros((height, width))
-    for y in range(height):
-        for x in range(width):
-            v = min(max((y + 0.5) * rows / height - 0.5, 0), rows - 1)
-            u = min(max((x + 0.5) * columns / width - 0.5, 0), columns - 1)
-            for row in range(rows):
-                for column in range(columns):
-                    weight = max(0.0, 1 - abs(v - row)) * max(0.0, 1 - abs(u - column))
-                    resized[y, x] += weight * max(float(cam_hw[row, column]), 0.0)
-    return np.sqrt(map_hw / map_hw.max() * resized / resized.max())
+    for y, x in np.ndindex(height, width):
+        v, u = (y + 0.5) * rows / height - 0.5, (x + 0.5) * columns / width - 0.5
+        for row in range(-2, rows + 2):
+            for column in range(-2, columns + 2):
+                # Beyond the border as at the border.
+                value = cam_hw[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)]
+                resized[y, x] += cubic_weight(v - row) * cubic_weight(u - column) * float(value)
+    positive = np.maximum(resized, 0)
+    return np.sqrt(map_hw / map_hw.max() * positive / positive.max())
 
 
 def test_the_mean_is_that_of_its_definition() -> None:
