@@ -14,7 +14,6 @@ OPTIONS = ("--device", "cpu", "--max-failed", "10")
 """Activations of an untrained network may be negative everywhere."""
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(world: World, tmp_path: Path) -> None:
     words = ("refine", world.maps, "--data", world.data, "--split", "val", "--with", world.network, *OPTIONS)
     assert prep(*words, "--out", tmp_path / "whole", "--workers", 0).exit_code == 0

@@ -323,7 +323,6 @@ def test_maps_without_checksums_are_refused(maps: Path, data: Path, checkpoint: 
 # --- self-training
 
 
-@pytest.mark.slow
 def test_a_second_round_learns_maps_that_the_first_round_s_network_refined(tmp_path: Path) -> None:
     data = make_colour_folders(tmp_path / "data", train=2, val=1)
     first = make_maps(tmp_path / "maps", data, split="train", size_wh=(96, 80))
