@@ -3,7 +3,7 @@
 import functools
 import queue
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluation.image_scores import ImageScores
@@ -11,6 +11,7 @@ from evaluation.images import BLOCK_IMAGES, EvaluationBatch
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pipelines.jobs.network_maps import NetworkMaps
+from pseudo_maps.files import differences
 from pseudo_maps.processes import StopWatch, end_with_parent, fork_server
 from training.data.workers import explaining_lost_workers
 
@@ -31,7 +32,7 @@ def score_on_devices(
     for part, device in enumerate(devices):
         share = _share(batches, part=part, of=len(devices), whole_shards=source.choices.save_maps)
         # --jobs are those of all devices together.
-        arguments = (network, device, share, task, max(1, jobs // len(devices)), results)
+        arguments = (network, device, source.config(), share, task, max(1, jobs // len(devices)), results)
         processes.append(context.Process(target=_score_share, args=arguments))
     for process in processes:
         process.start()
@@ -72,14 +73,22 @@ def _share(batches: Sequence[EvaluationBatch], *, part: int, of: int, whole_shar
 
 
 def _score_share(
-    network: Any, device: str, batches: Sequence[EvaluationBatch], task: ScoringTask, jobs: int, results: Any
+    network: Any,
+    device: str,
+    config: Mapping[str, Any],
+    batches: Sequence[EvaluationBatch],
+    task: ScoringTask,
+    jobs: int,
+    results: Any,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     try:
         with explaining_lost_workers():
-            maps = network(device=device).maps(batches)
-            for scores in map_in_order(functools.partial(score, task=task), maps, jobs=jobs):
+            source = network(device=device)
+            if changed := differences(config, source.config()):
+                raise ValueError(f"{source.choices.checkpoint} changed while it was read: {'; '.join(changed)}")
+            for scores in map_in_order(functools.partial(score, task=task), source.maps(batches), jobs=jobs):
                 results.put(scores)
         results.put(None)
     except Exception as error:

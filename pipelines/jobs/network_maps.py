@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,13 @@ class NetworkMaps:
         centre: bool,
         out: Path | None,
     ) -> None:
-        self.choices, self.evaluation_set, self.centre, self.out = choices, evaluation_set, centre, out
+        self.evaluation_set, self.centre, self.out = evaluation_set, centre, out
         self.batch_size = choices.batch_size
         names = ClassNames(evaluation_set.class_wnids, evaluation_set.class_words)
         self._model, self.note = load_for_classes(choices.checkpoint, names=names, device=device)
         """What a user should know about the classes; empty where checkpoint and data have the same."""
+        # The file of a folder's newest checkpoint: the folder may have another one when other processes look into it.
+        self.choices = replace(choices, checkpoint=self._model.source)
         given = available_localizers(self._model)
         self.localizers = choices.localizers or tuple(name for name in given if name != _NEEDS_GRADIENT)
         localizer = NetworkLocalizer(
