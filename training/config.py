@@ -249,7 +249,7 @@ class TrainConfig:
     batch_norm: bool = True
     """Batch normalisation after every convolution of encoder and decoder."""
     init: Init = "random"
-    """Initial weights of the encoder: random (the paper's), or torchvision's ImageNet weights where layers match."""
+    """Initial weights of the encoder: random (the paper's), or timm's or torchvision's of ImageNet where they fit."""
     loss: LossConfig = field(default_factory=LossConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -39,7 +39,7 @@ class Option(click.Option):
 
 
 class FileOrName(click.ParamType[str]):
-    """A file, or one of several names; whether the file exists is not checked."""
+    """A file, one of several names, or a network of timm; whether the file exists is not checked."""
 
     name = "text"
 
@@ -88,7 +88,8 @@ class NewFile(click.Path):
 def names_file(option: click.Option, value: Any) -> bool:
     """Whether this value of an option is the path of a file or folder."""
     kind = option.type
-    return isinstance(kind, click.Path) or (isinstance(kind, FileOrName) and value not in kind.names)
+    is_name = isinstance(kind, FileOrName) and (value in kind.names or str(value).startswith(TIMM_PREFIX))
+    return isinstance(kind, click.Path | FileOrName) and not is_name
 
 
 DATA_OPTION = Option(

@@ -95,8 +95,9 @@ TRAIN_OPTIONS = (
         field="perceptual",
         type=FileOrName(NAMED_WEIGHTS),
         default=NAMED_WEIGHTS[0],
-        help="Weights of the frozen ResNet-50: imagenet (torchvision's), random, or torchvision's file; or a "
-        "checkpoint of wsol-train, of any architecture.",
+        help="Weights of the frozen network: imagenet (torchvision's ResNet-50), random, or torchvision's file; a "
+        "checkpoint of wsol-train, of any architecture; timm:NAME or timm:NAME@FILE; or a program of torch.export, "
+        "FILE.pt2, which is run.",
     ),
     Option(
         "--on-missing",

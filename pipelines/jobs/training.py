@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from pipelines.cli.terminal import bar_width
 from pipelines.datasets import Dataset
-from pseudo_maps.files import file_sha256
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.sources import check_sources
@@ -19,7 +18,7 @@ from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import MapReport, TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.networks.model import LocalizationModel
-from training.networks.weights import initialise_from_imagenet, load_perceptual_network
+from training.networks.weights import initialise_from_imagenet, load_perceptual_network, weights_identity
 from training.processes import Processes
 from training.progress import Progress
 from training.trainer import Trainer
@@ -104,7 +103,7 @@ def build_trainer(
     ``train`` and ``val`` are splits of one data set, of which ``limit`` images are used; boxes are not read. ``maps``
     is the folder with the training split's shards: images without a usable map are treated as ``on_missing`` says, so
     that all methods see the same images; the maps themselves are read for map losses only. ``perceptual_weights`` is
-    ``imagenet``, ``random`` or a file. ValueError for different classes in the splits, maps that are missing, or
+    as in ``load_perceptual_network``. ValueError for different classes in the splits, maps that are missing, or
     weights that cannot be had; ShardError for maps of other images.
     """
     if train.class_wnids != val.class_wnids:
@@ -133,7 +132,8 @@ def build_trainer(
         progress.say(f"perceptual network: {perceptual.features} features of {perceptual_weights}")
 
     def initialise(model: LocalizationModel) -> None:
-        progress.say(initialise_from_imagenet(model.encoder).describe())
+        linear = model.classifier.linear
+        progress.say(initialise_from_imagenet(model.encoder, linear=linear, wnids=train.class_wnids).describe())
 
     weights = None
     if config.loss.class_weighting == "balanced":
@@ -190,7 +190,5 @@ def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_w
     if index is not None and config.loss.needs_maps:
         config = replace(config, maps=index.provenance["configuration"])
     if config.loss.use_triplet:
-        path = Path(perceptual_weights)
-        known = file_sha256(path) if path.is_file() else perceptual_weights
-        config = replace(config, perceptual=known)
+        config = replace(config, perceptual=weights_identity(perceptual_weights))
     return config

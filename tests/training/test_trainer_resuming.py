@@ -45,6 +45,7 @@ KILLED = {
         2,
         1,
     ),
+    "a network of timm": (replace(SMALL, arch="timm:test_efficientnet"), 5, 4),
 }
 
 

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a 
 
 import contextlib
 import copy
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ class TimmEncoder(Encoder):
 
     def __init__(self, name: str, *, batch_norm: bool) -> None:
         super().__init__(batch_norm=batch_norm)
+        self.name = name
         self.net = _create(name, num_classes=0)
         config: Any = self.net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -103,23 +105,49 @@ class ImagenetClassifier(NamedTuple):
     """Wnids and words; the labels follow the sorted wnids, as everywhere in ILSVRC."""
 
 
+def pretrained_encoder(spec: str) -> TimmEncoder:
+    """Encoder of ``timm:NAME`` or ``timm:NAME@FILE`` with pretrained weights; ValueError as ``pretrained_network``."""
+    with UndrawnWeights():
+        encoder = TimmEncoder(_name(spec), batch_norm=True)
+    _copy_trunk(pretrained_network(spec), into=encoder)
+    return encoder
+
+
+def initialise(encoder: TimmEncoder, *, linear: nn.Linear | None, wnids: Sequence[str]) -> tuple[str, ...]:
+    """Load pretrained weights into an encoder, in place, and into its classifier where that has their classes.
+
+    ``linear`` gives scores of the classes ``wnids``. Names of what was loaded; ValueError as ``pretrained_network``.
+    """
+    whole = pretrained_network(f"{TIMM_PREFIX}{encoder.name}")
+    _copy_trunk(whole, into=encoder)
+    same = linear is not None and list(wnids) == _timm().data.ImageNetInfo().label_names()
+    return ("encoder", "classifier") if same and _copy_classifier(whole, linear) else ("encoder",)
+
+
+def weights_file(spec: str) -> str:
+    """Path of the weights of ``timm:NAME`` or ``timm:NAME@FILE``; empty where timm has to find them."""
+    name, file = _name(spec), spec.partition("@")[2]
+    package = find_spec(_PACKAGED[name]) if name in _PACKAGED and not file else None
+    folders = package.submodule_search_locations if package else None
+    found = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
+    return file or next(map(str, found), "")
+
+
 def imagenet_classifier(spec: str) -> ImagenetClassifier:
     """Read ``timm:NAME`` with published weights, or ``timm:NAME@FILE`` with those of a state dict of that network.
 
     ValueError where they cannot be had, are of other classes, or where the scores are not those of one linear layer
     behind the mean over all positions, so that there is no class activation map.
     """
-    arch, _, file = spec.partition("@")
-    whole = pretrained_network(arch.removeprefix(TIMM_PREFIX), file=file)
-    last = whole.get_classifier()  # type: ignore[operator]
+    arch = f"{TIMM_PREFIX}{_name(spec)}"
+    whole = pretrained_network(spec)
     with UndrawnWeights():
         network = LocalizationModel(arch, ILSVRC_CLASSES, decoder=False).eval().requires_grad_(False)
     encoder, linear = network.encoder, network.classifier.linear
     assert isinstance(encoder, TimmEncoder)
-    copy_trunk(whole, into=encoder)
-    same = isinstance(last, nn.Linear) and last.weight.shape == linear.weight.shape and last.bias is not None
+    _copy_trunk(whole, into=encoder)
+    same = _copy_classifier(whole, linear)
     if same:
-        linear.load_state_dict(last.state_dict())
         side = encoder.input_size_px
         images = torch.linspace(-2, 2, 3 * side * side).sin().reshape(1, 3, side, side)
         with torch.no_grad():
@@ -134,13 +162,13 @@ def imagenet_classifier(spec: str) -> ImagenetClassifier:
     return ImagenetClassifier(network, arch, encoder.input_size_px, ClassNames(tuple(info.label_names()), tuple(words)))
 
 
-def pretrained_network(name: str, *, file: str = "") -> nn.Module:
-    """Timm's network with classifier and weights, in evaluation mode.
+def pretrained_network(spec: str) -> nn.Module:
+    """Whole network of timm, with its classifier and pretrained weights, in evaluation mode.
 
-    Without ``file``, a state dict of the network, they are those of a package that is installed and holds them, else
-    timm's, from its cache or downloaded. ValueError where they cannot be had or do not fit.
+    The weights of ``timm:NAME@FILE`` are a state dict of the network, those of ``timm:NAME`` the file of an installed
+    package, else timm's, from its cache or downloaded. ValueError where they cannot be had or do not fit.
     """
-    path = file or _packaged_file(name)
+    name, path = _name(spec), weights_file(spec)
     if not path:
         try:
             return _create(name, pretrained=True).eval()
@@ -154,9 +182,8 @@ def pretrained_network(name: str, *, file: str = "") -> nn.Module:
     try:
         state = _timm().models.load_state_dict(path, device="cpu", weights_only=True)
         ours = network.state_dict()
-        if list(state) != list(ours) and [value.shape for value in state.values()] == [
-            value.shape for value in ours.values()
-        ]:
+        shapes, own = ([value.shape for value in tensors.values()] for tensors in (state, ours))
+        if state.keys() != ours.keys() and shapes == own:
             state = dict(zip(ours, state.values(), strict=True))
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
@@ -167,10 +194,24 @@ def pretrained_network(name: str, *, file: str = "") -> nn.Module:
     return network.eval()
 
 
-def copy_trunk(whole: nn.Module, *, into: TimmEncoder) -> None:
-    """Copy the weights of the same network with its classifier into an encoder."""
+def _copy_trunk(whole: nn.Module, *, into: TimmEncoder) -> None:
     state = whole.state_dict()
     into.net.load_state_dict({key: state[key] for key in into.net.state_dict()})
+
+
+def _copy_classifier(whole: nn.Module, linear: nn.Linear | None) -> bool:
+    """Copy the last layer of a network, where it is a linear one of the same shape."""
+    untyped: Any = whole
+    last = untyped.get_classifier()
+    fits = linear is not None and isinstance(last, nn.Linear) and last.bias is not None
+    if linear is None or not fits or last.weight.shape != linear.weight.shape:
+        return False
+    linear.load_state_dict(last.state_dict())
+    return True
+
+
+def _name(spec: str) -> str:
+    return spec.partition("@")[0].removeprefix(TIMM_PREFIX)
 
 
 def _timm() -> Any:
@@ -201,14 +242,6 @@ def _forward(network: nn.Module, images_bchw: Tensor, **options: Any) -> tuple[T
     untyped: Any = network
     final, maps = untyped.forward_intermediates(images_bchw, **options)
     return final, list(maps)
-
-
-def _packaged_file(name: str) -> str:
-    """Path of the weights in an installed package; empty where there is none."""
-    package = find_spec(_PACKAGED[name]) if name in _PACKAGED else None
-    folders = package.submodule_search_locations if package else None
-    files = sorted(Path(folders[0]).rglob("*.pth")) if folders else []
-    return str(files[0]) if files else ""
 
 
 def _upsampling(factor: int) -> Upsampling:

@@ -1,7 +1,7 @@
-"""Weight files, torchvision's or our own: load a perceptual network, initialise an encoder.
+"""Weights, torchvision's, timm's or our own: load a perceptual network, initialise an encoder.
 
-Files are read with ``weights_only``, so a file can hold tensors but run nothing. Nothing falls back to random
-weights: those have to be asked for by name.
+Files are read with ``weights_only``, so a file can hold tensors but run nothing; only programs of ``torch.export`` are
+code. Nothing falls back to random weights: those have to be asked for by name.
 """
 
 import re
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from pseudo_maps.files import file_sha256
 from training.networks.parts import ConvUnit, Encoder, ImportedLayer, UndrawnWeights, conv_units
-from training.networks.perceptual import PerceptualNetwork
-from training.networks.registry import ARCHITECTURES, build_encoder
+from training.networks.perceptual import PerceptualNetwork, ProgramTrunk
+from training.networks.registry import TIMM_PREFIX, build_encoder, check_arch
 from training.networks.resnet import Bottleneck, ResNet50Encoder
+from training.networks.timm_networks import TimmEncoder, initialise, pretrained_encoder, weights_file
 from training.run_folder.checkpoints import CHECKPOINT_FORMAT, read_tensors
 
 IMAGENET = "imagenet"
@@ -30,6 +31,9 @@ RANDOM = "random"
 
 _PERCEPTUAL_OPTION = "--perceptual-weights"
 """Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
+
+PROGRAM_SUFFIX = ".pt2"
+"""Ends the name of a program of ``torch.export``."""
 
 _RESNET50 = "resnet50-gap"
 """Architecture of the paper's F, and of a checkpoint that does not name its own."""
@@ -64,13 +68,13 @@ class LoadReport:
     loaded: tuple[str, ...]
     """Layers that were loaded, in the order of the network."""
     random: tuple[str, ...]
-    """Layers that were not, in the order of the network. The classifier and the decoder are never loaded."""
+    """Layers of the encoder that were not, in the order of the network. The decoder is never loaded."""
     notes: tuple[str, ...] = ()
     """What else a reader of the log should know."""
 
     def describe(self) -> str:
         """One or two lines for a log."""
-        rest = ", ".join((*self.random, "classifier", "decoder"))
+        rest = ", ".join((*self.random, *(part for part in ("classifier", "decoder") if part not in self.loaded)))
         lines = (f"initialised from {self.source}: {', '.join(self.loaded)}; random: {rest}", *self.notes)
         return "\n".join(lines)
 
@@ -79,17 +83,24 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     """Load the fixed network F.
 
     ``weights`` is ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded
-    into it; ``"random"``, drawn from ``seed`` without moving the global generator; or the path of a torchvision state
-    dict of a ResNet-50, or of a checkpoint of our own trainer, of any architecture.
+    into it; ``"random"``, drawn from ``seed`` without moving the global generator; ``timm:NAME`` or ``timm:NAME@FILE``,
+    see ``pretrained_network``; or the path of a torchvision state dict of a ResNet-50, of a checkpoint of our own
+    trainer, of any architecture, or of a program ``*.pt2``, see ``ProgramTrunk``: it is run, so it has to be trusted.
 
     Raises
     ------
     WeightsError
         The download failed (the message says which file to put where), or the file is missing, damaged,
         holds something else, or tensors that are missing, of other shapes or not finite.
+    ValueError
+        What ``pretrained_network`` or ``ProgramTrunk`` refuses.
     """
     if weights == RANDOM:
         return PerceptualNetwork(_random_trunk(seed=seed))
+    if weights.startswith(TIMM_PREFIX):
+        return PerceptualNetwork(pretrained_encoder(weights))
+    if weights.endswith(PROGRAM_SUFFIX):
+        return PerceptualNetwork(ProgramTrunk(Path(weights)))
     loaded, where = _load(weights, published=ResNet50Encoder.published_weights, path_option=_PERCEPTUAL_OPTION)
     state = _state_dict(loaded, where=where)
     if any(key.startswith(_OUR_PREFIX) for key in state):
@@ -100,14 +111,28 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
     return PerceptualNetwork(trunk)
 
 
-def initialise_from_imagenet(encoder: Encoder, *, weights: str = IMAGENET) -> LoadReport:
+def weights_identity(weights: str) -> str:
+    """What a checkpoint remembers of F's weights: SHA-256 of the file; the name where there is none."""
+    path = Path(weights_file(weights) if weights.startswith(TIMM_PREFIX) else weights)
+    return file_sha256(path) if path.is_file() else weights
+
+
+def initialise_from_imagenet(
+    encoder: Encoder, *, weights: str = IMAGENET, linear: nn.Linear | None = None, wnids: Sequence[str] = ()
+) -> LoadReport:
     """Load what torchvision has into an encoder, in place; the rest keeps its weights.
+
+    A network of timm gets all of its published weights; ``linear``, the last layer of the classifier, too where the
+    classes ``wnids`` are those of ILSVRC.
 
     In evaluation mode the loaded layers compute what torchvision's do. Batch norm that torchvision lacks (AlexNet)
     starts as the identity with the bias as its shift; batch norm that the encoder lacks is folded in.
     ``weights`` is ``"imagenet"`` or the path of a file with the same content. WeightsError as
     ``load_perceptual_network``.
     """
+    if isinstance(encoder, TimmEncoder):
+        parts = initialise(encoder, linear=linear, wnids=wnids)
+        return LoadReport(source=weights_file(encoder.name) or f"timm's {encoder.name}", loaded=parts, random=())
     published = encoder.published_weights
     loaded, where = _load(weights, published=published, path_option=None)
     layers = encoder.imported_layers()
@@ -221,8 +246,10 @@ def _state_dict(loaded: Any, *, where: str) -> dict[str, Tensor]:
 def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: str) -> Encoder:
     config = loaded.get("config") if isinstance(loaded, Mapping) else None
     arch = config.get("arch", _RESNET50) if isinstance(config, Mapping) else _RESNET50
-    if arch not in ARCHITECTURES:
-        raise WeightsError(f"{where}: a checkpoint of {arch!r}, expected one of {', '.join(ARCHITECTURES)}")
+    try:
+        check_arch(arch)
+    except ValueError as error:
+        raise WeightsError(f"{where}: a checkpoint of another program: {error}") from None
     ours = {key.removeprefix(_OUR_PREFIX): value for key, value in state.items() if key.startswith(_OUR_PREFIX)}
     with UndrawnWeights():
         trunk = build_encoder(arch, batch_norm=any(key.endswith(".norm.weight") for key in ours))

@@ -7,6 +7,7 @@ import sys
 import termios
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,17 +201,15 @@ def test_imagenet_weights_are_loaded_when_asked_for(
 
     given: list[object] = []
 
-    def initialise(encoder: object) -> Report:
-        given.append(encoder)
+    def initialise(encoder: object, **others: object) -> Report:
+        given.extend((encoder, others))
         return Report()
 
     monkeypatch.setattr(training_setup, "initialise_from_imagenet", initialise)
 
-    class Model:
-        encoder = object()
-
-    build(splits, tmp_path, replace(SMALL, init="imagenet")).arguments["initialise"](Model)
-    assert given == [Model.encoder]
+    model = SimpleNamespace(encoder=object(), classifier=SimpleNamespace(linear=object()))
+    build(splits, tmp_path, replace(SMALL, init="imagenet")).arguments["initialise"](model)
+    assert given == [model.encoder, {"linear": model.classifier.linear, "wnids": ("blue", "green", "red")}]
 
 
 def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import torch
 from skimage import data
 from torch import Tensor
 
+from tests.training.training_runs import assert_same
 from training.inference.config import Views
 from training.inference.localizers import NetworkLocalizer, load_for_inference
 from training.networks.model import LocalizationModel
 from training.networks.registry import build_encoder
-from training.networks.timm_networks import pretrained_network
+from training.networks.timm_networks import pretrained_network, weights_file
+from training.networks.weights import initialise_from_imagenet, load_perceptual_network, weights_identity
 from training.run_folder.checkpoints import CheckpointError
 
 timm = pytest.importorskip("timm", reason="needs the extra 'imagenet'")
@@ -113,7 +116,7 @@ def test_without_timm_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_lite0_computes_what_timm_does_and_knows_two_photographs(lite0: Any) -> None:
-    theirs = pretrained_network("tf_efficientnet_lite0")
+    theirs = pretrained_network(LITE0)
     for name, label in (("chelsea", CAT), ("coffee", ESPRESSO)):
         images = photograph(name)
         with torch.no_grad():
@@ -174,3 +177,41 @@ def test_where_nothing_can_be_downloaded_the_message_says_what_to_do(monkeypatch
 def test_a_published_network_has_no_decoder() -> None:
     with pytest.raises(CheckpointError, match="a network without decoder"):
         load_for_inference(LITE0, require_decoder=True)
+
+
+# --- the perceptual network, and initial weights
+
+
+def test_lite0_as_perceptual_network_has_timms_features_and_lets_the_gradient_through(lite0: Any) -> None:
+    network = load_perceptual_network(LITE0)
+    assert network.features == 1280 and not network.training
+    images = photograph("coffee").requires_grad_()
+    found = network(images)
+    theirs = pretrained_network(LITE0)
+    wanted = theirs.forward_head(theirs.forward_features(images * 2 - 1), pre_logits=True)
+    torch.testing.assert_close(found, wanted)
+    gradients = [torch.autograd.grad(values.square().sum(), images)[0] for values in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_identity_of_weights_is_the_digest_of_their_file(lite0: Any, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert weights_identity(str(file)) == weights_identity(f"timm:test_vit@{file}") == digest
+    # The beginning of the digest is in the name of the package's file.
+    assert weights_identity(LITE0).startswith(weights_file(LITE0).rpartition("-")[2].removesuffix(".pth"))
+    assert [weights_identity(name) for name in ("imagenet", "timm:test_vit")] == ["imagenet", "timm:test_vit"]
+
+
+def test_an_encoder_starts_from_published_weights_and_a_classifier_of_the_same_classes_too(lite0: Any) -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel(LITE0, 1000, decoder=False)
+    wanted, random = lite0.network.classifier.linear.weight, model.classifier.linear.weight.detach().clone()
+    for wnids, parts in ((lite0.names.wnids[::-1], "encoder"), (lite0.names.wnids, "encoder, classifier")):
+        report = initialise_from_imagenet(model.encoder, linear=model.classifier.linear, wnids=wnids).describe()
+        assert f"lite0-57934424.pth: {parts}; random: " in report and report.endswith("decoder")
+        assert torch.equal(model.classifier.linear.weight, random if parts == "encoder" else wanted)
+    assert_same(model.state_dict(), lite0.network.state_dict())

@@ -302,7 +302,7 @@ def test_checkpoints_of_other_architectures(tmp_path: Path) -> None:
     state = of_one_number(model)
     path = tmp_path / "checkpoint.pt"
     torch.save({"model": state, "config": {"arch": "vgg16"}}, path)
-    assert refused(path).startswith(f"{path}: a checkpoint of 'vgg16', expected one of alexnet-gap, ")
+    assert refused(path).startswith(f"{path}: a checkpoint of another program: arch: expected one of alexnet-gap, ")
     torch.save({"model": {"encoder.conv1.conv.weight": torch.zeros(1)}, "config": {"arch": "alexnet-gap"}}, path)
     assert "expected the weights of a checkpoint of alexnet-gap: conv1.conv.weight has shape (1,)" in refused(path)
     torch.save({"model": state, "config": {}}, path)
