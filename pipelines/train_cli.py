@@ -93,8 +93,9 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
                 "into one folder per class (train/<class>, val/<class>)"
             )
         config = _configuration({**options, "precision": precision}, given=given, classes=classes)
-        if config.loss.needs_maps and maps is None:
-            raise click.UsageError("the map loss needs --maps FOLDER; make it with wsol-prep proposals")
+        if config.needs_maps and maps is None:
+            user = "the map loss" if config.loss.needs_maps else "--pooling pseudo-map"
+            raise click.UsageError(f"{user} needs --maps FOLDER; make it with wsol-prep proposals")
         if finished is not None:
             _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
             if config.epochs == finished.get("configuration", {}).get("epochs") or not folder.steps():

@@ -4,11 +4,19 @@ The docstring under a field is also the help text of the command-line option mad
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pseudo_maps.files import differences
+from training.loss_config import (
+    ClassWeighting,
+    LossConfig,
+    MapLossKind,
+    TripletSign,
+    check,
+    check_choices,
+)
 from training.networks.registry import ARCHITECTURES, TIMM_PREFIX, check_arch
 
 __all__ = [
@@ -26,6 +34,7 @@ __all__ = [
     "OnMissing",
     "OptimiserConfig",
     "OptimiserName",
+    "Pooling",
     "Precision",
     "Recipe",
     "ScheduleConfig",
@@ -49,9 +58,7 @@ METHODS: dict[Method, str] = {
 
 Precision = Literal["fp32", "bf16"]
 Init = Literal["random", "imagenet"]
-MapLossKind = Literal["l2", "mse", "bce"]
-TripletSign = Literal["text", "as-printed"]
-ClassWeighting = Literal["none", "balanced"]
+Pooling = Literal["gap", "saliency", "pseudo-map"]
 CropKind = Literal["crop", "resized-crop", "center", "squash"]
 OptimiserName = Literal["adam", "adamw", "sgd"]
 ScheduleKind = Literal["constant", "step", "cosine"]
@@ -61,84 +68,6 @@ NAMED_WEIGHTS = ("imagenet", "random")
 """Weights of the perceptual network that have a name instead of a path."""
 STEP_MILESTONES = (1 / 3, 2 / 3)
 """Epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
-
-
-def _check(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ValueError(f"{name}: expected {expected}, found {value}")
-
-
-def _check_choices(config: object, **allowed: Any) -> None:
-    for name, choices in allowed.items():
-        names: Iterable[str] = get_args(choices) or choices
-        value = getattr(config, name)
-        if value not in names:
-            raise ValueError(f"{name}: expected one of {', '.join(names)}, found {value!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Terms of the training objective, equation (8); ValueError for values without a meaning.
-
-    A term of ``training.losses`` named ``x`` has its factor in the field ``x_weight``.
-    """
-
-    classification_weight: float = 1.0
-    """Factor of the classification loss, equation (1)."""
-    map_weight: float = 1.0
-    """Factor of the map loss, equation (2)."""
-    triplet_weight: float = 1.0
-    """Factor of the perceptual triplet loss, equation (5)."""
-    use_map: bool = True
-    """Compute the map loss; off is the paper's ablation "w/o L_map"."""
-    use_triplet: bool = True
-    """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
-    map_kind: MapLossKind = "l2"
-    """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
-    triplet_sign: TripletSign = "text"
-    """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
-    triplet_margin: float | None = None
-    """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
-    area_weight: float = 0.0
-    """Factor of the mean saliency as a penalty, against saliency maps that are foreground everywhere."""
-    cam_map_weight: float = 0.0
-    """Factor of the map loss on the class activation map of the label, not in the paper; needs no decoder."""
-    class_weighting: ClassWeighting = "none"
-    """Class weights of the classification loss: none, or balanced by the number of training images."""
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name.endswith("_weight") or (name == "triplet_margin" and value is not None):
-                _check(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
-        _check_choices(self, map_kind=MapLossKind, triplet_sign=TripletSign, class_weighting=ClassWeighting)
-        if self.area_weight > 0 and not self.needs_saliency:
-            raise ValueError(
-                f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "
-                "because no saliency is predicted then"
-            )
-
-    @property
-    def needs_saliency(self) -> bool:
-        """Whether any term uses the decoder's output; when none does, the decoder need not run."""
-        return self.use_map or self.use_triplet
-
-    @property
-    def needs_maps(self) -> bool:
-        """Whether any term uses the pseudo maps."""
-        return self.use_map or self.computes("cam_map")
-
-    def computes(self, term: str) -> bool:
-        """Whether a term is part of the objective: by its switch ``use_<term>``, else by a factor above 0."""
-        return bool(getattr(self, f"use_{term}", getattr(self, f"{term}_weight") > 0))
-
-    def classification_only(self) -> "LossConfig":
-        """The classification settings of this configuration, without any term on maps."""
-        return LossConfig(
-            use_map=False,
-            use_triplet=False,
-            classification_weight=self.classification_weight,
-            class_weighting=self.class_weighting,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +88,11 @@ class CropConfig:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        _check_choices(self, kind=CropKind)
-        _check(1 <= self.input_size <= self.resize, "input_size", self.input_size, f"1 to resize ({self.resize})")
-        _check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "0 < smallest <= largest <= 1")
-        _check(0 < self.ratio[0] <= self.ratio[1] < math.inf, "ratio", self.ratio, "0 < smallest <= largest")
-        _check(0 <= self.flip_probability <= 1, "flip_probability", self.flip_probability, "0 to 1")
+        check_choices(self, kind=CropKind)
+        check(1 <= self.input_size <= self.resize, "input_size", self.input_size, f"1 to resize ({self.resize})")
+        check(0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "0 < smallest <= largest <= 1")
+        check(0 < self.ratio[0] <= self.ratio[1] < math.inf, "ratio", self.ratio, "0 < smallest <= largest")
+        check(0 <= self.flip_probability <= 1, "flip_probability", self.flip_probability, "0 to 1")
 
     @property
     def short_side_px(self) -> int:
@@ -195,12 +124,12 @@ class OptimiserConfig:
     """Decay rates of the two moments of adam and adamw."""
 
     def __post_init__(self) -> None:
-        _check_choices(self, name=OptimiserName)
-        _check(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
+        check_choices(self, name=OptimiserName)
+        check(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a finite number above 0")
         decay = self.weight_decay
-        _check(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "a finite number of at least 0")
+        check(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "a finite number of at least 0")
         for name, value in (("momentum", self.momentum), ("betas", self.betas[0]), ("betas", self.betas[1])):
-            _check(0 <= value < 1, name, value, "0 <= value < 1")
+            check(0 <= value < 1, name, value, "0 <= value < 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,19 +150,19 @@ class ScheduleConfig:
     """Fraction of the peak learning rate at which the cosine schedule ends."""
 
     def __post_init__(self) -> None:
-        _check_choices(self, kind=ScheduleKind)
+        check_choices(self, kind=ScheduleKind)
         # Other schedules have no milestones, so a change of the kind leaves none behind.
         milestones = (tuple(self.milestones) or STEP_MILESTONES) if self.kind == "step" else ()
         object.__setattr__(self, "milestones", milestones)
-        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         finite = math.isfinite(self.warmup_epochs)
-        _check(finite and self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "a finite number of at least 0")
+        check(finite and self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "a finite number of at least 0")
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError(f"warm-up of {self.warmup_steps} steps and {self.warmup_epochs} epochs: give only one")
         rising = list(milestones) == sorted(set(milestones)) and all(0 < part < 1 for part in milestones)
-        _check(rising, "milestones", milestones, "rising fractions of the run between 0 and 1")
-        _check(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
-        _check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "0 to 1")
+        check(rising, "milestones", milestones, "rising fractions of the run between 0 and 1")
+        check(0 < self.gamma <= 1, "gamma", self.gamma, "above 0 and at most 1")
+        check(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +179,9 @@ class TrainConfig:
     """Batch normalisation after every convolution of encoder and decoder."""
     init: Init = "random"
     """Initial weights of the encoder: random (the paper's), or timm's or torchvision's of ImageNet where they fit."""
+    pooling: Pooling = "gap"
+    """Mean of the features before the classifier: plain (the paper's), or weighted by the decoder's saliency, or in
+    training by the pseudo map."""
     loss: LossConfig = field(default_factory=LossConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -273,13 +205,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_arch(self.arch)
-        _check_choices(self, method=METHODS, precision=Precision, init=Init)
+        check_choices(self, method=METHODS, precision=Precision, init=Init, pooling=Pooling)
         for name in ("classes", "epochs", "batch_size", "accumulation"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
-        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
+        check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         if self.method != "saliency" and (self.loss.needs_saliency or self.loss.needs_maps):
             raise ValueError(f"method {self.method} has neither map loss nor triplet loss: switch them off")
+        if self.pooling != "gap" and self.method != "saliency":
+            raise ValueError(f"pooling {self.pooling}: expected gap, because method {self.method} is a baseline")
+        if self.pooling == "saliency" and not self.loss.needs_saliency:
+            raise ValueError(
+                "pooling saliency: expected the map loss or the triplet loss, because no saliency is predicted "
+                "without them"
+            )
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether the pseudo maps of the training images are used."""
+        return self.loss.needs_maps or self.pooling == "pseudo-map"
 
     def as_json(self) -> dict[str, Any]:
         """The configuration as it is stored: nested dictionaries, lists, strings, numbers and booleans."""

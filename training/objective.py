@@ -75,8 +75,8 @@ class Objective:
         dropout.first, dropout.of = first, config.batch_size
         torch.manual_seed(seed + 1)
         with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            cam_classes = batch.labels_b[:, None] if config.loss.computes("cam_map") else None
-            output: ModelOutput = self._network(images01, cam_classes=cam_classes)
+            pooling_maps = batch.maps01_bhw if config.pooling == "pseudo-map" else None
+            output: ModelOutput = self._network(images01, pooling_maps=pooling_maps)
             features = None
             if self._perceptual is not None:
                 assert output.saliency is not None
@@ -85,6 +85,9 @@ class Objective:
                 masked = torch.cat(foreground_background(images01, output.saliency))
                 foreground, background = self._perceptual(masked).chunk(2)
                 features = TripletFeatures(image_features, foreground, background)
+            cam_bhw = None
+            if config.loss.computes("cam_map"):
+                cam_bhw = self._label_cam(output.features, batch.labels_b)
             terms = combine_losses(
                 LossInputs(
                     output.scores,
@@ -94,8 +97,13 @@ class Objective:
                     target_bhw=batch.maps01_bhw,
                     logits_bhw=output.saliency_logits,
                     triplet_features=features,
-                    cam_bhw=None if output.activation_maps is None else output.activation_maps[:, 0],
+                    cam_bhw=cam_bhw,
                 ),
                 config=config.loss,
             )
         return output, terms
+
+    def _label_cam(self, features_bchw: Tensor, labels_b: Tensor) -> Tensor:
+        """(B, h, w), the labels' activation maps in float32: in bfloat16 they would have steps of 1/256."""
+        with torch.autocast(features_bchw.device.type, enabled=False):
+            return self.model.classifier.class_activation_maps(features_bchw.float(), labels_b[:, None])[:, 0]

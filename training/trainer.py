@@ -83,7 +83,11 @@ class Trainer:
         self._folder = CheckpointFolder(out, keep_last=run.keep_last)
         torch.manual_seed(config.seed)
         model = LocalizationModel(
-            config.arch, config.classes, batch_norm=config.batch_norm, decoder=config.loss.needs_saliency
+            config.arch,
+            config.classes,
+            batch_norm=config.batch_norm,
+            decoder=config.loss.needs_saliency,
+            pools_by_saliency=config.pooling == "saliency",
         )
         if initialise is not None:
             initialise(model)

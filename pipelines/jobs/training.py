@@ -102,9 +102,9 @@ def build_trainer(
 
     ``train`` and ``val`` are splits of one data set, of which ``limit`` images are used; boxes are not read. ``maps``
     is the folder with the training split's shards: images without a usable map are treated as ``on_missing`` says, so
-    that all methods see the same images; the maps themselves are read for map losses only. ``perceptual_weights`` is
-    as in ``load_perceptual_network``. ValueError for different classes in the splits, maps that are missing, or
-    weights that cannot be had; ShardError for maps of other images.
+    that all methods see the same images; the maps themselves are read where something is learned from them.
+    ``perceptual_weights`` is as in ``load_perceptual_network``. ValueError for different classes in the splits, maps
+    that are missing, or weights that cannot be had; ShardError for maps of other images.
     """
     if train.class_wnids != val.class_wnids:
         raise ValueError(
@@ -161,7 +161,7 @@ def build_trainer(
             root=train.root,
             crop=config.crop,
             seed=config.seed,
-            index=index if config.loss.needs_maps else None,
+            index=index if config.needs_maps else None,
         ),
         val_images=TrainingImages(val_records, root=val.root, crop=val_crop, seed=0),
         perceptual=perceptual,
@@ -187,7 +187,7 @@ def choose_records(
 
 def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:
     """The configuration as a checkpoint stores it: with that of the maps and the identity of F's weights."""
-    if index is not None and config.loss.needs_maps:
+    if index is not None and config.needs_maps:
         config = replace(config, maps=index.provenance["configuration"])
     if config.loss.use_triplet:
         config = replace(config, perceptual=weights_identity(perceptual_weights))

@@ -103,6 +103,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
         "--no-map-loss --no-triplet-loss --cam-map-weight 2",
         {"loss": LossConfig(use_map=False, use_triplet=False, cam_map_weight=2.0)},
     ),
+    ("--pooling saliency", {"pooling": "saliency"}),
     ("--map-loss bce --map-weight 2", {"loss": LossConfig(map_kind="bce", map_weight=2.0)}),
     (
         "--triplet-sign as-printed --triplet-weight 3 --triplet-margin 0.5 --area-weight 0.25",
@@ -186,6 +187,7 @@ def test_maps_choose_the_images_of_every_method(configured: Any, tmp_path: Path)
         ("--method has --no-triplet-loss", "--method has has no map loss and no triplet loss to switch off"),
         ("--method saliency", "the map loss needs --maps FOLDER; make it with wsol-prep proposals"),
         ("--no-map-loss --no-triplet-loss --cam-map-weight 4", "the map loss needs --maps FOLDER"),
+        ("--no-map-loss --no-triplet-loss --pooling pseudo-map", "--pooling pseudo-map needs --maps FOLDER"),
         ("--cam-map-weight -1", "--cam-map-weight"),
         ("--learning-rate 1", "--learning-rate"),
     ],

@@ -83,6 +83,9 @@ def test_every_recipe_can_be_had_and_others_are_refused() -> None:
         ({"method": "gap"}, "method gap has neither map loss nor triplet loss"),
         ({"method": "has", "loss": LossConfig(use_map=False)}, "method has has neither"),
         ({"method": "gap", "loss": replace(NO_SALIENCY, cam_map_weight=1.0)}, "method gap has neither"),
+        ({"pooling": "max"}, "pooling: expected one of gap, saliency, pseudo-map, found 'max'"),
+        ({"method": "has", "loss": NO_SALIENCY, "pooling": "pseudo-map"}, "pooling pseudo-map: expected gap, because"),
+        ({"loss": NO_SALIENCY, "pooling": "saliency"}, "pooling saliency: expected the map loss or the triplet loss"),
     ],
 )
 def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: str) -> None:
@@ -170,7 +173,7 @@ def test_differences_name_the_innermost_values() -> None:
 
 def test_settings_stored_before_a_field_was_added_have_its_default() -> None:
     stored = TrainConfig().as_json()
-    del stored["loss"]["cam_map_weight"]
+    del stored["loss"]["cam_map_weight"], stored["pooling"]
     assert setting_differences(stored, TrainConfig()) == []
     asked = TrainConfig(loss=LossConfig(cam_map_weight=4.0))
     assert setting_differences(stored, asked) == ["loss.cam_map_weight: 0.0 stored, 4.0 now"]

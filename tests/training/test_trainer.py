@@ -13,6 +13,7 @@ from tests.training.training_runs import (
     HURRIED,
     SHOWN_WHOLE,
     SMALL,
+    DiscMaps,
     assert_same,
     events,
     final_state,
@@ -21,7 +22,7 @@ from tests.training.training_runs import (
     saliency,
     timeless,
 )
-from training.config import LossConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from training.config import LossConfig, OptimiserConfig, Pooling, ScheduleConfig, TrainConfig
 from training.data.loading import TrainingImages, to_device
 from training.data.sampling import SampleKey
 from training.health import TrainingDiverged
@@ -124,6 +125,25 @@ def test_the_named_losses_are_those_switched_on(
     assert len(lines) == 2
     for line in lines:
         assert set(line) == GAP_NUMBERS | numbers | {"event", "step", "epoch"}
+
+
+@pytest.mark.parametrize("pooling", ["gap", "saliency", "pseudo-map"])
+def test_the_pooling_reaches_the_scores(data: Path, tmp_path: Path, pooling: Pooling) -> None:
+    """The first step's features, saliency and maps, and what the classifier makes of them."""
+    loss = LossConfig(use_map=pooling == "saliency", use_triplet=False)
+    config = replace(SMALL, method="saliency", pooling=pooling, loss=loss, batch_norm=False, batch_size=12)
+    trainer = make_trainer(data, tmp_path, config)
+    index = DiscMaps() if config.needs_maps else None
+    images = TrainingImages(records(data, split="train"), root=data, crop=config.crop, seed=0, index=index)
+    batch = to_device(images[SampleKey(0, 0)], "cpu")
+    with torch.no_grad():
+        features = trainer.model(batch.images01_bchw).features
+        saliency_bhw = trainer.model(batch.images01_bchw).saliency
+        weights = {"gap": None, "saliency": saliency_bhw, "pseudo-map": batch.maps01_bhw}[pooling]
+        assert (weights is None) == (pooling == "gap")
+        expected = trainer.model.classifier(features, weights)
+        found, _ = trainer._objective.compute(batch, seed=0, first=0)
+    assert torch.equal(found.scores, expected)
 
 
 def test_factors_signs_and_the_area_reach_the_total(data: Path, tmp_path: Path) -> None:

@@ -41,11 +41,21 @@ KILLED = {
         4,
     ),
     "all losses, warm-up, in the first epoch": (
-        replace(saliency(cam_map_weight=4.0), schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0), batch_size=6),
+        replace(
+            saliency(cam_map_weight=4.0),
+            pooling="saliency",
+            schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0),
+            batch_size=6,
+        ),
         2,
         1,
     ),
     "a network of timm": (replace(SMALL, arch="timm:test_efficientnet"), 5, 4),
+    "the map loss on the CAM alone, features weighted by the pseudo map": (
+        replace(saliency(use_map=False, use_triplet=False, cam_map_weight=4.0), pooling="pseudo-map"),
+        5,
+        4,
+    ),
 }
 
 
@@ -71,7 +81,7 @@ def test_a_checkpoint_from_before_a_setting_was_added_resumes_to_the_bit(data: P
         make_trainer(data, old, saliency(), progress=Interrupt(3, send(signal.SIGTERM))).fit()
     (path,) = old.glob("checkpoint-*.pt")
     state = load_checkpoint(path)
-    del state["config"]["loss"]["cam_map_weight"]
+    del state["config"]["loss"]["cam_map_weight"], state["config"]["pooling"]
     save_checkpoint(path, state)
     make_trainer(data, old, saliency()).fit(resume=True)
     assert_same_bytes(old, whole)

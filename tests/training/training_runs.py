@@ -171,7 +171,7 @@ def make_trainer(
     progress: Progress | None = None,
     **others: Any,
 ) -> Trainer:
-    maps = DiscMaps() if config.loss.needs_maps else None
+    maps = DiscMaps() if config.needs_maps else None
     train = TrainingImages(records(data, split="train"), root=data, crop=config.crop, seed=config.seed, index=maps)
     val = TrainingImages(records(data, split="val"), root=data, crop=SHOWN_WHOLE, seed=0)
     if config.loss.use_triplet:

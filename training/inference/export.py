@@ -1,8 +1,9 @@
 """Export of a trained network into one file for other programs: ONNX, or a program of ``torch.export``.
 
-The file holds encoder and classifier alone (section 2.1 of the paper drops the rest at test time) and needs none of
-this package's code. Input ``images01`` (B, 3, S, S) float32 RGB in 0..1, the normalisation is inside; outputs
-``scores`` (B, K) before softmax and ``activation_maps`` (B, k, h, w), neither clipped nor scaled. Any B.
+The file holds encoder and classifier alone (section 2.1 of the paper drops the rest at test time), and the decoder
+where the classifier pools by its saliency; it needs none of this package's code. Input ``images01`` (B, 3, S, S)
+float32 RGB in 0..1, the normalisation is inside; outputs ``scores`` (B, K) before softmax and ``activation_maps``
+(B, k, h, w), neither clipped nor scaled. Any B.
 
 Shapes: B batch, K classes, k classes whose maps are given, S side in pixels of the input, h w rows and columns.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pseudo_maps import __version__
 from pseudo_maps.files import write_atomically
@@ -124,6 +126,8 @@ class _ExportedNetwork(nn.Module):
     """
 
     weights_kc: Tensor
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, model: InferenceModel, classes: Sequence[int] | None) -> None:
         super().__init__()
@@ -137,12 +141,25 @@ class _ExportedNetwork(nn.Module):
         self.normalisation, self.encoder, self.classifier = copy.deepcopy(
             (network.normalisation, network.encoder, network.classifier)
         )
+        self.decoder = copy.deepcopy(network.decoder) if network.pools_by_saliency else None
         self.cpu().float().eval().requires_grad_(False)
+        self.side = model.input_size_px
+        if self.decoder is not None:
+            with torch.no_grad():
+                height, width = self.encoder(torch.zeros(1, 3, self.side, self.side)).features.shape[2:]
+            # What area interpolation does, as products: ONNX has no pooling of areas of several sizes.
+            for name, cells in (("columns", width), ("rows", height)):
+                self.register_buffer(name, functional.adaptive_avg_pool1d(torch.eye(self.side), cells))
         self.register_buffer("weights_kc", self.classifier.linear.weight.detach()[self.map_classes].clone())
 
     def forward(self, images01: Tensor) -> tuple[Tensor, Tensor]:
-        features_bchw = self.encoder(self.normalisation(images01)).features
-        return self.classifier(features_bchw), torch.einsum("bchw,kc->bkhw", features_bchw, self.weights_kc)
+        features_bchw, skips = self.encoder(self.normalisation(images01))
+        weights_bhw = None
+        if self.decoder is not None:
+            saliency_bhw = self.decoder(features_bchw, skips, size=(self.side, self.side)).sigmoid()
+            weights_bhw = self.rows.T @ saliency_bhw @ self.columns
+        scores_bk = self.classifier(features_bchw, weights_bhw)
+        return scores_bk, torch.einsum("bchw,kc->bkhw", features_bchw, self.weights_kc)
 
 
 def _example(model: InferenceModel) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -113,7 +114,12 @@ def load_for_inference(
     try:
         with UndrawnWeights():
             network = LocalizationModel(
-                config["arch"], config["classes"], batch_norm=config["batch_norm"], decoder=has_decoder
+                config["arch"],
+                config["classes"],
+                batch_norm=config["batch_norm"],
+                decoder=has_decoder,
+                # Checkpoints from before there was a choice have none.
+                pools_by_saliency=config.get("pooling") == "saliency",
             )
         _check_input_size(config["crop"]["input_size"])
         names = stored_names(state)
@@ -327,7 +333,9 @@ class NetworkLocalizer:
         # Again from float32 features: in bfloat16 neighbouring scores are up to 1 % apart, and classes tie.
         features_bchw = output.features.float()
         saliency_bhw = None if output.saliency is None else output.saliency.float()
-        return _Look(self._model.network.classifier(features_bchw), features_bchw, saliency_bhw)
+        weights_bhw = saliency_bhw if self._model.network.pools_by_saliency else None
+        scores_bk = self._model.network.classifier(features_bchw, weights_bhw)
+        return _Look(scores_bk, features_bchw, saliency_bhw, weights_bhw)
 
     def _maps(self, looks: "Sequence[_Look]", classes_b: Tensor) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
@@ -338,7 +346,12 @@ class NetworkLocalizer:
                 [classifier.class_activation_maps(look.features_bchw, of_classes)[:, 0] for look in looks]
             )
         if "grad-cam" in self._localizers:
-            made["grad-cam"] = self._merge([grad_cam(look.features_bchw, classifier, classes_b) for look in looks])
+            made["grad-cam"] = self._merge(
+                [
+                    grad_cam(look.features_bchw, partial(classifier, weights_bhw=look.weights_bhw), classes_b)
+                    for look in looks
+                ]
+            )
         if not _OF_THE_DECODER.isdisjoint(self._localizers):
             saliency = [look.saliency_bhw for look in looks if look.saliency_bhw is not None]
             made["saliency"] = self._merge(saliency)
@@ -357,6 +370,8 @@ class _Look:
     scores_bk: Tensor
     features_bchw: Tensor
     saliency_bhw: Tensor | None
+    weights_bhw: Tensor | None
+    """Weights of the classifier's mean."""
 
 
 def cam_times_saliency(cam_bhw: Tensor, saliency_bhw: Tensor) -> Tensor:

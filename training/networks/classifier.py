@@ -1,13 +1,16 @@
 """The classifier C: encoder features to class scores and class activation maps (sections 2.1 and 2.2).
 
-Shapes: B batch, K classes, k classes asked for, C channels, h w rows and columns of a feature map.
+Shapes: B batch, K classes, k classes asked for, C channels, H W pixels, h w rows and columns of a feature map.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 WEIGHT_STD = 0.01
 """Deviation of the random class weights (the CAM release): first scores near 0, first loss near ln K."""
+_LEAST_WEIGHT = 1e-6
+"""Added to the weight of every position in a weighted mean, which is the plain mean where all weights are 0."""
 
 
 def normalised_cam(cam_bhw: Tensor) -> Tensor:
@@ -18,6 +21,19 @@ def normalised_cam(cam_bhw: Tensor) -> Tensor:
     positive_bhw = cam_bhw.relu()
     peak_b11 = positive_bhw.amax(dim=(1, 2), keepdim=True)
     return positive_bhw / peak_b11.clamp(min=torch.finfo(cam_bhw.dtype).tiny)
+
+
+def weighted_mean(features_bchw: Tensor, weights_bhw: Tensor) -> Tensor:
+    """(B, C), at least float32: mean of ``features[B, C, h, w]`` over positions, weighted by ``weights[B, H, W]``.
+
+    The weights are at least 0. They are averaged over areas to h w, and get no gradient.
+    """
+    size = (features_bchw.shape[2], features_bchw.shape[3])
+    weights_b1hw = weights_bhw.detach().to(torch.promote_types(weights_bhw.dtype, torch.float32))[:, None]
+    if weights_b1hw.shape[2:] != size:
+        weights_b1hw = functional.interpolate(weights_b1hw, size=size, mode="area")
+    weights_b1hw = weights_b1hw + _LEAST_WEIGHT
+    return (features_bchw * weights_b1hw).sum(dim=(2, 3)) / weights_b1hw.sum(dim=(2, 3))
 
 
 class BatchDropout(nn.Module):
@@ -45,7 +61,7 @@ class BatchDropout(nn.Module):
 
 
 class GapClassifier(nn.Module):
-    """Classifier C: global average pooling, dropout and one linear layer of ``classes`` scores.
+    """Classifier C: global pooling by the mean, plain or weighted, dropout and one linear layer of ``classes`` scores.
 
     ValueError below one class, or for a probability of dropout outside ``0 <= dropout < 1``.
     """
@@ -61,16 +77,18 @@ class GapClassifier(nn.Module):
         nn.init.normal_(self.linear.weight, std=WEIGHT_STD)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, features_bchw: Tensor) -> Tensor:
-        """``features[B, C, h, w]`` to scores (before softmax) ``[B, K]``."""
-        scores: Tensor = self.linear(self.dropout(features_bchw.mean(dim=(2, 3))))
+    def forward(self, features_bchw: Tensor, weights_bhw: Tensor | None = None) -> Tensor:
+        """``features[B, C, h, w]`` to scores (before softmax) ``[B, K]``; ``weights[B, H, W]`` as in weighted_mean."""
+        pooled_bc = features_bchw.mean(dim=(2, 3)) if weights_bhw is None else weighted_mean(features_bchw, weights_bhw)
+        scores: Tensor = self.linear(self.dropout(pooled_bc))
         return scores
 
     def class_activation_maps(self, features_bchw: Tensor, classes_bk: Tensor | None = None) -> Tensor:
         """(B, k, h, w) weighted sums of the feature maps, one for each class asked for, or (B, K, h, w).
 
-        Without the bias, so the mean over h and w of a map is the score minus the bias. May be negative; no scaling is
-        done. ``features[B, C, h, w]`` are after ReLU, ``classes[B, k]`` int64 with ``0 <= class < K``, else ValueError.
+        Without the bias, so the mean over h and w of a map, weighted where that of the features is, is the score minus
+        the bias. May be negative; no scaling is done. ``features[B, C, h, w]`` are the encoder's, ``classes[B, k]``
+        int64 with ``0 <= class < K``, else ValueError.
         Source: Zhou et al., "Learning deep features for discriminative localization", CVPR 2016, equation (2).
         """
         weights_kc = self.linear.weight

@@ -28,7 +28,7 @@ class ModelOutput(NamedTuple):
     saliency_logits: Tensor | None
     """(B, H, W), of which ``saliency`` is the sigmoid; for binary cross entropy. At least float32."""
     activation_maps: Tensor | None
-    """(B, k, h, w), not scaled, no bias. At least float32."""
+    """(B, k, h, w), not scaled, no bias."""
 
 
 class LocalizationModel(nn.Module):
@@ -38,11 +38,23 @@ class LocalizationModel(nn.Module):
 
     ``arch`` is a name of ``training.networks.registry``, ``classes`` the number K, at least 1, else ValueError.
     ``batch_norm``: batch norm in encoder and decoder, or biases. ``decoder``: build the decoder D, which
-    baselines and test time do not need.
+    baselines and test time do not need, unless ``pools_by_saliency``: then its map weights the features of the
+    classifier, without gradient to D.
     """
 
-    def __init__(self, arch: str, classes: int, *, batch_norm: bool = True, decoder: bool = True) -> None:
+    def __init__(
+        self,
+        arch: str,
+        classes: int,
+        *,
+        batch_norm: bool = True,
+        decoder: bool = True,
+        pools_by_saliency: bool = False,
+    ) -> None:
         super().__init__()
+        if pools_by_saliency and not decoder:
+            raise ValueError("pooling by the saliency needs the decoder, which this network is without")
+        self.pools_by_saliency = pools_by_saliency
         self.encoder = build_encoder(arch, batch_norm=batch_norm)
         self.normalisation = Normalisation(self.encoder.mean, self.encoder.std)
         self.classifier = GapClassifier(self.encoder.feature_channels, classes, self.encoder.dropout)
@@ -58,12 +70,18 @@ class LocalizationModel(nn.Module):
         )
 
     def forward(
-        self, images01_bchw: Tensor, *, with_saliency: bool = True, cam_classes: Tensor | None = None
+        self,
+        images01_bchw: Tensor,
+        *,
+        with_saliency: bool = True,
+        cam_classes: Tensor | None = None,
+        pooling_maps: Tensor | None = None,
     ) -> ModelOutput:
         """Run encoder and classifier on ``images01[B, 3, H, W]``, and the decoder when there is one and it is wanted.
 
         Images are floating point RGB in 0..1, not normalised; H and W at least 64. ``cam_classes[B, k]`` int64 are the
-        classes whose activation maps are wanted, from the same pass. ValueError for other shapes or dtypes.
+        classes whose activation maps are wanted, from the same pass; ``pooling_maps[B, H, W]``, at least 0, weight the
+        features of the classifier. ValueError for other shapes or dtypes.
         """
         normalised: Tensor = self.normalisation(images01_bchw)
         height, width = normalised.shape[2:]
@@ -72,19 +90,17 @@ class LocalizationModel(nn.Module):
                 f"images of {height}x{width} pixels, expected at least {MIN_IMAGE_SIDE_PX} rows and columns"
             )
         encoded: EncoderFeatures = self.encoder(normalised)
-        scores: Tensor = self.classifier(encoded.features)
         logits: Tensor | None = None
-        if with_saliency and self.decoder is not None:
+        if self.decoder is not None and (with_saliency or self.pools_by_saliency):
             logits = self.decoder(encoded.features, encoded.skips, size=(height, width))
+        saliency = None if logits is None else torch.sigmoid(logits)
+        scores: Tensor = self.classifier(encoded.features, saliency if self.pools_by_saliency else pooling_maps)
         return ModelOutput(
             scores=scores,
             features=encoded.features,
-            saliency=None if logits is None else torch.sigmoid(logits),
+            saliency=saliency,
             saliency_logits=logits,
-            activation_maps=None if cam_classes is None else self._activation_maps(encoded.features, cam_classes),
+            activation_maps=(
+                None if cam_classes is None else self.classifier.class_activation_maps(encoded.features, cam_classes)
+            ),
         )
-
-    def _activation_maps(self, features_bchw: Tensor, classes_bk: Tensor) -> Tensor:
-        wide = torch.promote_types(features_bchw.dtype, torch.float32)
-        with torch.autocast(features_bchw.device.type, enabled=False):
-            return self.classifier.class_activation_maps(features_bchw.to(wide), classes_bk)

@@ -6,7 +6,10 @@ from pipelines.cli.eval_options import RUN_OPTIONS
 from pipelines.cli.options import Option, options_by_key
 from pipelines.cli.train_options import TRAIN_OPTIONS
 
-_OWN = ("data", "layout", "maps", "out", "arch", "method", "no-map-loss", "no-triplet-loss", "seed", "device", "resume")
+_OWN = (
+    *("data", "layout", "maps", "out", "arch", "method", "no-map-loss", "no-triplet-loss", "pooling", "seed"),
+    *("device", "resume"),
+)
 _OF_EVERY_EVALUATION = ("boxes", "blacklist", "limit", "bootstrap-samples", "jobs")
 NETWORK_KEYS = ("precision", "workers")
 """Keys of ``EVALUATION_OPTIONS`` that mean something for networks alone."""

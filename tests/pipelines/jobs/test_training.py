@@ -108,7 +108,9 @@ def test_a_limit_takes_the_first_images_of_each_split(
 def test_the_maps_configuration_becomes_part_of_the_run_s(
     recorded: None, splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for config in (saliency(use_triplet=False), saliency(use_map=False, use_triplet=False, cam_map_weight=4.0)):
+    by_map = replace(saliency(use_map=False, use_triplet=False), pooling="pseudo-map")
+    of_cam = saliency(use_map=False, use_triplet=False, cam_map_weight=4.0)
+    for config in (saliency(use_triplet=False), of_cam, by_map):
         built = build(splits, tmp_path, config, maps=maps)
         assert built.config.maps == CONFIGURATION
         assert built.config.perceptual == ""

@@ -1,3 +1,4 @@
+import copy
 import importlib
 import io
 import json
@@ -11,6 +12,7 @@ import torch
 
 from tests.counts import full
 from tests.training.training_runs import SIDE_PX, SMALL, tiny_networks
+from training.config import CropConfig
 from training.inference.export import INPUT_NAME, METADATA_FILE, OUTPUT_NAMES, export_onnx, export_torch
 from training.inference.localizers import InferenceModel
 from training.networks.model import LocalizationModel
@@ -21,16 +23,16 @@ REPOSITORY = Path(__file__).parents[3]
 NAMES = ["blue", "green", "red"]
 
 
-def make_model(arch: str, *, decoder: bool = False) -> InferenceModel:
+def make_model(arch: str, *, decoder: bool = False, side: int = SIDE_PX) -> InferenceModel:
     torch.manual_seed(0)
     network = LocalizationModel(arch, len(NAMES), decoder=decoder)
     torch.nn.init.normal_(network.classifier.linear.weight)
     torch.nn.init.normal_(network.classifier.linear.bias)
-    network.train()(torch.rand(4, 3, SIDE_PX, SIDE_PX))  # moves the running statistics
+    network.train()(torch.rand(4, 3, side, side))  # moves the running statistics
     return InferenceModel(
         network=network.eval().requires_grad_(False),
         device=torch.device("cpu"),
-        config=replace(SMALL, arch=arch).as_json(),
+        config=replace(SMALL, arch=arch, crop=CropConfig(input_size=side)).as_json(),
         step=7,
         source=Path("made.pt"),
     )
@@ -90,6 +92,24 @@ def test_a_torch_program_computes_what_the_network_does(tmp_path: Path, arch: st
         images = torch.rand(batch, 3, SIDE_PX, SIDE_PX)
         found = program(images)
         for one, other in zip(found, expected(model, images, [0, 1, 2]), strict=True):
+            assert_near(one, other)
+
+
+def test_a_network_that_pools_by_its_saliency_takes_its_decoder_along(onnx: Any, tmp_path: Path) -> None:
+    with tiny_networks():
+        # 70 pixels give 9 rows of features: areas of 7 and of 8 pixels.
+        plain = make_model("alexnet-gap", decoder=True, side=70)
+    torch.nn.init.normal_(plain.network.decoder.head.weight)
+    model = replace(plain, network=copy.deepcopy(plain.network))
+    model.network.pools_by_saliency = True
+    images = torch.rand(3, 3, 70, 70)
+    wanted = expected(model, images, [0, 1, 2])
+    assert not torch.allclose(wanted[0], expected(plain, images, [0, 1, 2])[0], rtol=1e-2)
+    export_onnx(model, tmp_path / "one.onnx")
+    export_torch(model, tmp_path / "one.pt2")
+    program = torch.export.load(str(tmp_path / "one.pt2")).module()
+    for found in (run_onnx(tmp_path / "one.onnx", images), program(images)):
+        for one, other in zip(found, wanted, strict=True):
             assert_near(one, other)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.training.training_runs import SIDE_PX, SMALL, make_colour_folders, make_trainer, records, saliency
 from training.config import TrainConfig
@@ -73,6 +74,44 @@ def images() -> Tensor:
 def assert_near(found: Tensor, wanted: Tensor) -> None:
     """Equal up to the rounding of sums of many terms, whose size is that of the largest value."""
     torch.testing.assert_close(found, wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
+
+
+# ---- pooling by the decoder's saliency
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory, states: dict[bool, dict[str, Any]]) -> InferenceModel:
+    path = tmp_path_factory.mktemp("pooled") / "one.pt"
+    save_checkpoint(path, {**states[True], "config": replace(WITH_DECODER, pooling="saliency").as_json()})
+    return load_for_inference(path)
+
+
+@pytest.mark.parametrize("names", [(), ("cam", "grad-cam"), tuple(LOCALIZERS)])
+def test_scores_come_from_features_weighted_by_the_saliency(
+    pooled: InferenceModel, model: InferenceModel, images: Tensor, names: tuple[str, ...]
+) -> None:
+    found = NetworkLocalizer(pooled, localizers=names)(images, LABELS)
+    with torch.no_grad():
+        plain, weighted = model.network(images), pooled.network(images)
+        assert_near(found.scores_bk, weighted.scores.log_softmax(dim=1))
+        assert not torch.allclose(plain.scores, weighted.scores, rtol=1e-3)
+        # The activation map does not depend on the pooling. By its gradient every position counts as its weight.
+        cam = pooled.network.classifier.class_activation_maps(plain.features, LABELS[:, None])[:, 0]
+        weights = functional.interpolate(plain.saliency[:, None], size=cam.shape[1:], mode="area")[:, 0]
+    if names:
+        assert_near(found.maps["cam"], cam)
+        assert_near(found.maps["grad-cam"], cam.relu() / weights[0].numel())
+        assert weights.std() > 0
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_pools_plainly(
+    model: InferenceModel, states: dict[bool, dict[str, Any]], tmp_path: Path, images: Tensor
+) -> None:
+    config = {name: value for name, value in states[True]["config"].items() if name != "pooling"}
+    save_checkpoint(tmp_path / "one.pt", {**states[True], "config": config})
+    old = load_for_inference(tmp_path / "one.pt")
+    with torch.no_grad():
+        assert torch.equal(old.network(images).scores, model.network(images).scores)
 
 
 # ---- loading

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.networks.classifier import BatchDropout, GapClassifier
+from training.networks.classifier import BatchDropout, GapClassifier, weighted_mean
 
 
 def make(channels: int = 2, classes: int = 3, dropout: float = 0.0) -> GapClassifier:
@@ -19,6 +19,28 @@ FEATURES = torch.tensor([[[[1.0, 3.0]], [[0.0, 4.0]]], [[[2.0, 2.0]], [[6.0, 0.0
 def test_scores_by_hand() -> None:
     expected = [[12.0, 22.0, 36.0], [12.0, 21.0, 39.0]]
     assert make()(FEATURES).tolist() == expected
+
+
+def test_scores_of_a_weighted_mean_by_hand() -> None:
+    # Means weighted by (1, 3) / 4 and by the second position alone, weights averaged over 2 x 2 pixels each.
+    weights = torch.tensor([[[0.4, 0.0, 0.6, 0.6], [0.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0]] * 2]).double()
+    expected = [[10 + 2.5, 20 + 2 * 2.5 - 3, 30 + 3 * 3.0], [10 + 2.0, 20 + 4.0, 30.0]]
+    torch.testing.assert_close(make()(FEATURES, weights), torch.tensor(expected).double(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-3, 1.0])
+def test_the_mean_with_equal_weights_is_the_plain_one_even_where_they_are_0(weight: float) -> None:
+    found = weighted_mean(FEATURES, torch.full((2, 3, 5), weight))
+    torch.testing.assert_close(found, FEATURES.mean(dim=(2, 3)), rtol=1e-6, atol=0)
+
+
+def test_a_weighted_mean_of_bfloat16_is_taken_in_float32_and_its_weights_get_no_gradient() -> None:
+    features = torch.full((1, 1, 1, 257), 1 / 256, dtype=torch.bfloat16)
+    weights = torch.ones(1, 1, 257, requires_grad=True)
+    found = weighted_mean(features.requires_grad_(), weights)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(1 / 256)
+    found.backward()
+    assert weights.grad is None and features.grad is not None
 
 
 def test_activation_maps_by_hand() -> None:
@@ -62,6 +84,8 @@ def test_gradients() -> None:
     features = torch.rand(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     classes = torch.tensor([[1], [0]])
     assert torch.autograd.gradcheck(classifier, (features,))
+    weights = torch.rand(2, 5, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda f: classifier(f, weights), (features,))
     assert torch.autograd.gradcheck(lambda f: classifier.class_activation_maps(f, classes), (features,))
 
 

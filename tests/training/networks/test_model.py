@@ -66,6 +66,29 @@ def test_saliency_is_the_sigmoid_of_its_logits_and_differs_over_pixels_and_image
     assert output.saliency.std() > 0 and not torch.equal(output.saliency[0], output.saliency[1])
 
 
+def test_the_decoder_s_saliency_weights_the_features_whether_it_is_asked_for_or_not() -> None:
+    torch.manual_seed(0)
+    model = LocalizationModel("alexnet-gap", 5, pools_by_saliency=True).eval()
+    images = torch.rand(2, 3, 64, 70)
+    output = model(images)
+    expected = model.classifier(output.features, output.saliency)
+    assert torch.equal(output.scores, expected) and torch.equal(model(images, with_saliency=False).scores, expected)
+    assert not torch.equal(expected, model.classifier(output.features))
+    # Through the weights nothing reaches the decoder.
+    output.scores.sum().backward()
+    assert all(weights.grad is None for weights in model.decoder.parameters())
+    with pytest.raises(ValueError, match="pooling by the saliency needs the decoder"):
+        LocalizationModel("alexnet-gap", 5, pools_by_saliency=True, decoder=False)
+
+
+def test_maps_that_are_given_weight_the_features() -> None:
+    model = LocalizationModel("alexnet-gap", 5, decoder=False).eval()
+    images, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+    output = model(images, pooling_maps=maps)
+    assert torch.equal(output.scores, model.classifier(output.features, maps))
+    assert not torch.equal(output.scores, model(images).scores)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_images_are_normalised_inside(arch: str) -> None:
     torch.manual_seed(0)

@@ -1,0 +1,95 @@
+"""Configuration of the training objective. Imports no torch.
+
+The docstring under a field is also the help text of the command-line option made from it.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+__all__ = ["ClassWeighting", "LossConfig", "MapLossKind", "TripletSign", "check", "check_choices"]
+
+MapLossKind = Literal["l2", "mse", "bce"]
+TripletSign = Literal["text", "as-printed"]
+ClassWeighting = Literal["none", "balanced"]
+
+
+def check(valid: bool, name: str, value: object, expected: str) -> None:
+    """ValueError, which says what was ``expected``, unless a value is valid."""
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, found {value}")
+
+
+def check_choices(config: object, **allowed: Any) -> None:
+    """ValueError for a field that is none of the names allowed, a ``Literal`` or a collection."""
+    for name, choices in allowed.items():
+        names: Iterable[str] = get_args(choices) or choices
+        value = getattr(config, name)
+        if value not in names:
+            raise ValueError(f"{name}: expected one of {', '.join(names)}, found {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Terms of the training objective, equation (8); ValueError for values without a meaning.
+
+    A term of ``training.losses`` named ``x`` has its factor in the field ``x_weight``.
+    """
+
+    classification_weight: float = 1.0
+    """Factor of the classification loss, equation (1)."""
+    map_weight: float = 1.0
+    """Factor of the map loss, equation (2)."""
+    triplet_weight: float = 1.0
+    """Factor of the perceptual triplet loss, equation (5)."""
+    use_map: bool = True
+    """Compute the map loss; off is the paper's ablation "w/o L_map"."""
+    use_triplet: bool = True
+    """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
+    map_kind: MapLossKind = "l2"
+    """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
+    triplet_sign: TripletSign = "text"
+    """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
+    triplet_margin: float | None = None
+    """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
+    area_weight: float = 0.0
+    """Factor of the mean saliency as a penalty, against saliency maps that are foreground everywhere."""
+    cam_map_weight: float = 0.0
+    """Factor of the map loss on the class activation map of the label, not in the paper; needs no decoder."""
+    class_weighting: ClassWeighting = "none"
+    """Class weights of the classification loss: none, or balanced by the number of training images."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if name.endswith("_weight") or (name == "triplet_margin" and value is not None):
+                check(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
+        check_choices(self, map_kind=MapLossKind, triplet_sign=TripletSign, class_weighting=ClassWeighting)
+        if self.area_weight > 0 and not self.needs_saliency:
+            raise ValueError(
+                f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "
+                "because no saliency is predicted then"
+            )
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether any term uses the decoder's output; when none does, the decoder need not run."""
+        return self.use_map or self.use_triplet
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether any term uses the pseudo maps."""
+        return self.use_map or self.computes("cam_map")
+
+    def computes(self, term: str) -> bool:
+        """Whether a term is part of the objective: by its switch ``use_<term>``, else by a factor above 0."""
+        return bool(getattr(self, f"use_{term}", getattr(self, f"{term}_weight") > 0))
+
+    def classification_only(self) -> "LossConfig":
+        """The classification settings of this configuration, without any term on maps."""
+        return LossConfig(
+            use_map=False,
+            use_triplet=False,
+            classification_weight=self.classification_weight,
+            class_weighting=self.class_weighting,
+        )
