@@ -141,6 +141,7 @@ def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: 
         maps=maps,
         network=network,
         input_size_px=options["input_size"],
+        sharpen=options["sharpen"],
         device=usable_devices(options["device"])[0],
         run=run,
     )

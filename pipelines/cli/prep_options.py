@@ -103,6 +103,7 @@ REFINE_OPTIONS = (
         type=click.IntRange(min=64),
         help="Side in pixels of the square that the network sees.  [default: the network's]",
     ),
+    Option("--sharpen", is_flag=True, help="Fit the contrast of each map to fixed thresholds: better boxes."),
     Option("--device", default="auto", help="auto (the first GPU, else the CPU), cpu, or cuda:N."),
     Option("--workers", type=click.IntRange(min=0), default=2, help="Processes that decode."),
     *TASK_OPTIONS,

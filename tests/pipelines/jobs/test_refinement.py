@@ -16,7 +16,7 @@ from evaluation.maps import open_stored_maps
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
-from pipelines.jobs.refinement import geometric_mean, refined_map
+from pipelines.jobs.refinement import Mean, geometric_mean, refined_map, sharpened_mean
 from pipelines.reports.preview_page import described_configuration
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardWriter, make_provenance, quantise_map, shard_name
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest, read_manifest
@@ -51,9 +51,9 @@ def cubic_weight(distance: float) -> float:
     return -0.75 * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
 
 
-def brute_force_mean(map_hw: np.ndarray, cam_hw: np.ndarray) -> np.ndarray:
-    """The geometric mean pixel by pixel, by the definition of cubic interpolation with aligned pixel centres."""
-    (height, width), (rows, columns) = map_hw.shape, cam_hw.shape
+def brute_force_share(cam_hw: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
+    """Resized activations pixel by pixel, by the definition of cubic interpolation with aligned pixel centres."""
+    (height, width), (rows, columns) = size_hw, cam_hw.shape
     resized = np.zeros((height, width))
     for y, x in np.ndindex(height, width):
         v, u = (y + 0.5) * rows / height - 0.5, (x + 0.5) * columns / width - 0.5
@@ -63,40 +63,70 @@ def brute_force_mean(map_hw: np.ndarray, cam_hw: np.ndarray) -> np.ndarray:
                 value = cam_hw[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)]
                 resized[y, x] += cubic_weight(v - row) * cubic_weight(u - column) * float(value)
     positive = np.maximum(resized, 0)
-    return np.sqrt(map_hw / map_hw.max() * positive / positive.max())
+    return positive / positive.max()
+
+
+def sharpened_by_definition(map_hw: np.ndarray, share_hw: np.ndarray) -> np.ndarray:
+    mean = np.exp((np.log(np.maximum(map_hw, 1e-300)) + 2 * np.log(np.maximum(share_hw, 1e-300))) / 3)
+    mean /= mean.max()
+    deviation = np.sqrt((mean**2).mean() - mean.mean() ** 2)
+    return np.exp(np.log(mean) * 0.24 / deviation)
 
 
 def test_the_mean_is_that_of_its_definition() -> None:
     generator = np.random.default_rng(3)
     map_hw = generator.integers(0, 256, size=(11, 13), dtype=np.uint8)
+    map_hw[3, 4] = 255
     cam_hw = generator.normal(size=(4, 5)).astype(np.float32)
-    found = geometric_mean(map_hw, cam_hw)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, brute_force_mean(map_hw, cam_hw), atol=1e-6)
-    np.testing.assert_allclose(geometric_mean(map_hw, 1000 * cam_hw), found, atol=1e-6)
+    share_hw = brute_force_share(cam_hw, map_hw.shape)
+    expected = {
+        geometric_mean: np.sqrt(map_hw / 255 * share_hw),
+        sharpened_mean: sharpened_by_definition(map_hw / 255, share_hw),
+    }
+    for mean, values_hw in expected.items():
+        found = mean(map_hw, cam_hw)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, values_hw, atol=1e-5)
+        np.testing.assert_allclose(mean(map_hw, 1000 * cam_hw), found, atol=1e-5)
 
 
 def test_the_mean_of_a_vector_computed_by_hand() -> None:
     map_hw = np.array([[255, 0], [51, 204]], dtype=np.uint8)
     cam_hw = np.array([[2.0, 4.0], [-1.0, 1.0]], dtype=np.float32)
     np.testing.assert_allclose(geometric_mean(map_hw, cam_hw), [[0.5**0.5, 0], [0, 0.2**0.5]], rtol=1e-6)
+    # 1/4 and .05 before, 1 and .2 after division by the maximum; the cubic roots deviate by about .4345.
+    base = np.array([1, 0, 0, 0.2 ** (1 / 3)])
+    expected = [[1, 0], [0, 0.2 ** (0.24 / 3 / base.std())]]
+    np.testing.assert_allclose(sharpened_mean(map_hw, cam_hw), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [geometric_mean, sharpened_mean])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_without_a_positive_value_in_both_the_mean_is_zero(bad: float) -> None:
+def test_without_a_positive_value_in_both_the_mean_is_zero(bad: float, mean: Mean) -> None:
     ones = np.full((4, 4), 255, dtype=np.uint8)
     cam_hw = np.ones((2, 2), dtype=np.float32)
-    assert geometric_mean(ones, cam_hw).all()
-    assert not geometric_mean(np.zeros_like(ones), cam_hw).any()
-    assert not geometric_mean(ones, -cam_hw).any()
+    np.testing.assert_array_equal(mean(ones, cam_hw), np.ones((4, 4)))
+    assert not mean(np.zeros_like(ones), cam_hw).any()
+    assert not mean(ones, -cam_hw).any()
     cam_hw[0, 0] = bad
-    assert not geometric_mean(ones, cam_hw).any()
+    assert not mean(ones, cam_hw).any()
+
+
+def test_sharpening_lowers_the_halo_of_a_small_object_and_raises_that_of_a_large_one() -> None:
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    small_hw, large_hw = np.exp(-(x**2 + y**2) / 0.02), 1 - np.abs(x)
+    for map_hw in (small_hw, large_hw):
+        map_hw /= map_hw.max()
+        plain_hw, sharpened_hw = np.cbrt(map_hw**3), sharpened_mean(np.rint(255 * map_hw).astype(np.uint8), map_hw)
+        inside_hw = (map_hw > 0.05) & (map_hw < 0.95)
+        difference = sharpened_hw[inside_hw] - plain_hw[inside_hw]
+        assert (difference < 0).all() if map_hw is small_hw else (difference > 0).all()
 
 
 def test_each_reason_for_no_map_has_its_status() -> None:
     map_hw, row = np.full((4, 4), 255, dtype=np.uint8), make_row("a")
     seen = ImageMaps(whole={"cam": np.ones((2, 2), dtype=np.float32)}, file_wh=(500, 375))
-    refined_hw, status, message = refined_map(map_hw, row, seen)
+    refined_hw, status, message = refined_map(map_hw, row, seen, mean=geometric_mean)
     assert (refined_hw.min(), status, message) == (1.0, STATUS_OK, "")
     cases = {
         "crashed": (dataclasses.replace(row, status="crashed"), None),
@@ -106,7 +136,7 @@ def test_each_reason_for_no_map_has_its_status() -> None:
         "no-cam": (row, dataclasses.replace(seen, whole={"cam": -seen.whole["cam"]})),
     }
     for expected, (of_row, found) in cases.items():
-        refined_hw, status, message = refined_map(map_hw, of_row, found)
+        refined_hw, status, message = refined_map(map_hw, of_row, found, mean=geometric_mean)
         assert (status, refined_hw.shape, refined_hw.any()) == (expected, (4, 4), False) and message
 
 
