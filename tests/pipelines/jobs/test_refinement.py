@@ -210,13 +210,13 @@ def refined(maps: Path, data: Path, checkpoint: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("side_px", [None, 96])
+@pytest.mark.parametrize(("side_px", "mean"), [(None, geometric_mean), (96, sharpened_mean)])
 def test_a_refined_map_is_the_mean_of_its_map_and_the_cam_of_its_label(
-    maps: Path, data: Path, checkpoint: Path, refined: Path, tmp_path: Path, side_px: int | None
+    maps: Path, data: Path, checkpoint: Path, refined: Path, tmp_path: Path, side_px: int | None, mean: Mean
 ) -> None:
     if side_px is not None:
         refined = tmp_path / "refined"
-        assert refine(maps, data, checkpoint, refined, "--input-size", side_px).exit_code == 0
+        assert refine(maps, data, checkpoint, refined, "--input-size", side_px, "--sharpen").exit_code == 0
     before, after = MapIndex(maps, "val"), MapIndex(refined, "val")
     model = load_for_inference(checkpoint)
     views = Views(scales=((side_px or model.input_size_px) / model.input_size_px,))
@@ -232,7 +232,7 @@ def test_a_refined_map_is_the_mean_of_its_map_and_the_cam_of_its_label(
             continue
         pixels = EvaluationPixels([record], root=data, side_px=side_px or model.input_size_px)[0]
         cam_hw = localizer(pixels.images_bchw, torch.tensor([record.label])).maps["cam"][0].numpy()
-        expected_hw, peak = quantise_map(geometric_mean(before.read_uint8(record.image_id), cam_hw))
+        expected_hw, peak = quantise_map(mean(before.read_uint8(record.image_id), cam_hw))
         assert expected_hw.max() == 255 and row.peak == pytest.approx(peak, rel=1e-4)
         assert np.abs(after.read_uint8(record.image_id).astype(int) - expected_hw).max() <= 1
 
@@ -240,7 +240,7 @@ def test_a_refined_map_is_the_mean_of_its_map_and_the_cam_of_its_label(
 def test_the_folder_says_what_it_was_made_of(maps: Path, refined: Path, checkpoint: Path) -> None:
     stored = read_manifest(refined, "val").configuration
     assert stored == MapIndex(refined, "val").provenance["configuration"]
-    assert stored["uses"] == "class labels"
+    assert stored["uses"] == "class labels" and stored["rule"].startswith("sqrt(map x ")
     assert stored["maps"] == {
         "sha256": MapIndex(maps, "val").digest(),
         "configuration": MapIndex(maps, "val").provenance["configuration"],
