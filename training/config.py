@@ -177,6 +177,8 @@ class TrainConfig:
     """Training method: the CAM baseline, Hide-and-Seek, or the paper's."""
     batch_norm: bool = True
     """Batch normalisation after every convolution of encoder and decoder."""
+    output_stride: int | None = None
+    """Pixels of the input from one position of the features to the next: 8, 16 or 32, for resnet50-gap and timm's."""
     init: Init = "random"
     """Initial weights of the encoder: random (the paper's), or timm's or torchvision's of ImageNet where they fit."""
     pooling: Pooling = "gap"
@@ -206,6 +208,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_arch(self.arch)
         check_choices(self, method=METHODS, precision=Precision, init=Init, pooling=Pooling)
+        check(self.output_stride in (None, 8, 16, 32), "output_stride", self.output_stride, "8, 16 or 32")
         for name in ("classes", "epochs", "batch_size", "accumulation"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")

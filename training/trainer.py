@@ -88,6 +88,7 @@ class Trainer:
             batch_norm=config.batch_norm,
             decoder=config.loss.needs_saliency,
             pools_by_saliency=config.pooling == "saliency",
+            output_stride=config.output_stride,
         )
         if initialise is not None:
             initialise(model)

@@ -91,6 +91,7 @@ def test_our_recipe_is_the_default(configured: Any) -> None:
 THIRDS = (1 / 3, 2 / 3)
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("--arch googlenet-gap", {"arch": "googlenet-gap"}),
+    ("--arch timm:x --output-stride 16", {"arch": "timm:x", "output_stride": 16}),
     ("--no-batch-norm", {"batch_norm": False}),
     ("--init imagenet", {"init": "imagenet"}),
     ("--method gap", {"method": "gap", "loss": LossConfig(use_map=False, use_triplet=False)}),

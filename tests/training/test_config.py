@@ -78,6 +78,7 @@ def test_every_recipe_can_be_had_and_others_are_refused() -> None:
         ({"accumulation": -1}, "accumulation: expected at least 1, found -1"),
         ({"clip_norm": 0.0}, "clip_norm: expected above 0, found 0.0"),
         ({"clip_norm": math.nan}, "clip_norm: expected above 0, found nan"),
+        ({"output_stride": 9}, "output_stride: expected 8, 16 or 32, found 9"),
         ({"seed": -1}, r"seed: expected 0 <= seed < 2\*\*63, found -1"),
         ({"seed": 2**63}, r"seed: expected 0 <= seed < 2\*\*63"),
         ({"method": "gap"}, "method gap has neither map loss nor triplet loss"),

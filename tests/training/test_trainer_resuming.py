@@ -50,7 +50,7 @@ KILLED = {
         2,
         1,
     ),
-    "a network of timm": (replace(SMALL, arch="timm:test_efficientnet"), 5, 4),
+    "a network of timm, dilated": (replace(SMALL, arch="timm:test_efficientnet", output_stride=16), 5, 4),
     "the map loss on the CAM alone, features weighted by the pseudo map": (
         replace(saliency(use_map=False, use_triplet=False, cam_map_weight=4.0), pooling="pseudo-map"),
         5,

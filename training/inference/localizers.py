@@ -120,6 +120,7 @@ def load_for_inference(
                 decoder=has_decoder,
                 # Checkpoints from before there was a choice have none.
                 pools_by_saliency=config.get("pooling") == "saliency",
+                output_stride=config.get("output_stride"),
             )
         _check_input_size(config["crop"]["input_size"])
         names = stored_names(state)

@@ -9,7 +9,7 @@ Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a 
 
 from torch import Tensor, nn
 
-from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
+from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling, enlarging
 
 GAP_CHANNELS = 1024
 """Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
@@ -19,7 +19,7 @@ PLUS_CHANNELS = 512
 PLUS_DROPOUT = 0.5
 """conv5, conv6 and conv7, and dropout of ``deploy_alexnetplusCAM_imagenet.prototxt`` in the CAM release."""
 
-_SAME = Upsampling(kernel=3, stride=1, padding=1)
+_SAME = enlarging(1)
 _UNDO_POOL5 = Upsampling(kernel=3, stride=1, padding=0)
 _UNDO_POOL = Upsampling(kernel=3, stride=2, padding=0)
 """The geometry of AlexNet's poolings, which are not padded: 13 to 27 and 27 to 55 without resizing."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
+from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, enlarging
 
 GAP_CHANNELS = 1024
 """Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
@@ -24,10 +24,6 @@ TORCHVISION_NORM_EPS = 1e-3
 TORCHVISION_MEAN = 0.5
 TORCHVISION_STD = 0.5
 """Mean and deviation of every channel in the input that torchvision's GoogLeNet weights were trained with."""
-
-_SAME = Upsampling(kernel=3, stride=1, padding=1)
-_DOUBLE = Upsampling(kernel=4, stride=2, padding=1)
-"""14 to 28, 28 to 56, 56 to 112; a kernel that the stride divides covers every pixel equally often."""
 
 
 class _Widths(NamedTuple):
@@ -118,7 +114,7 @@ class GoogLeNetEncoder(Encoder):
         self.cam_conv = _unit(832, GAP_CHANNELS, kernel=3, batch_norm=batch_norm)
         self.feature_channels = GAP_CHANNELS
         self.skip_channels = (832, 512, 480, 192, 64)
-        self.upsampling = (_SAME, _SAME, _DOUBLE, _DOUBLE, _DOUBLE)
+        self.upsampling = tuple(map(enlarging, (1, 1, 2, 2, 2)))
 
     def forward(self, normalised_bchw: Tensor) -> EncoderFeatures:
         """``normalised[B, 3, H, W]`` to features ``[B, 1024, h, w]`` and skips 4e, 4b, 3b, conv3, conv1."""

@@ -39,7 +39,7 @@ class LocalizationModel(nn.Module):
     ``arch`` is a name of ``training.networks.registry``, ``classes`` the number K, at least 1, else ValueError.
     ``batch_norm``: batch norm in encoder and decoder, or biases. ``decoder``: build the decoder D, which
     baselines and test time do not need, unless ``pools_by_saliency``: then its map weights the features of the
-    classifier, without gradient to D.
+    classifier, without gradient to D. ``output_stride``: see ``build_encoder``.
     """
 
     def __init__(
@@ -50,12 +50,13 @@ class LocalizationModel(nn.Module):
         batch_norm: bool = True,
         decoder: bool = True,
         pools_by_saliency: bool = False,
+        output_stride: int | None = None,
     ) -> None:
         super().__init__()
         if pools_by_saliency and not decoder:
             raise ValueError("pooling by the saliency needs the decoder, which this network is without")
         self.pools_by_saliency = pools_by_saliency
-        self.encoder = build_encoder(arch, batch_norm=batch_norm)
+        self.encoder = build_encoder(arch, batch_norm=batch_norm, output_stride=output_stride)
         self.normalisation = Normalisation(self.encoder.mean, self.encoder.std)
         self.classifier = GapClassifier(self.encoder.feature_channels, classes, self.encoder.dropout)
         self.decoder = (

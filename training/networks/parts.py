@@ -38,6 +38,12 @@ class Upsampling(NamedTuple):
     padding: int
 
 
+def enlarging(factor: int) -> Upsampling:
+    """Geometry that makes a map ``factor`` times larger; a kernel that an even factor divides covers all equally."""
+    padding = max(1, factor // 2)
+    return Upsampling(kernel=factor + 2 * padding, stride=factor, padding=padding)
+
+
 class ImportedLayer(NamedTuple):
     """Where a convolution of ours is found in a torchvision state dict."""
 
@@ -52,8 +58,8 @@ class ImportedLayer(NamedTuple):
 class ConvUnit(nn.Module):
     """Convolution, batch norm (or a bias in its place) and, with ``relu``, ReLU.
 
-    ``kernel``, ``stride`` and ``padding`` are in pixels, the same for rows and columns. Without ReLU it ends a residual
-    branch.
+    ``kernel``, ``stride``, ``padding`` and ``dilation`` are in pixels, the same for rows and columns. Without ReLU it
+    ends a residual branch.
     """
 
     def __init__(
@@ -64,12 +70,13 @@ class ConvUnit(nn.Module):
         kernel: int,
         stride: int = 1,
         padding: int = 0,
+        dilation: int = 1,
         batch_norm: bool,
         norm_eps: float = BATCH_NORM_EPS,
         relu: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=padding, bias=not batch_norm)
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, dilation, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(channels_out, eps=norm_eps) if batch_norm else None
         self.norm_eps = norm_eps
         self.relu = relu
@@ -160,6 +167,8 @@ class Encoder(nn.Module, ABC):
     """Mean of red, green and blue, on the scale 0..1, that is subtracted from the input."""
     std: tuple[float, ...] = IMAGENET_STD
     """What the input is divided by then, on the same scale."""
+    output_strides: tuple[int, ...] = ()
+    """Pixels of the input from one position of the features to the next that can be asked for, as an argument."""
     published_weights: str
     """torchvision's name of the ImageNet weights of this trunk."""
 

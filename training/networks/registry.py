@@ -30,6 +30,10 @@ ARCHITECTURES = {
         "GoogLeNet through inception 4e and a 3x3 convolution of 1024; 14x14 (the paper's)",
         "training.networks.googlenet:GoogLeNetEncoder",
     ),
+    "vgg16-gap": Architecture(
+        "VGG16 through conv5_3 and a 3x3 convolution of 1024; 14x14",
+        "training.networks.vgg:VggEncoder",
+    ),
     "resnet50-gap": Architecture(
         "ResNet-50 through layer4; 7x7, and usable as the perceptual network once trained",
         "training.networks.resnet:ResNet50Encoder",
@@ -55,14 +59,24 @@ def encoder_class(arch: str) -> "type[Encoder]":
     return found
 
 
-def build_encoder(arch: str, *, batch_norm: bool = True) -> "Encoder":
+def build_encoder(arch: str, *, batch_norm: bool = True, output_stride: int | None = None) -> "Encoder":
     """Encoder with random weights from torch's global generator, on the CPU.
 
     Those of a network of timm are timm's, of the others Kaiming's (He et al. 2015, fan-in), which without batch norm do
-    not train from scratch with Adam at the paper's learning rate. ValueError for an unknown name.
+    not train from scratch with Adam at the paper's learning rate. ``output_stride``: pixels of the input from one
+    position of the features to the next, None: the network's own. ValueError for an unknown name, or a stride that the
+    network does not have.
     """
     if arch.startswith(TIMM_PREFIX):
         timm_encoder = resolve_name("training.networks.timm_networks:TimmEncoder")
-        encoder: Encoder = timm_encoder(arch.removeprefix(TIMM_PREFIX), batch_norm=batch_norm)
+        encoder: Encoder = timm_encoder(
+            arch.removeprefix(TIMM_PREFIX), batch_norm=batch_norm, output_stride=output_stride
+        )
         return encoder
-    return encoder_class(arch)(batch_norm=batch_norm)
+    found = encoder_class(arch)
+    if output_stride is None:
+        return found(batch_norm=batch_norm)
+    if output_stride not in found.output_strides:
+        allowed = ", ".join(map(str, found.output_strides)) or "none, because it has only its own"
+        raise ValueError(f"output_stride: {arch} allows {allowed}; found {output_stride}")
+    return found(batch_norm=batch_norm, output_stride=output_stride)  # type: ignore[call-arg]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training.class_names import ClassNames
 from training.networks.model import LocalizationModel
-from training.networks.parts import Encoder, EncoderFeatures, ImportedLayer, UndrawnWeights, Upsampling
+from training.networks.parts import Encoder, EncoderFeatures, ImportedLayer, UndrawnWeights, enlarging
 from training.networks.registry import TIMM_PREFIX
 
 ILSVRC_CLASSES = 1000
@@ -31,13 +31,17 @@ class TimmEncoder(Encoder):
 
     The skips are the maps that timm's ``feature_info`` lists, the deepest of each size; a transformer without
     downsampling has one, its grid of tokens. ``batch_norm`` has no effect: a network keeps its own normalisation.
-    ValueError where timm is not installed or has no such network.
+    ``output_stride`` is timm's: dilation in place of the last strides. ValueError where timm is not installed, has no
+    such network, or the network no such output stride.
     """
 
-    def __init__(self, name: str, *, batch_norm: bool) -> None:
+    def __init__(self, name: str, *, batch_norm: bool, output_stride: int | None = None) -> None:
         super().__init__(batch_norm=batch_norm)
         self.name = name
-        self.net = _create(name, num_classes=0)
+        try:
+            self.net = _create(name, num_classes=0, output_stride=output_stride)
+        except (TypeError, AssertionError, NotImplementedError) as error:
+            raise self._without_output_stride(output_stride) from error
         config: Any = self.net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.input_size_px = int(config["input_size"][-1])
@@ -46,10 +50,12 @@ class TimmEncoder(Encoder):
         sides = [skip.shape[-1] for skip in maps]
         self._taken = [place for place, side in enumerate(sides) if side not in sides[place + 1 :]]
         skips = [maps[place] for place in reversed(self._taken)]
+        if output_stride not in (None, self.input_size_px // features.shape[-1]):
+            raise self._without_output_stride(output_stride)
         self.feature_channels = features.shape[1]
         self.skip_channels = tuple(skip.shape[1] for skip in skips)
         self.upsampling = tuple(
-            _upsampling(round(after.shape[-1] / before.shape[-1]))
+            enlarging(round(after.shape[-1] / before.shape[-1]))
             for before, after in zip([features, *skips], skips, strict=False)
         )
 
@@ -68,6 +74,9 @@ class TimmEncoder(Encoder):
     def imported_layers(self) -> dict[str, ImportedLayer]:
         """None of torchvision's."""
         return {}
+
+    def _without_output_stride(self, stride: int | None) -> ValueError:
+        return ValueError(f"output_stride: {TIMM_PREFIX}{self.name} has none of {stride} pixels; leave it at its own")
 
     def _look_ahead(self) -> tuple[Tensor, list[Tensor]]:
         """Features and all maps, without numbers; takes out the parts of the network that they do not pass through."""
@@ -88,7 +97,8 @@ class TimmEncoder(Encoder):
         if final.dim() == 3:
             height, width = last_bchw.shape[2:]
             # Class tokens come first.
-            return final[:, final.shape[1] - height * width :].transpose(1, 2).reshape(len(final), -1, height, width)
+            tokens_bnc = final[:, final.shape[1] - height * width :]
+            return tokens_bnc.transpose(1, 2).reshape(final.shape[0], -1, height, width)
         return final.permute(0, 3, 1, 2) if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else final
 
 
@@ -242,12 +252,6 @@ def _forward(network: nn.Module, images_bchw: Tensor, **options: Any) -> tuple[T
     untyped: Any = network
     final, maps = untyped.forward_intermediates(images_bchw, **options)
     return final, list(maps)
-
-
-def _upsampling(factor: int) -> Upsampling:
-    """Geometry that makes a map ``factor`` times larger; the kernel is a multiple of the stride where it is even."""
-    padding = max(1, factor // 2)
-    return Upsampling(kernel=factor + 2 * padding, stride=factor, padding=padding)
 
 
 def _first_line(error: Exception) -> str:

@@ -244,15 +244,17 @@ def _state_dict(loaded: Any, *, where: str) -> dict[str, Tensor]:
 
 
 def _trunk_of_our_checkpoint(loaded: Any, state: dict[str, Tensor], *, where: str) -> Encoder:
-    config = loaded.get("config") if isinstance(loaded, Mapping) else None
-    arch = config.get("arch", _RESNET50) if isinstance(config, Mapping) else _RESNET50
+    stored = loaded.get("config") if isinstance(loaded, Mapping) else None
+    config = stored if isinstance(stored, Mapping) else {}
+    arch = config.get("arch", _RESNET50)
     try:
         check_arch(arch)
     except ValueError as error:
         raise WeightsError(f"{where}: a checkpoint of another program: {error}") from None
     ours = {key.removeprefix(_OUR_PREFIX): value for key, value in state.items() if key.startswith(_OUR_PREFIX)}
     with UndrawnWeights():
-        trunk = build_encoder(arch, batch_norm=any(key.endswith(".norm.weight") for key in ours))
+        batch_norm, stride = any(key.endswith(".norm.weight") for key in ours), config.get("output_stride")
+        trunk = build_encoder(arch, batch_norm=batch_norm, output_stride=stride)
     wanted = {name: (value.shape, value.is_floating_point()) for name, value in trunk.state_dict().items()}
     problems = [_problem(ours, name, shape) for name, (shape, floating) in wanted.items() if floating]
     _refuse(problems, where=where, network=f"a checkpoint of {arch}")

@@ -72,7 +72,10 @@ def onnx() -> Any:
 
 
 # Tracing the layers takes seconds; by default each kind of layer goes through one of the two exporters.
-@pytest.mark.parametrize("arch", ["googlenet-gap", "resnet50-gap", "alexnet-gap-plus", "alexnet-gap"][: full(2, 4)])
+@pytest.mark.parametrize(
+    "arch",
+    ["googlenet-gap", "timm:test_efficientnet", "resnet50-gap", "alexnet-gap-plus", "alexnet-gap"][: full(2, 5)],
+)
 def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: str) -> None:
     model = make_model(arch)
     export_onnx(model, tmp_path / "one.onnx")
@@ -83,7 +86,7 @@ def test_onnx_computes_what_the_network_does(onnx: Any, tmp_path: Path, arch: st
             assert_near(one, other)
 
 
-@pytest.mark.parametrize("arch", ["alexnet-gap-plus", "alexnet-gap", "googlenet-gap", "resnet50-gap"][: full(1, 4)])
+@pytest.mark.parametrize("arch", ["timm:test_vit", "alexnet-gap", "googlenet-gap", "resnet50-gap"][: full(2, 4)])
 def test_a_torch_program_computes_what_the_network_does(tmp_path: Path, arch: str) -> None:
     model = make_model(arch)
     export_torch(model, tmp_path / "one.pt2")

@@ -1,5 +1,6 @@
 import functools
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,15 +28,19 @@ GOOGLENET_CONVOLUTIONS = [(3, 64, 7), (64, 64, 1), (64, 192, 3), (832, 1024, 3)]
 for c, one, three_reduce, three, five_reduce, five, pool in INCEPTIONS:
     GOOGLENET_CONVOLUTIONS += [(c, one, 1), (c, three_reduce, 1), (three_reduce, three, 3)]
     GOOGLENET_CONVOLUTIONS += [(c, five_reduce, 1), (five_reduce, five, 5), (c, pool, 1)]
+VGG16_WIDTHS = (64, 64, 128, 128, *[256] * 3, *[512] * 6)
+VGG16_CONVOLUTIONS = [(before, after, 3) for before, after in pairwise((3, *VGG16_WIDTHS, 1024))]
 CONVOLUTIONS = {
     "alexnet-gap": ALEXNET_CONVOLUTIONS,
     "alexnet-gap-plus": PLUS_CONVOLUTIONS,
     "googlenet-gap": GOOGLENET_CONVOLUTIONS,
+    "vgg16-gap": VGG16_CONVOLUTIONS,
 }
 AT_224 = {
     "alexnet-gap": ((1024, 13), [(256, 13), (256, 13), (384, 13), (192, 27), (64, 55)]),
     "alexnet-gap-plus": ((512, 11), [(384, 13), (256, 13), (384, 13), (192, 27), (64, 55)]),
     "googlenet-gap": ((1024, 14), [(832, 14), (512, 14), (480, 28), (192, 56), (64, 112)]),
+    "vgg16-gap": ((1024, 14), [(512, 14), (512, 28), (256, 56), (128, 112), (64, 224)]),
     "resnet50-gap": ((2048, 7), [(2048, 7), (1024, 14), (512, 28), (256, 56), (64, 112)]),
 }
 
@@ -84,6 +89,31 @@ def test_parameter_counts(arch: str) -> None:
 def test_resnet50_has_torchvisions_number_of_parameters() -> None:
     # 25,557,032 are published for ResNet-50; the last layer has 2048 * 1000 + 1000 of them.
     assert sum(p.numel() for p in without_numbers("resnet50-gap").parameters()) == 25_557_032 - 2_049_000
+
+
+def test_vgg16_has_torchvisions_number_of_parameters() -> None:
+    # 138,357,544 are published; the rest is its three fully connected layers.
+    connected = 25088 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
+    encoder = without_numbers("vgg16-gap", batch_norm=False)
+    assert sum(p.numel() for p in encoder.stages.parameters()) == 138_357_544 - connected
+
+
+@pytest.mark.parametrize(("stride", "sides"), [(16, (14, 14, 28, 56, 112)), (8, (28, 28, 28, 56, 112))])
+def test_resnet50_with_another_output_stride(stride: int, sides: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        encoder = build_encoder("resnet50-gap", output_stride=stride)
+        encoded = encoder(torch.empty(2, 3, 224, 224))
+    assert encoded.features.shape[2:] == (sides[0], sides[0])
+    assert tuple(skip.shape[-1] for skip in encoded.skips) == sides
+    assert [one.stride for one in encoder.upsampling] == [1, *(b // a for a, b in pairwise(sides))]
+    assert encoder.state_dict().keys() == without_numbers("resnet50-gap").state_dict().keys()
+
+
+def test_an_output_stride_that_an_architecture_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"output_stride: alexnet-gap allows none, .*; found 8"):
+        build_encoder("alexnet-gap", output_stride=8)
+    with pytest.raises(ValueError, match="resnet50-gap allows 8, 16, 32; found 4"):
+        build_encoder("resnet50-gap", output_stride=4)
 
 
 def test_the_trunk_of_alexnet_has_torchvisions_number_of_parameters() -> None:

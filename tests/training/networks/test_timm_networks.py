@@ -86,6 +86,16 @@ def test_mobilenets_layer_behind_the_pooling_is_gone() -> None:
     assert not any(key.startswith("conv_head") for key in encoder.net.state_dict())
 
 
+def test_another_output_stride() -> None:
+    encoder = build_encoder("timm:test_efficientnet", output_stride=16).eval()
+    encoded = encoder(torch.rand(1, 3, 160, 160))
+    assert encoded.features.shape[-1] == 10 and [skip.shape[-1] for skip in encoded.skips] == [10, 20, 40, 80]
+    assert encoder.state_dict().keys() == build_encoder("timm:test_efficientnet").state_dict().keys()
+    for name, stride in (("test_vit", 8), ("test_mambaout", 16)):
+        with pytest.raises(ValueError, match=f"output_stride: timm:{name} has none of {stride} pixels"):
+            build_encoder(f"timm:{name}", output_stride=stride)
+
+
 def test_the_images_are_normalised_as_the_network_was_trained() -> None:
     images = torch.rand(1, 3, 64, 64)
     normalised = LocalizationModel("timm:test_convnext", 2, decoder=False).normalisation(images)

@@ -148,6 +148,47 @@ def test_googlenet_computes_what_torchvisions_does(
         assert torch.equal(again.eval()(Normalisation()(images)).skips[0], found[0])
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_vgg_computes_what_torchvisions_does(batch_norm: bool, images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg16(weights=None).features
+    theirs = theirs.to_empty(device="cpu").eval()
+    state = theirs.state_dict()
+    for key, value in state.items():
+        drawn = torch.rand(value.shape)
+        state[key] = nn.init.kaiming_normal_(drawn) if value.dim() > 1 else drawn
+    theirs.load_state_dict(state)
+    torch.save({f"features.{key}": value for key, value in state.items()}, tmp_path / "vgg16.pth")
+    encoder = build_encoder("vgg16-gap", batch_norm=batch_norm).eval()
+    report = initialise_from_imagenet(encoder, weights=str(tmp_path / "vgg16.pth"))
+    expected, maps = [], Normalisation()(images)
+    with torch.no_grad():
+        for layer in theirs:
+            if isinstance(layer, nn.MaxPool2d):
+                expected.insert(0, maps)
+            maps = layer(maps)
+        found = encoder(Normalisation()(images)).skips
+    for ours, wanted in zip(found, expected, strict=True):
+        assert wanted.std() > 1e-3
+        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-3)
+    assert len(report.loaded) == 13 and report.random == ("cam_conv",)
+
+
+@pytest.mark.parametrize(("stride", "dilated"), [(16, [False, False, True]), (8, [False, True, True])])
+def test_a_dilated_resnet_computes_what_torchvisions_does(
+    stride: int, dilated: list[bool], resnet: nn.Module, resnet_file: Path, images: Tensor
+) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=dilated)
+    theirs.load_state_dict(resnet.state_dict(), assign=True)
+    encoder = build_encoder("resnet50-gap", output_stride=stride)
+    initialise_from_imagenet(encoder, weights=str(resnet_file))
+    with torch.no_grad():
+        features = encoder.eval()(Normalisation()(images)).features
+    torch.testing.assert_close(features.mean(dim=(2, 3)), pooled(theirs.eval(), images), rtol=1e-4, atol=1e-5)
+
+
 def test_resnet_computes_what_torchvisions_does(resnet: nn.Module, resnet_file: Path, images: Tensor) -> None:
     encoder = build_encoder("resnet50-gap")
     report = initialise_from_imagenet(encoder, weights=str(resnet_file))
