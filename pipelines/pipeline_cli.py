@@ -16,6 +16,7 @@ from pipelines.cli.options import (
     LAYOUT_OPTION,
     NEW_FOLDER,
     TASK_OPTIONS,
+    ChoiceOrPrefixed,
     NewFile,
     Option,
     given_names,
@@ -24,7 +25,7 @@ from pipelines.cli.options import (
 from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, common_options, ending_on_signals, wants_debug
 from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, TRAINING_OPTIONS
 from pipelines.experiments.paper_table.rows import ROWS
-from training.config import ARCHITECTURES
+from training.networks.registry import ARCHITECTURES, TIMM_PREFIX
 
 if TYPE_CHECKING:
     from pipelines.experiments.paper_table.plan import TablePlan
@@ -141,7 +142,9 @@ _TABLE_OPTIONS = [
         type=NEW_FOLDER,
         help="Folder of all runs (ARCH/ROW/seed-N) and of table.md, table.csv and table.html.",
     ),
-    _list_option("--archs", click.Choice(tuple(ARCHITECTURES)).convert, default=PAPER_ARCHS, text="Architectures"),
+    _list_option(
+        "--archs", ChoiceOrPrefixed(ARCHITECTURES, TIMM_PREFIX).convert, default=PAPER_ARCHS, text="Architectures"
+    ),
     _list_option("--rows", click.Choice(tuple(ROWS)).convert, default=tuple(ROWS), text="Rows of the tables"),
     _list_option("--seeds", click.IntRange(min=0).convert, default=DEFAULT_SEEDS, text="Random seeds of every row"),
     _list_option(
@@ -193,7 +196,7 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
     )
 
     if only_report:
-        found = find_runs(options["out"], archs=tuple(ARCHITECTURES))
+        found = find_runs(options["out"])
         options |= {name: value for name, value in found.items() if name not in given}
     plan = _table_plan(options, given=given)
     runs = planned_runs(plan)

@@ -1,6 +1,7 @@
 """Objective of a batch: the networks on their device, compiled and parallel where asked for, and the losses."""
 
 import contextlib
+import typing
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Objective:
     ) -> None:
         device, several = processes.device, processes.world_size > 1
         if several and device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            model = typing.cast(LocalizationModel, model.encoder.synchronised(model))
         self.model: LocalizationModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._config = config
         self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)

@@ -184,6 +184,11 @@ class Encoder(nn.Module, ABC):
     def imported_layers(self) -> dict[str, ImportedLayer]:
         """Names of the ``ConvUnit``s that torchvision has weights for, and where; all others stay random."""
 
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        """A model that contains this encoder, with batch norm over the batches of all processes."""
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
+
     def adapt_to_imported_weights(self) -> tuple[str, ...]:
         """Called after torchvision's weights were loaded; remarks for the log."""
         return ()

@@ -75,6 +75,11 @@ class TimmEncoder(Encoder):
         """None of torchvision's."""
         return {}
 
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        """As in ``Encoder``, by timm: its batch norm contains an activation, which torch would lose."""
+        converted: nn.Module = _timm().layers.convert_sync_batchnorm(model)
+        return converted
+
     def _without_output_stride(self, stride: int | None) -> ValueError:
         return ValueError(f"output_stride: {TIMM_PREFIX}{self.name} has none of {stride} pixels; leave it at its own")
 

@@ -17,12 +17,15 @@ from pipelines.experiments.paper_table.rows import ROWS
 from pipelines.experiments.steps import Chain, FileSet, Step, StepRecord
 from pseudo_maps.files import differences, file_sha256
 from pseudo_maps.shards.manifest import manifest_path
+from training.networks.registry import ARCHITECTURES, TIMM_PREFIX
 from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
 RECORD_FILE = "table-run.json"
 BASELINE_NAME = "baseline"
 PSEUDO_MAP_NAME = "pseudo-map"
 _SEED_PREFIX = "seed-"
+_TIMM_FOLDERS = "timm-"
+"""In place of ``timm:``, so that no relative path is taken for the name of a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +151,13 @@ def run_name(*, arch: str, row: str, seed: int) -> str:
     return f"{arch} {row} seed {seed}"
 
 
+def _folder_of(arch: str) -> str:
+    return arch.replace(TIMM_PREFIX, _TIMM_FOLDERS)
+
+
 def _trained_run(plan: TablePlan, *, arch: str, row: str, seed: int) -> TableRun:
     kind, name = ROWS[row], run_name(arch=arch, row=row, seed=seed)
-    folder = plan.out / arch / row / f"{_SEED_PREFIX}{seed}"
+    folder = plan.out / _folder_of(arch) / row / f"{_SEED_PREFIX}{seed}"
     options = {key: option for key, option in TRAINING_OPTIONS.items() if not option.field.startswith(kind.ignores)}
     # Where images without a map are skipped, rows without the map loss skip them too: all rows see the same images.
     # Where they are refused, every image has one, and these rows need not look.
@@ -291,15 +298,17 @@ def _digest(manifest: FileSet) -> str:
     return f"sha256 {file_sha256(manifest.path)}" if manifest.path.is_file() else "none"
 
 
-def find_runs(out: Path, *, archs: Sequence[str]) -> dict[str, Any]:
+def find_runs(out: Path) -> dict[str, Any]:
     """Options of ``wsol-pipeline table`` that the existing trained runs were made with, by their records.
 
     ``archs``, ``rows`` and ``seeds`` that have a run, and ``protocol`` and ``limit`` of the first; empty without runs.
     """
     found: dict[tuple[int, str, str], tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+    of_timm = sorted(path.name.removeprefix(_TIMM_FOLDERS) for path in out.glob(f"{_TIMM_FOLDERS}*"))
+    archs = (*ARCHITECTURES, *(f"{TIMM_PREFIX}{name}" for name in of_timm))
     for arch in archs:
         for row in ROWS:
-            for path in (out / arch / row).glob(f"{_SEED_PREFIX}*/{RECORD_FILE}"):
+            for path in (out / _folder_of(arch) / row).glob(f"{_SEED_PREFIX}*/{RECORD_FILE}"):
                 with contextlib.suppress(ValueError):
                     seed = int(path.parent.name.removeprefix(_SEED_PREFIX))
                     name, record = run_name(arch=arch, row=row, seed=seed), StepRecord(path)

@@ -7,7 +7,7 @@ import cv2
 import pytest
 import torch
 from skimage import data
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.training_runs import assert_same
 from training.inference.config import Views
@@ -78,6 +78,17 @@ def test_the_model_trains_every_weight(name: str) -> None:
     assert output.saliency.shape == (2, 160, 160)
     (output.scores.square().sum() + output.saliency.sum()).backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
+
+
+def test_synchronised_batch_norm_keeps_its_activation() -> None:
+    model = LocalizationModel("timm:test_efficientnet", 3).eval()
+    images = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        before = model(images)
+        model = model.encoder.synchronised(model)
+        torch.testing.assert_close(model(images)[:3], before[:3])
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
 
 
 def test_mobilenets_layer_behind_the_pooling_is_gone() -> None:

@@ -25,14 +25,14 @@ def typed(run: TableRun) -> tuple[str, ...]:
 
 
 def test_every_row_arch_and_seed_has_a_folder_seeds_outside(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, archs=("googlenet-gap", "alexnet-gap"), rows=ROWS, seeds=(3, 1))
+    plan = make_plan(tmp_path, archs=("googlenet-gap", "timm:x"), rows=ROWS, seeds=(3, 1))
     runs = list(runs_by_name(plan).values())
     assert [run.name for run in runs[:2]] == ["baseline", "pseudo-map"]
     assert [(run.seed, run.arch, run.row) for run in runs[2:]] == [
-        (seed, arch, row) for seed in (3, 1) for arch in ("googlenet-gap", "alexnet-gap") for row in ROWS
+        (seed, arch, row) for seed in (3, 1) for arch in ("googlenet-gap", "timm:x") for row in ROWS
     ]
     for run in runs[2:]:
-        assert run.folder == tmp_path / "out" / run.arch / run.row / f"seed-{run.seed}"
+        assert run.folder == tmp_path / "out" / run.arch.replace(":", "-") / run.row / f"seed-{run.seed}"
         assert value_of(typed(run), "--arch") == run.arch and value_of(typed(run), "--seed") == str(run.seed)
         assert value_of(typed(run), "--out") == str(run.folder) == run.steps[1].arguments[1]
 
