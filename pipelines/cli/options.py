@@ -56,7 +56,9 @@ class ChoiceOrPrefixed(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The word as it is."""
-        return str(value) if str(value).startswith(self.prefix) else super().convert(value, param, ctx)
+        if value not in self.choices and not str(value).startswith(self.prefix):
+            self.fail(f"{value!r} is not one of {', '.join(self.choices)}, {self.prefix}NAME", param, ctx)
+        return str(value)
 
 
 class Network(click.Path):
