@@ -127,7 +127,10 @@ class HealthMonitor:
         outside = not limits.saliency_low <= mean <= limits.saliency_high
         if self._saturated.note(step, found=outside) == limits.saturated_steps:
             side, advice = (
-                ("foreground", "--area-weight or a --triplet-margin keeps the triplet loss from it")
+                (
+                    "foreground",
+                    "--area-weight (1, with --triplet-scale image) or a --triplet-margin keeps the loss from it",
+                )
                 if mean > limits.saliency_high
                 else ("background", "lower --area-weight, or check that the pseudo maps are not empty")
             )

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["ClassWeighting", "LossConfig", "MapLossKind", "TripletSign", "check", "check_choices"]
+__all__ = ["ClassWeighting", "LossConfig", "MapLossKind", "TripletScale", "TripletSign", "check", "check_choices"]
 
 MapLossKind = Literal["l2", "mse", "bce"]
 TripletSign = Literal["text", "as-printed"]
+TripletScale = Literal["none", "image"]
 ClassWeighting = Literal["none", "balanced"]
 
 
@@ -51,6 +52,8 @@ class LossConfig:
     """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
     triplet_sign: TripletSign = "text"
     """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
+    triplet_scale: TripletScale = "none"
+    """Divisor of each image's triplet distances: none (the paper's), or its features' distance to a black image's."""
     triplet_margin: float | None = None
     """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
     area_weight: float = 0.0
@@ -64,7 +67,13 @@ class LossConfig:
         for name, value in asdict(self).items():
             if name.endswith("_weight") or (name == "triplet_margin" and value is not None):
                 check(math.isfinite(value) and value >= 0, name, value, "a finite number of at least 0")
-        check_choices(self, map_kind=MapLossKind, triplet_sign=TripletSign, class_weighting=ClassWeighting)
+        check_choices(
+            self,
+            map_kind=MapLossKind,
+            triplet_sign=TripletSign,
+            triplet_scale=TripletScale,
+            class_weighting=ClassWeighting,
+        )
         if self.area_weight > 0 and not self.needs_saliency:
             raise ValueError(
                 f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "

@@ -17,14 +17,20 @@ from training.networks.classifier import normalised_cam
 
 CAM_BCE_MARGIN = 0.5 / 255
 """Least distance of an activation map from 0 and 1 in the binary cross entropy: half a step of a stored pseudo map."""
+LEAST_SCALE = 1e-6
+"""Least divisor of the triplet distances, as a part of the features' mean square."""
 
 
 class TripletFeatures(NamedTuple):
-    """Perceptual features (B, N) of the image, of its foreground and of its background."""
+    """Perceptual features (B, N) of the image, of its foreground and of its background, and (1, N) of a black image.
+
+    Those of the black image are given exactly when ``triplet_scale`` is ``image``.
+    """
 
     image: Tensor
     foreground: Tensor
     background: Tensor
+    black: Tensor | None = None
 
 
 class TripletLoss(NamedTuple):
@@ -161,14 +167,17 @@ def triplet_loss(
     features_x: Tensor,
     features_f: Tensor,
     features_b: Tensor,
+    features_black: Tensor | None = None,
     *,
     sign: TripletSign = "text",
     margin: float | None = None,
 ) -> TripletLoss:
     """Perceptual triplet loss over three ``features[B, N]``, mean over B, equations (5) to (7); at least float32.
 
-    Features of the image, of its foreground and of its background; N is the n of the equations. ValueError for other
-    shapes, an unknown sign or a negative margin.
+    Features of the image, of its foreground and of its background; N is the n of the equations. With
+    ``features_black[1, N]`` of a black image, which the paper does not have, both distances of an image are divided by
+    that of the image to black, without gradient to the divisor.
+    ValueError for other shapes, an unknown sign or a negative margin.
 
     Parameters
     ----------
@@ -186,6 +195,13 @@ def triplet_loss(
     features_f = _at_least_float32(features_f)
     d_pos_b = (_at_least_float32(features_x) - features_f).square().mean(dim=1)
     d_neg_b = (features_f - _at_least_float32(features_b)).square().mean(dim=1)
+    if features_black is not None:
+        _check_same_shape(features_x[:1], features_black, what="features of one image and of the black one")
+        whole = _at_least_float32(features_x).detach()
+        scale_b = (whole - _at_least_float32(features_black).detach()).square().mean(dim=1)
+        # An image that is black itself has distances of rounding errors alone.
+        scale_b = torch.maximum(scale_b, LEAST_SCALE * whole.square().mean(dim=1)).clamp(min=torch.finfo().tiny)
+        d_pos_b, d_neg_b = d_pos_b / scale_b, d_neg_b / scale_b
     loss_b = d_pos_b - d_neg_b if sign == "text" else d_neg_b - d_pos_b
     if margin is not None:
         _check_not_negative(margin, name="margin of the triplet loss")

@@ -82,10 +82,10 @@ class Objective:
             if self._perceptual is not None:
                 assert output.saliency is not None
                 with torch.no_grad():
-                    image_features = self._perceptual(images01)
+                    image_features, black = self._image_features(self._perceptual, images01)
                 masked = torch.cat(foreground_background(images01, output.saliency))
                 foreground, background = self._perceptual(masked).chunk(2)
-                features = TripletFeatures(image_features, foreground, background)
+                features = TripletFeatures(image_features, foreground, background, black)
             cam_bhw = None
             if config.loss.computes("cam_map"):
                 cam_bhw = self._label_cam(output.features, batch.labels_b)
@@ -103,6 +103,13 @@ class Objective:
                 config=config.loss,
             )
         return output, terms
+
+    def _image_features(self, perceptual: nn.Module, images01_bchw: Tensor) -> tuple[Tensor, Tensor | None]:
+        """F of the images and, where distances are divided by those to it, of a black image, in one call."""
+        if self._config.loss.triplet_scale == "none":
+            return perceptual(images01_bchw), None
+        features: Tensor = perceptual(torch.cat((images01_bchw, torch.zeros_like(images01_bchw[:1]))))
+        return features[:-1], features[-1:]
 
     def _label_cam(self, features_bchw: Tensor, labels_b: Tensor) -> Tensor:
         """(B, h, w), the labels' activation maps in float32: in bfloat16 they would have steps of 1/256."""

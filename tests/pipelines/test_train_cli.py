@@ -110,6 +110,10 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
         "--triplet-sign as-printed --triplet-weight 3 --triplet-margin 0.5 --area-weight 0.25",
         {"loss": LossConfig(triplet_sign="as-printed", triplet_weight=3.0, triplet_margin=0.5, area_weight=0.25)},
     ),
+    (
+        "--triplet-scale image --area-weight 1",
+        {"loss": LossConfig(triplet_scale="image", area_weight=1.0)},
+    ),
     ("--class-weighting balanced", {"loss": LossConfig(class_weighting="balanced")}),
     ("--input-size 112", {"crop": CropConfig(input_size=112, resize=128)}),
     ("--crop resized-crop --crop-scale 0.3", {"crop": CropConfig(kind="resized-crop", scale=(0.3, 1.0))}),

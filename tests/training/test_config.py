@@ -104,6 +104,7 @@ def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: s
         (LossConfig, {"triplet_margin": -0.5}, "triplet_margin: .*found -0.5"),
         (LossConfig, {"map_kind": "l1"}, "map_kind: expected one of l2, mse, bce, found 'l1'"),
         (LossConfig, {"triplet_sign": "minus"}, "triplet_sign: expected one of"),
+        (LossConfig, {"triplet_scale": "batch"}, "triplet_scale: expected one of none, image"),
         (LossConfig, {"class_weighting": "sqrt"}, "class_weighting: expected one of none, balanced"),
         (LossConfig, {"area_weight": 0.1, "use_map": False, "use_triplet": False}, "no saliency is predicted"),
         (CropConfig, {"kind": "zoom"}, "kind: expected one of crop, .*found 'zoom'"),
@@ -174,7 +175,7 @@ def test_differences_name_the_innermost_values() -> None:
 
 def test_settings_stored_before_a_field_was_added_have_its_default() -> None:
     stored = TrainConfig().as_json()
-    del stored["loss"]["cam_map_weight"], stored["pooling"]
+    del stored["loss"]["cam_map_weight"], stored["loss"]["triplet_scale"], stored["pooling"]
     assert setting_differences(stored, TrainConfig()) == []
     asked = TrainConfig(loss=LossConfig(cam_map_weight=4.0))
     assert setting_differences(stored, asked) == ["loss.cam_map_weight: 0.0 stored, 4.0 now"]

@@ -205,6 +205,7 @@ def test_the_scale_of_an_activation_map_is_left_alone(kind: Any, dtype: torch.dt
         (lambda: triplet_loss(random(2, 3, 1), random(2, 3, 1), random(2, 3, 1)), "pool them first"),
         (lambda: triplet_loss(random(2, 3), random(2, 1), random(2, 3)), "image and foreground"),
         (lambda: triplet_loss(random(2, 3), random(2, 3), random(1, 3)), "image and background"),
+        (lambda: triplet_loss(*FEATURES[:3], FEATURES.image), "features of one image and of the black one"),
         (lambda: triplet_loss(*FEATURES, sign="plus"), "one of text, as-printed, found 'plus'"),
         (lambda: triplet_loss(*FEATURES, margin=-1.0), "margin of the triplet loss is -1.0"),
     ],
@@ -238,6 +239,20 @@ def test_triplet_loss_by_hand(options: dict[str, Any], expected: float) -> None:
     assert (found.loss.item(), found.d_pos.item(), found.d_neg.item()) == (expected, 1.5, 6.5)
 
 
+def test_triplet_distances_divided_by_the_distance_to_black_by_hand() -> None:
+    # Distances of the images to black: 4/2 = 2 and 1/2.
+    found = triplet_loss(*FEATURES[:3], torch.tensor([[1.0, 0.0]]))
+    assert (found.d_pos.item(), found.d_neg.item()) == ((1 + 2) / 2, (6.25 + 1) / 2)
+    assert found.loss.item() == 1.5 - 3.625
+    # Any scale of the features gives the same; a black image counts with its features' size.
+    larger = triplet_loss(*(30 * features for features in FEATURES[:3]), torch.tensor([[30.0, 0.0]]))
+    torch.testing.assert_close(larger, found)
+    black = torch.tensor([[2.0, 2.0]])
+    noise = triplet_loss(black, black + 1e-6, black - 1e-6, black)
+    assert 0 < noise.d_pos.item() < noise.d_neg.item() < 1e-5
+    assert triplet_loss(0 * black, 0 * black, 0 * black, 0 * black).loss.item() == 0
+
+
 def test_triplet_loss_of_2048_features_follows_the_formula() -> None:
     features_x, features_f, features_b = (random(3, 2048, seed=seed) for seed in range(3))
     d_pos = sum(math.fsum(((x - f) ** 2).tolist()) for x, f in zip(features_x, features_f, strict=True)) / 2048 / 3
@@ -249,7 +264,7 @@ def test_triplet_loss_of_2048_features_follows_the_formula() -> None:
 
 
 def test_text_sign_pulls_the_foreground_to_the_image_and_pushes_the_background_away() -> None:
-    image, foreground, background = (features.double().requires_grad_() for features in FEATURES)
+    image, foreground, background = (features.double().requires_grad_() for features in FEATURES[:3])
     triplet_loss(image, foreground, background).loss.backward()  # type: ignore[no-untyped-call]
     assert background.grad is not None
     # A descent step moves the background along its difference from the foreground, away from it.
@@ -287,6 +302,10 @@ GRADIENT_CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "as printed": (
         lambda x, f, b: triplet_loss(x, f, b, sign="as-printed").loss,
         tuple(random(2, 5, seed=s) for s in range(3)),
+    ),
+    "scaled": (
+        lambda f, b: triplet_loss(random(2, 5, seed=2), f, b, random(1, 5, seed=3)).loss,
+        tuple(random(2, 5, seed=s) for s in range(2)),
     ),
     "hinge": (
         lambda x, f, b: triplet_loss(x, f, b, margin=0.3).loss,

@@ -14,6 +14,7 @@ from tests.training.training_runs import (
     SHOWN_WHOLE,
     SMALL,
     DiscMaps,
+    MeanColours,
     assert_same,
     events,
     final_state,
@@ -321,6 +322,20 @@ def test_the_perceptual_network_sees_images_foregrounds_and_backgrounds(data: Pa
     assert images.shape == (12, 3, 64, 64) and masked.shape == (24, 3, 64, 64)
     torch.testing.assert_close(masked[:12] + masked[12:], images)
     assert images.min() >= 0 and 0.5 < images.max() <= 1
+
+
+def test_distances_are_divided_by_those_to_a_black_image(data: Path, tmp_path: Path) -> None:
+    lines = []
+    for scale in ("none", "image"):
+        config = replace(saliency(use_map=False, triplet_scale=scale), epochs=1, batch_size=12, optimiser=SGD)
+        make_trainer(data, tmp_path / scale, config).fit()
+        lines += events(tmp_path / scale, "train")
+    images = TrainingImages(records(data, split="train"), root=data, crop=SMALL.crop, seed=0)
+    batch = to_device(images.__getitems__([SampleKey(0, position) for position in range(12)]), "cpu")
+    # A black image has no mean colour: the distances to it are the mean squares of the features.
+    squares_b = MeanColours()(batch.images01_bchw).square().mean(dim=1)
+    for name in ("d_pos", "d_neg"):
+        assert squares_b.min() < lines[0][name] / lines[1][name] < squares_b.max()
 
 
 def test_initial_weights_are_loaded_before_the_first_step(data: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ KILLED = {
     ),
     "all losses, warm-up, in the first epoch": (
         replace(
-            saliency(cam_map_weight=4.0),
+            saliency(cam_map_weight=4.0, triplet_scale="image", area_weight=1.0),
             pooling="saliency",
             schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0),
             batch_size=6,
@@ -81,7 +81,7 @@ def test_a_checkpoint_from_before_a_setting_was_added_resumes_to_the_bit(data: P
         make_trainer(data, old, saliency(), progress=Interrupt(3, send(signal.SIGTERM))).fit()
     (path,) = old.glob("checkpoint-*.pt")
     state = load_checkpoint(path)
-    del state["config"]["loss"]["cam_map_weight"], state["config"]["pooling"]
+    del state["config"]["loss"]["cam_map_weight"], state["config"]["loss"]["triplet_scale"], state["config"]["pooling"]
     save_checkpoint(path, state)
     make_trainer(data, old, saliency()).fit(resume=True)
     assert_same_bytes(old, whole)
