@@ -41,6 +41,8 @@ class TimmEncoder(Encoder):
         try:
             self.net = _create(name, num_classes=0, output_stride=output_stride)
         except (TypeError, AssertionError, NotImplementedError) as error:
+            if output_stride is None:
+                raise
             raise self._without_output_stride(output_stride) from error
         config: Any = self.net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
@@ -189,7 +191,7 @@ def pretrained_network(spec: str) -> nn.Module:
             return _create(name, pretrained=True).eval()
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{TIMM_PREFIX}{name}: cannot get its pretrained weights ({_first_line(error)}); where there is no "
+                f"{TIMM_PREFIX}{name}: cannot get its pretrained weights ({first_line(error)}); where there is no "
                 f"network, fetch them elsewhere and name the file: {TIMM_PREFIX}{name}@FILE"
             ) from error
     with UndrawnWeights():
@@ -203,7 +205,7 @@ def pretrained_network(spec: str) -> nn.Module:
         network.load_state_dict(state)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not the weights of timm's {name} ({_first_line(error)}); expected its state dict, or one of the "
+            f"{path}: not the weights of timm's {name} ({first_line(error)}); expected its state dict, or one of the "
             "same shapes in the same order"
         ) from error
     return network.eval()
@@ -259,5 +261,6 @@ def _forward(network: nn.Module, images_bchw: Tensor, **options: Any) -> tuple[T
     return final, list(maps)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -20,7 +20,7 @@ from training.networks.parts import ConvUnit, Encoder, ImportedLayer, UndrawnWei
 from training.networks.perceptual import PerceptualNetwork, ProgramTrunk
 from training.networks.registry import TIMM_PREFIX, build_encoder, check_arch
 from training.networks.resnet import Bottleneck, ResNet50Encoder
-from training.networks.timm_networks import TimmEncoder, initialise, pretrained_encoder, weights_file
+from training.networks.timm_networks import TimmEncoder, first_line, initialise, pretrained_encoder, weights_file
 from training.run_folder.checkpoints import CHECKPOINT_FORMAT, read_tensors
 
 IMAGENET = "imagenet"
@@ -176,7 +176,7 @@ def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any
         loaded = read_tensors(path.read_bytes())
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{path}: not a file of tensors that torch.save made, or damaged or truncated ({_first_line(error)})"
+            f"{path}: not a file of tensors that torch.save made, or damaged or truncated ({first_line(error)})"
         ) from error
     if isinstance(loaded, Mapping) and loaded.get("format") == CHECKPOINT_FORMAT:
         return loaded.get("state"), str(path)
@@ -202,11 +202,11 @@ def _download(published: str, *, path_option: str | None) -> Any:
     except Exception as error:
         # urllib's, the hash check's, the disk's and torch.load's errors have nothing in common.
         if was_there:
-            raise WeightsError(_replace_file(target, entry.url, _first_line(error))) from error
+            raise WeightsError(_replace_file(target, entry.url, first_line(error))) from error
         size_mb = entry.meta.get("_file_size")
         size = "" if size_mb is None else f" ({size_mb:.0f} MB)"
         raise WeightsError(
-            f"cannot download the ImageNet weights {published} ({_first_line(error)}). Where there is no network, "
+            f"cannot download the ImageNet weights {published} ({first_line(error)}). Where there is no network, "
             f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}"
             + (f", or pass its path: {path_option} PATH" if path_option else "")
         ) from error
@@ -315,8 +315,3 @@ def _refuse(found: Sequence[str | None], *, where: str, network: str) -> None:
         named = "; ".join(problems[:_NAMED_AT_MOST])
         more = f"; and {len(problems) - _NAMED_AT_MOST} more" if len(problems) > _NAMED_AT_MOST else ""
         raise WeightsError(f"{where}: expected the weights of {network}: {named}{more}")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
