@@ -188,6 +188,16 @@ def test_every_module_says_what_it_does() -> None:
     assert [module for module, path in MODULES.items() if not (ast.get_docstring(parse(path)) or "").strip()] == []
 
 
+def test_one_module_imports_timm_and_only_when_it_is_asked_for() -> None:
+    def takes_timm(tree: ast.Module) -> bool:
+        return any(name.split(".")[0] == "timm" for name in imports(tree, "", is_package=False))
+
+    importers = [module for module, path in MODULES.items() if takes_timm(parse(path))]
+    assert importers == ["training.networks.timm_networks"]
+    at_once = [node for node in parse(MODULES[importers[0]]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert at_once and not takes_timm(ast.Module(body=[*at_once], type_ignores=[]))
+
+
 def test_importing_wsol_prep_does_not_import_torch() -> None:
     program = "import sys, pipelines.prep_cli; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
     done = subprocess.run(
