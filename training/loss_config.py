@@ -50,6 +50,8 @@ class LossConfig:
     """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
     map_kind: MapLossKind = "l2"
     """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
+    map_ignore: tuple[float, float] | None = None
+    """Values of the pseudo map, LOW and HIGH, between which pixels do not count in map losses."""
     triplet_sign: TripletSign = "text"
     """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
     triplet_scale: TripletScale = "none"
@@ -74,6 +76,9 @@ class LossConfig:
             triplet_scale=TripletScale,
             class_weighting=ClassWeighting,
         )
+        if self.map_ignore is not None:
+            low, high = self.map_ignore
+            check(0 <= low < high <= 1, "map_ignore", f"{low} and {high}", "0 <= LOW < HIGH <= 1")
         if self.area_weight > 0 and not self.needs_saliency:
             raise ValueError(
                 f"area_weight is {self.area_weight} while the map loss and the triplet loss are both off: expected 0, "

@@ -6,7 +6,7 @@ Every reduction runs in float32 at least, so bfloat16 inputs lose nothing on the
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -102,7 +102,12 @@ def balanced_class_weights(labels: Sequence[int] | Tensor, classes: int) -> Tens
 
 
 def map_loss(
-    saliency_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2", logits_bhw: Tensor | None = None
+    saliency_bhw: Tensor,
+    target_bhw: Tensor,
+    *,
+    kind: MapLossKind = "l2",
+    logits_bhw: Tensor | None = None,
+    ignore: tuple[float, float] | None = None,
 ) -> Tensor:
     """Distance of ``saliency[B, H, W]`` from pseudo maps ``target[B, H, W]``, both in 0..1, mean over B, equation (2).
 
@@ -115,6 +120,9 @@ def map_loss(
     logits_bhw
         (B, H, W), the decoder's output before the sigmoid; needed by ``bce`` alone, which would be infinite at a
         saturated sigmoid.
+    ignore
+        Pixels whose target lies between these two values, neither included, do not count: norm and means of an image
+        are over the others, and an image without any has loss 0.
 
     Returns
     -------
@@ -124,32 +132,52 @@ def map_loss(
     _check_choice(kind, MapLossKind, name="kind of map loss")
     _check_same_shape(saliency_bhw, target_bhw, what="saliency and target")
     target_bhw = _at_least_float32(target_bhw)
+    counted_bhw = None
+    if ignore is not None:
+        counted_bhw = ((target_bhw <= ignore[0]) | (target_bhw >= ignore[1])).to(target_bhw.dtype)
     if kind == "bce":
         if logits_bhw is None:
             raise ValueError("the map loss bce needs logits_bhw, the decoder's output before the sigmoid; found None")
         _check_same_shape(logits_bhw, target_bhw, what="logits and target")
-        return functional.binary_cross_entropy_with_logits(_at_least_float32(logits_bhw), target_bhw)
+        errors_bhw = functional.binary_cross_entropy_with_logits(
+            _at_least_float32(logits_bhw), target_bhw, reduction="none"
+        )
+        return _mean_of_counted(errors_bhw, counted_bhw)
     difference_bhw = _at_least_float32(saliency_bhw) - target_bhw
     if kind == "mse":
-        return difference_bhw.square().mean()
+        return _mean_of_counted(difference_bhw.square(), counted_bhw)
+    if counted_bhw is not None:
+        difference_bhw = difference_bhw * counted_bhw
     # vector_norm has the subgradient 0 at 0; the square root of a sum of squares would give NaN there.
     norm_b: Tensor = torch.linalg.vector_norm(difference_bhw.flatten(start_dim=1), dim=1)
+    if counted_bhw is not None:
+        return (norm_b / counted_bhw.sum(dim=(1, 2)).clamp(min=1).sqrt()).mean()
     return (norm_b / math.sqrt(difference_bhw[0].numel())).mean()
 
 
-def cam_map_loss(cam_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2") -> Tensor:
+def _mean_of_counted(errors_bhw: Tensor, counted_bhw: Tensor | None) -> Tensor:
+    if counted_bhw is None:
+        return errors_bhw.mean()
+    return ((errors_bhw * counted_bhw).sum(dim=(1, 2)) / counted_bhw.sum(dim=(1, 2)).clamp(min=1)).mean()
+
+
+def cam_map_loss(
+    cam_bhw: Tensor, target_bhw: Tensor, *, kind: MapLossKind = "l2", ignore: tuple[float, float] | None = None
+) -> Tensor:
     """Map loss of the labels' activation maps ``cam[B, h, w]`` and pseudo maps ``target[B, H, W]``, not in the paper.
 
     The maps are clipped at 0 and divided by their maximum, so the loss does not depend on their scale and its gradient
     leaves it alone; the target, in 0..1, is averaged over areas to their size. For ``bce`` they are clamped to
     ``CAM_BCE_MARGIN`` from 0 and 1, which every map reaches. A map without a positive value counts as zeros and has no
-    gradient. A scalar, at least float32; ValueError as for ``map_loss``, or for maps of other images.
+    gradient. ``ignore`` is about the averaged target. A scalar, at least float32; ValueError as for ``map_loss``, or
+    for maps of other images.
     """
     _check_same_shape(cam_bhw[:, 0, 0], target_bhw[:, 0, 0], what="one pixel of the activation maps and targets")
     cam01_bhw = normalised_cam(_at_least_float32(cam_bhw))
     size = (cam_bhw.shape[1], cam_bhw.shape[2])
     small_bhw = functional.interpolate(_at_least_float32(target_bhw)[:, None], size=size, mode="area")[:, 0]
-    return map_loss(cam01_bhw, small_bhw, kind=kind, logits_bhw=torch.logit(cam01_bhw, eps=CAM_BCE_MARGIN))
+    logits_bhw = torch.logit(cam01_bhw, eps=CAM_BCE_MARGIN)
+    return map_loss(cam01_bhw, small_bhw, kind=kind, logits_bhw=logits_bhw, ignore=ignore)
 
 
 def foreground_background(images01_bchw: Tensor, saliency_bhw: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,13 +266,14 @@ def _area(inputs: LossInputs, _config: LossConfig) -> dict[str, Tensor]:
 @_loss_term
 def _map(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
     saliency_bhw, target_bhw = _given(inputs, "saliency_bhw"), _given(inputs, "target_bhw")
-    return {"map": map_loss(saliency_bhw, target_bhw, kind=config.map_kind, logits_bhw=inputs.logits_bhw)}
+    options: dict[str, Any] = {"kind": config.map_kind, "ignore": config.map_ignore}
+    return {"map": map_loss(saliency_bhw, target_bhw, logits_bhw=inputs.logits_bhw, **options)}
 
 
 @_loss_term
 def _cam_map(inputs: LossInputs, config: LossConfig) -> dict[str, Tensor]:
     cam_bhw, target_bhw = _given(inputs, "cam_bhw"), _given(inputs, "target_bhw")
-    return {"cam_map": cam_map_loss(cam_bhw, target_bhw, kind=config.map_kind)}
+    return {"cam_map": cam_map_loss(cam_bhw, target_bhw, kind=config.map_kind, ignore=config.map_ignore)}
 
 
 @_loss_term

@@ -207,7 +207,7 @@ def arguments(options: Mapping[str, click.Option], values: Mapping[str, Any]) ->
             yield from option.opts[:1] if value else option.secondary_opts[:1]
         elif value is not None:
             for one in value if option.multiple else [value]:
-                yield from (f"--{key}", str(one))
+                yield from (f"--{key}", *map(str, one if option.nargs > 1 else [one]))
 
 
 def options_by_key(options: Iterable[Option], *, but: Collection[str] = ()) -> dict[str, Option]:

@@ -31,6 +31,7 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     },
     "loss.map_kind": {"name": "map-loss"},
     "loss.map_weight": {"min": 0},
+    "loss.map_ignore": {"multiple": False, "nargs": 2, "type": click.FloatRange(0, 1), "metavar": "LOW HIGH"},
     "loss.triplet_weight": {"min": 0},
     "loss.triplet_margin": {"default_text": "none"},
     "loss.area_weight": {"min": 0},

@@ -83,10 +83,12 @@ class OptionKeys:
 
 def _check(option: click.Option, value: Any, *, where: str) -> None:
     """PipelineFileError unless the option could have the value."""
-    if option.multiple and not isinstance(value, list):
-        raise PipelineFileError(f"{where}: expected an array such as [{_shown(value)}], found {_shown(value)}")
+    several = option.multiple or option.nargs > 1
+    if several and not (isinstance(value, list) and (option.multiple or len(value) == option.nargs)):
+        wanted = f"such as [{_shown(value)}]" if option.multiple else f"of {option.nargs} values"
+        raise PipelineFileError(f"{where}: expected an array {wanted}, found {_shown(value)}")
     kinds, expected = _accepted(option)
-    for one in value if option.multiple else [value]:
+    for one in value if several else [value]:
         if type(one) not in kinds:
             raise PipelineFileError(f"{where}: expected {expected}, found {_shown(one)}")
         if option.is_flag or isinstance(option.type, click.Path):

@@ -54,6 +54,8 @@ def described(parameter: click.Parameter) -> str:
     parts = ["flag" if is_flag else takes(parameter.type)]
     if parameter.nargs == -1 or getattr(parameter, "multiple", False):
         parts.append("several")
+    elif parameter.nargs > 1:
+        parts.append(f"{parameter.nargs} values")
     if getattr(parameter, "_flag_needs_value", False):
         parts.append("or without a value")
     default = parameter.to_info_dict()["default"]

@@ -104,6 +104,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
         "--no-map-loss --no-triplet-loss --cam-map-weight 2",
         {"loss": LossConfig(use_map=False, use_triplet=False, cam_map_weight=2.0)},
     ),
+    ("--map-ignore 0.25 0.75", {"loss": LossConfig(map_ignore=(0.25, 0.75))}),
     ("--pooling saliency", {"pooling": "saliency"}),
     ("--map-loss bce --map-weight 2", {"loss": LossConfig(map_kind="bce", map_weight=2.0)}),
     (
@@ -194,6 +195,7 @@ def test_maps_choose_the_images_of_every_method(configured: Any, tmp_path: Path)
         ("--no-map-loss --no-triplet-loss --cam-map-weight 4", "the map loss needs --maps FOLDER"),
         ("--no-map-loss --no-triplet-loss --pooling pseudo-map", "--pooling pseudo-map needs --maps FOLDER"),
         ("--cam-map-weight -1", "--cam-map-weight"),
+        ("--map-ignore 0.5 1.5", "--map-ignore"),
         ("--learning-rate 1", "--learning-rate"),
     ],
 )

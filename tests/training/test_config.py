@@ -104,6 +104,7 @@ def test_values_without_a_meaning_are_refused(values: dict[str, Any], message: s
         (LossConfig, {"triplet_margin": -0.5}, "triplet_margin: .*found -0.5"),
         (LossConfig, {"map_kind": "l1"}, "map_kind: expected one of l2, mse, bce, found 'l1'"),
         (LossConfig, {"triplet_sign": "minus"}, "triplet_sign: expected one of"),
+        (LossConfig, {"map_ignore": (0.5, 0.5)}, "map_ignore: expected 0 <= LOW < HIGH <= 1, found 0.5 and 0.5"),
         (LossConfig, {"triplet_scale": "batch"}, "triplet_scale: expected one of none, image"),
         (LossConfig, {"class_weighting": "sqrt"}, "class_weighting: expected one of none, balanced"),
         (LossConfig, {"area_weight": 0.1, "use_map": False, "use_triplet": False}, "no saliency is predicted"),

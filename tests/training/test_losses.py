@@ -100,10 +100,11 @@ def test_map_loss_by_hand(kind: Any, expected: float) -> None:
     assert map_loss(SALIENCY_BHW, TARGET_BHW, kind=kind).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_l2_does_not_depend_on_the_resolution() -> None:
-    def enlarged(maps_bhw: Tensor) -> Tensor:
-        return maps_bhw.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
+def enlarged(maps_bhw: Tensor) -> Tensor:
+    return maps_bhw.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
 
+
+def test_l2_does_not_depend_on_the_resolution() -> None:
     once = map_loss(SALIENCY_BHW, TARGET_BHW)
     torch.testing.assert_close(map_loss(enlarged(SALIENCY_BHW), enlarged(TARGET_BHW)), once)
 
@@ -143,10 +144,6 @@ CAM_TARGET_BHW = torch.tensor([[[0.25, 0.0], [1.0, 0.5]], [[1.0, 1.0], [0.0, 0.0
 """Differences of 1/4, 1/2, 0 and 1/2 in the first image (norm 3/4), of 1, 1, 0 and 0 in the second."""
 
 
-def enlarged(maps_bhw: Tensor) -> Tensor:
-    return maps_bhw.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
-
-
 @pytest.mark.parametrize(
     ("kind", "expected"), [("l2", (0.375 + math.sqrt(2) / 2) / 2), ("mse", (0.0625 + 0.25 + 0.25 + 2) / 8)]
 )
@@ -162,6 +159,43 @@ def test_binary_cross_entropy_of_activation_maps_stays_half_a_grey_level_from_0_
     first = [0.25 * low + 0.75 * high, math.log(0.5), high, 0.5 * low + 0.5 * high]
     expected = -(sum(first) + 2 * low + 2 * high) / 8
     assert cam_map_loss(CAM_BHW, CAM_TARGET_BHW, kind="bce").item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # Counted are 0.25, 0 and 1 of the first target, which the map misses by 1/4, 1/2 and 0, and all of the second.
+        ("l2", (math.sqrt(0.3125 / 3) + math.sqrt(0.5)) / 2),
+        ("mse", (0.3125 / 3 + 0.5) / 2),
+    ],
+)
+def test_pixels_between_two_values_do_not_count(kind: Any, expected: float) -> None:
+    found = cam_map_loss(CAM_BHW, enlarged(CAM_TARGET_BHW), kind=kind, ignore=(0.25, 0.75))
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+    cam01_bhw = torch.tensor([[[0.0, 0.5], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
+    assert map_loss(cam01_bhw, CAM_TARGET_BHW, kind=kind, ignore=(0.25, 0.75)).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["l2", "mse", "bce"])
+def test_ignored_pixels_have_no_gradient_and_an_image_of_them_no_loss(kind: Any) -> None:
+    saliency_bhw = random(3, 4, 4).requires_grad_()
+    target_bhw = torch.stack([random(4, 4, seed=1), torch.full((4, 4), 0.5), random(4, 4, seed=2)])
+    options: dict[str, Any] = {"kind": kind, "logits_bhw": saliency_bhw}
+    loss = map_loss(saliency_bhw, target_bhw, ignore=(0.4, 0.6), **options)
+    (gradient_bhw,) = torch.autograd.grad(loss, saliency_bhw)
+    ignored_bhw = (target_bhw > 0.4) & (target_bhw < 0.6)
+    assert 0 < int(ignored_bhw[0].sum()) and torch.equal(gradient_bhw == 0, ignored_bhw)
+    # Image by image: the mean over the pixels that are left, as if the image were these alone.
+    parts = [
+        map_loss(s[kept][None, None], t[kept][None, None], kind=kind, logits_bhw=s[kept][None, None])
+        for s, t, kept in zip(saliency_bhw, target_bhw, ~ignored_bhw, strict=True)
+        if kept.any()
+    ]
+    torch.testing.assert_close(loss, sum(parts) / 3)
+    torch.testing.assert_close(
+        map_loss(saliency_bhw, target_bhw.round(), ignore=(0.4, 0.6), **options),
+        map_loss(saliency_bhw, target_bhw.round(), **options),
+    )
 
 
 def test_targets_are_averaged_over_the_areas_of_the_activation_map() -> None:
@@ -291,6 +325,15 @@ GRADIENT_CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         f"cam {kind}": (
             lambda cam, kind=kind: cam_map_loss(cam, random(2, 6, 6, seed=1), kind=kind),
             (random(2, 3, 3) - 0.3,),
+        )
+        for kind in ("l2", "mse", "bce")
+    },
+    **{
+        f"{kind} of some pixels": (
+            lambda maps, kind=kind: map_loss(
+                maps, random(2, 3, 3, seed=1), kind=kind, logits_bhw=maps, ignore=(0.3, 0.6)
+            ),
+            (random(2, 3, 3),),
         )
         for kind in ("l2", "mse", "bce")
     },

@@ -148,7 +148,8 @@ def test_the_pooling_reaches_the_scores(data: Path, tmp_path: Path, pooling: Poo
 
 
 def test_factors_signs_and_the_area_reach_the_total(data: Path, tmp_path: Path) -> None:
-    config = saliency(map_weight=3.0, triplet_weight=5.0, triplet_sign="as-printed", area_weight=7.0, map_kind="mse")
+    numbers = dict(map_weight=3.0, triplet_weight=5.0, area_weight=7.0, map_ignore=(0.2, 0.8))
+    config = saliency(triplet_sign="as-printed", map_kind="mse", **numbers)
     make_trainer(data, tmp_path, replace(config, epochs=1, optimiser=SGD)).fit()
     for line in events(tmp_path, "train"):
         assert line["triplet"] == pytest.approx(line["d_neg"] - line["d_pos"], abs=1e-6)

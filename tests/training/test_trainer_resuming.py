@@ -42,7 +42,7 @@ KILLED = {
     ),
     "all losses, warm-up, in the first epoch": (
         replace(
-            saliency(cam_map_weight=4.0, triplet_scale="image", area_weight=1.0),
+            saliency(cam_map_weight=4.0, triplet_scale="image", area_weight=1.0, map_ignore=(0.2, 0.7)),
             pooling="saliency",
             schedule=ScheduleConfig(kind="cosine", warmup_epochs=1.0),
             batch_size=6,

@@ -71,6 +71,7 @@ def test_runs_have_what_is_shared_and_what_is_their_own(tmp_path: Path) -> None:
     ("keys", "table", "expected"),
     [
         (PROPOSALS, {"jobs": -1}, ["--jobs", "-1"]),
+        (TRAINING, {"map-ignore": [0.25, 0.75]}, ["--map-ignore", "0.25", "0.75"]),
         (PROPOSALS, {"by-name": False}, ["--no-by-name"]),
         (PROPOSALS, {"by-name": True}, ["--by-name"]),
         (PROPOSALS, {"boundary-model": "model.yml"}, ["--boundary-model", "/files/model.yml"]),
@@ -118,6 +119,8 @@ def test_values_become_arguments_of_the_command(keys: OptionKeys, table: dict[st
         ("[training.arch]\nepochs = 2\n", r"arch: expected text in quotes, found {\"epochs\": 2}"),
         ("[training.maps]\n", r"maps: cannot be set here: the maps are those of the stage before"),
         ("[training.'a/b']\n", r"\[training.a/b\]: expected a name of letters, digits"),
+        ("[training]\nmap-ignore = [0.5]\n", r"map-ignore: expected an array of 2 values, found \[0\.5\]"),
+        ("[training]\nmap-ignore = 0.5\n", r"map-ignore: expected an array of 2 values, found 0\.5"),
         ("[evaluation]\nprotocol = 'cam'\n", r'protocol: expected an array such as \["cam"\], found "cam"'),
         ("[evaluation]\nprotocol = ['cam', 'tscam']\n", r"'tscam' is not one of .*; did you mean ts-cam\?"),
         ("[evaluation]\nsplit = 'test'\n", r"\[evaluation\] split: cannot be set here"),

@@ -38,9 +38,17 @@ def test_every_row_arch_and_seed_has_a_folder_seeds_outside(tmp_path: Path) -> N
 
 
 def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> None:
-    given = {"perceptual-weights": "random", "map-loss": "mse", "cam-map-weight": 2.0}
+    given = {"perceptual-weights": "random", "map-loss": "mse", "cam-map-weight": 2.0, "map-ignore": (0.25, 0.75)}
     runs = runs_by_name(make_plan(tmp_path, rows=ROWS, seeds=(0,), **given))
-    options = ("--maps", "--map-loss", "--map-weight", "--triplet-margin", "--perceptual-weights", "--area-weight")
+    options = (
+        "--maps",
+        "--map-loss",
+        "--map-ignore",
+        "--map-weight",
+        "--triplet-margin",
+        "--perceptual-weights",
+        "--area-weight",
+    )
     has = {
         option: [row for row in ROWS if option in typed(runs[f"alexnet-gap {row} seed 0"])]
         for option in (*options, "--epochs", "--workers")
@@ -48,6 +56,7 @@ def test_options_go_to_the_rows_that_have_what_they_are_for(tmp_path: Path) -> N
     assert has == {
         "--maps": ["no-triplet", "ours", "ours-cam", "cam-map"],
         "--map-loss": ["no-triplet", "ours", "ours-cam", "cam-map"],
+        "--map-ignore": ["no-triplet", "ours", "ours-cam", "cam-map"],
         "--map-weight": ["no-triplet", "ours", "ours-cam"],
         "--triplet-margin": ["no-map", "ours", "ours-cam"],
         "--perceptual-weights": ["no-map", "ours", "ours-cam"],
