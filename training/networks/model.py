@@ -91,11 +91,16 @@ class LocalizationModel(nn.Module):
                 f"images of {height}x{width} pixels, expected at least {MIN_IMAGE_SIDE_PX} rows and columns"
             )
         encoded: EncoderFeatures = self.encoder(normalised)
+        # Before the decoder where possible: the order decides the last bits of the gradient of features that are a skip.
+        scores: Tensor | None = None
+        if not self.pools_by_saliency:
+            scores = self.classifier(encoded.features, pooling_maps)
         logits: Tensor | None = None
         if self.decoder is not None and (with_saliency or self.pools_by_saliency):
             logits = self.decoder(encoded.features, encoded.skips, size=(height, width))
         saliency = None if logits is None else torch.sigmoid(logits)
-        scores: Tensor = self.classifier(encoded.features, saliency if self.pools_by_saliency else pooling_maps)
+        if scores is None:
+            scores = self.classifier(encoded.features, saliency)
         return ModelOutput(
             scores=scores,
             features=encoded.features,
