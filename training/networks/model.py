@@ -91,7 +91,7 @@ class LocalizationModel(nn.Module):
                 f"images of {height}x{width} pixels, expected at least {MIN_IMAGE_SIDE_PX} rows and columns"
             )
         encoded: EncoderFeatures = self.encoder(normalised)
-        # Before the decoder where possible: the order decides the last bits of the gradient of features that are a skip.
+        # Before the decoder where possible: the order decides the last bits of gradients of features that are a skip.
         scores: Tensor | None = None
         if not self.pools_by_saliency:
             scores = self.classifier(encoded.features, pooling_maps)
