@@ -98,8 +98,7 @@ TRAIN_OPTIONS = (
         type=FileOrName(NAMED_WEIGHTS),
         default=NAMED_WEIGHTS[0],
         help="Weights of the frozen network: imagenet (torchvision's ResNet-50), random, or torchvision's file; a "
-        "checkpoint of wsol-train, of any architecture; timm:NAME or timm:NAME@FILE; or a program of torch.export, "
-        "FILE.pt2, which is run.",
+        "checkpoint of wsol-train, of any architecture; or timm:NAME or timm:NAME@FILE.",
     ),
     Option(
         "--on-missing",

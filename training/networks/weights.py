@@ -1,7 +1,7 @@
 """Weights, torchvision's, timm's or our own: load a perceptual network, initialise an encoder.
 
-Files are read with ``weights_only``, so a file can hold tensors but run nothing; only programs of ``torch.export`` are
-code. Nothing falls back to random weights: those have to be asked for by name.
+Files are read with ``weights_only``, so a file can hold tensors but run nothing. Nothing falls back to random
+weights: those have to be asked for by name.
 """
 
 import re
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pseudo_maps.files import file_sha256
 from training.networks.parts import ConvUnit, Encoder, ImportedLayer, UndrawnWeights, conv_units
-from training.networks.perceptual import PerceptualNetwork, ProgramTrunk
+from training.networks.perceptual import PerceptualNetwork
 from training.networks.registry import TIMM_PREFIX, build_encoder, check_arch
 from training.networks.resnet import Bottleneck, ResNet50Encoder
 from training.networks.timm_networks import TimmEncoder, first_line, initialise, pretrained_encoder, weights_file
@@ -31,9 +31,6 @@ RANDOM = "random"
 
 _PERCEPTUAL_OPTION = "--perceptual-weights"
 """Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
-
-PROGRAM_SUFFIX = ".pt2"
-"""Ends the name of a program of ``torch.export``."""
 
 _RESNET50 = "resnet50-gap"
 """Architecture of the paper's F, and of a checkpoint that does not name its own."""
@@ -84,8 +81,8 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
 
     ``weights`` is ``"imagenet"``: torchvision's ResNet-50 (``IMAGENET1K_V2``), from torch.hub's cache or downloaded
     into it; ``"random"``, drawn from ``seed`` without moving the global generator; ``timm:NAME`` or ``timm:NAME@FILE``,
-    see ``pretrained_network``; or the path of a torchvision state dict of a ResNet-50, of a checkpoint of our own
-    trainer, of any architecture, or of a program ``*.pt2``, see ``ProgramTrunk``: it is run, so it has to be trusted.
+    see ``pretrained_network``; or the path of a torchvision state dict of a ResNet-50, or of a checkpoint of our own
+    trainer, of any architecture.
 
     Raises
     ------
@@ -93,14 +90,12 @@ def load_perceptual_network(weights: str, *, seed: int = 0) -> PerceptualNetwork
         The download failed (the message says which file to put where), or the file is missing, damaged,
         holds something else, or tensors that are missing, of other shapes or not finite.
     ValueError
-        What ``pretrained_network`` or ``ProgramTrunk`` refuses.
+        What ``pretrained_network`` refuses.
     """
     if weights == RANDOM:
         return PerceptualNetwork(_random_trunk(seed=seed))
     if weights.startswith(TIMM_PREFIX):
         return PerceptualNetwork(pretrained_encoder(weights))
-    if weights.endswith(PROGRAM_SUFFIX):
-        return PerceptualNetwork(ProgramTrunk(Path(weights)))
     loaded, where = _load(weights, published=ResNet50Encoder.published_weights, path_option=_PERCEPTUAL_OPTION)
     state = _state_dict(loaded, where=where)
     if any(key.startswith(_OUR_PREFIX) for key in state):

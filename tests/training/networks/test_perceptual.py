@@ -1,16 +1,14 @@
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.networks.normalisation import Normalisation
 from training.networks.parts import ConvUnit
-from training.networks.perceptual import PerceptualNetwork, ProgramTrunk
+from training.networks.perceptual import PerceptualNetwork
 from training.networks.resnet import ResNet50Encoder
-from training.networks.weights import load_perceptual_network
 
 torch.set_num_threads(1)
 
@@ -146,65 +144,3 @@ def test_channels_last_stays_so_and_changes_nothing(trunk: ResNet50Encoder) -> N
 
 
 # --- programs of torch.export
-
-
-class Features(nn.Module):
-    """Five features: a convolution of images in 0..1, a map or its mean."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.conv = nn.Conv2d(3, 5, 3, stride=2, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if self.kind == "fixed":
-            with torch.no_grad():
-                return self.conv(images)
-        maps = self.conv(images * 2 - 1).tanh()
-        # flatten() becomes a view, which maps in another memory layout do not have.
-        mean = maps.flatten(2).mean(dim=2)
-        return {"map": maps, "mean": mean, "both": (maps, mean), "one": mean[:, 0]}[self.kind]
-
-
-def program_of(kind: str, path: Path) -> nn.Module:
-    torch.manual_seed(2)
-    network = Features(kind).eval()
-    shapes = ({0: torch.export.Dim("batch")},)
-    torch.export.save(torch.export.export(network, (torch.rand(2, 3, 32, 40),), dynamic_shapes=shapes), path)
-    return network
-
-
-@pytest.mark.parametrize("kind", ["map", "mean"])
-def test_a_program_is_a_perceptual_network(tmp_path: Path, kind: str) -> None:
-    features = program_of(kind, tmp_path / "f.pt2")
-    network = load_perceptual_network(str(tmp_path / "f.pt2")).to(memory_format=torch.channels_last)
-    assert network.train().features == 5
-    for batch in (1, 4):
-        images = torch.rand(batch, 3, 32, 40).to(memory_format=torch.channels_last).requires_grad_()
-        wanted = features(images)
-        wanted = wanted.mean(dim=(2, 3)) if kind == "map" else wanted
-        found = network(images)
-        torch.testing.assert_close(found, wanted)
-        weights = torch.randn(batch, 5)
-        gradients = [torch.autograd.grad((values * weights).sum(), images)[0] for values in (found, wanted)]
-        torch.testing.assert_close(*gradients)
-        assert gradients[0].abs().max() > 0
-    assert not any(parameter.requires_grad for parameter in network.parameters())
-    with pytest.raises(ValueError, match=r"f.pt2: takes no images of shape \(1, 3, 64, 40\): .*32"):
-        network(torch.rand(1, 3, 64, 40))
-
-
-def test_programs_that_are_no_perceptual_network_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "f.pt2"
-    for kind, shapes in (("both", r".*5, 16, 20.*, .*5.*"), ("one", r".*")):
-        program_of(kind, path)
-        with pytest.raises(ValueError, match=rf"f\.pt2: outputs of shapes \[{shapes}\], expected one: \(B, n\)"):
-            ProgramTrunk(path)
-    program_of("fixed", path)
-    with pytest.raises(ValueError, match="lets no gradient through"):
-        PerceptualNetwork(ProgramTrunk(path))(torch.rand(1, 3, 32, 40, requires_grad=True))
-    path.write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"f\.pt2: no such file, or not a program that torch\.export\.save wrote"):
-        ProgramTrunk(path)
-    with pytest.raises(ValueError, match=r"absent\.pt2: no such file"):
-        ProgramTrunk(tmp_path / "absent.pt2")
