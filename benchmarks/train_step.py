@@ -5,9 +5,9 @@
     python benchmarks/train_step.py --synthetic-only
 
 (a) is the paper's objective written plainly: the same encoder, classifier and decoder, torchvision's ResNet-50 as F,
-batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step with the default recipe
-and the same losses, in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights
-are random.
+batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step of the same losses with
+the default recipe, in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights are
+random.
 
 Rounds of a, b and c alternate and the first of each is not counted; speeds are medians, ratios are medians over the
 ratios of neighbouring rounds. (b) starts a round with its loader's queue empty and one batch of every worker done, so

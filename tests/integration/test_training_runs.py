@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -306,6 +307,26 @@ def test_an_image_that_cannot_be_read_names_its_file(tmp_path: Path, workers: in
 # --- from images to a trained network
 
 
+def test_a_run_with_every_loss_and_weighted_pooling_resumes_to_the_bit(
+    colours: Path, whole: Path, tmp_path: Path
+) -> None:
+    maps = prep("proposals", "--data", colours, "--split", "train", "--out", tmp_path / "maps", "--working-size", 48)
+    assert maps.exit_code == 0, maps.output
+    words = ("--data", colours, "--maps", tmp_path / "maps", *SHORT.split(), *OFTEN, "--keep-last", 9)
+    words = (*words, "--perceptual-weights", max(whole.glob("checkpoint-*.pt")), "--pooling", "saliency")
+    words = (*words, *"--triplet-scale image --area-weight 1 --map-ignore 0.3 0.6 --map-loss bce".split())
+    result = train(*words, "--out", tmp_path / "one")
+    assert result.exit_code == 0, result.output
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for left in ("checkpoint-0000000[3-6].pt", "finished.json"):
+        for path in (tmp_path / "two").glob(left):
+            path.unlink()
+    result = train(*words, "--out", tmp_path / "two", "--resume")
+    assert result.exit_code == 0 and "at step 2" in result.output, result.output
+    assert_equal_runs(tmp_path / "two", tmp_path / "one")
+    assert final_state(tmp_path / "two")["config"]["loss"]["map_ignore"] == [0.3, 0.6]
+
+
 def test_maps_of_wsol_prep_train_the_paper_s_method(tmp_path: Path) -> None:
     """With AlexNet itself and a ResNet-50."""
     root = make_colour_folders(tmp_path / "data", train=1, val=1)
@@ -317,6 +338,6 @@ def test_maps_of_wsol_prep_train_the_paper_s_method(tmp_path: Path) -> None:
     result = invoke(main, *words, prog_name="wsol-train")
     assert result.exit_code == 0, result.output
     (line,) = events(tmp_path / "run", "train")
-    assert {"classification", "map", "triplet"} < set(line)
+    assert {"classification", "map", "triplet", "cam_map"} < set(line)
     stored = final_state(tmp_path / "run")["config"]
     assert (stored["method"], stored["perceptual"], stored["maps"]["method"]) == ("saliency", "random", "geodesic")

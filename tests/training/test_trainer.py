@@ -325,6 +325,21 @@ def test_the_perceptual_network_sees_images_foregrounds_and_backgrounds(data: Pa
     assert images.min() >= 0 and 0.5 < images.max() <= 1
 
 
+@pytest.mark.parametrize("cam_map_weight", [0.0, 4.0])
+def test_the_printed_losses_give_the_class_weights_no_gradient(
+    data: Path, tmp_path: Path, cam_map_weight: float
+) -> None:
+    """All losses but classification; what docs/losses.md says of the class activation map."""
+    config = saliency(classification_weight=0.0, cam_map_weight=cam_map_weight)
+    trainer = make_trainer(data, tmp_path, config)
+    images = TrainingImages(records(data, split="train"), root=data, crop=config.crop, seed=0, index=DiscMaps())
+    batch = to_device(images.__getitems__([SampleKey(0, position) for position in range(12)]), "cpu")
+    output, terms = trainer._objective.compute(batch, seed=0, first=0)
+    weights, features = torch.autograd.grad(terms.total, [trainer.model.classifier.linear.weight, output.features])
+    assert features.abs().sum() > 0
+    assert bool(weights.abs().sum() > 0) == (cam_map_weight > 0)
+
+
 def test_distances_are_divided_by_those_to_a_black_image(data: Path, tmp_path: Path) -> None:
     lines = []
     for scale in ("none", "image"):
