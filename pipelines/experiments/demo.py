@@ -31,7 +31,6 @@ class DemoPlan:
     input_size_px: int = 96
     epochs: int = 8
     batch_size: int = 16
-    map_weight: float = 64.0
     seed: int = 0
     shown_images: int = 8
 
@@ -128,14 +127,12 @@ def _training_steps(at: _Folders, *, plan: DemoPlan, maps: FileSet) -> tuple[Ste
         makes=FileSet(path=at.gap),
     )
     full = Step(
-        name="training of the full method: classification, map loss, and triplet loss with that baseline as F",
+        name="training of the full method: classification, map losses, and triplet loss with that baseline as F",
         stage="training",
         program="wsol-train",
         arguments=(
             *("--out", str(at.full), "--method", "saliency", "--maps", str(at.maps)),
-            *("--perceptual-weights", str(f), "--map-weight", str(plan.map_weight)),
-            # The paper's losses alone.
-            *("--cam-map-weight", "0", *budget),
+            *("--perceptual-weights", str(f), *budget),
         ),
         makes=FileSet(path=at.full),
         reads=(maps,),
