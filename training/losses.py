@@ -204,8 +204,8 @@ def triplet_loss(
 
     Features of the image, of its foreground and of its background; N is the n of the equations. With
     ``features_black[1, N]`` of a black image, which the paper does not have, both distances of an image are divided by
-    that of the image to black, without gradient to the divisor.
-    ValueError for other shapes, an unknown sign or a negative margin.
+    that of the image to black, without gradient to the divisor. ValueError for other shapes, an unknown sign or a
+    negative margin.
 
     Parameters
     ----------
