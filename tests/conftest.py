@@ -8,6 +8,7 @@ Tests marked ``full`` run with WSOL_FULL_TESTS=1 alone: longer ways to faults th
 Every test, and every program that one starts, computes with one thread unless OMP_NUM_THREADS says otherwise.
 """
 
+import atexit
 import os
 import signal
 from collections.abc import Iterator
@@ -36,8 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # The workers of a distributed run report to the process that started them, which alone sees all tests.
-    if config.getoption("--record-slow") is not None and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        # Last of all: taking PyTorch, numba and a gigabyte of modules apart takes up to ten seconds of a core.
+        atexit.register(os._exit, 0)
+    elif config.getoption("--record-slow") is not None:
+        # This process alone hears of all tests.
         config.pluginmanager.register(SlowTests(config.getoption("--record-slow")))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts its background jobs with Ctrl-C ignored, and so would every command that a test interrupts.
