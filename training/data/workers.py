@@ -142,6 +142,11 @@ class _WatchedIterator(_MultiProcessingDataLoaderIter):
             raise
         return came, batch
 
+    def _shutdown_workers(self) -> None:
+        """End the workers at once; torch waits five seconds for each when garbage collection has closed its queue."""
+        self.kill_workers()
+        super()._shutdown_workers()
+
     def kill_workers(self) -> None:
         """End the workers in whatever state they are: torch would wait for one that is stopped."""
         if getattr(self, "_worker_pids_set", False):
