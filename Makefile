@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 TEST_WORKERS ?= $(shell n=$$(( $$(nproc) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # One stamp for each state of the dependencies and each place of this folder: a second call installs nothing.
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
@@ -41,6 +41,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PYTEST) $(PYTEST_ARGS)
 
+test-fast: TEST_WORKERS = $(shell nproc)
 test-fast: $(STAMP)
 	$(PYTEST) -m "not slow" --ignore tests/integration --ignore tests/benchmarks --ignore tests/viewers $(PYTEST_ARGS)
 
