@@ -4,11 +4,9 @@
     python benchmarks/train_step.py --data ROOT --maps MAPS --workers 12
     python benchmarks/train_step.py --synthetic-only
 
-(a) is the paper's objective written plainly: the same encoder, classifier and decoder, torchvision's ResNet-50 as F,
-batch norm in evaluation mode, three calls of F, fp32. (b) and (c) are the trainer's own step of the same losses with
-the default recipe, in bf16 on CUDA; (b) is fed by the trainer's loader, (c) by one batch on the device. All weights are
-random.
-
+(a) is the paper's objective written plainly: the same networks, torchvision's ResNet-50 as F, three calls of F, fp32.
+(b) and (c) are the trainer's own step of the same losses with the default recipe, in bf16 on CUDA; (b) is fed by the
+trainer's loader, (c) by one batch on the device. All weights are random.
 Rounds of a, b and c alternate and the first of each is not counted; speeds are medians, ratios are medians over the
 ratios of neighbouring rounds. (b) starts a round with its loader's queue empty and one batch of every worker done, so
 that what was read while others were measured does not count: choose --steps well above --workers.
