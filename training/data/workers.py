@@ -115,6 +115,7 @@ class _WatchedIterator(_MultiProcessingDataLoaderIter):
     """Until there are workers: torch looks for it when one cannot be started."""
 
     def __init__(self, loader: WorkerLoader[Any]) -> None:
+        self._owner = os.getpid()
         self._on_wait = loader.on_wait
         self._watch = StopWatch()
         self._waiting_since_s: float | None = None
@@ -143,12 +144,18 @@ class _WatchedIterator(_MultiProcessingDataLoaderIter):
         return came, batch
 
     def _shutdown_workers(self) -> None:
-        """End the workers at once; torch waits five seconds for each when garbage collection has closed its queue."""
-        self.kill_workers()
-        super()._shutdown_workers()
+        """End the workers at once; torch waits five seconds for each when garbage collection has closed its queue.
+
+        A forked process has a copy of this iterator, and leaves the workers alone.
+        """
+        if os.getpid() == self._owner:
+            self.kill_workers()
+            super()._shutdown_workers()
 
     def kill_workers(self) -> None:
         """End the workers in whatever state they are: torch would wait for one that is stopped."""
+        if os.getpid() != self._owner:
+            return
         if getattr(self, "_worker_pids_set", False):
             # torch would raise an error for each as it dies.
             signal_handling._remove_worker_pids(id(self))  # type: ignore[attr-defined]

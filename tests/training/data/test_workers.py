@@ -63,3 +63,23 @@ def test_workers_have_one_thread_and_sigterm_blocked_and_this_process_is_unchang
         assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finally:
         cv2.setNumThreads(before)
+
+
+def test_a_forked_copy_of_an_iterator_leaves_the_workers_alone() -> None:
+    batches = iter(WorkerLoader(Processes(), [[0]] * 8, workers=1, prefetch_batches=1, pin_memory=False))
+    next(batches)
+    fork = os.fork()
+    if fork == 0:
+        batches._shutdown_workers()
+        batches.kill_workers()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 0
+    assert len(list(batches)) == 7
+
+
+def test_an_iterator_that_is_dropped_ends_its_workers_at_once() -> None:
+    batches = iter(WorkerLoader(Processes(), [[0]] * 8, workers=2, pin_memory=False, persistent=True))
+    next(batches)
+    workers = batches._workers
+    batches._shutdown_workers()
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL] * 2
