@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.training.training_runs import SIDE_PX, SMALL, saliency
 from training.config import TrainConfig
+from training.inference.localizers import InferenceModel, load_for_inference
 from training.networks.model import LocalizationModel
 from training.run_folder.checkpoints import save_checkpoint
 
@@ -35,6 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, states: dict[bool, dict[str
     for decoder, state in states.items():
         save_checkpoint(folder / f"{'saliency' if decoder else 'gap'}.pt", state)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> InferenceModel:
+    return load_for_inference(folder / "saliency.pt")
 
 
 @pytest.fixture(scope="module")

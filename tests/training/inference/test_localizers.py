@@ -31,11 +31,6 @@ KINDS_OF_VIEWS = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> InferenceModel:
-    return load_for_inference(folder / "saliency.pt")
-
-
 # ---- pooling by the decoder's saliency
 
 
