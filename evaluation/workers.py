@@ -58,6 +58,9 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
         # Their results are of no more use, and one that is stopped would never end.
         for process in _processes(pool):
             os.kill(process, signal.SIGKILL)
+        # Else the thread that sends them work may wait for ever for a reader, up to Python 3.11.4
+        # (https://github.com/python/cpython/issues/94777).
+        pool._call_queue._reader.close()  # type: ignore[attr-defined]
         raise
     finally:
         # Not future.cancel(): up to Python 3.11.2 a pool may then wait for ever for what it never handed out
