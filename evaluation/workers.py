@@ -3,10 +3,12 @@
 import functools
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import TypeVar
 
 from pseudo_maps.processes import StopWatch, describe_limits, end_with_parent, fork_server, prepare_worker_process
@@ -52,15 +54,17 @@ def map_in_order(function: Callable[[_Work], _Result], work: Iterable[_Work], *,
                 yield _result(waiting.popleft(), pool)
         while waiting:
             yield _result(waiting.popleft(), pool)
-    except BrokenProcessPool as error:
-        raise RuntimeError("a worker process died: killed, or out of memory") from error
-    except BaseException:
+    except BaseException as error:
         # Their results are of no more use, and one that is stopped would never end.
         for process in _processes(pool):
             os.kill(process, signal.SIGKILL)
-        # Else the thread that sends them work may wait for ever for a reader, up to Python 3.11.4
-        # (https://github.com/python/cpython/issues/94777).
-        pool._call_queue._reader.close()  # type: ignore[attr-defined]
+        if sys.version_info < (3, 11, 7):
+            # Nobody reads what the pool's thread still sends them, and it would wait for ever; later versions close
+            # the reader themselves (https://github.com/python/cpython/issues/94777).
+            with suppress(OSError):
+                pool._call_queue._reader.close()  # type: ignore[attr-defined]
+        if isinstance(error, BrokenProcessPool):
+            raise RuntimeError("a worker process died: killed, or out of memory") from error
         raise
     finally:
         # Not future.cancel(): up to Python 3.11.2 a pool may then wait for ever for what it never handed out

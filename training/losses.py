@@ -176,7 +176,7 @@ def cam_map_loss(
     cam01_bhw = normalised_cam(_at_least_float32(cam_bhw))
     size = (cam_bhw.shape[1], cam_bhw.shape[2])
     small_bhw = functional.interpolate(_at_least_float32(target_bhw)[:, None], size=size, mode="area")[:, 0]
-    logits_bhw = torch.logit(cam01_bhw, eps=CAM_BCE_MARGIN)
+    logits_bhw = torch.logit(cam01_bhw, eps=CAM_BCE_MARGIN) if kind == "bce" else None
     return map_loss(cam01_bhw, small_bhw, kind=kind, logits_bhw=logits_bhw, ignore=ignore)
 
 
@@ -289,9 +289,8 @@ def combine_losses(inputs: LossInputs, *, config: LossConfig) -> LossTerms:
 
     ``named`` holds ``total`` and ``classification``; with the map loss ``map``; with the triplet loss ``triplet``,
     ``d_pos`` and ``d_neg``; with either ``mean_saliency``; with the CAM's map loss ``cam_map``; none multiplied by its
-    factor. A term that is off is not
-    computed, whatever else is given; one that is on with factor 0 is. ValueError when an input that a term needs is
-    missing, or class weights and configuration contradict each other.
+    factor. A term that is off is not computed, whatever else is given; one that is on with factor 0 is. ValueError when
+    an input that a term needs is missing, or class weights and configuration contradict each other.
     """
     weights_k = inputs.class_weights_k
     if (weights_k is not None) != (config.class_weighting == "balanced"):

@@ -109,6 +109,28 @@ def test_a_reader_that_stops_early_ends_the_workers() -> None:
     assert not is_running(process)
 
 
+def kill_itself(_piece: bytes) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def keep_waiting(_piece: bytes) -> None:
+    time.sleep(DEADLINE_S)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_work_that_no_worker_reads_keeps_nobody_waiting(is_killed: bool) -> None:
+    """Pieces larger than a pipe: the pool's thread is in the middle of sending one when its workers end."""
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(100):
+            if number == 5 and not is_killed:
+                raise KeyboardInterrupt
+            yield bytes(10_000_000)
+
+    with pytest.raises(RuntimeError if is_killed else KeyboardInterrupt):
+        list(map_in_order(kill_itself if is_killed else keep_waiting, pieces(), jobs=2))
+
+
 def test_a_folder_where_the_command_runs_and_ctrl_c_do_not_reach_the_workers(tmp_path: Path) -> None:
     """The module interrupts whoever imports or calls it: the server of the workers, and each of them."""
     user, library = tmp_path / "user", tmp_path / "library"

@@ -9,10 +9,15 @@ Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a 
 
 from torch import Tensor, nn
 
-from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling, enlarging
-
-GAP_CHANNELS = 1024
-"""Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
+from training.networks.parts import (
+    GAP_CHANNELS,
+    ConvUnit,
+    Encoder,
+    EncoderFeatures,
+    ImportedLayer,
+    Upsampling,
+    enlarging,
+)
 
 PLUS_CONV5_CHANNELS = 384
 PLUS_CHANNELS = 512

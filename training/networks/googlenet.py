@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, enlarging
-
-GAP_CHANNELS = 1024
-"""Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
+from training.networks.parts import GAP_CHANNELS, ConvUnit, Encoder, EncoderFeatures, ImportedLayer, enlarging
 
 TORCHVISION_NORM_EPS = 1e-3
 """Batch norm's epsilon in torchvision's GoogLeNet, kept so that its weights compute what they did there."""

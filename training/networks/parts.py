@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
+GAP_CHANNELS = 1024
+"""Width of the CAM convolution (CAM, Zhou et al., CVPR 2016, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
+
 BATCH_NORM_EPS = 1e-5
 """Added to the variance in batch norm; PyTorch's default and torchvision's in ResNet."""
 

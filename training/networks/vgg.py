@@ -5,10 +5,7 @@ Shapes: B batch, C channels, H W pixels of the input, h w rows and columns of a 
 
 from torch import Tensor, nn
 
-from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, enlarging
-
-GAP_CHANNELS = 1024
-"""Width of the CAM convolution (CAM, section 3.1: 3x3, stride 1, padding 1, 1024 units)."""
+from training.networks.parts import GAP_CHANNELS, ConvUnit, Encoder, EncoderFeatures, ImportedLayer, enlarging
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the 3x3 convolutions before each pooling."""
