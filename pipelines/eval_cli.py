@@ -194,7 +194,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: 
 @common_options
 def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
     """Write encoder and classifier alone, with class scores and activation maps as outputs."""
-    from pipelines.jobs.prediction import read_class_names
+    from pipelines.jobs.localizer import read_class_names
     from training.inference.export import export_onnx, export_torch
     from training.inference.localizers import load_for_inference
 

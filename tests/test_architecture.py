@@ -27,8 +27,8 @@ SHARED_OF_PSEUDO_MAPS = {"records", "images", "shards", "files", "kernels", "pro
 COMPUTED = "(a name known at run time only)"
 NEVER_IMPORTED = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal")
 NEVER_IMPORTED += ("xml.etree", "xml.dom", "xml.sax", "lxml")
-OF_REFINE = {"pipelines.jobs.refinement", "pipelines.jobs.network_maps"}
-"""What ``wsol-prep`` imports for its one command that looks at images with a network."""
+OF_REFINE = {"pipelines.jobs.refinement", "pipelines.jobs.network_maps", "pipelines.jobs.localizer"}
+"""What ``wsol-prep`` imports for its one command that looks at images with a network, and ``pipelines.Localizer``."""
 READ_NOTHING = ("xml.etree.ElementTree.Element", "xml.etree.ElementTree.ParseError")
 """What defusedxml returns and raises: names for annotations and ``except``, not parsers."""
 

@@ -3,11 +3,13 @@
 import ast
 import doctest
 import importlib
+import json
 import re
 import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from pseudo_maps.shards import shard_name
 from tests.command_parsing import COMMANDS, refusal, spoken_options
 from tests.integration.eval_command import make_checkpoint
 from tests.pseudo_maps.shard_making import make_shard
+from tests.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -36,8 +39,8 @@ FOREIGN_OPTIONS = (
     "--shm-size",
 )
 """Options of pip, SLURM, torchrun, sha256sum, dask and docker that the texts speak of."""
-RUN_AS_THEY_STAND = ("README.md", "docs/training.md")
-"""Documents whose Python needs no more than ``world`` makes."""
+RUN_AS_THEY_STAND = ("README.md", "docs/training.md", "docs/python.md")
+"""Documents whose Python needs no more than ``example_files`` makes."""
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
@@ -195,11 +198,13 @@ def resolves(parts: list[str]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the Python of README and docs reads: a photograph, maps, a run."""
     folder = tmp_path_factory.mktemp("world")
     pixels = np.random.default_rng(0).integers(0, 256, size=(60, 80, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    for name in ("photo.jpg", "photos/one.jpg"):
+        Image.fromarray(pixels).save(folder / name)
     (folder / "maps").mkdir()
     make_shard(folder / "maps" / shard_name("val", 0, 1), ["ILSVRC2012_val_00000293"])
     (folder / "runs" / "alexnet").mkdir(parents=True)
@@ -212,10 +217,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [one for one in PYTHON if one[0] in RUN_AS_THEY_STAND],
     ids=lambda value: value.partition("\n")[0],
 )
-def test_python_blocks_run(name: str, block: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world)
-    (world / "block.py").write_text(block, encoding="utf-8")
-    runpy.run_path(str(world / "block.py"))
+def test_python_blocks_run(name: str, block: str, example_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(example_files)
+    (example_files / "block.py").write_text(block, encoding="utf-8")
+    runpy.run_path(str(example_files / "block.py"))
+
+
+def test_the_notebook_runs_on_the_results_of_the_demo(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo" / "runs").mkdir(parents=True)
+    for name, made in (("data", world.data), ("maps", world.maps), ("runs/full-method", world.network)):
+        (tmp_path / "demo" / name).symlink_to(made)
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "python.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "python.ipynb", "exec"), names)
+    assert names["found"].image.name == "synthetic_val_00000005.JPEG" and names["found"].score > 0
 
 
 # --- links

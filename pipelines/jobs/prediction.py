@@ -8,22 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
-
-from evaluation.boxes.geometry import FRAME_PX
-from evaluation.boxes.wsoleval import normalise_score_map
-from evaluation.drawing.overlays import PREDICTED_RGB, draw_boxes, overlay_heat, save_picture
-from evaluation.image_scores import TOP_CLASSES
-from evaluation.protocols import get_protocol
+from evaluation.drawing.overlays import save_picture
 from pipelines.datasets.folders import describe_unread, walk_images
+from pipelines.jobs.localizer import Localizer, Prediction
 from pseudo_maps.files import write_atomically
-from pseudo_maps.images import decode_image
-from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
-from training.class_names import NO_NAMES, ClassNames, check_class_names
-from training.inference.images import EvaluationPixels
-from training.inference.localizers import NetworkLocalizer, load_for_inference
 
 PREDICTIONS_FILE = "predictions.json"
 
@@ -49,37 +37,26 @@ def predict_images(
     CheckpointError for a checkpoint that does not read; ValueError, before anything is written, when no image is found,
     two would share a picture, a picture would replace an image, or label or class names do not fit.
     """
-    model = load_for_inference(checkpoint, device=device)
-    if label is not None and label >= model.classes:
-        raise ValueError(f"class {label}: the network has {model.classes} classes, expected 0 to {model.classes - 1}")
-    names = (
-        model.class_names
-        if class_names is None
-        else read_class_names(class_names, classes=model.classes, trained=model.names)
-    )
-    look = NetworkLocalizer(model, localizers=[localizer])
+    network = Localizer(checkpoint, localizer=localizer, protocol=protocol, device=device, class_names=class_names)
+    network.check_label(label)
     entries, failed = [], 0
     pictures = _pictures(images, out=out, say=say)
     out.mkdir(parents=True, exist_ok=True)
-    for picture, path in pictures.items():
+    found_of_all = network.try_many(pictures.values(), label=label)
+    for (picture, path), found in zip(pictures.items(), found_of_all, strict=True):
         entry: dict[str, Any] = {"image": str(path)}
-        batch = EvaluationPixels(
-            [ImageRecord(image_id=path.name, path=path.name)], root=path.parent, side_px=look.image_side_px
-        )[0]
-        if batch.unreadable:
-            entry["error"] = batch.unreadable[0]
-        else:
-            entry |= _predict(path, batch.images_bchw, look, model.device, localizer, protocol, label, names, picture)
-        if "error" in entry:
+        if isinstance(found, ValueError):
             failed += 1
-            say(f"{path}: {entry['error']}")
+            entry["error"] = str(found)
+            say(f"{path}: {found}")
         else:
+            save_picture(picture, found.draw())
+            entry |= _described(found)
             entry["overlay"] = picture.relative_to(out).as_posix()
-            best = entry["classes"][0]
-            say(f"{path}: {best['name'] or best['label']} ({best['probability']:.2f}), box {entry['box_xyxy']}")
+            say(f"{path}: {found.name} ({found.score:.2f}), box {entry['box_xyxy']}")
         entries.append(entry)
     described = {
-        "network": {"arch": model.arch, "step": model.step, "weights": model.digest},
+        "network": {"arch": network.model.arch, "step": network.model.step, "weights": network.model.digest},
         "localizer": localizer,
         "protocol": protocol,
         "images": entries,
@@ -87,18 +64,6 @@ def predict_images(
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out / PREDICTIONS_FILE, text.encode("utf-8", errors="replace"))
     return failed
-
-
-def read_class_names(path: Path, *, classes: int, trained: ClassNames = NO_NAMES) -> list[str]:
-    """Names of all classes from a file with one name per line, in label order.
-
-    ValueError for another number, and for a name that the checkpoint has at another place.
-    """
-    names = path.read_text(encoding="utf-8-sig").splitlines()
-    if len(names) != classes:
-        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")
-    check_class_names(names, trained, source=path)
-    return names
 
 
 def _pictures(images: Sequence[Path], *, out: Path, say: Callable[[str], None]) -> dict[Path, Path]:
@@ -126,49 +91,12 @@ def _pictures(images: Sequence[Path], *, out: Path, say: Callable[[str], None]) 
     return pictures
 
 
-def _predict(
-    path: Path,
-    image_1chw: torch.Tensor,
-    look: NetworkLocalizer,
-    device: torch.device,
-    localizer: str,
-    protocol: str,
-    label: int | None,
-    names: Sequence[str],
-    picture: Path,
-) -> dict[str, Any]:
-    """What the JSON says of one image; draws its picture."""
-    seen = look(image_1chw.to(device), torch.tensor([UNKNOWN_LABEL if label is None else label]))
-    scores_k = seen.scores_bk[0].cpu().numpy()
-    if not np.isfinite(scores_k).all():
-        return {"error": "the network gives class scores that are NaN or infinite"}
-    probabilities_k = seen.probabilities_bk[0].double().cpu().numpy()
-    best = np.argsort(-scores_k, kind="stable")[:TOP_CLASSES]
-    map_hw = seen.maps[localizer][0].cpu().numpy()
-    rgb_hwc = decode_image(path).rgb_hwc
-    height, width = rgb_hwc.shape[:2]
-    boxes_n4 = get_protocol(protocol).candidates(map_hw).boxes_n4
-    box = None
-    if len(boxes_n4):
-        # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
-        edges = (boxes_n4[0] + np.array([0, 0, 1, 1])) * np.array([width, height, width, height]) / FRAME_PX
-        box = np.clip(edges - np.array([0, 0, 1, 1]), 0, np.array([width, height, width, height]) - 1)
-        # In an image smaller than the frame a box may be thinner than a pixel.
-        box[2:] = np.maximum(box[:2], box[2:])
-    heat_hw = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
-    shown = overlay_heat(rgb_hwc, np.ascontiguousarray(heat_hw))
-    save_picture(picture, draw_boxes(shown, np.zeros((0, 4)) if box is None else box[None], colour=PREDICTED_RGB))
+def _described(found: Prediction) -> dict[str, Any]:
+    """What the JSON says of one image."""
     return {
-        "width": width,
-        "height": height,
-        "classes": [
-            {
-                "label": int(index),
-                "name": names[index] if names else "",
-                "probability": round(float(probabilities_k[index]), 6),
-            }
-            for index in best
-        ],
-        "localized_label": int(seen.classes_b[0]),
-        "box_xyxy": None if box is None else [round(float(side), 2) for side in box],
+        "width": found.width,
+        "height": found.height,
+        "classes": [{**one._asdict(), "probability": round(one.probability, 6)} for one in found.classes],
+        "localized_label": found.localized_label,
+        "box_xyxy": None if found.box_xyxy is None else [round(side, 2) for side in found.box_xyxy],
     }

@@ -5,7 +5,7 @@ import os
 import resource
 import shlex
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ _NAMED_AT_MOST = 8
 """Missing shards that an error lists by name."""
 
 
-class MapIndex:
-    """Maps of one split by image id, over all its shards.
+class MapIndex(Mapping[str, npt.NDArray[np.float32]]):
+    """Maps of one split by image id, over all its shards: a mapping whose values are read when they are asked for.
 
     Parameters
     ----------
@@ -155,6 +155,18 @@ class MapIndex:
 
     def __contains__(self, image_id: object) -> bool:
         return isinstance(image_id, str) and self._find(image_id) >= 0
+
+    def __getitem__(self, image_id: str) -> npt.NDArray[np.float32]:
+        """(H, W) float32 with peak 1, as ``read``."""
+        return self.read(image_id)
+
+    def __repr__(self) -> str:
+        height, width = self.map_shape
+        return f"MapIndex({str(self._folder)!r}, {self._split!r}: {counted(len(self), 'map')} of {width}x{height})"
+
+    # Comparing the items, as other mappings do, would read every map.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def _make_caches(self) -> None:
         # Thread-safe without a lock of their own, which a fork could find held.

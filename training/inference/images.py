@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -99,6 +100,11 @@ def build_evaluation_loader(
     """Loader over ``batches`` of positions, in their order, for any number of workers."""
     largest = pixels.nbytes(max(map(len, batches), default=0))
     return WorkerLoader(pixels, [list(batch) for batch in batches], workers=workers, batch_bytes=largest)
+
+
+def squashed(rgb_hwc: npt.NDArray[np.uint8], *, side_px: int) -> Tensor:
+    """(1, 3, R, R) uint8 of pixels (H, W, 3) uint8 RGB: the whole image squashed to R = ``side_px``."""
+    return _stacked([sample_image(rgb_hwc, _WHOLE, side_px)], side_px)
 
 
 def _stacked(images_hwc: Sequence[np.ndarray], side_px: int) -> Tensor:

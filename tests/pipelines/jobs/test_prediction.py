@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from evaluation.protocols import get_protocol
-from pipelines.jobs.prediction import PREDICTIONS_FILE, predict_images, read_class_names
+from pipelines.jobs.localizer import read_class_names
+from pipelines.jobs.prediction import PREDICTIONS_FILE, predict_images
 from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import SIDE_PX, make_checkpoint
 from training.inference.images import EvaluationPixels

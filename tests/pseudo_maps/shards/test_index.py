@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Mapping
 
 import h5py
 import numpy as np
@@ -82,6 +83,18 @@ def test_every_map_is_found(folder):
     assert index.missing(["val_6", "x", "val_0", "val_7"]) == ["x", "val_7"]
     assert "train_0" not in index and 3 not in index
     np.testing.assert_array_equal(MapIndex(folder, "train").read_uint8(other_ids[1]), other_stored[1])
+
+
+def test_an_index_is_a_mapping_that_reads_when_asked(folder):
+    make_folder(folder, images=3)
+    index = MapIndex(folder, "val")
+    assert isinstance(index, Mapping) and list(index.keys()) == list(index)
+    for image_id, saliency in index.items():
+        np.testing.assert_array_equal(saliency, index.read(image_id))
+    assert index.get("nobody") is None
+    assert repr(index) == f"MapIndex({str(folder)!r}, 'val': 3 maps of {index.map_shape[1]}x{index.map_shape[0]})"
+    # Not by reading all maps.
+    assert index == index and index != MapIndex(folder, "val") and hash(index) == hash(index)
 
 
 def test_unknown_ids_are_key_errors(folder):

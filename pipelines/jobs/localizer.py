@@ -1,0 +1,255 @@
+"""A trained network as a function from images to class, box and heat map, for Python and for ``wsol-eval predict``.
+
+Shapes: H W pixels of an image, h w rows and columns of a score map, B images of a batch. Boxes are ``x0, y0, x1, y1``,
+0-based inclusive pixels of the image as stored; EXIF rotation is not applied.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from evaluation.boxes.geometry import FRAME_PX
+from evaluation.boxes.wsoleval import normalise_score_map
+from evaluation.drawing.overlays import PREDICTED_RGB, Picture, draw_boxes, overlay_heat
+from evaluation.image_scores import TOP_CLASSES
+from evaluation.protocols import get_protocol
+from pipelines.jobs.network_maps import usable_devices
+from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
+from training.class_names import NO_NAMES, ClassNames, check_class_names
+from training.inference.images import EvaluationPixels, build_evaluation_loader, squashed
+from training.inference.localizers import NetworkLocalizer, load_for_inference
+
+FileName = str | os.PathLike[str]
+
+
+class ClassScore(NamedTuple):
+    """One class of a prediction."""
+
+    label: int
+    """Class index of the network."""
+    name: str
+    """Human-readable name; empty where the checkpoint has none."""
+    probability: float
+    """Softmax of the class scores."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Prediction:
+    """What a network says of one image."""
+
+    image: Path | Picture
+    """The file, or the pixels (H, W, 3) uint8 RGB that were given."""
+    width: int
+    height: int
+    """Pixels of the image."""
+    classes: tuple[ClassScore, ...]
+    """The five best classes, best first."""
+    localized_label: int
+    """Class that map and box belong to: the best one unless another was asked for."""
+    box_xyxy: tuple[float, float, float, float] | None
+    """Pixels of the image; None where the protocol finds no box."""
+    map_hw: npt.NDArray[np.float32]
+    """(h, w) score map of the whole image as the network gives it, of any range."""
+
+    @property
+    def label(self) -> int:
+        """Index of the best class."""
+        return self.classes[0].label
+
+    @property
+    def name(self) -> str:
+        """Name of the best class; its index as text where the checkpoint has no names."""
+        return self.classes[0].name or str(self.label)
+
+    @property
+    def score(self) -> float:
+        """Probability of the best class."""
+        return self.classes[0].probability
+
+    @property
+    def heat_hw(self) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8 heat map at the size of the image: the score map's minimum is 0, its maximum 255."""
+        size = (self.width, self.height)
+        return np.asarray(cv2.resize(normalise_score_map(self.map_hw), size, interpolation=cv2.INTER_LINEAR))
+
+    def draw(self) -> Picture:
+        """The image (H, W, 3) uint8 RGB with heat map and box; an image file is read again, errors as ``Localizer``."""
+        rgb_hwc = self.image if isinstance(self.image, np.ndarray) else decode_image(self.image).rgb_hwc
+        boxes_n4 = np.array([] if self.box_xyxy is None else [self.box_xyxy])
+        return draw_boxes(overlay_heat(rgb_hwc, self.heat_hw), boxes_n4, colour=PREDICTED_RGB)
+
+    def __repr__(self) -> str:
+        shown = f"{self.image}: " if isinstance(self.image, Path) else ""
+        box = "no box" if self.box_xyxy is None else "box " + ", ".join(f"{side:.1f}" for side in self.box_xyxy)
+        return f"<{shown}{self.name} ({self.score:.2f}), {box} of {self.width}x{self.height} pixels>"
+
+
+class Localizer:
+    """A trained network that classifies and localizes images.
+
+    Parameters
+    ----------
+    network
+        Folder of a run of ``wsol-train``, a checkpoint, or ``timm:NAME[@FILE]``.
+    localizer
+        Map that the box is taken from, a name of ``training.inference.config.LOCALIZERS``.
+    protocol
+        Rule from map to box: ``cam``, ``cam-release`` or ``ts-cam``.
+    device
+        ``auto`` (the first GPU, else the CPU), ``cpu`` or ``cuda:N``.
+    class_names
+        File with one class name per line, in label order; None: the names in the checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        Nothing is there, or nothing that reads.
+    ValueError
+        A localizer or device that is not there, or names that do not fit the network.
+    """
+
+    def __init__(
+        self,
+        network: FileName,
+        *,
+        localizer: str = "cam",
+        protocol: str = "cam",
+        device: str = "auto",
+        class_names: FileName | None = None,
+    ) -> None:
+        self.model = load_for_inference(network, device=usable_devices(device)[0])
+        self.names: Sequence[str] = (
+            self.model.class_names
+            if class_names is None
+            else read_class_names(Path(class_names), classes=self.model.classes, trained=self.model.names)
+        )
+        """Name of every class in label order; empty where they are unknown."""
+        self.localizer, self.protocol = localizer, protocol
+        self._look = NetworkLocalizer(self.model, localizers=[localizer])
+        self._candidates = get_protocol(protocol).candidates
+
+    def __repr__(self) -> str:
+        model = self.model
+        return (
+            f"Localizer({str(model.source)!r}: {model.arch}, {model.classes} classes, localizer {self.localizer}, "
+            f"protocol {self.protocol}, on {model.device})"
+        )
+
+    def __call__(self, image: FileName | Image.Image | Picture, *, label: int | None = None) -> Prediction:
+        """Predict one image: a file, a Pillow image, or pixels (H, W, 3) uint8 RGB.
+
+        ``label`` is the class to localize, None the predicted one. ImageDecodeError, which names the file, when it
+        cannot be read; ValueError for another array, a label that the network has not, or scores that are not finite.
+        """
+        if isinstance(image, str | os.PathLike):
+            return next(self.many([image], label=label))
+        # A copy: what is resized has to be writable, and the caller may go on to change the array.
+        rgb_hwc = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        if rgb_hwc.ndim != 3 or rgb_hwc.shape[2] != 3 or rgb_hwc.dtype != np.uint8 or not rgb_hwc.size:
+            raise ValueError(f"an array {rgb_hwc.shape} of {rgb_hwc.dtype}, expected pixels (H, W, 3) of uint8 RGB")
+        pixels_1chw = squashed(rgb_hwc, side_px=self._look.image_side_px)
+        height, width = rgb_hwc.shape[:2]
+        return _raised(self._predict(pixels_1chw, [rgb_hwc], [(width, height)], label)[0])
+
+    def many(
+        self, files: Iterable[FileName], *, label: int | None = None, batch_size: int = 16, workers: int = 0
+    ) -> Iterator[Prediction]:
+        """Predict image files in their order, a batch at a time; ``workers`` processes decode, 0: this one.
+
+        Errors as ``__call__``, at the first image that has one; ``try_many`` goes on.
+        """
+        yield from map(_raised, self.try_many(files, label=label, batch_size=batch_size, workers=workers))
+
+    def try_many(
+        self, files: Iterable[FileName], *, label: int | None = None, batch_size: int = 16, workers: int = 0
+    ) -> Iterator[Prediction | ValueError]:
+        """As ``many``, with the error in the place of an image that cannot be read or scored."""
+        paths = [Path(file) for file in files]
+        # Relative to the working folder, so that messages name files as they were given.
+        records = [ImageRecord(image_id=path.name, path=os.fspath(path)) for path in paths]
+        pixels = EvaluationPixels(records, root="", side_px=self._look.image_side_px)
+        batches = [range(start, min(start + batch_size, len(paths))) for start in range(0, len(paths), batch_size)]
+        for places, batch in zip(batches, build_evaluation_loader(pixels, batches, workers=workers), strict=True):
+            images = [paths[place] for place in batch.positions]
+            found = iter(self._predict(batch.images_bchw, images, batch.file_wh, label))
+            for place in places:
+                yield ImageDecodeError(batch.unreadable[place]) if place in batch.unreadable else next(found)
+
+    def check_label(self, label: int | None) -> None:
+        """ValueError for the index of a class that the network has not."""
+        if label is not None and not 0 <= label < self.model.classes:
+            raise ValueError(
+                f"class {label}: the network has {self.model.classes} classes, expected 0 to {self.model.classes - 1}"
+            )
+
+    def _predict(
+        self,
+        images_bchw: torch.Tensor,
+        images: Sequence[Path | Picture],
+        sizes_wh: Sequence[tuple[int, int]],
+        label: int | None,
+    ) -> list[Prediction | ValueError]:
+        self.check_label(label)
+        if not images:
+            return []
+        labels_b = torch.full((len(images),), UNKNOWN_LABEL if label is None else label)
+        seen = self._look(images_bchw.to(self.model.device), labels_b)
+        scores_bk, maps_bhw = seen.scores_bk.cpu().numpy(), seen.maps[self.localizer].cpu().numpy()
+        probabilities_bk = seen.probabilities_bk.double().cpu().numpy()
+        found: list[Prediction | ValueError] = []
+        for row, (image, (width, height)) in enumerate(zip(images, sizes_wh, strict=True)):
+            if not np.isfinite(scores_bk[row]).all():
+                found.append(ValueError("the network gives class scores that are NaN or infinite"))
+                continue
+            best = np.argsort(-scores_bk[row], kind="stable")[:TOP_CLASSES].tolist()
+            boxes_n4 = self._candidates(maps_bhw[row]).boxes_n4
+            names = [self.names[label] if self.names else "" for label in best]
+            found.append(
+                Prediction(
+                    image=image,
+                    width=width,
+                    height=height,
+                    classes=tuple(map(ClassScore, best, names, probabilities_bk[row][best].tolist())),
+                    localized_label=int(seen.classes_b[row]),
+                    box_xyxy=_box_of_image(boxes_n4[0], width, height) if len(boxes_n4) else None,
+                    map_hw=maps_bhw[row],
+                )
+            )
+        return found
+
+
+def read_class_names(path: Path, *, classes: int, trained: ClassNames = NO_NAMES) -> list[str]:
+    """Names of all classes from a file with one name per line, in label order.
+
+    ValueError for another number, and for a name that the checkpoint has at another place.
+    """
+    names = path.read_text(encoding="utf-8-sig").splitlines()
+    if len(names) != classes:
+        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")
+    check_class_names(names, trained, source=path)
+    return names
+
+
+def _raised(found: Prediction | ValueError) -> Prediction:
+    if isinstance(found, ValueError):
+        raise found
+    return found
+
+
+def _box_of_image(box_4: npt.NDArray[np.float64], width: int, height: int) -> tuple[float, float, float, float]:
+    """A box of the protocol's frame in pixels of the image."""
+    size_4 = np.array([width, height, width, height])
+    # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
+    edges = (box_4 + np.array([0, 0, 1, 1])) * size_4 / FRAME_PX
+    x0, y0, x1, y1 = np.clip(edges - np.array([0, 0, 1, 1]), 0, size_4 - 1).tolist()
+    # In an image smaller than the frame a box may be thinner than a pixel.
+    return x0, y0, max(x0, x1), max(y0, y1)
