@@ -112,7 +112,7 @@ class ClassScore(Struct, frozen=True, kw_only=True):
     top1_class: Fraction | None
 
 
-class Result(Struct, frozen=True, kw_only=True):
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All metrics of one localizer under one protocol; ``evaluation.metrics.registry`` says what each means."""
 
     localizer: str
@@ -123,6 +123,8 @@ class Result(Struct, frozen=True, kw_only=True):
     """Fraction of the map's maximum that the reported boxes were cut at."""
     threshold_is_oracle: bool
     """Whether ``threshold`` is the best one on these very images."""
+    calibrated_on: str | None = None
+    """Name of the evaluation on whose images ``threshold``, and that of each MaxBoxAcc, was chosen."""
     gt_known_loc: Rate
     top1_loc: Rate | None
     top5_loc: Rate | None

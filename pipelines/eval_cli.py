@@ -12,7 +12,7 @@ import click
 
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
-from pipelines.cli.options import EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile
+from pipelines.cli.options import EXISTING, EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pipelines.jobs.evaluation import EvaluationChoices
 
 
-EXISTING = click.Path(exists=True, path_type=Path)
 ZERO_PROTOCOLS = ("cam", "cam-release", "psol-crop")
 """Protocols that measure a share of the maximum from 0; the others do from the minimum."""
 NAMED_UNUSED_MAPS = 3
@@ -286,6 +285,7 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
         out=out,
         jobs=jobs,
         panels=options["panels"],
+        threshold_from=options["threshold_from"],
     )
 
 

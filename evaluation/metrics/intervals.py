@@ -12,13 +12,18 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.schema import Rate
+
 __all__ = [
     "COVERAGE",
     "INTERVAL_KIND",
     "WILSON_KIND",
     "WeightedSums",
+    "interval_of",
     "percentile_interval",
     "poisson_weights",
+    "rate_of",
+    "ratios_of",
     "wilson_interval",
 ]
 
@@ -118,3 +123,27 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     half = math.sqrt(z2 * (rate * (1 - rate) / images + z2 / (4 * images**2))) / (1 + z2 / images)
     # Exactly 0 or 1 where the rate is: the rest is rounding.
     return (centre - half if correct else 0.0), (centre + half if correct < images else 1.0)
+
+
+def rate_of(correct: int, images: int, samples_s: npt.NDArray[np.float64]) -> Rate:
+    """A share of images with the interval that its resamples ``(S,)`` give."""
+    interval, kind = interval_of(correct / images, images, samples_s)
+    return Rate(rate=correct / images, correct=correct, images=images, interval=interval, interval_kind=kind)
+
+
+def interval_of(
+    rate: float, images: int, samples_s: npt.NDArray[np.float64]
+) -> tuple[tuple[float, float] | None, str | None]:
+    """The interval of a rate from its resamples ``(S,)``, and how it was made; None and None without resamples."""
+    interval = percentile_interval(samples_s)
+    if interval is not None and rate in (0, 1):
+        # A resample of images that are all right, or all wrong, tells nothing of others.
+        return wilson_interval(round(rate * images), images), WILSON_KIND
+    return interval, INTERVAL_KIND if interval is not None else None
+
+
+def ratios_of(hits_s: npt.NDArray[np.int32], images_s: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Rates ``(S,)`` of the resamples from their hits and images, NaN where one holds no image."""
+    ratios_s = np.full(len(hits_s), np.nan)
+    np.divide(hits_s, images_s, out=ratios_s, where=images_s > 0)
+    return ratios_s

@@ -5,7 +5,7 @@ level. Rates are fractions between 0 and 1. Memory does not grow with images: on
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,16 @@ from evaluation.image_scores import (
     is_skipped,
     stack_levels,
 )
+from evaluation.metrics.calibration import Calibration, choice_of_level
 from evaluation.metrics.errors import image_verdicts
 from evaluation.metrics.intervals import (
-    INTERVAL_KIND,
-    WILSON_KIND,
     WeightedSums,
-    percentile_interval,
+    interval_of,
     poisson_weights,
-    wilson_interval,
+    rate_of,
+    ratios_of,
 )
-from evaluation.metrics.registry import IOU_THRESHOLDS, METRICS, HitFunction
+from evaluation.metrics.registry import GT_KNOWN_IOU, IOU_THRESHOLDS, METRICS, HitFunction
 from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
 from evaluation.schema import Classification, ClassScore, Counts, Curve, Histogram, NamedRate, Rate, Result
@@ -52,13 +52,6 @@ large batches are cheaper than many small ones. 50,000 images under both sweep p
 _HITS: tuple[HitFunction, ...] = tuple(dict.fromkeys(metric.hits for metric in METRICS.values() if metric.hits))
 """The F functions; several metrics may share one."""
 
-_ORACLE_CHOICE = (
-    "the level that is best for GT-known Loc at IoU .5 on these very images, the lowest of equals; Top-1 and Top-5 "
-    "Loc, histogram, errors and classes are counted at it; MaxBoxAcc at each IoU has its own best level; bootstrap "
-    "samples choose anew"
-)
-_FIXED_CHOICE = "fixed by the protocol"
-
 
 def _row(name: str) -> int:
     """Position of a metric's function among the F."""
@@ -69,6 +62,7 @@ def _row(name: str) -> int:
 
 _GT_KNOWN, _TOP1 = _row("gt_known_loc"), _row("top1_loc")
 _BY_IOU = {f"{wanted_iou:g}": _row(f"max_box_acc_{wanted_iou:g}") for wanted_iou in IOU_THRESHOLDS}
+_REPORTED = f"{GT_KNOWN_IOU:g}"
 
 
 class Tally:
@@ -81,7 +75,8 @@ class Tally:
 
     Results depend on the set of images, the seed and the number of resamples, never on order or batches. They come in
     the order of ``localizers`` and ``protocols``; those of ``baselines`` stand apart. ``bootstrap_samples`` is S, 0
-    leaves intervals out; ``class_wnids`` are the names of the K classes by label.
+    leaves intervals out; ``class_wnids`` are the names of the K classes by label. With a ``calibration`` the sweep
+    protocols take its levels instead of the best on these images; intervals do not cover how these were chosen.
     """
 
     def __init__(
@@ -93,8 +88,11 @@ class Tally:
         baselines: Sequence[str] = (),
         bootstrap_samples: int = 1000,
         seed: int = 0,
+        calibration: Calibration | None = None,
     ) -> None:
         classes = len(class_wnids)
+        self._calibration = calibration
+        chosen = calibration.levels if calibration else {}
         self._class_wnids = tuple(class_wnids)
         self._baselines = frozenset(baselines)
         self._samples, self._seed = bootstrap_samples, seed
@@ -107,7 +105,13 @@ class Tally:
         # Columns: images, images of known class.
         self._image_sums = WeightedSums(2, samples=bootstrap_samples)
         self._counts: dict[Pair, _ResultCounts] = {
-            (localizer, protocol.name): _ResultCounts(protocol, localizer, classes=classes, samples=bootstrap_samples)
+            (localizer, protocol.name): _ResultCounts(
+                protocol,
+                localizer,
+                classes=classes,
+                samples=bootstrap_samples,
+                chosen=chosen.get((localizer, protocol.name)),
+            )
             for localizer in localizers
             for protocol in protocols
         }
@@ -170,8 +174,8 @@ class Tally:
         return self._results(baselines=True)
 
     def reported_levels(self) -> dict[Pair, int]:
-        """Level that each result is reported at, by localizer and protocol: the oracle's, or 0."""
-        return {pair: counts.reported_level() for pair, counts in self._counts.items()}
+        """Level that each result is reported at, by localizer and protocol: the oracle's, the calibrated one, or 0."""
+        return {pair: counts.level(_REPORTED) for pair, counts in self._counts.items()}
 
     def _results(self, *, baselines: bool) -> tuple[Result, ...]:
         chosen = [counts for counts in self._counts.values() if (counts.localizer in self._baselines) == baselines]
@@ -179,10 +183,10 @@ class Tally:
 
     def _result(self, counts: "_ResultCounts") -> Result:
         protocol = counts.protocol
-        level = counts.reported_level()
+        level = counts.level(_REPORTED)
+        calibration = self._calibration if counts.chosen else None
         images_s, labelled_s = self._image_sums.sums_sc.T
-        # In each resample the threshold is chosen anew, so that the interval holds the luck of that choice.
-        level_s = counts.sums_sfl[:, _GT_KNOWN].argmax(axis=1)
+        level_s = counts.level_of_samples(_REPORTED)
         at_level_fs = np.take_along_axis(counts.sums_sfl, level_s[:, None, None], axis=2)[:, :, 0].T
 
         def rate(name: str) -> Rate | None:
@@ -192,7 +196,7 @@ class Tally:
             )
             if metric.needs_classes and not (self._classification.has_scores and images):
                 return None
-            return _rate(int(counts.correct_fl[row, level]), images, _ratios(at_level_fs[row], denominator_s))
+            return rate_of(int(counts.correct_fl[row, level]), images, ratios_of(at_level_fs[row], denominator_s))
 
         gt_known = rate("gt_known_loc")
         assert gt_known is not None
@@ -211,10 +215,11 @@ class Tally:
             protocol=protocol.name,
             describe={
                 **protocol.describe(),
-                "reported threshold": _ORACLE_CHOICE if protocol.threshold_is_oracle else _FIXED_CHOICE,
+                "reported threshold": choice_of_level(protocol, calibration),
             },
             threshold=float(protocol.thresholds_l[level]),
-            threshold_is_oracle=protocol.threshold_is_oracle,
+            threshold_is_oracle=protocol.threshold_is_oracle and calibration is None,
+            calibrated_on=calibration.name if calibration else None,
             gt_known_loc=gt_known,
             top1_loc=rate("top1_loc"),
             top5_loc=rate("top5_loc"),
@@ -232,10 +237,14 @@ class Tally:
         self, counts: "_ResultCounts", images_s: npt.NDArray[np.int32]
     ) -> tuple[dict[str, Rate], NamedRate]:
         """MaxBoxAcc at each overlap, and their mean."""
-        best = {iou: int(counts.correct_fl[row].max()) for iou, row in _BY_IOU.items()}
-        ratios = {iou: _ratios(counts.sums_sfl[:, row].max(axis=1), images_s) for iou, row in _BY_IOU.items()}
+        best = {iou: int(counts.correct_fl[row, counts.level(iou)]) for iou, row in _BY_IOU.items()}
+        rows = np.arange(self._samples)
+        ratios = {
+            iou: ratios_of(counts.sums_sfl[rows, row, counts.level_of_samples(iou)], images_s)
+            for iou, row in _BY_IOU.items()
+        }
         mean = float(sum(best.values())) / (len(best) * self._images)
-        interval, kind = _interval(mean, self._images, np.mean(list(ratios.values()), axis=0))
+        interval, kind = interval_of(mean, self._images, np.mean(list(ratios.values()), axis=0))
         v2 = NamedRate(
             name=V2_NAMES.get(counts.protocol.name, "V2 over largest boxes"),
             rate=mean,
@@ -244,7 +253,7 @@ class Tally:
             interval=interval,
             interval_kind=kind,
         )
-        return {iou: _rate(best[iou], self._images, ratios[iou]) for iou in best}, v2
+        return {iou: rate_of(best[iou], self._images, ratios[iou]) for iou in best}, v2
 
     def _per_class(self, counts: "_ResultCounts", level: int) -> Iterator[ClassScore]:
         has_scores = self._classification.has_scores
@@ -276,8 +285,12 @@ class _Batch:
 class _ResultCounts:
     """Counts of one localizer under one protocol, at all levels."""
 
-    def __init__(self, protocol: Protocol, localizer: str, *, classes: int, samples: int) -> None:
+    def __init__(
+        self, protocol: Protocol, localizer: str, *, classes: int, samples: int, chosen: Mapping[str, int] | None = None
+    ) -> None:
         levels = len(protocol.thresholds_l)
+        self.chosen = chosen
+        """By overlap the level that a calibration chose."""
         self.protocol = protocol
         self.localizer = localizer
         self.correct_fl = np.zeros((len(_HITS), levels), dtype=np.int64)
@@ -292,9 +305,14 @@ class _ResultCounts:
         """Weighted hits of the bootstrap resamples, (S, F, L)."""
         return self._sums.sums_sc.reshape(-1, *self.correct_fl.shape)
 
-    def reported_level(self) -> int:
-        """The lowest level of those best for GT-known Loc."""
-        return int(self.correct_fl[_GT_KNOWN].argmax())
+    def level(self, iou: str) -> int:
+        """The level that was chosen for this overlap, else the lowest of those best for it on these images."""
+        return self.chosen[iou] if self.chosen else int(self.correct_fl[_BY_IOU[iou]].argmax())
+
+    def level_of_samples(self, iou: str) -> npt.NDArray[np.int64]:
+        """The same of the resamples (S,): each chooses anew, so that the interval holds the luck of the choice."""
+        sums_sl = self.sums_sfl[:, _BY_IOU[iou]]
+        return np.full(len(sums_sl), self.chosen[iou]) if self.chosen else sums_sl.argmax(axis=1)
 
     def add(self, batch: _Batch) -> None:
         """Count a batch."""
@@ -356,32 +374,9 @@ class _ClassificationCounts:
         images_s, top1_s, top5_s = self._sums.sums_sc.T
         return Classification(
             images=images,
-            top1=_rate(int(self.top1_k.sum()), images, _ratios(top1_s, images_s)),
-            top5=_rate(self._top5, images, _ratios(top5_s, images_s)),
+            top1=rate_of(int(self.top1_k.sum()), images, ratios_of(top1_s, images_s)),
+            top5=rate_of(self._top5, images, ratios_of(top5_s, images_s)),
         )
-
-
-def _rate(correct: int, images: int, samples_s: npt.NDArray[np.float64]) -> Rate:
-    interval, kind = _interval(correct / images, images, samples_s)
-    return Rate(rate=correct / images, correct=correct, images=images, interval=interval, interval_kind=kind)
-
-
-def _interval(
-    rate: float, images: int, samples_s: npt.NDArray[np.float64]
-) -> tuple[tuple[float, float] | None, str | None]:
-    """The interval and how it was made."""
-    interval = percentile_interval(samples_s)
-    if interval is not None and rate in (0, 1):
-        # A resample of images that are all right, or all wrong, tells nothing of others.
-        return wilson_interval(round(rate * images), images), WILSON_KIND
-    return interval, INTERVAL_KIND if interval is not None else None
-
-
-def _ratios(hits_s: npt.NDArray[np.int32], images_s: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Rate of each bootstrap resample, NaN where it holds no image."""
-    ratios_s = np.full(len(hits_s), np.nan)
-    np.divide(hits_s, images_s, out=ratios_s, where=images_s > 0)
-    return ratios_s
 
 
 def _add_by_level(counts_lc: npt.NDArray[np.int64], column_il: npt.NDArray[np.integer[Any]]) -> None:

@@ -21,16 +21,17 @@ import msgspec
 
 from evaluation.image_scores import ImageScores, Pair
 from evaluation.images import EvaluationSet
+from evaluation.metrics.calibration import Calibration
 from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
-from evaluation.schema import METRICS_FILE, Metrics, PixelScores, Result, read_metrics, write_json
+from evaluation.schema import METRICS_FILE, Metrics, MetricsError, PixelScores, Result, read_metrics, write_json
 from pseudo_maps import __version__
 from pseudo_maps.files import differences
 
-__all__ = ["EVALUATION_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder"]
+__all__ = ["EVALUATION_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder", "find_metrics"]
 
 JOURNAL_FOLDER = "journal"
 """Folder inside a folder of results of what an unfinished evaluation has scored so far."""
@@ -63,6 +64,8 @@ class EvaluationPlan:
     """Where the maps come from: network or shards, with digests."""
     views: Mapping[str, str] = field(default_factory=dict)
     """By protocol what the views of the network mean under it."""
+    calibration: Calibration | None = None
+    """Thresholds chosen on other images, for every localizer and baseline under the sweep protocols."""
     stamp: str | None = None
     """What tells changes of a source that has no digest (times of files): compared on resume, not reported."""
 
@@ -74,6 +77,7 @@ class EvaluationPlan:
             "protocols": list(self.protocols),
             "localizers": list(self.localizers),
             "bootstrap": {"samples": self.bootstrap_samples, "seed": self.seed},
+            **({"thresholds": self.calibration.config()} if self.calibration else {}),
             **self.source,
         }
         as_json: dict[str, Any] = json.loads(json.dumps(values))
@@ -181,6 +185,7 @@ class ResultFolder:
             baselines=BASELINES,
             bootstrap_samples=plan.bootstrap_samples,
             seed=plan.seed,
+            calibration=plan.calibration,
         )
         images = self._checked(self.journal)
         while batch := list(islice(images, IMAGES_AT_ONCE)):
@@ -200,6 +205,22 @@ class ResultFolder:
             raise RuntimeError(
                 f"{self.folder}: no result of image {missing!r} (index {expected}); run the same command again"
             )
+
+
+def find_metrics(path: Path) -> Path:
+    """A ``metrics.json`` from its path, a folder of results, or the folder of a training run that holds its results.
+
+    MetricsError for a folder that has none.
+    """
+    if not path.is_dir():
+        return path
+    own, inside = path / METRICS_FILE, path / EVALUATION_FOLDER / METRICS_FILE
+    if own.is_file() or inside.is_file():
+        return own if own.is_file() else inside
+    raise MetricsError(
+        f"{own}: not found, nor {inside}; give a folder that wsol-eval wrote, or evaluate the network first: wsol-eval "
+        f"run {path}"
+    )
 
 
 def _with_views(result: Result, views: Mapping[str, str]) -> Result:

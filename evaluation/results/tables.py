@@ -50,6 +50,8 @@ def metrics_table(metrics: Metrics) -> str:
     lines += ["", *_aligned(rows), "", unit]
     if any(result.threshold_is_oracle for result in results):
         lines.append("oracle: the threshold is the best one on these very images, so the rate is an upper estimate.")
+    for name in sorted({result.calibrated_on for result in results if result.calibrated_on}):
+        lines.append(f"calibrated: thresholds are the best ones on {name}, for each MaxBoxAcc its own.")
     if metrics.baselines:
         lines.append("* baseline: never looks at the image.")
     names = {result.protocol: result.max_box_acc_v2.name for result in results if result.max_box_acc_v2}
@@ -88,12 +90,13 @@ def _row(result: Result, *, mark: str) -> dict[str, str]:
     """Cells by heading, those of the class alone left out: they stand above the table."""
     rates = {metric.heading: metric.read(result, None) for metric in METRICS.values()}
     threshold = "" if result.threshold is None else f"{result.threshold:.3f}"
+    choice = " oracle" if result.threshold_is_oracle else " calibrated" if result.calibrated_on else ""
     return {
         "protocol": result.protocol,
         "localizer": result.localizer + mark,
         **{heading: "" if rate is None else percent(rate.rate) for heading, rate in rates.items()},
         METRICS["gt_known_loc"].heading: _with_interval(result.gt_known_loc),
-        "threshold": threshold + (" oracle" if result.threshold_is_oracle else ""),
+        "threshold": threshold + choice,
     }
 
 

@@ -7,6 +7,7 @@ import click
 from evaluation.names import BOX_CHOICES, PROTOCOL_NAMES
 from pipelines.cli.options import (
     DATA_OPTION,
+    EXISTING,
     EXISTING_FILE,
     EXISTING_FOLDER,
     LAYOUT_OPTION,
@@ -43,6 +44,12 @@ _SHARED = (
         help="File of images to leave out, by id or number, as in the ILSVRC devkit.",
     ),
     Option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
+    Option(
+        "--threshold-from",
+        type=EXISTING,
+        metavar="EVALUATION",
+        help="Results of another split, whose best thresholds wsoleval-* take in place of the best on these images.",
+    ),
     Option("--name", help="Name in tables and reports.  [default: the name of --out, else of what is scored]"),
     Option(
         "--bootstrap-samples",

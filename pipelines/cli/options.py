@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from pipelines.datasets import LAYOUT_NAMES
 from training.networks.registry import TIMM_PREFIX
 
+EXISTING = click.Path(exists=True, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)

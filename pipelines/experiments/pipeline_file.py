@@ -58,6 +58,7 @@ EVALUATION = OptionKeys(
         **_OF_THE_FILE,
         "split": "networks learn from train and are scored on val",
         "name": "results have the names of the training runs",
+        "threshold-from": "each run needs thresholds of its own; give it to wsol-eval",
     },
 )
 DATA = OptionKeys(

@@ -11,11 +11,12 @@ from evaluation.image_scores import ImageScores
 from evaluation.images import EvaluationBatch, EvaluationSet
 from evaluation.maps import MapSource, NoMaps, StoredMaps
 from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.metrics.calibration import Calibration, calibrate
 from evaluation.metrics.pixels import PixelPrecision
-from evaluation.names import EvaluationKind
+from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import get_protocol
-from evaluation.results.folder import EvaluationPlan, ResultFolder
-from evaluation.schema import Metrics, PixelScores
+from evaluation.results.folder import EvaluationPlan, ResultFolder, find_metrics
+from evaluation.schema import Metrics, PixelScores, read_metrics
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pipelines.jobs.masks import mask_files, masks_digest, read_mask
@@ -48,6 +49,8 @@ class EvaluationChoices:
     """Processes that make and score boxes."""
     panels: int
     """Images in the picture of examples; 0 for none."""
+    threshold_from: Path | None = None
+    """Results of other images whose best thresholds the sweep protocols take; None: the best on these."""
 
 
 def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metrics:
@@ -131,6 +134,7 @@ def _evaluate(
         seed=choices.seed,
         source={**source.config(), **(described or {})},
         views=views or {},
+        calibration=_calibration(choices, source),
         stamp=source.stamp(),
     )
     if source.needs_labels and all(image.record.label == UNKNOWN_LABEL for image in images):
@@ -163,6 +167,23 @@ def _evaluate(
         if choices.out is not None and source.localizers:
             _draw(folder, choices, source)
         return folder.write(pixels=pixels() if pixels else None)
+
+
+def _calibration(choices: EvaluationChoices, source: MapSource) -> Calibration | None:
+    """The thresholds to take over; ValueError where they were chosen on these images or for another network."""
+    if choices.threshold_from is None:
+        return None
+    path = find_metrics(choices.threshold_from)
+    chosen_on = read_metrics(path)
+    if chosen_on.config.get("data") == choices.evaluation_set.config():
+        raise ValueError(
+            f"{path}: an evaluation of these very images, whose best threshold is an oracle; give that of another split"
+        )
+    ours, theirs = (config.get("network", {}).get("weights") for config in (source.config(), chosen_on.config))
+    if ours and theirs and ours != theirs:
+        raise ValueError(f"{path}: an evaluation of another network; give that of the one that is scored")
+    localizers = (*source.localizers, *BASELINES)
+    return calibrate(chosen_on, localizers=localizers, protocols=choices.protocols, source=path)
 
 
 def _score_here(

@@ -9,7 +9,7 @@ from statistics import NormalDist
 from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
 from evaluation.names import ERROR_KINDS
-from evaluation.results.folder import EVALUATION_FOLDER
+from evaluation.results.folder import find_metrics
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
 from evaluation.results.tables import image_account
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
@@ -100,7 +100,7 @@ def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
         raise ValueError("expected at least one run folder or metrics.json, found none")
     runs: dict[str, LoadedRun] = {}
     for path in paths:
-        metrics_path = _metrics_path(path) if path.is_dir() else path
+        metrics_path = find_metrics(path)
         metrics = read_metrics(metrics_path)
         base = label = metrics.name or metrics_path.parent.resolve().name
         number = 1
@@ -123,17 +123,6 @@ def _loaded(folder: Path, *, metrics: Metrics, label: str) -> LoadedRun:
             )
     panels = read_panels((folder / PANELS_FILE).with_suffix(".json"))
     return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, panels=panels)
-
-
-def _metrics_path(folder: Path) -> Path:
-    """``metrics.json`` of a folder of results, or of the results inside the folder of a training run."""
-    own, inside = folder / METRICS_FILE, folder / EVALUATION_FOLDER / METRICS_FILE
-    if own.is_file() or inside.is_file():
-        return own if own.is_file() else inside
-    raise MetricsError(
-        f"{own}: not found, nor {inside}; give a folder that wsol-eval wrote, or evaluate the network first: wsol-eval "
-        f"run {folder}"
-    )
 
 
 def same_images(runs: Sequence[LoadedRun]) -> bool:

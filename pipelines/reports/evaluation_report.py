@@ -170,7 +170,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
                 "is_baseline": row.is_baseline,
                 "cells": shown | _over_baseline(row, rows),
                 "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
-                "is_oracle": row.result.threshold_is_oracle,
+                "choice": _choice(row.result),
                 "images": row.result.gt_known_loc.images,
                 "failed": [sum(run.metrics.counts.failed.values()) for run in row.runs],
                 "skipped": [sum(run.metrics.counts.skipped.values()) for run in row.runs],
@@ -186,6 +186,13 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         "v2_names": sorted({row.result.max_box_acc_v2.name for row in rows if row.result.max_box_acc_v2}),
         "charts": _charts(rows, protocol=protocol),
     }
+
+
+def _choice(result: Result) -> str:
+    """What stands below the threshold; nothing where the protocol fixes it."""
+    if result.calibrated_on:
+        return f"calibrated on {result.calibrated_on}"
+    return "oracle" if result.threshold_is_oracle else ""
 
 
 def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.image_scores import NO_BOXES, NO_MAP, SCORED, ImageScores, is_failed, is_skipped, stack_levels
+from evaluation.metrics.calibration import Calibration
 from evaluation.metrics.errors import image_verdicts
-from evaluation.metrics.intervals import poisson_weights
+from evaluation.metrics.intervals import percentile_interval, poisson_weights
 from evaluation.metrics.registry import GT_KNOWN_IOU, IOU_THRESHOLDS
 from evaluation.metrics.tally import HISTOGRAM_EDGES, Tally
 from evaluation.names import ERROR_KINDS
@@ -100,6 +101,30 @@ def test_one_threshold_serves_all_numbers_of_a_result() -> None:
 
 def test_equally_good_levels_give_the_lowest_threshold() -> None:
     assert sweep_result([make(0, [0.1, 0.6, 0.6, 0.9, 0.6, 0.0, 0.0])])["threshold"] == pytest.approx(0.15)
+
+
+def test_calibrated_levels_replace_the_best_ones() -> None:
+    images = [
+        make(0, [0.1, 0.6, 0.6, 0.2, 0.8, 0.0, 0.0], rank=0),
+        make(1, [0.8, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0], rank=3),
+        make(2, [0.8, 0.7, 0.2, 0.2, 0.4, 0.0, 0.0], rank=6, label=6),
+    ]
+    levels = {("cam", "sweep"): {"0.3": 2, "0.5": 4, "0.7": 0}}
+    calibration = Calibration(name="theirs (val, 9 images)", levels=levels)
+    tally = Tally([SWEEP], ["cam"], class_wnids=CLASSES, bootstrap_samples=SAMPLES, calibration=calibration)
+    tally.add(images)
+    (result,) = content(tally)["results"]
+    assert (result["threshold"], result["threshold_is_oracle"]) == (pytest.approx(0.6), False)
+    assert result["calibrated_on"] == "theirs (val, 9 images)" and "theirs" in result["describe"]["reported threshold"]
+    assert [result[key]["correct"] for key in ("gt_known_loc", "top1_loc", "top5_loc")] == [1, 1, 1]
+    assert {iou: rate["correct"] for iou, rate in result["max_box_acc"].items()} == {"0.3": 1, "0.5": 1, "0.7": 2}
+    assert result["max_box_acc_v2"]["rate"] == pytest.approx(4 / 9)
+    assert result["errors"]["correct"] == 1 and tally.reported_levels() == {("cam", "sweep"): 4}
+    # The resamples keep the level, at which the first image alone is right.
+    weights_is = poisson_weights([0, 1, 2], samples=SAMPLES, seed=0).astype(float)
+    sums_s = weights_is.sum(axis=0)
+    expected = percentile_interval(weights_is[0, sums_s > 0] / sums_s[sums_s > 0])
+    assert result["gt_known_loc"]["interval"] == pytest.approx(expected)
 
 
 def test_failures_are_wrong_and_skipped_images_outside() -> None:

@@ -1,11 +1,15 @@
 """An evaluation from its source of maps to its result folder: progress, resuming, views."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evaluation.images import EvaluationImage
 from evaluation.maps import StoredMaps
+from evaluation.results.tables import metrics_table
+from evaluation.schema import Metrics
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation import EvaluationChoices, _evaluate, _views_under, evaluate_maps
@@ -94,6 +98,56 @@ def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: Evaluatio
     finished.config = stopped.config  # type: ignore[method-assign]
     _evaluate(choices, finished, kind="maps", advance=lambda count: None, unsaved=frozenset({0, 1}))
     assert finished.asked == [0, 1, 2, 3, 4]
+
+
+def test_thresholds_chosen_on_other_images_are_applied_as_by_hand(choices: EvaluationChoices, tmp_path: Path) -> None:
+    def evaluated(**changes: Any) -> Metrics:
+        return evaluate_maps(replace(choices, **changes), Bumps(), masks=None, advance=lambda count: None)
+
+    protocols = ("cam", "wsoleval-v1", "wsoleval-v2")
+    large = make_listed_data(tmp_path / "large", {name: [(0.0, 0.0, 39.0, 19.0)] for name in "abc"})
+    others = load_evaluation_set(open_dataset(large, split="val"))
+    theirs = evaluated(name="theirs", evaluation_set=others, protocols=protocols, out=tmp_path / "theirs")
+    oracle = evaluated(protocols=protocols, out=tmp_path / "oracle")
+    calibrated = evaluated(protocols=protocols, out=tmp_path / "ours", threshold_from=tmp_path / "theirs")
+    for chosen_on, best, found in zip(theirs.all_results, oracle.all_results, calibrated.all_results, strict=True):
+        if found.protocol == "cam":
+            assert found == best
+            continue
+        assert chosen_on.curve is not None and best.curve is not None and found.max_box_acc is not None
+        by_hand = []
+        for iou in ("30", "50", "70"):
+            on_theirs = getattr(chosen_on.curve, f"gt_known_{iou}")
+            level = min(level for level, rate in enumerate(on_theirs) if rate == max(on_theirs))
+            by_hand.append(getattr(best.curve, f"gt_known_{iou}")[level])
+        assert [rate.rate for rate in found.max_box_acc.values()] == by_hand
+        assert found.max_box_acc_v2 is not None and found.max_box_acc_v2.rate == pytest.approx(sum(by_hand) / 3)
+        assert (found.gt_known_loc.rate, found.threshold) == (by_hand[1], chosen_on.threshold)
+        assert (found.threshold_is_oracle, found.calibrated_on) == (False, "theirs (val, 3 images)")
+    # Their boxes are the whole images, which low thresholds find; ours are small.
+    pairs = list(zip(oracle.results, calibrated.results, strict=True))
+    assert any(best.gt_known_loc.correct > found.gt_known_loc.correct for best, found in pairs)
+    assert "calibrated on" not in metrics_table(oracle) and "0.000 calibrated" in metrics_table(calibrated)
+    # The same thresholds are part of what is resumed.
+    with pytest.raises(ValueError, match="thresholds"):
+        evaluated(protocols=protocols, out=tmp_path / "ours")
+
+
+def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: EvaluationChoices, tmp_path: Path) -> None:
+    def evaluate(**changes: Any) -> Metrics:
+        return evaluate_maps(replace(choices, **changes), Bumps(), masks=None, advance=lambda count: None)
+
+    one, other = tmp_path / "one", make_listed_data(tmp_path / "other", {"a": [(4.0, 3.0, 30.0, 15.0)]})
+    evaluate(protocols=("wsoleval-v1",), out=one)
+    with pytest.raises(ValueError, match="these very images"):
+        evaluate(protocols=("wsoleval-v1",), out=None, threshold_from=one)
+    others = load_evaluation_set(open_dataset(other, split="val"))
+    with pytest.raises(ValueError, match="expected a curve of pseudo-map under wsoleval-v2, found pseudo-map under ws"):
+        evaluate(evaluation_set=others, protocols=("cam", "wsoleval-v2"), out=None, threshold_from=one)
+    with pytest.raises(ValueError, match="no protocol asked for has a threshold to choose"):
+        evaluate(evaluation_set=others, out=None, threshold_from=one / "metrics.json")
+    with pytest.raises(ValueError, match=r"metrics\.json: not found"):
+        evaluate(evaluation_set=others, out=None, threshold_from=other)
 
 
 @pytest.mark.parametrize(
