@@ -124,6 +124,11 @@ class ImageScores:
     """(L, 4) for each localizer and protocol: the box that reaches it, ``NO_BOX`` where there is none."""
     ground_truth: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     """(B, 4) for each protocol: the image's boxes in the protocol's frame."""
+    pixels: dict[str, npt.NDArray[np.uint16]] = field(default_factory=dict)
+    """(2, T) for each localizer and a baseline, as ``evaluation.metrics.pixels.count_pixels`` gives them.
+
+    Empty where no masks were given or the image counts for nothing; a failed image has the baseline's alone.
+    """
 
     def __post_init__(self) -> None:
         problem = self._problem()

@@ -172,7 +172,8 @@ class Classification(Struct, frozen=True, kw_only=True):
 class PixelScores(Struct, frozen=True, kw_only=True):
     """PxAP over masks, see ``evaluation.metrics.pixels``."""
 
-    px_ap: Fraction
+    px_ap: Mapping[str, Fraction]
+    """By localizer."""
     images: ImageCount
     failed: ImageCount
     """Images without a map: all their pixels score 0."""

@@ -31,7 +31,9 @@ from evaluation.image_scores import (
     ImageScores,
 )
 from evaluation.images import EvaluationImage
+from evaluation.masks import mask_files, read_mask
 from evaluation.metrics.baselines import centred_gaussian_map, centred_square_box
+from evaluation.metrics.pixels import PIXEL_BASELINE, count_pixels
 from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image
@@ -78,6 +80,8 @@ class ScoringTask:
     protocols: tuple[str, ...]
     localizers: tuple[str, ...]
     """Names of the localizers that every map source gives."""
+    masks: Path | None = None
+    """Folder of masks for PxAP, see ``evaluation.masks``; None leaves PxAP out."""
     needs_labels: bool = False
     """Whether maps are of a class, so that GT-known Loc has no meaning for an image without one."""
 
@@ -104,9 +108,12 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
     )
     if image.blacklisted:
         return replace(scores, status=BLACKLISTED)
+    is_unlabelled = task.needs_labels and record.label == UNKNOWN_LABEL
+    if task.masks is not None and not is_unlabelled:
+        scores = replace(scores, pixels=_pixels(image, maps, task.localizers, folder=task.masks))
     if not len(image.boxes_xyxy):
         return replace(scores, status=NO_BOXES)
-    if task.needs_labels and record.label == UNKNOWN_LABEL:
+    if is_unlabelled:
         return replace(scores, status=NO_LABEL)
     image_wh = image.frame_wh or maps.file_wh or _file_wh(task.root / record.path)
     if image_wh is None:
@@ -133,6 +140,21 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
         for localizer, of_localizer in candidates.items():
             iou[localizer, name], boxes[localizer, name] = protocol.overlaps(of_localizer, truths[name])
     return replace(scores, notes=tuple(sorted(notes | _notes(maps))), iou=iou, boxes=boxes, ground_truth=truths)
+
+
+def _pixels(
+    image: EvaluationImage, maps: ImageMaps, localizers: Sequence[str], *, folder: Path
+) -> dict[str, npt.NDArray[np.uint16]]:
+    """Pixels of the mask by score, of the baseline and of every map."""
+    try:
+        mask_hw = read_mask(image, folder)
+        shown = {} if maps.failure is not None else {name: maps.whole[name] for name in localizers}
+        return {
+            name: count_pixels(map_hw, mask_hw)
+            for name, map_hw in {PIXEL_BASELINE: centred_gaussian_map(), **shown}.items()
+        }
+    except ValueError as error:
+        raise ValueError(f"image {image.record.image_id!r} with {mask_files(image)[0]}: {error}") from error
 
 
 def _file_wh(path: Path) -> tuple[int, int] | None:

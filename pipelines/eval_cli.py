@@ -114,7 +114,7 @@ def maps(folder: Path, **options: Any) -> None:
         )
     records = [image.record for image in choices.evaluation_set.images]
     say_notes(source.check_images(records, root=choices.evaluation_set.root))
-    _evaluate(choices, functools.partial(evaluate_maps, choices, source, masks=options["masks"]))
+    _evaluate(choices, functools.partial(evaluate_maps, choices, source))
 
 
 def _check_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path, unused: Sequence[str]) -> None:
@@ -285,6 +285,7 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
         out=out,
         jobs=jobs,
         panels=options["panels"],
+        masks=options.get("masks"),
         threshold_from=options["threshold_from"],
     )
 

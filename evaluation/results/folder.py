@@ -22,12 +22,13 @@ import msgspec
 from evaluation.image_scores import ImageScores, Pair
 from evaluation.images import EvaluationSet
 from evaluation.metrics.calibration import Calibration
+from evaluation.metrics.pixels import pixel_scores
 from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
-from evaluation.schema import METRICS_FILE, Metrics, MetricsError, PixelScores, Result, read_metrics, write_json
+from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics, write_json
 from pseudo_maps import __version__
 from pseudo_maps.files import differences
 
@@ -66,6 +67,8 @@ class EvaluationPlan:
     """By protocol what the views of the network mean under it."""
     calibration: Calibration | None = None
     """Thresholds chosen on other images, for every localizer and baseline under the sweep protocols."""
+    masks: str | None = None
+    """Digest of the masks that pixels are scored by; None: they are not."""
     stamp: str | None = None
     """What tells changes of a source that has no digest (times of files): compared on resume, not reported."""
 
@@ -78,6 +81,7 @@ class EvaluationPlan:
             "localizers": list(self.localizers),
             "bootstrap": {"samples": self.bootstrap_samples, "seed": self.seed},
             **({"thresholds": self.calibration.config()} if self.calibration else {}),
+            **({"masks": {"sha256": self.masks}} if self.masks else {}),
             **self.source,
         }
         as_json: dict[str, Any] = json.loads(json.dumps(values))
@@ -129,7 +133,7 @@ class ResultFolder:
             config={"kind": plan.kind, "package": __version__, "stamp": plan.stamp, **plan.config()},
         )
 
-    def write(self, *, pixels: PixelScores | None = None) -> Metrics:
+    def write(self) -> Metrics:
         """Count what the journal holds, write predictions.csv and metrics.json, and delete the journal.
 
         RuntimeError when an image is missing in the journal.
@@ -142,7 +146,7 @@ class ResultFolder:
             classification=tally.classification(),
             results=tuple(_with_views(result, plan.views) for result in tally.results()),
             baselines=tally.baseline_results(),
-            pixels=pixels,
+            pixels=pixel_scores(self.journal, localizers=plan.localizers) if plan.masks else None,
             config=plan.config(),
             versions=_versions(),
         )

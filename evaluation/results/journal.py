@@ -22,7 +22,7 @@ from pseudo_maps.files import differences, temporary_name_pattern, write_atomica
 
 __all__ = ["DamagedResultWarning", "ResultJournal"]
 
-_FORMAT = 2
+_FORMAT = 3
 """Format of the files; another one makes another configuration."""
 _CONFIG_NAME = "config.json"
 _BATCH_NAME = re.compile(r"[0-9]{9,}\.batch")

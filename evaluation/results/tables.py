@@ -36,8 +36,10 @@ def metrics_table(metrics: Metrics) -> str:
         )
     precision = []
     if pixels is not None:
+        several = len(pixels.px_ap) > 1
+        ours = ", ".join(f"{name} " * several + percent(px_ap) for name, px_ap in pixels.px_ap.items())
         gaussian = f"(centred Gaussian {percent(pixels.centred_gaussian_px_ap)})"
-        precision = [f"PxAP {percent(pixels.px_ap)} {gaussian}, {pixels.images} masks, {pixels.failed} without map"]
+        precision = [f"PxAP {ours} {gaussian}, {pixels.images} masks, {pixels.failed} without map"]
     results = metrics.all_results
     if not results:
         return "\n".join([*lines, *(precision or ["no results"])])

@@ -64,16 +64,17 @@ _JOBS = Option(
     "--jobs", type=int, default=1, decides=False, help="Processes that make and score boxes; -1 is one for each core."
 )
 _PANELS = Option("--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples.")
+_MASKS = Option(
+    "--masks",
+    type=EXISTING_FOLDER,
+    help="Folder of <image id>.png (0 background, 255 object, 128 ignored), or of the files that the data's "
+    "localization.txt lists, for PxAP.",
+)
 
 BASELINE_OPTIONS = (*_SHARED, _OUT, _JOBS)
 MAPS_OPTIONS = (
     *BASELINE_OPTIONS,
-    Option(
-        "--masks",
-        type=EXISTING_FOLDER,
-        help="Folder of <image id>.png (0 background, 255 object, 128 ignored), or of the files that the data's "
-        "localization.txt lists, for PxAP.",
-    ),
+    _MASKS,
     Option(
         "--map-range",
         type=click.Choice(("as-is", "min-max")),
@@ -99,6 +100,7 @@ RUN_OPTIONS = (
         type=click.Choice(tuple(LOCALIZERS)),
         help="Map that boxes are taken from; may be given several times.  [default: all but grad-cam]",
     ),
+    _MASKS,
     Option(
         "--scale",
         "scales",

@@ -1,4 +1,4 @@
-"""Data sets on disk, in any of five layouts: image records, classes and ground-truth boxes."""
+"""Data sets on disk, in one of several layouts: image records, classes and ground-truth boxes."""
 
 from pipelines.datasets.boxes import BoxAnnotation, scale_boxes
 from pipelines.datasets.layouts import LAYOUT_NAMES, load_boxes, load_masks, open_dataset

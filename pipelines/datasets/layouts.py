@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.datasets.boxes import BoxAnnotation
 from pipelines.datasets.clsloc import is_clsloc, load_clsloc_boxes, open_clsloc
+from pipelines.datasets.cub import is_cub, load_cub_boxes, open_cub
 from pipelines.datasets.folder_boxes import load_folder_boxes
 from pipelines.datasets.imagefolder import is_imagefolder, open_imagefolder
 from pipelines.datasets.imagenet import is_imagenet, open_imagenet
@@ -54,6 +55,7 @@ LAYOUTS = {
         open=open_tinyimagenet,
         boxes=load_tinyimagenet_boxes,
     ),
+    "cub": Layout(signs="images.txt and train_test_split.txt", detect=is_cub, open=open_cub, boxes=load_cub_boxes),
     "wsoleval": Layout(
         signs="image_ids.txt in the folder, in <split> or in metadata/ILSVRC/<split>",
         detect=is_wsoleval,

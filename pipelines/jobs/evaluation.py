@@ -10,16 +10,14 @@ from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
 from evaluation.image_scores import ImageScores
 from evaluation.images import EvaluationBatch, EvaluationSet
 from evaluation.maps import MapSource, NoMaps, StoredMaps
-from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.masks import masks_digest
 from evaluation.metrics.calibration import Calibration, calibrate
-from evaluation.metrics.pixels import PixelPrecision
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import get_protocol
 from evaluation.results.folder import EvaluationPlan, ResultFolder, find_metrics
-from evaluation.schema import Metrics, PixelScores, read_metrics
+from evaluation.schema import Metrics, read_metrics
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
-from pipelines.jobs.masks import mask_files, masks_digest, read_mask
 from pseudo_maps.records import UNKNOWN_LABEL
 
 if TYPE_CHECKING:
@@ -49,6 +47,8 @@ class EvaluationChoices:
     """Processes that make and score boxes."""
     panels: int
     """Images in the picture of examples; 0 for none."""
+    masks: Path | None = None
+    """Folder of masks for PxAP, see ``evaluation.masks``; None leaves PxAP out."""
     threshold_from: Path | None = None
     """Results of other images whose best thresholds the sweep protocols take; None: the best on these."""
 
@@ -58,18 +58,10 @@ def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metri
     return _evaluate(choices, NoMaps(), kind="baseline", advance=advance)
 
 
-def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, masks: Path | None, advance: Advance) -> Metrics:
-    """Score a folder of maps as a localizer.
-
-    ``masks`` is a folder of masks for PxAP, see ``pipelines.jobs.masks``; None leaves PxAP out.
-    ValueError for a map or mask that cannot be scored, a missing mask, or a result folder of another evaluation.
-    """
-    described: dict[str, object] = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
-    pixels = None
-    if masks is not None:
-        described["masks"] = {"sha256": masks_digest(choices.evaluation_set, masks)}
-        pixels = functools.partial(_pixel_scores, choices.evaluation_set, source, masks)
-    return _evaluate(choices, source, kind="maps", advance=advance, described=described, pixels=pixels)
+def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, advance: Advance) -> Metrics:
+    """Score a folder of maps as a localizer; ValueError for a map that cannot be scored."""
+    described = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
+    return _evaluate(choices, source, kind="maps", advance=advance, described=described)
 
 
 def evaluate_network(
@@ -119,9 +111,11 @@ def _evaluate(
     views: Mapping[str, str] | None = None,
     unsaved: frozenset[int] = frozenset(),
     scores: Callable[..., Iterator[list[ImageScores]]] | None = None,
-    pixels: Callable[[], PixelScores] | None = None,
 ) -> Metrics:
-    """Maps of a source to scores to a result folder; ``unsaved`` images are scored again, to save their maps."""
+    """Maps of a source to scores to a result folder; ``unsaved`` images are scored again, to save their maps.
+
+    ValueError for a result folder of another evaluation, and for a mask that is missing or cannot be scored.
+    """
     images = choices.evaluation_set.images
     plan = EvaluationPlan(
         kind=kind,
@@ -135,6 +129,7 @@ def _evaluate(
         source={**source.config(), **(described or {})},
         views=views or {},
         calibration=_calibration(choices, source),
+        masks=None if choices.masks is None else masks_digest(choices.evaluation_set, choices.masks),
         stamp=source.stamp(),
     )
     if source.needs_labels and all(image.record.label == UNKNOWN_LABEL for image in images):
@@ -146,6 +141,7 @@ def _evaluate(
         root=choices.evaluation_set.root,
         protocols=plan.protocols,
         localizers=plan.localizers,
+        masks=choices.masks,
         needs_labels=source.needs_labels,
     )
     scores = scores or functools.partial(_score_here, source, jobs=choices.jobs)
@@ -166,7 +162,7 @@ def _evaluate(
             advance(len(batch))
         if choices.out is not None and source.localizers:
             _draw(folder, choices, source)
-        return folder.write(pixels=pixels() if pixels else None)
+        return folder.write()
 
 
 def _calibration(choices: EvaluationChoices, source: MapSource) -> Calibration | None:
@@ -218,19 +214,3 @@ def _views_under(protocol: str, views: "Views") -> str:
     if protocol != "cam-release" and views.ten_crop:
         return "sum of absolute ten-crop maps"
     return views.describe()
-
-
-def _pixel_scores(evaluation_set: EvaluationSet, source: StoredMaps, masks: Path) -> PixelScores:
-    """PxAP of the maps, and beside it that of the centred Gaussian, over all images that are not blacklisted."""
-    precision, baseline = PixelPrecision(), PixelPrecision()
-    gaussian_hw = centred_gaussian_map()
-    for image in evaluation_set.images:
-        if image.blacklisted:
-            continue
-        try:
-            mask_hw = read_mask(image, masks)
-            precision.add(source.maps_of(image).whole.get(source.localizers[0]), mask_hw)
-            baseline.add(gaussian_hw, mask_hw)
-        except ValueError as error:
-            raise ValueError(f"image {image.record.image_id!r} with {mask_files(image)[0]}: {error}") from error
-    return precision.scores(baseline=baseline)

@@ -1,4 +1,4 @@
-"""``wsol-eval maps --masks``: pixel precision, and masks that do not fit their images."""
+"""``wsol-eval maps --masks`` and ``run --masks``: pixel precision, and masks that do not fit their images."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.integration.eval_command import (
     metrics_of,
 )
 from tests.integration.prep_command import val_id
-from tests.world import copy_of
+from tests.world import World, copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -31,10 +31,11 @@ def test_pixel_precision_of_perfect_maps(data: Path, tmp_path: Path) -> None:
     pixels = metrics_of(tmp_path / "out")["pixels"]
     assert (pixels["images"], pixels["failed"]) == (10, 0)
     # Not 1: cubic interpolation smooths the rim of the map, nearest neighbour that of the mask.
-    assert pixels["px_ap"] > 0.99
-    assert 0.1 < pixels["centred_gaussian_px_ap"] < pixels["px_ap"]
+    px_ap = pixels["px_ap"]["pseudo-map"]
+    assert px_ap > 0.99
+    assert 0.1 < pixels["centred_gaussian_px_ap"] < px_ap
     gaussian = f"(centred Gaussian {100 * pixels['centred_gaussian_px_ap']:.2f})"
-    assert f"PxAP {100 * pixels['px_ap']:.2f} {gaussian}, 10 masks, 0 without map" in result.output
+    assert f"PxAP {100 * px_ap:.2f} {gaussian}, 10 masks, 0 without map" in result.output
 
 
 def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: Path) -> None:
@@ -47,6 +48,21 @@ def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: P
     assert (
         without.exit_code == 1 and '(masks: {"sha256": ' in without.output and "stored, nothing now)" in without.output
     )
+
+
+def test_pixel_precision_of_a_network_is_that_of_its_saved_maps(world: World, data: Path, tmp_path: Path) -> None:
+    words = ("--data", data, "--masks", data / "Masks" / "CLS-LOC" / "val", "--panels", 0, "--protocol", "cam")
+    network = ("--device", "cpu", "--workers", 0, "--localizer", "cam", "--localizer", "saliency", "--save-maps")
+    result = evaluate("run", world.network, *words, *network, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    pixels = metrics_of(tmp_path / "run")["pixels"]
+    assert (list(pixels["px_ap"]), pixels["images"], pixels["failed"]) == (["cam", "saliency"], 10, 0)
+    assert f"PxAP cam {100 * pixels['px_ap']['cam']:.2f}, saliency " in result.output
+    for name, px_ap in pixels["px_ap"].items():
+        stored = evaluated(tmp_path / name, "maps", tmp_path / "run" / "maps" / name, *words)["pixels"]
+        # Stored in 8 bit.
+        assert stored["px_ap"] == {name: pytest.approx(px_ap, abs=2e-3)}
+        assert stored["object_pixels"] == pixels["object_pixels"]
 
 
 def test_masks_that_the_data_set_lists_are_put_together(tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_masks_that_the_data_set_lists_are_put_together(tmp_path: Path) -> None:
     result = evaluate(*command, "--masks", masks, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     pixels = metrics_of(tmp_path / "out")["pixels"]
-    assert (pixels["px_ap"], pixels["images"], pixels["failed"]) == (1, 2, 0)
+    assert (pixels["px_ap"], pixels["images"], pixels["failed"]) == ({"pseudo-map": 1}, 2, 0)
     assert (pixels["object_pixels"], pixels["ignored_pixels"]) == (
         4 * ((truth == 255).sum() + (right > 0).sum()),
         4 * (truth == 128).sum(),

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from evaluation.metrics.pixels import PixelPrecision
+from evaluation.image_scores import NO_BOXES, ImageScores
+from evaluation.metrics.pixels import PIXEL_BASELINE, PixelPrecision, count_pixels, pixel_scores
 
 FRAME = 224
 THRESHOLDS = np.arange(0, 1, 0.001)
@@ -30,6 +31,12 @@ def by_definition(scores: npt.NDArray[np.float64], objects: npt.NDArray[np.bool_
     return area
 
 
+def counted(index: int, mask: npt.NDArray[np.uint8], **maps: npt.NDArray[np.generic]) -> ImageScores:
+    """An image without boxes, with the pixels of its maps and of a baseline that scores 0 everywhere."""
+    pixels = {name: count_pixels(map_hw, mask) for name, map_hw in {PIXEL_BASELINE: None, **maps}.items()}
+    return ImageScores(index=index, image_id=f"{index}", label=0, wnid="n", status=NO_BOXES, pixels=pixels)
+
+
 def random_mask(rng: np.random.Generator, *, ignored: bool) -> npt.NDArray[np.uint8]:
     mask = np.where(rng.random((FRAME, FRAME)) < 0.3, 255, 0)
     if ignored:
@@ -44,13 +51,12 @@ def test_several_images_agree_with_the_definition_on_their_pooled_pixels() -> No
     for size in (7, 14, 28):
         map_hw = rng.random((size, size + 1))
         mask = random_mask(rng, ignored=True)
-        precision.add(map_hw, mask)
+        precision.add(count_pixels(map_hw, mask))
         scores, valid = in_frame(map_hw), mask != 128
         pooled_scores.append(scores[valid])
         pooled_objects.append(mask[valid] == 255)
     expected = by_definition(np.concatenate(pooled_scores), np.concatenate(pooled_objects))
     assert precision.average_precision() == pytest.approx(expected, abs=1e-12)
-    assert precision.scores(baseline=precision).ignored_pixels == 3 * 50 * 190
 
 
 def test_a_map_of_the_frames_size_that_follows_the_mask() -> None:
@@ -58,7 +64,7 @@ def test_a_map_of_the_frames_size_that_follows_the_mask() -> None:
     mask = random_mask(rng, ignored=False)
     map_hw = rng.random((FRAME, FRAME)) + (mask == 255)
     precision = PixelPrecision()
-    precision.add(map_hw, mask)
+    precision.add(count_pixels(map_hw, mask))
     assert precision.average_precision() == pytest.approx(by_definition(in_frame(map_hw), mask == 255), abs=1e-12)
     assert precision.average_precision() > 0.99
 
@@ -67,8 +73,8 @@ def test_a_perfect_map_scores_one_and_its_inverse_the_share_of_objects_at_most()
     mask = np.zeros((FRAME, FRAME), dtype=np.uint8)
     mask[:56] = 255
     perfect, inverse = PixelPrecision(), PixelPrecision()
-    perfect.add((mask == 255).astype(np.uint8), mask)
-    inverse.add(mask == 0, mask)
+    perfect.add(count_pixels((mask == 255).astype(np.uint8), mask))
+    inverse.add(count_pixels(mask == 0, mask))
     assert perfect.average_precision() == 1.0
     # Every object pixel comes last, together: precision is then the share of objects.
     assert inverse.average_precision() == 0.25
@@ -81,18 +87,15 @@ def test_maps_without_information_give_the_share_of_objects(map_hw: npt.NDArray[
     mask = np.zeros((FRAME, FRAME), dtype=np.uint8)
     mask[:56] = 255
     precision = PixelPrecision()
-    precision.add(map_hw, mask)
+    precision.add(count_pixels(map_hw, mask))
     assert precision.average_precision() == 0.25
-    assert (precision.images, precision.failed) == (1, int(map_hw is None))
 
 
 def test_masks_of_other_sizes_come_to_the_frame_by_nearest_neighbour() -> None:
     mask = np.array([[255, 0], [128, 0]], dtype=np.uint8)
-    precision = PixelPrecision()
-    precision.add(None, mask)
     quarter = (FRAME // 2) ** 2
-    assert msgspec.to_builtins(precision.scores(baseline=precision)) == {
-        "px_ap": 1 / 3,
+    assert msgspec.to_builtins(pixel_scores([counted(0, mask)], localizers=["cam"])) == {
+        "px_ap": {"cam": 1 / 3},
         "images": 1,
         "failed": 1,
         "object_pixels": quarter,
@@ -103,6 +106,18 @@ def test_masks_of_other_sizes_come_to_the_frame_by_nearest_neighbour() -> None:
     }
 
 
+def test_every_localizer_has_its_precision_and_images_without_a_map_score_nothing() -> None:
+    mask = np.zeros((FRAME, FRAME), dtype=np.uint8)
+    mask[:56] = 255
+    right = (mask == 255).astype(np.float64)
+    uncounted = ImageScores(index=2, image_id="2", label=0, wnid="n", status=NO_BOXES)
+    images = [counted(0, mask, cam=right, saliency=1 - right), counted(1, mask), uncounted]
+    scores = pixel_scores(images, localizers=["cam", "saliency"])
+    assert (scores.images, scores.failed, scores.centred_gaussian_px_ap) == (2, 1, 0.25)
+    # Half of the object pixels before everything else, the others together with all that is left.
+    assert scores.px_ap == {"cam": 0.5 + 0.5 * 0.25, "saliency": pytest.approx(0.5 * 0 + 0.25)}
+
+
 def test_scores_on_a_threshold_belong_to_the_bin_above_it() -> None:
     # Background one unit in the last place below the objects: pooled into one bin, precision would be 1/3.
     map_hw = np.zeros((FRAME, FRAME))
@@ -110,7 +125,7 @@ def test_scores_on_a_threshold_belong_to_the_bin_above_it() -> None:
     mask = np.zeros((FRAME, FRAME), dtype=np.uint8)
     mask[1] = 255
     precision = PixelPrecision()
-    precision.add(map_hw, mask)
+    precision.add(count_pixels(map_hw, mask))
     assert precision.average_precision() == 1 / 2
 
 
@@ -125,17 +140,17 @@ def test_scores_on_a_threshold_belong_to_the_bin_above_it() -> None:
 )
 def test_other_masks_are_refused(mask: npt.NDArray[np.uint8], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PixelPrecision().add(np.eye(3), mask)
+        PixelPrecision().add(count_pixels(np.eye(3), mask))
 
 
 def test_maps_of_other_shapes_are_refused() -> None:
     for shape in ((3,), (2, 2, 3), (0, 4)):
         with pytest.raises(ValueError, match="expected a score map"):
-            PixelPrecision().add(np.zeros(shape), np.zeros((4, 4), dtype=np.uint8))
+            PixelPrecision().add(count_pixels(np.zeros(shape), np.zeros((4, 4), dtype=np.uint8)))
 
 
 def test_without_object_pixels_there_is_no_value() -> None:
     precision = PixelPrecision()
-    precision.add(np.eye(3), np.zeros((4, 4), dtype=np.uint8))
+    precision.add(count_pixels(np.eye(3), np.zeros((4, 4), dtype=np.uint8)))
     with pytest.raises(ValueError, match="no object pixel in 1 masks"):
-        precision.scores(baseline=precision)
+        precision.average_precision()

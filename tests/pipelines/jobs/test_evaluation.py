@@ -64,31 +64,31 @@ def test_progress_is_told_and_a_stopped_evaluation_resumes_with_the_next_batch(
 ) -> None:
     told: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate_maps(choices, Bumps(stop_at=3), masks=None, advance=told.append)
+        evaluate_maps(choices, Bumps(stop_at=3), advance=told.append)
     assert told == [0, 2]
     told.clear()
     source = Bumps()
-    metrics = evaluate_maps(choices, source, masks=None, advance=told.append)
+    metrics = evaluate_maps(choices, source, advance=told.append)
     assert (told, source.asked) == ([2, 2, 1], [2, 3, 4])
     assert (metrics.counts.asked, metrics.config["unused_maps"]) == (5, 0)
     stopped = results_in(tmp_path / "out")
     for path in (tmp_path / "out").glob("*.*"):
         path.unlink()
-    evaluate_maps(choices, Bumps(), masks=None, advance=told.append)
+    evaluate_maps(choices, Bumps(), advance=told.append)
     assert results_in(tmp_path / "out") == stopped
 
 
 def test_a_finished_evaluation_asks_for_no_map(choices: EvaluationChoices) -> None:
     told: list[int] = []
-    evaluate_maps(choices, Bumps(), masks=None, advance=lambda count: None)
+    evaluate_maps(choices, Bumps(), advance=lambda count: None)
     source = Bumps()
-    evaluate_maps(choices, source, masks=None, advance=told.append)
+    evaluate_maps(choices, source, advance=told.append)
     assert (told, source.asked) == ([5], [])
 
 
 def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: EvaluationChoices) -> None:
     with pytest.raises(KeyboardInterrupt):
-        evaluate_maps(choices, Bumps(stop_at=4), masks=None, advance=lambda count: None)
+        evaluate_maps(choices, Bumps(stop_at=4), advance=lambda count: None)
     stopped = Bumps()
     stopped.config = lambda: {"unused_maps": 0}  # type: ignore[method-assign]
     _evaluate(choices, stopped, kind="maps", advance=lambda count: None, unsaved=frozenset({2, 3}))
@@ -102,7 +102,7 @@ def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: Evaluatio
 
 def test_thresholds_chosen_on_other_images_are_applied_as_by_hand(choices: EvaluationChoices, tmp_path: Path) -> None:
     def evaluated(**changes: Any) -> Metrics:
-        return evaluate_maps(replace(choices, **changes), Bumps(), masks=None, advance=lambda count: None)
+        return evaluate_maps(replace(choices, **changes), Bumps(), advance=lambda count: None)
 
     protocols = ("cam", "wsoleval-v1", "wsoleval-v2")
     large = make_listed_data(tmp_path / "large", {name: [(0.0, 0.0, 39.0, 19.0)] for name in "abc"})
@@ -135,7 +135,7 @@ def test_thresholds_chosen_on_other_images_are_applied_as_by_hand(choices: Evalu
 
 def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: EvaluationChoices, tmp_path: Path) -> None:
     def evaluate(**changes: Any) -> Metrics:
-        return evaluate_maps(replace(choices, **changes), Bumps(), masks=None, advance=lambda count: None)
+        return evaluate_maps(replace(choices, **changes), Bumps(), advance=lambda count: None)
 
     one, other = tmp_path / "one", make_listed_data(tmp_path / "other", {"a": [(4.0, 3.0, 30.0, 15.0)]})
     evaluate(protocols=("wsoleval-v1",), out=one)

@@ -39,7 +39,7 @@ def masks_digest(evaluation_set: EvaluationSet, folder: Path) -> str:
 
 
 def read_mask(image: EvaluationImage, folder: Path) -> npt.NDArray[np.uint8]:
-    """Mask (H, W) uint8 of an image, as ``PixelPrecision`` takes it; errors as ``decode_image``."""
+    """Mask (H, W) uint8 of an image, as ``count_pixels`` takes it; errors as ``decode_image``."""
     if not image.mask_files:
         return _grey(folder / mask_files(image)[0])
     mask_px = np.full((FRAME_PX, FRAME_PX), BACKGROUND, dtype=np.uint8)
