@@ -1,9 +1,10 @@
-"""Sources of score maps: shards, .npy files, or none; a network is one more (``pipelines.jobs.network_maps``)."""
+"""Sources of score maps: shards, files, or none; a network is one more (``pipelines.jobs.network_maps``)."""
 
 import hashlib
+import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +13,13 @@ import numpy.typing as npt
 
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationBatch, EvaluationImage
+from evaluation.map_files import MAP_SUFFIXES, read_map
 from evaluation.scoring import ImageMaps, MapBatch
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from pseudo_maps.shards.sources import check_sources
 
-__all__ = ["MAP_LOCALIZER", "MapSource", "NoMaps", "NpyMaps", "ShardMaps", "StoredMaps", "open_stored_maps"]
+__all__ = ["MAP_LOCALIZER", "FileMaps", "MapSource", "NoMaps", "ShardMaps", "StoredMaps", "open_stored_maps"]
 
 MAP_LOCALIZER = "pseudo-map"
 """Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
@@ -118,13 +120,7 @@ class StoredMaps(MapSource):
 
     def _map(self, map_hw: npt.NDArray[Any]) -> ImageMaps:
         """The map of an image as the evaluation takes it."""
-        if self.min_max and _tells_zero(map_hw):
-            scores_hw = np.asarray(map_hw, dtype=np.float64)
-            # Subtracted after the division: the range of huge scores may exceed float64.
-            largest = float(np.abs(scores_hw).max())
-            scores_hw = scores_hw / largest - scores_hw.min() / largest
-            map_hw = scores_hw / scores_hw.max()
-        return ImageMaps(whole={self.localizers[0]: map_hw})
+        return ImageMaps(whole={self.localizers[0]: stretched_map(map_hw) if self.min_max else map_hw})
 
     def _config(self, described: dict[str, Any]) -> dict[str, Any]:
         return {"maps": {**described, **({"range": "min-max"} if self.min_max else {})}}
@@ -138,17 +134,35 @@ class StoredMaps(MapSource):
         """Names of the maps that belong to an image."""
 
 
-def open_stored_maps(folder: Path, *, split: str, min_max: bool = False) -> StoredMaps:
-    """The maps in a folder: shards of the split when there are any, else .npy files; ValueError for neither.
+def open_stored_maps(folder: Path, *, split: str, min_max: bool = False, localizer: str | None = None) -> StoredMaps:
+    """The maps in a folder: shards of the split when there are any, else files of maps; ValueError for neither.
 
-    ``min_max`` stretches each map to the range from 0 to 1.
+    ``min_max`` stretches each map to the range from 0 to 1; ``localizer`` is the name of the maps in results, by
+    default that of the shards.
     """
     shards = any(folder.glob(f"{split}-*-of-*.h5"))
-    if not shards and not any(folder.rglob("*.npy")):
-        raise ValueError(f"{folder}: expected shards named {split}-00000-of-....h5 or .npy files, found neither")
-    source: StoredMaps = ShardMaps(folder, split=split) if shards else NpyMaps(folder)
+    source: StoredMaps = ShardMaps(folder, split=split) if shards else FileMaps(folder)
+    if isinstance(source, FileMaps) and not source.places:
+        raise ValueError(
+            f"{folder}: expected shards named {split}-00000-of-....h5 or files of maps ({', '.join(MAP_SUFFIXES)}), "
+            "found neither"
+        )
     source.min_max = min_max
+    if localizer is not None:
+        source.localizers = (localizer,)
     return source
+
+
+def stretched_map(map_hw: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A map (H, W) from its minimum and maximum to 0 and 1, float64; as it is where it is no map or has two values."""
+    if not _tells_zero(map_hw):
+        return map_hw
+    scores_hw = np.asarray(map_hw, dtype=np.float64)
+    # Subtracted after the division: the range of huge scores may exceed float64.
+    largest = float(np.abs(scores_hw).max())
+    scores_hw = scores_hw / largest - scores_hw.min() / largest
+    stretched_hw: npt.NDArray[Any] = scores_hw / scores_hw.max()
+    return stretched_hw
 
 
 def _tells_zero(map_hw: npt.NDArray[Any]) -> bool:
@@ -164,6 +178,7 @@ class ShardMaps(StoredMaps):
     def __init__(self, folder: Path, *, split: str) -> None:
         self._index = MapIndex(folder, split)
         self.localizers = (_localizer_of(self._index.provenance["configuration"]),)
+        # A network's, of a class and scaled.
         self.needs_labels = self.localizers != (MAP_LOCALIZER,)
         self._sha256 = self._index.digest()
         if self._sha256 is None:
@@ -194,7 +209,7 @@ class ShardMaps(StoredMaps):
 
     def describe_zero(self, images: Sequence[EvaluationImage]) -> str:
         """Nothing for maps of proposals, whose 0 is no proposal; saved score maps were scaled from their minimum."""
-        return "" if self.localizers == (MAP_LOCALIZER,) else "saved score maps are scaled from their minimum"
+        return "saved score maps are scaled from their minimum" if self.needs_labels else ""
 
     def _names(self) -> Iterable[str]:
         return self._index
@@ -203,50 +218,90 @@ class ShardMaps(StoredMaps):
         return [record.image_id] if record.image_id in self._index else []
 
 
-class NpyMaps(StoredMaps):
-    """One ``.npy`` file per image, in any subfolder, named by the image's id, path or file name."""
+class FileMaps(StoredMaps):
+    """One file per image, in any subfolder, named by the image's id, path or file name, with or without suffix.
 
-    def __init__(self, folder: Path) -> None:
-        files = sorted(folder.rglob("*.npy"))
+    With ``stacks`` a folder of that name may take the place of the file: its files are masks of the image.
+    """
+
+    def __init__(self, folder: Path, *, suffixes: Collection[str] = MAP_SUFFIXES, stacks: bool = False) -> None:
         self._folder = folder
-        self._stamp = _files_digest(files, folder=folder)
-        self._places = dict.fromkeys(path.relative_to(folder).as_posix() for path in files)
-        self._by_name: dict[str, list[str]] = {}
-        for path, place in zip(files, self._places, strict=True):
-            self._by_name.setdefault(path.stem, []).append(place)
+        self.places = tuple(_find_files(folder, suffixes=suffixes))
+        """Paths of all files relative to the folder, sorted."""
+        self._stamp = _files_digest([folder / place for place in self.places], folder=folder)
+        self._placed: dict[str, list[tuple[str, ...]]] = {}
+        self._by_name: dict[str, list[tuple[str, ...]]] = {}
+        members: dict[str, list[str]] = {}
+        for place in self.places:
+            name = os.path.splitext(place)[0]
+            self._placed.setdefault(name, []).append((place,))
+            self._by_name.setdefault(os.path.basename(name), []).append((place,))
+            if stacks:
+                members.setdefault(os.path.dirname(place), []).append(place)
+        self._stacks: dict[str, list[tuple[str, ...]]] = {}
+        for name, of_folder in members.items():
+            for key in {name, os.path.basename(name)}:
+                self._stacks.setdefault(key, []).append(tuple(of_folder))
 
     def maps_of(self, image: EvaluationImage) -> ImageMaps:
         """The array of a file; ValueError when it holds no plain array, or two files could be meant."""
-        found = [self._folder / place for place in self._names_of(image.record)]
-        if not found:
+        paths = self.paths_of(image.record)
+        if not paths:
             return ImageMaps(failure=NO_MAP)
+        try:
+            map_hw = read_map(paths[0])
+        except ValueError as error:
+            raise ValueError(f"image {image.record.image_id!r}: {paths[0]}: {error}") from error
+        if map_hw.ndim == 3:
+            raise ValueError(
+                f"image {image.record.image_id!r}: {paths[0]}: expected one map (H, W), found {map_hw.shape}: several "
+                "maps or masks of an image are averaged by wsol-prep import, whose shards can be scored"
+            )
+        return self._map(map_hw)
+
+    def paths_of(self, record: ImageRecord) -> list[Path]:
+        """Files that make the map of an image, mostly one; none without a map. ValueError where two could be meant."""
+        found = self._found(record)
         if len(found) > 1:
             raise ValueError(
-                f"image {image.record.image_id!r}: expected one map, found {' and '.join(str(path) for path in found)}"
+                f"image {record.image_id!r}: expected one map, found "
+                f"{' and '.join(str(self._folder / places[0]) for places in found)}"
             )
-        try:
-            # Not np.load, which takes archives too and leaves their files open.
-            with found[0].open("rb") as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(
-                f"image {image.record.image_id!r}: {found[0]}: expected a plain numeric array: {error}"
-            ) from error
-        return self._map(array)
+        return [self._folder / place for places in found for place in places]
 
     def config(self) -> dict[str, Any]:
         """The number of files."""
-        return self._config({"format": "npy", "files": len(self._places)})
+        return self._config({"format": "files", "files": len(self.places)})
 
     def _names(self) -> Iterable[str]:
-        return self._places
+        return self.places
 
     def _names_of(self, record: ImageRecord) -> list[str]:
+        return [place for places in self._found(record) for place in places]
+
+    def _found(self, record: ImageRecord) -> list[tuple[str, ...]]:
         """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
         path = Path(record.path)
         names = dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem))
-        placed = [f"{name}.npy" for name in names if f"{name}.npy" in self._places]
-        return placed or [place for name in names for place in self._by_name.get(name, [])]
+        for group in (self._placed, self._by_name, self._stacks):
+            found = [places for name in names for places in group.get(name, [])]
+            if found:
+                return found
+        return []
+
+
+def _find_files(folder: Path, *, suffixes: Collection[str]) -> list[str]:
+    """Paths, relative to the folder, of the files in it and below it whose names end in one of the suffixes, sorted."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return sorted(
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if os.path.splitext(name)[1].lower() in suffixes
+    )
 
 
 def _localizer_of(configuration: Any) -> str:

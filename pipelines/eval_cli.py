@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,12 @@ from training.inference.config import LOCALIZERS
 from training.networks.registry import TIMM_PREFIX
 
 if TYPE_CHECKING:
-    from evaluation.maps import StoredMaps
     from evaluation.schema import Metrics
     from pipelines.jobs.evaluation import EvaluationChoices
 
 
 ZERO_PROTOCOLS = ("cam", "cam-release", "psol-crop")
 """Protocols that measure a share of the maximum from 0; the others do from the minimum."""
-NAMED_UNUSED_MAPS = 3
-"""Maps without an image that the warning names."""
 
 
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
@@ -90,20 +87,20 @@ def run(checkpoint: Path, **options: Any) -> None:
 @click.argument("folder", type=EXISTING_FOLDER)
 @common_options
 def maps(folder: Path, **options: Any) -> None:
-    """Score a folder of maps, shards or .npy files, as a localizer, without a network."""
+    """Score a folder of maps, shards or files of any tool, as a localizer, without a network."""
     from evaluation.maps import open_stored_maps
+    from pipelines.jobs.box_checks import check_map_names
     from pipelines.jobs.evaluation import evaluate_maps
 
     choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
-    source = open_stored_maps(folder, split=options["split"], min_max=options["map_range"] == "min-max")
-    unused = source.unused(choices.evaluation_set.records)
-    if unused:
-        named = ", ".join(unused[:NAMED_UNUSED_MAPS]) + (", ..." if len(unused) > NAMED_UNUSED_MAPS else "")
-        click.echo(
-            f"wsol-eval: warning: {counted(len(unused), 'map')} in {folder} without an image of the data set: {named}",
-            err=True,
-        )
-    _check_lacking(source, choices, folder=folder, unused=unused)
+    source = open_stored_maps(
+        folder,
+        split=options["split"],
+        min_max=options["map_range"] == "min-max",
+        localizer=options["localizer"],
+    )
+    records = [image.record for image in choices.evaluation_set.images]
+    say_notes(check_map_names(source, folder, wanted=records, known=choices.evaluation_set.records))
     zero = "" if source.min_max else source.describe_zero(choices.evaluation_set.images)
     clipping = [name for name in choices.protocols if name in ZERO_PROTOCOLS]
     if zero and clipping:
@@ -112,30 +109,8 @@ def maps(folder: Path, **options: Any) -> None:
             "differently, with --map-range min-max alike",
             err=True,
         )
-    records = [image.record for image in choices.evaluation_set.images]
     say_notes(source.check_images(records, root=choices.evaluation_set.root))
     _evaluate(choices, functools.partial(evaluate_maps, choices, source))
-
-
-def _check_lacking(source: StoredMaps, choices: EvaluationChoices, *, folder: Path, unused: Sequence[str]) -> None:
-    """Say before the work how many images are going to count as wrong for want of a map; ValueError for all."""
-    ids = [image.record.image_id for image in choices.evaluation_set.images]
-    lacking = source.lacking(image.record for image in choices.evaluation_set.images)
-    if unused and len(lacking) == len(ids):
-        raise ValueError(
-            f"{folder}: no map belongs to any of {counted(len(ids), 'image')}: maps are called {unused[0]!r} and so "
-            f"on, the images {ids[0]!r}. Give the data set that they were made of; ids change with its files, its "
-            "lists and --layout"
-        )
-    there = len(ids) - len(lacking)
-    if lacking and there:
-        # As wsol-prep --limit leaves them.
-        advice = f"; --limit {there} scores those that have one" if lacking == ids[there:] else ""
-        click.echo(
-            f"wsol-eval: warning: {folder} has maps of {there} of {counted(len(ids), 'image')}; an image without one "
-            f"counts as wrong{advice}",
-            err=True,
-        )
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*BASELINE_OPTIONS])

@@ -21,7 +21,7 @@ from pipelines.cli.options import (
     options_by_key,
     task_share,
 )
-from pipelines.cli.prep_options import METHOD_OPTIONS, PROPOSAL_OPTIONS, REFINE_OPTIONS
+from pipelines.cli.prep_options import IMPORT_OPTIONS, METHOD_OPTIONS, PROPOSAL_OPTIONS, REFINE_OPTIONS
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -39,7 +39,8 @@ from pseudo_maps.proposals.methods import METHODS, MethodConfig
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
-    from pseudo_maps.runs.generation import Plan, Summary
+    from pipelines.datasets import Dataset
+    from pseudo_maps.runs.generation import Plan, RunConfig, Summary
 
 
 SUFFIX_NAMES = (".png", ".jpg", ".jpeg")
@@ -120,22 +121,10 @@ def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: 
     Class labels are used, boxes never. Interrupt and resume it at any time, as proposals. An image without a usable
     map or activation map keeps its row with a status and an all-zero map.
     """
-    from pipelines.datasets import open_dataset
     from pipelines.jobs.network_maps import usable_devices
     from pipelines.jobs.refinement import Refinement
-    from pseudo_maps.runs.generation import RunConfig
 
-    index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
-    dataset = open_dataset(data, split=split, layout=layout)
-    say_notes(dataset.notes)
-    run = RunConfig(
-        root=dataset.root,
-        out=out,
-        task_index=index,
-        task_count=count,
-        command=("wsol-prep", "refine", str(maps), *_given_arguments(REFINE_OPTIONS)),
-        retry_failed=options["retry_failed"],
-    )
+    dataset, run = _opened(data, layout, split, out, options, command=("refine", maps), declared=REFINE_OPTIONS)
     refinement = Refinement(
         dataset,
         maps=maps,
@@ -145,11 +134,73 @@ def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: 
         device=usable_devices(options["device"])[0],
         run=run,
     )
-    _echo_plan(refinement.plan, run_share=(index, count), layout=dataset.layout)
+    _echo_plan(refinement.plan, run_share=(run.task_index, run.task_count), layout=dataset.layout)
     say_notes((*filter(None, [refinement.note]), *refinement.warnings()))
     with ending_on_signals(), Progress(refinement.plan.images_to_do, label=split) as progress:
         summary = refinement.make(workers=options["workers"], on_images=progress.advance)
     _echo_summary(summary, out=out, max_failed=options["max_failed"])
+
+
+@main.command("import", context_settings=CONTEXT_SETTINGS, params=[*IMPORT_OPTIONS])
+@click.argument("folder", type=EXISTING_FOLDER)
+@common_options
+def import_maps(folder: Path, data: Path, layout: str, split: str, out: Path, **options: Any) -> None:
+    """Store the maps, masks or proposals of another tool in FOLDER as shards, which all commands take.
+
+    One file or folder of masks for each image, called by its id, path or file name: .npy, .npz, .png, .tif, .mat.
+    Interrupt and resume it at any time, as proposals. An image without a map keeps its row with a status and an
+    all-zero map.
+    """
+    from pipelines.jobs.map_import import MapImport
+
+    dataset, run = _opened(data, layout, split, out, options, command=("import", folder), declared=IMPORT_OPTIONS)
+    given = MapImport(
+        dataset,
+        folder=folder,
+        map_size=options["map_size"],
+        min_max=options["map_range"] == "min-max",
+        limit=options["limit"],
+        run=run,
+    )
+    _echo_plan(given.plan, run_share=(run.task_index, run.task_count), layout=dataset.layout)
+    say_notes(given.notes)
+    with ending_on_signals(), Progress(given.plan.images_to_do, label=split) as progress:
+        summary = given.make(on_images=progress.advance)
+    _echo_summary(summary, out=out, max_failed=options["max_failed"])
+
+
+def _opened(
+    data: Path,
+    layout: str,
+    split: str,
+    out: Path,
+    options: dict[str, Any],
+    *,
+    command: tuple[object, ...],
+    declared: Iterable[Option],
+) -> tuple[Dataset, RunConfig]:
+    """The data set, and the run that the options of the running command mean."""
+    from pipelines.datasets import open_dataset
+    from pseudo_maps.processes import worker_count
+    from pseudo_maps.runs.generation import RunConfig
+
+    index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
+    try:
+        jobs = worker_count(options.get("jobs", 1))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    dataset = open_dataset(data, split=split, layout=layout)
+    say_notes(dataset.notes)
+    run = RunConfig(
+        root=dataset.root,
+        out=out,
+        jobs=jobs,
+        task_index=index,
+        task_count=count,
+        command=("wsol-prep", *map(str, command), *_given_arguments(declared)),
+        retry_failed=options["retry_failed"],
+    )
+    return dataset, run
 
 
 def _given_arguments(declared: Iterable[Option]) -> Iterator[str]:

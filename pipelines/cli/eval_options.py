@@ -1,10 +1,11 @@
 """Options of ``wsol-eval run``, ``maps`` and ``baseline``, which pipeline files and tables pass on."""
 
+import re
 from typing import get_args
 
 import click
 
-from evaluation.names import BOX_CHOICES, PROTOCOL_NAMES
+from evaluation.names import BASELINES, BOX_CHOICES, PROTOCOL_NAMES
 from pipelines.cli.options import (
     DATA_OPTION,
     EXISTING,
@@ -26,6 +27,16 @@ DEVICE_OPTION = Option(
     decides=False,
     help="auto (all GPUs, else the CPU), cpu, cuda:N, or several joined by commas.",
 )
+
+
+def _localizer_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (value in BASELINES or not re.fullmatch(r"[A-Za-z0-9]+([-_.+*][A-Za-z0-9]+)*", value)):
+        raise click.BadParameter(
+            f"{value!r}: expected letters and digits, joined by - _ . + *, and no baseline ({', '.join(BASELINES)})"
+        )
+    return value
+
+
 _SHARED = (
     DATA_OPTION,
     LAYOUT_OPTION,
@@ -71,15 +82,22 @@ _MASKS = Option(
     "localization.txt lists, for PxAP.",
 )
 
+MAP_RANGE_OPTION = Option(
+    "--map-range",
+    type=click.Choice(("as-is", "min-max")),
+    default="as-is",
+    help="Scores of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
+)
 BASELINE_OPTIONS = (*_SHARED, _OUT, _JOBS)
 MAPS_OPTIONS = (
     *BASELINE_OPTIONS,
     _MASKS,
+    MAP_RANGE_OPTION,
     Option(
-        "--map-range",
-        type=click.Choice(("as-is", "min-max")),
-        default="as-is",
-        help="Scores of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
+        "--localizer",
+        metavar="NAME",
+        callback=_localizer_name,
+        help="Name of the maps in tables and files.  [default: that of the shards, else pseudo-map]",
     ),
     _PANELS,
 )

@@ -1,4 +1,4 @@
-"""Options of ``wsol-prep proposals``, which pipeline files pass on, and of ``wsol-prep refine``."""
+"""Options of ``wsol-prep proposals``, which pipeline files pass on, and of ``refine`` and ``import``."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipelines.cli.eval_options import MAP_RANGE_OPTION
 from pipelines.cli.options import (
     DATA_OPTION,
     EXISTING_FILE,
@@ -109,4 +110,13 @@ REFINE_OPTIONS = (
     *TASK_OPTIONS,
     _OF_BOTH["max-failed"],
     _OF_BOTH["retry-failed"],
+)
+IMPORT_OPTIONS = (
+    DATA_OPTION,
+    LAYOUT_OPTION,
+    *(_OF_BOTH[key] for key in ("split", "out", "map-size")),
+    MAP_RANGE_OPTION,
+    Option("--jobs", type=int, default=1, help="Processes that read maps; -1 is one for each core."),
+    *TASK_OPTIONS,
+    *(_OF_BOTH[key] for key in ("limit", "max-failed", "retry-failed")),
 )

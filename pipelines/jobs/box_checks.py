@@ -1,11 +1,13 @@
-"""Whether ground-truth boxes belong to the image files that are there: what chance does not explain is refused.
+"""Whether boxes and maps belong to the image files that are there: what chance does not explain is refused.
 
 Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from evaluation.boxes.geometry import same_shape
+from evaluation.maps import StoredMaps
 from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
 from pipelines.datasets.boxes import count_beyond
 from pseudo_maps.files import evenly_spaced
@@ -154,3 +156,35 @@ def _refuse_sizes_as_corners(
             f"{dataset.root}: all boxes lie towards the upper left, such as {first}: expected corners x0, y0, x1, y1, "
             "found what looks like x, y, width, height or like boxes of a smaller version; write them as corners"
         )
+
+
+def check_map_names(
+    source: StoredMaps,
+    folder: Path,
+    *,
+    wanted: Sequence[ImageRecord],
+    known: Sequence[ImageRecord],
+    without: str = "counts as wrong",
+) -> list[str]:
+    """Warnings of maps without an image among all that are ``known``, and of ``wanted`` images without a map.
+
+    ``without`` says what becomes of the latter. ValueError where no map belongs to any wanted image, or one to two.
+    """
+    unused, lacking = source.unused(known), source.lacking(wanted)
+    there = len(wanted) - len(lacking)
+    notes = []
+    if unused:
+        named = ", ".join(unused[:NAMED_IMAGES]) + (", ..." if len(unused) > NAMED_IMAGES else "")
+        notes.append(f"{counted(len(unused), 'map')} in {folder} without an image of the data set: {named}")
+    if unused and not there:
+        raise ValueError(
+            f"{folder}: no map belongs to any of {counted(len(wanted), 'image')}: maps are called {unused[0]!r} and so "
+            f"on, the images {wanted[0].image_id!r}. Give the data set that they were made of; ids change with its "
+            "files, its lists and --layout"
+        )
+    if lacking and there:
+        # As wsol-prep --limit leaves them.
+        advice = f"; --limit {there} takes those that have one" if not source.lacking(wanted[:there]) else ""
+        images = counted(len(wanted), "image")
+        notes.append(f"{folder} has maps of {there} of {images}; an image without one {without}{advice}")
+    return notes

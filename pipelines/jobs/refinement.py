@@ -5,8 +5,6 @@ are the targets of a second round (self-training). Class labels are used, boxes 
 """
 
 import itertools
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,20 +20,18 @@ from evaluation.scoring import ImageMaps
 from pipelines.datasets import Dataset
 from pipelines.jobs.network_maps import load_for_classes, network_config, network_maps
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
-from pseudo_maps.runs.generation import Plan, RunConfig, RunLog, Summary, begin_run, failures_in, plan_run
-from pseudo_maps.runs.shard_task import ShardReport
+from pseudo_maps.runs.generation import Plan, RunConfig, Summary, plan_run
+from pseudo_maps.runs.given_maps import write_shards
 from pseudo_maps.shards import (
     STATUS_OK,
     MapIndex,
     MapRow,
     ShardError,
     ShardReader,
-    ShardWriter,
-    make_provenance,
     quantise_map,
-    shard_name,
 )
 from pseudo_maps.shards.manifest import read_manifest
+from pseudo_maps.shards.outcomes import MadeMap
 from pseudo_maps.shards.sources import check_sources
 from training.class_names import ClassNames
 from training.data.workers import explaining_lost_workers
@@ -158,23 +154,9 @@ class Refinement:
         its name only when it is complete. ``on_images(done, failed=...)`` is called after every shard. RuntimeError
         when a worker is lost, OSError when a shard cannot be written; finished shards are kept.
         """
-        plan, run = self.plan, self._run
-        summary = begin_run(plan, run=run)
-        if not plan.to_do:
-            return summary
-        start = time.perf_counter()
-        log = RunLog(run, plan)
-        summary.log_path = log.path
+        made = ((shard, self._refined(shard, found)) for shard, found in self._activation_maps(workers=workers))
         with explaining_lost_workers():
-            for shard, found in self._activation_maps(workers=workers):
-                report = self._write(shard, found)
-                for image_id, status, message in report.failures:
-                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
-                summary.add(report)
-                summary.elapsed_s = time.perf_counter() - start
-                on_images(sum(report.counts.values()), failed=failures_in(report.counts))
-        log.write(event="finished", counts=dict(summary.counts))
-        return summary
+            return write_shards(self.plan, made, run=self._run, map_size=self._index.map_shape[0], on_images=on_images)
 
     def _activation_maps(self, *, workers: int) -> Iterator[tuple[int, dict[int, ImageMaps]]]:
         """Every shard to be made, with what the network found in its images by their row.
@@ -209,35 +191,17 @@ class Refinement:
         start = shard * self.plan.manifest.shard_size
         return self._records[start : start + self.plan.manifest.shard_rows(shard)]
 
-    def _write(self, shard: int, found: Mapping[int, ImageMaps]) -> ShardReport:
-        manifest, records = self.plan.manifest, self._records_of(shard)
-        path = self._run.out / shard_name(manifest.split, shard, manifest.shards)
-        counts: Counter[str] = Counter()
-        failures = []
+    def _refined(self, shard: int, found: Mapping[int, ImageMaps]) -> Iterator[MadeMap]:
+        records = self._records_of(shard)
         # Shards of the same size, so row by row the same images.
-        with (
-            ShardReader(self._index.shard_path(records[0].image_id)) as source,
-            ShardWriter(
-                path,
-                rows=len(records),
-                map_size=self._index.map_shape[0],
-                provenance=make_provenance(manifest.configuration),
-            ) as writer,
-        ):
+        with ShardReader(self._index.shard_path(records[0].image_id)) as source:
             for number, (record, row) in enumerate(zip(records, source.rows, strict=True)):
                 row = replace(row, **asdict(record))
                 map_hw, status, message = refined_map(
                     source.read_uint8(number), row, found.get(number), mean=self._mean
                 )
                 stored_hw, peak = quantise_map(map_hw)
-                writer.write(number, stored_hw, replace(row, peak=peak, status=status))
-                counts[status] += 1
-                if status != STATUS_OK:
-                    failures.append((row.image_id, status, message))
-            writer.commit()
-        return ShardReport(
-            name=path.name, counts=counts, failures=tuple(failures), made=True, size_bytes=path.stat().st_size
-        )
+                yield MadeMap(map_uint8=stored_hw, row=replace(row, peak=peak, status=status), message=message)
 
 
 def refined_map(

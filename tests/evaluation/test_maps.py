@@ -1,4 +1,4 @@
-"""Folders of shards and of .npy files as sources of maps: names, gaps, doubles, and files that hold no map."""
+"""Folders of shards and of files as sources of maps: names, gaps, doubles, and files that hold no map."""
 
 import io
 import os
@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationImage
-from evaluation.maps import MAP_LOCALIZER, NpyMaps, ShardMaps, open_stored_maps
+from evaluation.maps import MAP_LOCALIZER, FileMaps, ShardMaps, open_stored_maps
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import ShardError
 from tests.integration.eval_command import bump
@@ -69,16 +70,16 @@ def test_stored_score_maps_keep_the_name_of_their_localizer(
 
 def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train-00000-of-00001.h5").touch()
-    with pytest.raises(ValueError, match=r"expected shards named val-00000-of-....h5 or \.npy files, found neither"):
+    with pytest.raises(ValueError, match=r"expected shards named val-00000-of-\.\.\.\.h5 or files .*found neither"):
         open_stored_maps(tmp_path, split="val")
 
 
 def test_shards_are_taken_before_npy_files(tmp_path: Path) -> None:
     save(tmp_path / "a.npy")
-    assert isinstance(open_stored_maps(tmp_path, split="val"), NpyMaps)
+    assert isinstance(open_stored_maps(tmp_path, split="val"), FileMaps)
     make_folder(tmp_path)
     assert isinstance(open_stored_maps(tmp_path, split="val"), ShardMaps)
-    assert isinstance(open_stored_maps(tmp_path, split="train"), NpyMaps), "shards of another split are not meant"
+    assert isinstance(open_stored_maps(tmp_path, split="train"), FileMaps), "shards of another split are not meant"
 
 
 # --- shards
@@ -167,6 +168,27 @@ def test_a_file_is_found_by_any_name_of_its_image(tmp_path: Path, name: str) -> 
     assert source.unused([IMAGE.record]) == ["other.npy"]
 
 
+def test_a_file_of_any_kind_is_found_and_two_kinds_of_one_image_are_refused(tmp_path: Path) -> None:
+    wanted = (bump() * 255).astype(np.uint8)
+    PIL.Image.fromarray(wanted).save(tmp_path / "name.v2.png")
+    np.testing.assert_array_equal(open_stored_maps(tmp_path, split="val").maps_of(IMAGE).whole[MAP_LOCALIZER], wanted)
+    np.savez(tmp_path / "name.v2.npz", wanted)
+    with pytest.raises(ValueError, match=r"expected one map, found .*v2\.npz and .*v2\.png"):
+        open_stored_maps(tmp_path, split="val").maps_of(IMAGE)
+
+
+def test_a_stack_of_masks_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    save(tmp_path / "name.v2.npy", np.ones((5, 8, 8)))
+    with pytest.raises(ValueError, match=r"name\.v2\.npy: expected one map .*\(5, 8, 8\).* wsol-prep import"):
+        open_stored_maps(tmp_path, split="val").maps_of(IMAGE)
+
+
+def test_the_maps_have_the_name_that_is_given(tmp_path: Path) -> None:
+    save(tmp_path / "name.v2.npy")
+    source = open_stored_maps(tmp_path, split="val", localizer="ts-cam")
+    assert source.localizers == ("ts-cam",) and list(source.maps_of(IMAGE).whole) == ["ts-cam"]
+
+
 def test_an_image_without_file_has_no_map(tmp_path: Path) -> None:
     save(tmp_path / "name.npy")
     assert open_stored_maps(tmp_path, split="val").maps_of(IMAGE).failure == NO_MAP
@@ -251,7 +273,7 @@ def test_files_that_hold_no_array_are_named_and_nothing_in_them_is_run(
 def test_the_stamp_of_npy_files_tells_changes_and_the_configuration_their_number(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npy")
     before = open_stored_maps(tmp_path, split="val")
-    assert before.config() == {"maps": {"format": "npy", "files": 1}}
+    assert before.config() == {"maps": {"format": "files", "files": 1}}
     assert open_stored_maps(tmp_path, split="val").stamp() == before.stamp()
     state = path.stat()
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))

@@ -226,7 +226,7 @@ def test_shards_of_fewer_images_leave_the_others_without_map(data: Path, tmp_pat
 def test_maps_of_the_first_images_are_told_with_the_limit_that_scores_those(data: Path, tmp_path: Path) -> None:
     words = ("maps", maps_of_first(tmp_path / "maps", 4), "--data", data, *QUIET, "--protocol", "cam")
     told = f"wsol-eval: warning: {tmp_path / 'maps'} has maps of 4 of 10 images; an image without one counts as wrong"
-    assert f"{told}; --limit 4 scores those that have one\n" in evaluate(*words).stderr
+    assert f"{told}; --limit 4 takes those that have one\n" in evaluate(*words).stderr
     assert "has maps of" not in evaluate(*words, "--limit", 4).stderr
 
 
