@@ -115,7 +115,7 @@ def test_real_numbers_of_any_type_and_order_are_scored(
     ("array", "found"),
     [
         (np.zeros((0, 5)), "float64 of shape (0, 5)"),
-        (np.zeros((7, 7, 1)), "float64 of shape (7, 7, 1)"),
+        (np.zeros((7, 7, 2)), "found (7, 7, 2)"),
         (np.zeros(49), "float64 of shape (49,)"),
         (np.array(1.0), "float64 of shape ()"),
         (np.ones((7, 7)) * 1j, "complex128 of shape (7, 7)"),

@@ -170,7 +170,10 @@ def test_bad_usage_is_exit_2_and_names_the_option(
         ("baseline --data EMPTY", "empty"),
         ("baseline --data DATA --split train", "train"),
         ("baseline --data DATA --layout clsloc", "data"),
-        ("maps EMPTY --data DATA", "expected shards named val-00000-of-....h5 or .npy files, found neither"),
+        (
+            "maps EMPTY --data DATA",
+            "expected shards named val-00000-of-....h5 or files of maps (.npy, .npz, .png, .tif, .tiff), found neither",
+        ),
         ("run FILE --data DATA --device cpu", "anything"),
         ("run EMPTY --data DATA --device cpu", "a folder without checkpoint-<step>.pt"),
         ("predict FILE FILE --out OUT --device cpu", "anything"),
