@@ -71,6 +71,7 @@ def proposals(
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
     from pipelines.datasets import open_dataset
+    from pipelines.jobs.map_status import estimate_lines
     from pipelines.jobs.verification import replaced_images
     from pseudo_maps.runs.child import ImageLimits
     from pseudo_maps.runs.engines import need_engine
@@ -101,10 +102,12 @@ def proposals(
     settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
     click.echo(f"{config.method}: {settings}; weighting {config.weighting}, maps {config.map_size}px", err=True)
     say_notes(replaced_images(records, split=split, out=out, root=dataset.root))
-    if options["dry_run"]:
-        return
     if plan.to_do:
         warm_up(config, boundary_model=run.boundary_model, on_compile=_say_compiling)
+    if options["dry_run"]:
+        if plan.to_do:
+            click.echo("\n".join(estimate_lines(records, plan=plan, config=config, run=run)), err=True)
+        return
     with ending_on_signals(), Progress(plan.images_to_do, label=split) as progress:
         summary = generate_maps(
             records, plan=plan, config=config, run=run, on_images=progress.advance, say=progress.say
@@ -295,6 +298,21 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
     click.echo("\n".join(lines))
     if error:
         raise RuntimeError(error)
+
+
+@main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
+@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also compare the numbers of images.")
+@common_options
+def status(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str) -> None:
+    """Say how far the maps in FOLDER are, over all runs, tasks and hosts: done, failed, rate, time left.
+
+    Reads the files in FOLDER alone, on any machine, while runs are at work or after them.
+    """
+    from pipelines.jobs.map_status import status_lines
+
+    click.echo("\n".join(status_lines(folder, splits=splits, data=data, layout=layout)))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[DATA_OPTION, LAYOUT_OPTION])

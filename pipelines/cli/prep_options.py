@@ -83,7 +83,11 @@ PROPOSAL_OPTIONS = (
     Option("--limit", type=click.IntRange(min=1), help="Only the first images of the split."),
     Option("--max-failed", type=click.IntRange(min=0), default=0, help="Exit 1 when more images than this failed."),
     Option("--retry-failed", is_flag=True, help="Make committed shards again that hold failed images."),
-    Option("--dry-run", is_flag=True, help="Print what would be done and stop."),
+    Option(
+        "--dry-run",
+        is_flag=True,
+        help="Print what would be done, with the time and disk it takes, and stop.",
+    ),
 )
 _OF_BOTH = options_by_key(PROPOSAL_OPTIONS)
 REFINE_OPTIONS = (

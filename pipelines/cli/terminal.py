@@ -162,7 +162,7 @@ class Progress:
 
     def __init__(self, total: int | None = None, *, label: str, unit: str = "image") -> None:
         self._total, self._label, self._unit = total, label, unit
-        self._done = 0
+        self._done = self._earlier = 0
         self._notes: dict[str, int] = {}
         self._start = self._last_line = time.monotonic()
         # disable=None: no bar where stderr is not a terminal.
@@ -176,25 +176,32 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def advance(self, count: int, **notes: int) -> None:
-        """Count ``count`` more units as done and add to the numbers shown beside them."""
+    def advance(self, count: int, *, earlier: bool = False, **notes: int) -> None:
+        """Count ``count`` more units as done and add to the numbers shown beside them.
+
+        What was done ``earlier``, or by another run, does not count for the rate.
+        """
         self._done += count
+        self._earlier += count if earlier else 0
         for name, value in notes.items():
             self._notes[name] = self._notes.get(name, 0) + value
         if not self._bar.disable:
             self._bar.set_postfix(self._notes, refresh=False)
-            self._bar.update(count)
+            if earlier:
+                self._bar.n, self._bar.initial = self._bar.n + count, self._bar.initial + count
+                self._bar.last_print_n += count
+            self._bar.update(0 if earlier else count)
             return
         now = time.monotonic()
         total = self._total if self._total is not None else self._done
         if now - self._last_line >= LOG_INTERVAL_S or self._done == total:
             self._last_line = now
-            rate = self._done / max(now - self._start, 1e-9)
+            rate = (self._done - self._earlier) / max(now - self._start, 1e-9)
             remaining_s = (total - self._done) / max(rate, 1e-9)
             notes_text = "".join(f", {value} {name}" for name, value in self._notes.items())
             print(
                 f"{self._label}: {self._done}/{total} {self._unit}s, {rate:.1f}/s, "
-                f"{_duration(remaining_s)} left{notes_text}",
+                f"{duration(remaining_s)} left{notes_text}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -212,7 +219,8 @@ class Progress:
         self.advance(done - self._done)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds: ``1h05m``, ``4m30s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pipelines.jobs.network_maps import NetworkChoices
     from training.inference.config import Views
 
-Advance = Callable[[int], None]
+Advance = Callable[..., None]
+"""Called with a number of images that are done, and ``earlier=True`` where an earlier run has scored them."""
 """Called with the number of further images that are done."""
 
 
@@ -148,7 +149,7 @@ def _evaluate(
     with ResultFolder(choices.out, plan=plan) as folder:
         finished = folder.finished()
         if finished is not None and not unsaved:
-            advance(len(images))
+            advance(len(images), earlier=True)
             return finished
         done = folder.journal.done()
         waiting = [
@@ -156,7 +157,8 @@ def _evaluate(
             for batch in choices.evaluation_set.batches(source.batch_size)
             if batch[0].index not in done or batch[0].index in unsaved
         ]
-        advance(len(images) - sum(map(len, waiting)))
+        if scored_earlier := len(images) - sum(map(len, waiting)):
+            advance(scored_earlier, earlier=True)
         for batch in scores(waiting, task=task):
             folder.add(batch)
             advance(len(batch))

@@ -147,7 +147,7 @@ class Refinement:
         """Images that were replaced since their maps were made; ShardError where most were."""
         return check_sources(self._index, self._records, root=self._dataset.root)
 
-    def make(self, *, workers: int, on_images: Callable[..., None] = lambda _count, *, failed: None) -> Summary:
+    def make(self, *, workers: int, on_images: Callable[..., None] = lambda _count, **_notes: None) -> Summary:
         """Make the shards that the plan says are to be made; ``workers`` processes decode.
 
         Safe to kill at any moment and to start again, with the same bytes on the same device: a shard appears under

@@ -6,7 +6,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -31,6 +32,8 @@ from pseudo_maps.shards.manifest import Manifest, ManifestMismatch, agree_on_man
 from pseudo_maps.shards.reader import open_hdf5, read_head
 
 LOG_FOLDER = "logs"
+LOG_STAMP = "%Y%m%dT%H%M%S"
+"""Begin of a run in the name of its log, ``SPLIT-STAMP-HOST-PID.jsonl``."""
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
 """Enough shards to share among jobs, of at most 1,000 maps: about 10 MB, and 35 s of one core that a kill repeats."""
 _LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib", "torch", "timm"}
@@ -213,7 +216,7 @@ def generate_maps(
     plan: Plan,
     config: MapConfig,
     run: RunConfig,
-    on_images: Callable[..., None] = lambda _count, *, failed: None,
+    on_images: Callable[..., None] = lambda _count, **_notes: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Summary:
     """Make the shards that a plan says are still to be made.
@@ -221,8 +224,9 @@ def generate_maps(
     Safe to kill at any moment and to start again: a shard appears under its name only when it is complete, so a kill
     costs the shards at work, one for each worker. The same records and configuration give the same bytes whatever
     the jobs, backend, order or number of tries. ``on_images(done, failed=...)`` is called now
-    and then, from a thread of this process, with the images since the last call, wherever the workers are; ``say`` with
-    what a person should know while it goes on.
+    and then, from a thread of this process, with the images since the last call, wherever the workers are, and with
+    ``earlier=True`` for those of shards that another run made meanwhile; ``say`` with what a person should know while
+    it goes on.
 
     ManifestMismatch when the folder holds shards of other settings or images; RuntimeError, which leaves what was
     committed, when a shard cannot be written, no process for the images starts, or the workers die again and again.
@@ -241,7 +245,7 @@ def generate_maps(
         if "message" in event:
             say(event["message"])
 
-    with ProgressWatch(run.out, on_images=on_images) as watch:
+    with log.until_end(summary), ProgressWatch(run.out, on_images=on_images) as watch:
         tasks = [
             ShardTask(
                 path=run.out.absolute() / shard_name(plan.split, shard, count),
@@ -262,19 +266,22 @@ def generate_maps(
         try:
             for report in reports:
                 if report.error:
-                    log.write(event="stopped", shard=report.name, error=report.error)
                     raise RuntimeError(report.error)
                 for image_id, status, message in report.failures:
                     log.write(event="failed-image", image_id=image_id, status=status, message=message)
                 summary.add(report)
                 summary.elapsed_s = time.perf_counter() - start
-                watch.finish(report.name, done=sum(report.counts.values()), failed=failures_in(report.counts))
+                watch.finish(
+                    report.name,
+                    done=sum(report.counts.values()),
+                    failed=failures_in(report.counts),
+                    made=report.made,
+                )
         finally:
             reports.close()
             worker_children(run.child_module).close()
             # Workers that were ended in the middle of writing cannot do it themselves.
             remove_stale_temporaries(run.out)
-    log.write(event="finished", counts=dict(summary.counts), elapsed_s=round(summary.elapsed_s, 3))
     return summary
 
 
@@ -285,7 +292,7 @@ class RunLog:
         started = datetime.now(UTC)
         folder = run.out / LOG_FOLDER
         folder.mkdir(exist_ok=True)
-        stamp = started.strftime("%Y%m%dT%H%M%S")
+        stamp = started.strftime(LOG_STAMP)
         self.path = folder / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
         self.write(
             event="started",
@@ -304,6 +311,22 @@ class RunLog:
             machine=platform.machine(),
             versions={dist.name: dist.version for dist in metadata.distributions() if dist.name in _LOGGED_PACKAGES},
         )
+
+    @contextmanager
+    def until_end(self, summary: Summary) -> Iterator[None]:
+        """Note how the run ends: finished, or stopped by an error or a signal, unless it is killed."""
+        event: dict[str, Any] = {"event": "finished", "counts": summary.counts}
+        try:
+            yield
+        except BaseException as error:
+            signals = {KeyboardInterrupt: "SIGINT", SystemExit: "SIGTERM"}
+            event = {"event": "stopped", "error": signals.get(type(error)) or f"{type(error).__name__}: {error}"}
+            raise
+        finally:
+            # On a full disk, the reason why the run has stopped must not be lost.
+            with suppress(OSError):
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.write(**event, time=now, images_made=summary.images_made, elapsed_s=round(summary.elapsed_s, 3))
 
     def write(self, **entry: Any) -> None:
         """Append one line."""

@@ -16,7 +16,7 @@ def write_shards(
     *,
     run: RunConfig,
     map_size: int,
-    on_images: Callable[..., None] = lambda _count, *, failed: None,
+    on_images: Callable[..., None] = lambda _count, **_notes: None,
 ) -> Summary:
     """Write the shards that a plan says are still to be made, from ``made``: each with its maps, row by row.
 
@@ -30,14 +30,14 @@ def write_shards(
     start = time.perf_counter()
     log = RunLog(run, plan)
     summary.log_path = log.path
-    for shard, maps in made:
-        report = _write_shard(plan, shard, maps, run=run, map_size=map_size)
-        for image_id, status, message in report.failures:
-            log.write(event="failed-image", image_id=image_id, status=status, message=message)
-        summary.add(report)
-        summary.elapsed_s = time.perf_counter() - start
-        on_images(sum(report.counts.values()), failed=failures_in(report.counts))
-    log.write(event="finished", counts=dict(summary.counts))
+    with log.until_end(summary):
+        for shard, maps in made:
+            report = _write_shard(plan, shard, maps, run=run, map_size=map_size)
+            for image_id, status, message in report.failures:
+                log.write(event="failed-image", image_id=image_id, status=status, message=message)
+            summary.add(report)
+            summary.elapsed_s = time.perf_counter() - start
+            on_images(sum(report.counts.values()), failed=failures_in(report.counts))
     return summary
 
 

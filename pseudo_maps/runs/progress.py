@@ -16,6 +16,7 @@ from typing import Self
 
 from pseudo_maps.files import host_name
 from pseudo_maps.processes import is_running
+from pseudo_maps.shards.layout import split_of_shard
 
 _PREFIX = ".progress."
 _WRITE_INTERVAL_S = 0.25
@@ -43,12 +44,16 @@ class ShardProgress:
 
 
 class ProgressWatch:
-    """Sum of all workers' files; calls ``on_images(done, failed=...)`` with its growth since the last call."""
+    """Sum of all workers' files; calls ``on_images(done, failed=...)`` with its growth since the last call.
+
+    With ``earlier=True`` it is called for shards that were there.
+    """
 
     def __init__(self, out: Path, *, on_images: Callable[..., None]) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=out, prefix=f"{_PREFIX}{host_name()}.{os.getpid()}."))
         self._on_images = on_images
         self._finished: dict[str, tuple[int, int]] = {}
+        self._found: list[tuple[int, int]] = []
         self._reported = (0, 0)
         self._stopped = Event()
         self._thread = Thread(target=self._watch, name="progress", daemon=True)
@@ -63,9 +68,11 @@ class ProgressWatch:
         self._report()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def finish(self, shard: str, *, done: int, failed: int) -> None:
-        """Take the final numbers of a shard in place of its file."""
-        self._finished[shard] = (done, failed)
+    def finish(self, shard: str, *, done: int, failed: int, made: bool = True) -> None:
+        """Take the final numbers of a shard in place of its file; not ``made``: another run was faster."""
+        self._finished[shard] = (done, failed) if made else (0, 0)
+        if not made:
+            self._found.append((done, failed))
         (self.folder / shard).unlink(missing_ok=True)
 
     def _watch(self) -> None:
@@ -73,6 +80,9 @@ class ProgressWatch:
             self._report()
 
     def _report(self) -> None:
+        while self._found:
+            done, failed = self._found.pop()
+            self._on_images(done, failed=failed, earlier=True)
         # The finished ones first: a shard that ends meanwhile is counted later rather than twice.
         counts = list(self._finished.values())
         with suppress(OSError):
@@ -93,6 +103,26 @@ def _read(path: Path) -> tuple[int, int]:
     except (OSError, ValueError):
         # Just being written, or gone with the end of its shard.
         return 0, 0
+
+
+def counts_at_work(folder: Path, split: str) -> dict[tuple[str, int], tuple[int, int, float]]:
+    """Images done and failed in unfinished shards of a split, and when that was last written, by host and process id.
+
+    Those of runs that were killed too, until another run on their host removes them.
+    """
+    counts: dict[tuple[str, int], tuple[int, int, float]] = {}
+    for place in folder.glob(f"{_PREFIX}*.*.*"):
+        host, process_id, _ = place.name.removeprefix(_PREFIX).rsplit(".", 2)
+        with suppress(OSError, ValueError):
+            done, failed, written_s = 0, 0, place.stat().st_mtime
+            for path in place.iterdir():
+                # A shard is committed a moment before its file goes.
+                if split_of_shard(path.name) == split and not (folder / path.name).exists():
+                    more = _read(path)
+                    done, failed = done + more[0], failed + more[1]
+                    written_s = max(written_s, path.stat().st_mtime)
+            counts[host, int(process_id)] = (done, failed, written_s)
+    return counts
 
 
 def remove_stale_progress(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,8 +129,22 @@ def test_a_file_in_place_of_the_output_folder_is_bad_usage(data: Path, tmp_path:
 
 def test_clashing_opencv_packages_are_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prep_cli, "opencv_clash", lambda: "two of them")
+    monkeypatch.setattr("pipelines.jobs.map_status.estimate_lines", lambda *_plan, **_settings: [])
     result = propose(data, tmp_path / "m", "--dry-run")
     assert result.exit_code == 0 and "wsol-prep: warning: two of them\n" in result.output
+
+
+def test_a_dry_run_measures_time_and_disk_and_makes_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("shutil.disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=0))
+    result = propose(data, tmp_path / "m" / "n", "--dry-run", "--jobs", 3)
+    assert result.exit_code == 0 and list(tmp_path.iterdir()) == [] and asked == [tmp_path]
+    estimate = r"estimate from 1 image: 0m\d\ds on one core of this machine, at best 0m\d\ds with 3 jobs; "
+    assert re.search(
+        estimate + r"0\.00 GB of maps, the disk of .*/m/n has 0\.00 GB free\nthe disk lacks 0\.00 GB\n$", result.stderr
+    )
 
 
 def test_torch_is_not_imported_by_a_run(data: Path, tmp_path: Path) -> None:

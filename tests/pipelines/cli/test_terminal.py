@@ -182,6 +182,11 @@ def test_two_opencv_packages_are_named_with_the_way_out(monkeypatch: pytest.Monk
 # --- progress
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -213,6 +218,22 @@ def test_a_file_gets_a_line_every_half_minute_and_one_at_the_end(
     ]
 
 
+def test_what_was_done_earlier_does_not_count_for_the_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(1000, label="val") as progress:
+        progress.advance(900, earlier=True)
+        clock.now += 50
+        progress.advance(50)
+    assert capsys.readouterr().err == "val: 950/1000 images, 1.0/s, 0m50s left\n"
+
+
+def test_a_bar_shows_the_rate_of_this_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with Progress(1000, label="val") as progress:
+        progress.advance(900, earlier=True)
+        progress.advance(50)
+        assert (progress._bar.n, progress._bar.initial) == (950, 900)
+
+
 def test_long_runs_tell_the_time_left_in_hours(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(1_281_167, label="train", unit="map") as progress:
         clock.now += 100
@@ -227,10 +248,6 @@ def test_nothing_to_do_prints_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     with Progress(4, label="val") as progress:

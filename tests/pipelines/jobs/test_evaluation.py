@@ -62,28 +62,32 @@ def choices(tmp_path: Path) -> EvaluationChoices:
 def test_progress_is_told_and_a_stopped_evaluation_resumes_with_the_next_batch(
     choices: EvaluationChoices, tmp_path: Path
 ) -> None:
-    told: list[int] = []
+    told: list[tuple[int, bool]] = []
+
+    def tell(count: int, *, earlier: bool = False) -> None:
+        told.append((count, earlier))
+
     with pytest.raises(KeyboardInterrupt):
-        evaluate_maps(choices, Bumps(stop_at=3), advance=told.append)
-    assert told == [0, 2]
+        evaluate_maps(choices, Bumps(stop_at=3), advance=tell)
+    assert told == [(2, False)]
     told.clear()
     source = Bumps()
-    metrics = evaluate_maps(choices, source, advance=told.append)
-    assert (told, source.asked) == ([2, 2, 1], [2, 3, 4])
+    metrics = evaluate_maps(choices, source, advance=tell)
+    assert (told, source.asked) == ([(2, True), (2, False), (1, False)], [2, 3, 4])
     assert (metrics.counts.asked, metrics.config["unused_maps"]) == (5, 0)
     stopped = results_in(tmp_path / "out")
     for path in (tmp_path / "out").glob("*.*"):
         path.unlink()
-    evaluate_maps(choices, Bumps(), advance=told.append)
+    evaluate_maps(choices, Bumps(), advance=tell)
     assert results_in(tmp_path / "out") == stopped
 
 
 def test_a_finished_evaluation_asks_for_no_map(choices: EvaluationChoices) -> None:
-    told: list[int] = []
+    told: list[tuple[int, bool]] = []
     evaluate_maps(choices, Bumps(), advance=lambda count: None)
     source = Bumps()
-    evaluate_maps(choices, source, advance=told.append)
-    assert (told, source.asked) == ([5], [])
+    evaluate_maps(choices, source, advance=lambda count, *, earlier: told.append((count, earlier)))
+    assert (told, source.asked) == ([(5, True)], [])
 
 
 def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: EvaluationChoices) -> None:
@@ -91,12 +95,12 @@ def test_images_whose_maps_were_not_saved_are_looked_at_again(choices: Evaluatio
         evaluate_maps(choices, Bumps(stop_at=4), advance=lambda count: None)
     stopped = Bumps()
     stopped.config = lambda: {"unused_maps": 0}  # type: ignore[method-assign]
-    _evaluate(choices, stopped, kind="maps", advance=lambda count: None, unsaved=frozenset({2, 3}))
+    _evaluate(choices, stopped, kind="maps", advance=lambda count, **_: None, unsaved=frozenset({2, 3}))
     assert stopped.asked == [2, 3, 4]
     # Also when all is finished.
     finished = Bumps()
     finished.config = stopped.config  # type: ignore[method-assign]
-    _evaluate(choices, finished, kind="maps", advance=lambda count: None, unsaved=frozenset({0, 1}))
+    _evaluate(choices, finished, kind="maps", advance=lambda count, **_: None, unsaved=frozenset({0, 1}))
     assert finished.asked == [0, 1, 2, 3, 4]
 
 

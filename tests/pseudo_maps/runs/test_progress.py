@@ -27,6 +27,14 @@ def test_images_of_shards_at_work_are_reported_before_the_shards_end(tmp_path: P
     assert [sum(column) for column in zip(*reported, strict=True)] == [4, 1]
 
 
+def test_shards_that_another_run_made_are_told_apart(tmp_path: Path) -> None:
+    reported: list[tuple[int, dict[str, int]]] = []
+    with ProgressWatch(tmp_path, on_images=lambda done, **notes: reported.append((done, notes))) as watch:
+        watch.finish("a", done=3, failed=1, made=False)
+        watch.finish("b", done=2, failed=0)
+    assert sorted(reported) == [(2, {"failed": 0}), (3, {"failed": 1, "earlier": True})]
+
+
 def test_progress_never_goes_back(tmp_path: Path) -> None:
     reported: list[tuple[int, int]] = []
     with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
