@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.runs.array_tasks import array_share
 from tests.command_calls import REPOSITORY
-from tests.integration.prep_command import QUICK, files, run_prep
+from tests.integration.prep_command import QUICK, files, prep, run_prep
+from tests.world import World
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
 ADDRESS = "tcp://127.0.0.1:8786"
@@ -116,6 +118,23 @@ def wait_for_port(port: int, process: subprocess.Popen) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("the scheduler does not listen")
+
+
+def test_parts_of_a_split_are_merged_as_the_guide_says(world: World, tmp_path: Path, monkeypatch) -> None:
+    for part in (0, 1):
+        (tmp_path / f"part-{part}").mkdir()
+        for path in world.maps.glob("val*"):
+            if "-of-" not in path.name or int(path.name.split("-")[1]) % 2 == part:
+                shutil.copy2(path, tmp_path / f"part-{part}")
+    (block,) = (block for block in blocks("sh") if "sha256sum" in block)
+    *lines, verify = block.replace("train", "val").splitlines()
+    done = subprocess.run(["bash", "-e"], input="\n".join(lines), cwd=tmp_path, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    monkeypatch.chdir(tmp_path)
+    result = prep(*[str(world.data) if word == "ILSVRC" else word for word in shlex.split(verify)[1:]])
+    assert result.exit_code == 0 and "maps: val complete and undamaged" in result.output, result.output
+    lines = prep("status", "maps", "--data", world.data).output.splitlines()
+    assert lines == ["val: 10 of 10 images (100.0 %) in 4 of 4 shards; 0 failed"]
 
 
 def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(tmp_path, processes):
