@@ -52,9 +52,9 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
     """Keep a second run out of the folder, before anything in it is looked at."""
-    from pseudo_maps.files import folder_lock
+    from pseudo_maps.files import LOCK_WAIT_S, folder_lock
     from training.run_folder.checkpoints import CheckpointFolder
-    from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
+    from training.run_folder.files import LOCK_FILE
 
     # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
     if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():

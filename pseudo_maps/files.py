@@ -2,12 +2,14 @@
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,11 +21,17 @@ _LONGEST_NAME_BYTES = 255
 """Limit of ext4, XFS, Lustre and NFS for one name."""
 _SHOWN_CHARACTERS = 100
 """Of a value that differs; the names of all protocols take less."""
+_HOSTS_OWN_NAMESPACE = 0xEFFFFFFC
+"""Inode of the first process namespace of every Linux (PROC_PID_INIT_INO, include/linux/proc_ns.h)."""
 _POLL_S = 0.05
+LOCK_WAIT_S = 10.0
+"""Seconds in which a process that was terminated a moment ago may save what it has and release its lock."""
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 """Another process holds the lock; EACCES where flock is made of POSIX locks (NFS)."""
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 """The file system has no locks; Lustre mounted without its option flock says ENOSYS."""
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Answers of ``link`` on file systems without hard links (exFAT, some FUSE and object stores)."""
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """The file system cannot sync a folder, such as CIFS."""
 
@@ -32,8 +40,25 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 def host_name() -> str:
-    """Name of this host as it stands in names of files, at most 64 bytes."""
-    return socket.gethostname().replace("/", "_")[:64] or "localhost"
+    """Name of this host as it stands in names of files, at most 73 bytes: where a process id means one process.
+
+    Containers may share a host name and count processes each from 1, so there eight digits of a digest follow: of the
+    process namespace, which is another one in every container, and of the start of the host.
+    """
+    return (socket.gethostname().replace("/", "_")[:64] or "localhost") + _namespace_mark()
+
+
+@functools.cache
+def _namespace_mark() -> str:
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+        if namespace == _HOSTS_OWN_NAMESPACE:
+            return ""
+        started = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        # No /proc.
+        return ""
+    return f"-{hashlib.sha256(f'{started}{namespace}'.encode()).hexdigest()[:8]}"
 
 
 def temporary_path(target: Path) -> Path:
@@ -89,6 +114,30 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         temporary.write_bytes(content)
 
 
+def create_exclusively(path: Path, content: bytes) -> bool:
+    """Write a file under a name that is free, whole; False when the name is taken, and that file stays as it was.
+
+    Only where the file system has no hard links may the last of two simultaneous writers win. OSError names ``path``.
+    """
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        # Unlike a rename, a link never replaces what another process has put there meanwhile.
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_atomically(path, content)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync(path.parent)
+    return True
+
+
 def sync(path: Path) -> None:
     """Force a file's content, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -113,9 +162,23 @@ def spaced_files(paths: Sequence[Path], *, most: int = 1000) -> Iterator[os.stat
             yield path.stat()
 
 
+def open_regular_file(path: str | os.PathLike[str]) -> int:
+    """Descriptor of a file, or of what a link leads to, opened for reading.
+
+    OSError with ``EINVAL`` for what is no regular file: a FIFO or a device may be read without end, or waited for.
+    """
+    # Looked at first: opening alone does something to some devices.
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes as 64 hexadecimal digits; OSError as ``open_regular_file``."""
+    with open(open_regular_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -203,6 +266,9 @@ def _take_lock(path: Path, *, give_up_s: float) -> int | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Writable, because NFS gives an exclusive lock on nothing else.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            with suppress(OSError):
+                # For other users of the folder, should this process be killed; only the file's owner may.
+                os.fchmod(descriptor, 0o666)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before may have removed the file, or its folder, since it was opened here.
             if os.path.samestat(path.stat(), os.fstat(descriptor)):

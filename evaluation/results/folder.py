@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import islice
@@ -30,10 +32,12 @@ from evaluation.results.journal import ResultJournal
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics, write_json
 from pseudo_maps import __version__
-from pseudo_maps.files import differences
+from pseudo_maps.files import LOCK_WAIT_S, differences, folder_lock
 
 __all__ = ["EVALUATION_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder", "find_metrics"]
 
+LOCK_FILE = ".evaluation.lock"
+"""Locked by the evaluation that writes to the folder, and there only meanwhile."""
 JOURNAL_FOLDER = "journal"
 """Folder inside a folder of results of what an unfinished evaluation has scored so far."""
 EVALUATION_FOLDER = "evaluation"
@@ -119,6 +123,10 @@ class ResultFolder:
             found = msgspec.structs.replace(found, name=plan.name)
             write_json(path, found)
         return found
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Lock the folder during a block, so that no second evaluation writes to it; errors as ``folder_lock``."""
+        return folder_lock(self.folder, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=warnings.warn)
 
     def add(self, batch: Sequence[ImageScores]) -> None:
         """Keep the scores of a batch of images, in case the evaluation is stopped."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.image_scores import ImageScores
-from pseudo_maps.files import differences, temporary_name_pattern, write_atomically
+from pseudo_maps.files import create_exclusively, differences, temporary_name_pattern, write_atomically
 
 __all__ = ["DamagedResultWarning", "ResultJournal"]
 
@@ -53,8 +53,8 @@ class ResultJournal:
                     f"{folder}: results without {_CONFIG_NAME}: it cannot be told what they belong to; give another "
                     "folder or remove this one"
                 )
-            write_atomically(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode())
-            return
+            if create_exclusively(path, (json.dumps(wanted, indent=1, sort_keys=True) + "\n").encode()):
+                return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -21,6 +23,7 @@ import click
 from pipelines.cli.terminal import EXIT_INTERRUPTED, EXIT_TERMINATED, stopped_message
 from pipelines.experiments.program_server import SERVER, Program
 from pipelines.experiments.steps import Chain, DataIdentity, command_line
+from pseudo_maps.files import FolderBusy, folder_lock
 
 PROGRAMS: Mapping[str, str] = {
     "wsol-prep": "pipelines.prep_cli",
@@ -163,8 +166,17 @@ def _reason_in(log: Path, *, program: str) -> str | None:
 def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None = None) -> None:
     """Run the steps that are not finished, in order; those that use a device on ``device``.
 
-    StepFailed at the first step that fails; SystemExit when one was interrupted or terminated.
+    StepFailed at the first step that fails; SystemExit when one was interrupted or terminated. FolderBusy while another
+    process runs the chain.
     """
+    path = chain.record.path
+    # What is finished is only read, and may lie where nobody can write.
+    kept = chain.is_finished(data) and not any(_RESCANS in step.arguments for step in chain.steps)
+    with nullcontext() if kept else folder_lock(path.parent, f".{path.name}.lock", wait_s=0, warn=warnings.warn):
+        _run_steps(chain, runner=runner, data=data, device=device)
+
+
+def _run_steps(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None) -> None:
     record = chain.record
     for number, step in enumerate(chain.steps, start=1):
         heading = f"[{number}/{len(chain.steps)}] {step.name}"
@@ -211,9 +223,9 @@ def run_side_by_side(
             outcome = "finished"
             try:
                 run_chain(chain, runner=runner, data=data, device=device)
-            except StepFailed as error:
-                failures[chain.name] = error.reason
-                outcome = f"failed: {error.reason}"
+            except (StepFailed, FolderBusy) as error:
+                failures[chain.name] = error.reason if isinstance(error, StepFailed) else str(error)
+                outcome = f"failed: {failures[chain.name]}"
             with lock:
                 minutes, seconds = divmod(round(time.monotonic() - start_s), 60)
                 click.echo(f"{chain.name}: {outcome} ({minutes}m{seconds:02d}s)")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,8 +147,12 @@ def _evaluate(
         needs_labels=source.needs_labels,
     )
     scores = scores or functools.partial(_score_here, source, jobs=choices.jobs)
-    with ResultFolder(choices.out, plan=plan) as folder:
+    with ResultFolder(choices.out, plan=plan) as folder, ExitStack() as held:
         finished = folder.finished()
+        if finished is None or unsaved:
+            held.enter_context(folder.alone())
+            # Another one may have ended while this one waited.
+            finished = folder.finished()
         if finished is not None and not unsaved:
             advance(len(images), earlier=True)
             return finished

@@ -1,6 +1,5 @@
 """Manifest of a split, ``<split>.manifest.json``: what all its shards have in common."""
 
-import errno
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pseudo_maps import __version__
-from pseudo_maps.files import differences, sync, temporary_path, write_atomically
+from pseudo_maps.files import create_exclusively, differences
 from pseudo_maps.shards.layout import (
     PROVENANCE_KEYS,
     SCHEMA_VERSION,
@@ -23,9 +22,6 @@ from pseudo_maps.shards.layout import (
 )
 
 _MANIFEST_SUFFIX = ".manifest.json"
-
-_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""Answers of ``link`` on file systems without hard links (exFAT, some FUSE and object stores)."""
 
 
 class ManifestError(ValueError):
@@ -136,7 +132,7 @@ def agree_on_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> boo
     """
     path = manifest_path(folder, manifest.split)
     text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
-    if not path.exists() and _create(path, text.encode()):
+    if not path.exists() and create_exclusively(path, text.encode()):
         return True
     _compare(path, manifest)
     return False
@@ -168,23 +164,3 @@ def refuse_differences(path: Path, lines: Sequence[str]) -> None:
             + "\n  ".join(lines)
             + "\nUse the settings found there, or another output folder."
         )
-
-
-def _create(path: Path, content: bytes) -> bool:
-    """Write a file under a name that is free; False when it is taken."""
-    temporary = temporary_path(path)
-    try:
-        temporary.write_bytes(content)
-        sync(temporary)
-        # Unlike a rename, a link never replaces what another task has put there meanwhile.
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        write_atomically(path, content)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-    return True

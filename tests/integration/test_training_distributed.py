@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pseudo_maps.files import folder_lock
+from pseudo_maps.files import LOCK_WAIT_S, folder_lock
 from tests.command_calls import start_program
 from tests.training.train_program import NEVER, start_two, train
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.run_folder.checkpoints import CheckpointFolder
-from training.run_folder.files import LOCK_FILE, LOCK_WAIT_S
+from training.run_folder.files import LOCK_FILE
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

@@ -7,14 +7,13 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from pipelines.train_cli import main
-from pseudo_maps.files import folder_lock
+from pseudo_maps.files import folder_lock, host_name
 from pseudo_maps.processes import is_running
 from tests.command_calls import StartedProgram, invoke
 from tests.counts import full
@@ -123,13 +122,13 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_continues(
     while status_fields(process.pid)[0] != "T":
         time.sleep(0.005)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr("training.run_folder.files.LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("pseudo_maps.files.LOCK_WAIT_S", 0.0)
     for more in ((), ("--resume",)):
         second = train(*words, *more)
         assert (second.exit_code, second.output) == (
             1,
-            f"wsol-train: error: {out}: process {process.pid} on host {socket.gethostname()} is at work in this "
-            f"folder; wait for its end, terminate it (kill {process.pid} on {socket.gethostname()}), or use another "
+            f"wsol-train: error: {out}: process {process.pid} on host {host_name()} is at work in this "
+            f"folder; wait for its end, terminate it (kill {process.pid} on {host_name()}), or use another "
             "folder\n",
         )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -109,7 +109,8 @@ def test_two_writers_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(socket, "gethostname", lambda: "node/7.cluster")
     found = A_TXT.fullmatch(temporary_path(path).name)
     assert found is not None
-    assert (found["host"], int(found["process"])) == ("node_7.cluster", os.getpid()) == (host_name(), os.getpid())
+    assert (found["host"], int(found["process"])) == (host_name(), os.getpid())
+    assert host_name().startswith("node_7.cluster")
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "s" * 200 + "-00000-of-00001.h5"])
@@ -122,7 +123,7 @@ def test_long_names_stay_within_the_limit_and_keep_their_end(
     temporary = temporary_path(tmp_path / name).name
     assert len(os.fsencode(temporary)) <= 255
     found = temporary_name_pattern(".+" + name[-8:].replace(".", r"\.")).fullmatch(temporary)
-    assert found is not None and found["host"] == "h" * 64
+    assert found is not None and found["host"] == host_name()
 
 
 @pytest.mark.parametrize(

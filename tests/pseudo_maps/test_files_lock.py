@@ -3,7 +3,6 @@ import fcntl
 import multiprocessing
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pseudo_maps.files import FolderBusy, folder_lock
+from pseudo_maps.files import FolderBusy, folder_lock, host_name
 from tests.command_calls import REPOSITORY
 from tests.counts import full
 
@@ -67,11 +66,11 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., tuple["subprocess.Popen[str]"
 
 def test_the_second_is_told_folder_host_process_and_what_to_do(tmp_path: Path, hold: Callable) -> None:
     holder, _ = hold(tmp_path)
-    who = f"{holder.pid} on {socket.gethostname()}"
+    who = f"{holder.pid} on {host_name()}"
     with pytest.raises(FolderBusy) as caught:
         take(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: process {holder.pid} on host {socket.gethostname()} is at work in this folder; wait for its "
+        f"{tmp_path}: process {holder.pid} on host {host_name()} is at work in this folder; wait for its "
         f"end, terminate it (kill {who}), or use another folder"
     )
 
@@ -81,9 +80,9 @@ def test_a_killed_holder_lets_go_and_its_file_is_taken_over(tmp_path: Path, hold
     holder.kill()
     holder.wait()
     lock = tmp_path / LOCK_FILE
-    assert lock.read_text() == f"{socket.gethostname()} {holder.pid}\n"
+    assert lock.read_text() == f"{host_name()} {holder.pid}\n"
     with folder_lock(tmp_path, LOCK_FILE, wait_s=0, warn=silent):
-        assert lock.read_text() == f"{socket.gethostname()} {os.getpid()}\n"
+        assert lock.read_text() == f"{host_name()} {os.getpid()}\n"
         with pytest.raises(FolderBusy, match=f"process {os.getpid()} on host"):
             take(tmp_path)
     assert not lock.exists()

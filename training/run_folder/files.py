@@ -10,8 +10,6 @@ METRICS_LOG_FILE = "metrics.jsonl"
 """One line of JSON for each event of a run."""
 LOCK_FILE = ".training.lock"
 """Locked by the run that writes to the folder, and there only meanwhile."""
-LOCK_WAIT_S = 10.0
-"""Seconds in which a run that was terminated a moment ago may save its checkpoint and release the lock."""
 CHECKPOINT_GLOB = "checkpoint-*.pt"
 """Pattern of all that ``checkpoint_name`` gives."""
 

@@ -186,3 +186,16 @@ def test_remove_leaves_what_is_not_the_journals(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     journal.remove()
     assert names(tmp_path) == ["notes.txt"]
+
+
+def test_of_two_that_begin_at_once_the_second_never_replaces_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_in(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    # A file server that has not yet told this host of the new file.
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(ValueError, match=r'protocols: \["sweep", "fixed"\] stored, \["other"\] now'):
+        journal_in(tmp_path, protocols=["other"])
+    assert (tmp_path / "config.json").read_bytes() == before
+    journal_in(tmp_path)

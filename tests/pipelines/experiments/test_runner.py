@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from pipelines.experiments.runner import PROGRAMS, StepFailed, StepRunner, run_chain, run_side_by_side
 from pipelines.experiments.steps import Chain, FileSet, Step, StepRecord
+from pseudo_maps.files import FolderBusy, folder_lock
 from tests.pipelines.table_runs import data_identity
 
 
@@ -197,6 +199,25 @@ def test_a_chain_keeps_what_is_finished_and_resumes_where_it_failed(
         shown = capsys.readouterr().out
         assert "[1/2] making of a: finished before, kept\n[2/2] making of b\n$ maker " in shown
         assert whole.is_finished(data) and (maker / "b").read_text() == "made"
+
+
+def test_a_chain_runs_once_at_a_time(maker: Path) -> None:
+    data, step = data_identity(maker), make(maker, "a")
+    whole, other = chain(maker, "all", step), chain(maker, "other", make(maker, "b"))
+    busy = f"^{maker}: process .* at work in this folder"
+    with folder_lock(maker, ".all.json.lock", wait_s=0, warn=pytest.fail), StepRunner() as runner:
+        with pytest.raises(FolderBusy, match=busy):
+            run_chain(whole, runner=runner, data=data)
+        (failure,) = run_side_by_side(
+            [whole, other], devices=["cpu"], data=data, debug=False, ended=lambda: None
+        ).items()
+        assert failure[0] == "all" and re.search(busy, failure[1])
+    assert (maker / "b").exists() and not (maker / "a").exists()
+    with StepRunner() as runner:
+        run_chain(whole, runner=runner, data=data)
+        # What is finished is only read.
+        with folder_lock(maker, ".all.json.lock", wait_s=0, warn=pytest.fail):
+            run_chain(whole, runner=runner, data=data)
 
 
 def test_a_step_that_retries_failed_images_is_never_kept(maker: Path) -> None:

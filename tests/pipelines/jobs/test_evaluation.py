@@ -1,5 +1,6 @@
 """An evaluation from its source of maps to its result folder: progress, resuming, views."""
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 
 from evaluation.images import EvaluationImage
 from evaluation.maps import StoredMaps
+from evaluation.results.folder import ResultFolder
 from evaluation.results.tables import metrics_table
 from evaluation.schema import Metrics
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation import EvaluationChoices, _evaluate, _views_under, evaluate_maps
 from pipelines.jobs.evaluation_set import load_evaluation_set
+from pseudo_maps.files import FolderBusy
 from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import bump, make_listed_data, results_in
 from training.inference.config import Views
@@ -165,3 +168,36 @@ def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: Eval
 )
 def test_views_mean_ten_crops_to_the_release_alone(views: Views, of_cam: str, of_release: str) -> None:
     assert (_views_under("cam", views), _views_under("cam-release", views)) == (of_cam, of_release)
+
+
+def test_a_second_equal_evaluation_is_refused_while_the_first_is_at_work(
+    choices: EvaluationChoices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.results.folder.LOCK_WAIT_S", 0.0)
+    refused = []
+
+    def start_another(_images: int) -> None:
+        with pytest.raises(FolderBusy, match=f"^{tmp_path / 'out'}: process .* at work in this folder; wait"):
+            evaluate_maps(choices, Bumps(), masks=None, advance=lambda _: None)
+        refused.append(1)
+
+    evaluate_maps(choices, Bumps(), masks=None, advance=start_another)
+    assert len(refused) == 4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.csv"]
+
+
+def test_a_second_equal_evaluation_that_waited_for_the_first_has_its_results(
+    choices: EvaluationChoices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Bumps(), Bumps()
+    lock = ResultFolder.alone
+
+    def let_the_other_end(folder: ResultFolder) -> AbstractContextManager[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr(ResultFolder, "alone", lock)
+            evaluate_maps(choices, first, masks=None, advance=lambda _: None)
+        return lock(folder)
+
+    monkeypatch.setattr(ResultFolder, "alone", let_the_other_end)
+    assert evaluate_maps(choices, second, masks=None, advance=lambda _: None).counts.asked == 5
+    assert (first.asked, second.asked) == ([0, 1, 2, 3, 4], [])
