@@ -162,9 +162,12 @@ class Trainer:
             self._out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._resume()
-        log = (
-            MetricsLog(self._out, resume_step=self._step, tensorboard=self._run.tensorboard) if self._is_main else None
-        )
+        log = None
+        if self._is_main:
+            say, tensorboard = self._progress.say, self._run.tensorboard
+            log = MetricsLog(
+                self._out, resume_step=self._step, epoch_open=self._epoch_open, tensorboard=tensorboard, say=say
+            )
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._listening_to_signals())
             stack.enter_context(explaining_lost_workers())
@@ -292,19 +295,20 @@ class Trainer:
 
     def _end_epoch(self, epoch: int, log: MetricsLog | None) -> None:
         means = pop_means(self._statistics.of_epoch)
+        text = f"epoch {epoch + 1}/{self._config.epochs}: loss {means.get('total', math.nan):.4f}"
         if log is not None:
             # Before the checkpoint: lines of a step without a checkpoint are written again, missing ones are not.
             train = {f"train_{name}": value for name, value in means.items()}
             log.write("epoch", step=self._step, epoch=epoch + 1, **train)
-            text = f"epoch {epoch + 1}/{self._config.epochs}: loss {means.get('total', math.nan):.4f}"
             if self._accuracy:
                 log.write("val", step=self._step, epoch=epoch + 1, **self._accuracy)
                 text += f", val top-1 {100 * self._accuracy['top1']:.2f} %, top-5 {100 * self._accuracy['top5']:.2f} %"
                 if self._accuracy.get("unreadable"):
                     text += f" ({self._accuracy['unreadable']} of {self._accuracy['images']:.0f} images unreadable)"
-            self._progress.say(text)
         self._epoch_open = False
         self.save()
+        # Last: whoever reads the line finds the checkpoint, and a message that fails costs no epoch.
+        self._progress.say(text)
 
     # ---- stop and resume
 

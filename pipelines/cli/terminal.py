@@ -1,6 +1,8 @@
 """What every command shows on the terminal: errors, signals, version and progress."""
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
@@ -35,8 +37,61 @@ _OPENCV_PACKAGES = (
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class _LossyFile(io.FileIO):
+    """Standard output or error: what cannot be written (full disk, reader gone) is lost, and ``failure`` says why."""
+
+    failure: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        """Write all of it, or lose it."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = error
+            return memoryview(content).nbytes
+
+
+@contextlib.contextmanager
+def _lossy_output() -> Iterator[None]:
+    """Let no message, bar or table that cannot be written end the work.
+
+    When standard output lacks something, the program says so at its end and exits with 1, unless its reader has gone:
+    ``head`` wants no more.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed: the next file to be opened, such as a shard, would get this number and the messages.
+            os.open(os.devnull, os.O_RDWR)
+    files = {name: _LossyFile(number, "w", closefd=False) for number, name in ((1, "stdout"), (2, "stderr"))}
+    with contextlib.ExitStack() as undo:
+        for name, file in files.items():
+            before = getattr(sys, name)
+            # Another stream is that of a notebook or a test, which wants to see what is printed.
+            if before is getattr(sys, f"__{name}__"):
+                encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+                setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=True))
+                undo.callback(setattr, sys, name, before)
+                undo.callback(getattr(sys, name).flush)
+        try:
+            yield
+        except SystemExit as end:
+            sys.stdout.flush()
+            lost = files["stdout"].failure
+            if lost is None or lost.errno == errno.EPIPE or end.code:
+                raise
+            click.echo(f"error: standard output lacks something: {lost.strerror}; all other work is done", err=True)
+            sys.exit(EXIT_FAILED)
+
+
 class _ClearErrors(click.Command):
     """A command that ends with a clear message on stderr when its work failed, and a traceback on --debug."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the program; what it cannot print does not end its work."""
+        with _lossy_output():
+            return super().main(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 1 when its work failed, 130 when it was interrupted."""

@@ -70,7 +70,7 @@ def read_history(folder: Path, *, name: str) -> TrainingHistory:
     if not path.is_file():
         raise ValueError(f"{path}: not found; expected the folder of a run of wsol-train")
     values: dict[str, dict[float, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
             if event["event"] not in ("epoch", "val"):

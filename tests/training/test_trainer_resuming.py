@@ -28,7 +28,7 @@ from training.config import ScheduleConfig
 from training.data.loading import Batch, TrainingImages
 from training.health import TrainingDiverged
 from training.networks.registry import ARCHITECTURES
-from training.progress import StoppedBySignal
+from training.progress import Progress, StoppedBySignal
 from training.run_folder.checkpoints import CheckpointError, CheckpointFolder, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
@@ -125,6 +125,30 @@ def test_a_run_killed_before_its_marker_finishes_without_a_step(data: Path, gap_
     assert CheckpointFolder(tmp_path).is_finished()
     assert timeless(events(tmp_path)) == timeless(events(gap_run))
     assert any("resumed from" in line and "step 6" in line for line in again.said)
+
+
+def test_an_epoch_that_is_stopped_in_its_validation_and_killed_at_its_end_is_logged_once(
+    data: Path, gap_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoppedBySignal):
+        # The signal of the epoch's last step is heard in its validation.
+        make_trainer(data, tmp_path, progress=Interrupt(3, send(signal.SIGTERM))).fit()
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr(CheckpointFolder, "save", lambda *_: crash())
+        make_trainer(data, tmp_path).fit(resume=True)
+    assert [line["epoch"] for line in events(tmp_path, "epoch")] == [1]
+    make_trainer(data, tmp_path).fit(resume=True)
+    assert timeless(events(tmp_path)) == timeless(events(gap_run))
+
+
+def test_an_epoch_is_saved_before_it_is_told(data: Path, tmp_path: Path) -> None:
+    class Refusing(Progress):
+        def say(self, text: str) -> None:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        make_trainer(data, tmp_path, progress=Refusing()).fit()
+    assert CheckpointFolder(tmp_path).steps() == [3]
 
 
 def test_signals_are_as_before_after_a_run(data: Path, tmp_path: Path) -> None:

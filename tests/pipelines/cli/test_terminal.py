@@ -1,9 +1,11 @@
 import io
+import os
 import re
 import signal
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 import pipelines.cli.terminal as command_line
 from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, Progress, common_options, opencv_clash
 from pseudo_maps import __version__
+from tests.command_calls import REPOSITORY
 
 ERRORS = {
     "value": ValueError("map size 0, expected 1"),
@@ -255,3 +258,48 @@ def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> 
     shown = terminal.getvalue()
     assert re.search(r"val: 100%.*4/4", shown) and "failed=1" in shown
     assert "left" not in shown
+
+
+PRINTER = """
+import os, sys, tempfile
+import click
+from pipelines.cli.terminal import Progress, SingleCommand
+
+@click.command(cls=SingleCommand)
+def main():
+    with open("result", "w") as file, Progress(3, label="images") as progress:
+        assert file.fileno() > 2
+        for _ in range(3):
+            click.echo("x" * 5000)
+            progress.say("x" * 5000)
+            progress.advance(1)
+        file.write("done")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [
+        ("2>/dev/full", 0),
+        ("2>&-", 0),
+        ("<&- >&- 2>&-", 0),
+        ("2>&1 | true", 0),
+        (">/dev/full", 1),
+    ],
+)
+def test_output_that_cannot_be_written_does_not_end_the_work(shell: str, code: int, tmp_path: Path) -> None:
+    command = f'set -o pipefail; "{sys.executable}" -c "$PRINTER" {shell}'
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PRINTER": PRINTER, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (ended.returncode, (tmp_path / "result").read_text()) == (code, "done")
+    lost = "error: standard output lacks something: No space left on device; all other work is done\n"
+    assert ended.stderr.endswith(lost) == bool(code)

@@ -91,11 +91,55 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_line_that_does_not_fit_names_the_file(tmp_path: Path, full_disk: None) -> None:
-    log = MetricsLog(tmp_path)
+def test_a_line_that_does_not_fit_is_told_once_and_leaves_no_part(tmp_path: Path, full_disk: None) -> None:
+    said: list[str] = []
+    log = MetricsLog(tmp_path, say=said.append)
     log.write("train", step=1, total=0.5)
-    with pytest.raises(OSError, match=r"a line was not written: .*metrics\.jsonl"):
+    for _ in range(2):
         log.write("train", step=2, total=0.5, text="x" * 200)
+    log.write("train", step=3, total=0.5)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 3]
+    path = tmp_path / "metrics.jsonl"
+    assert said == [f"warning: {path}: File too large; the log lacks lines, the checkpoints are not affected"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"null", b"[1]", b"7", b'{"step": "1"}', b'{"step\xff": 1}', b'{"event": "tr', b"\0\0", b"[" * 99999, b""],
+)
+def test_a_damaged_line_is_dropped_and_told(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path, 1, 2)
+    path, said = tmp_path / "metrics.jsonl", list[str]()
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + line + b"\n" + second)
+    MetricsLog(tmp_path, resume_step=2, say=said.append)
+    assert path.read_bytes() == first + second
+    assert said == [f"warning: {path}: damaged lines are dropped: 1, the first is 2"]
+
+
+def test_a_log_that_cannot_be_used_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    path, said = tmp_path / "metrics.jsonl", list[str]()
+    path.mkdir()
+    log = MetricsLog(tmp_path, resume_step=2, say=said.append)
+    log.write("train", step=3, total=0.5)
+    assert said == [f"warning: {path}: Is a directory; the log lacks lines, the checkpoints are not affected"]
+
+
+def test_lines_of_an_epoch_that_has_not_ended_are_dropped(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    for event in ("train", "epoch", "val"):
+        for step in (3, 6):
+            log.write(event, step=step)
+    before = lines(tmp_path)
+    MetricsLog(tmp_path, resume_step=6)
+    assert lines(tmp_path) == before
+    MetricsLog(tmp_path, resume_step=6, epoch_open=True)
+    assert [(line["event"], line["step"]) for line in lines(tmp_path)] == [
+        ("train", 3),
+        ("train", 6),
+        ("epoch", 3),
+        ("val", 3),
+    ]
 
 
 def test_and_the_run_goes_on_behind_the_part_that_fitted(tmp_path: Path) -> None:
