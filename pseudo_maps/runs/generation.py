@@ -5,9 +5,10 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -237,7 +238,7 @@ def generate_maps(
     if not plan.to_do:
         return summary
     start = time.perf_counter()
-    log = RunLog(run, plan)
+    log = RunLog(run, plan, say=say)
     summary.log_path = log.path
 
     def on_event(**event: Any) -> None:
@@ -286,14 +287,16 @@ def generate_maps(
 
 
 class RunLog:
-    """JSON lines beside the shards: what a run was, and every image that failed. Never part of a shard."""
+    """JSON lines beside the shards: what a run was, and every image that failed. Never part of a shard.
 
-    def __init__(self, run: RunConfig, plan: Plan) -> None:
+    No run ends for its log: ``say`` is told once that it cannot be written.
+    """
+
+    def __init__(self, run: RunConfig, plan: Plan, *, say: Callable[[str], None] = warnings.warn) -> None:
+        self._say: Callable[[str], None] | None = say
         started = datetime.now(UTC)
-        folder = run.out / LOG_FOLDER
-        folder.mkdir(exist_ok=True)
         stamp = started.strftime(LOG_STAMP)
-        self.path = folder / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
+        self.path = run.out / LOG_FOLDER / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
         self.write(
             event="started",
             time=started.isoformat(timespec="seconds"),
@@ -323,12 +326,16 @@ class RunLog:
             event = {"event": "stopped", "error": signals.get(type(error)) or f"{type(error).__name__}: {error}"}
             raise
         finally:
-            # On a full disk, the reason why the run has stopped must not be lost.
-            with suppress(OSError):
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.write(**event, time=now, images_made=summary.images_made, elapsed_s=round(summary.elapsed_s, 3))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.write(**event, time=now, images_made=summary.images_made, elapsed_s=round(summary.elapsed_s, 3))
 
     def write(self, **entry: Any) -> None:
         """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            if self._say is not None:
+                self._say(f"{self.path}: {error.strerror}; this run has no log, or not all of it")
+            self._say = None

@@ -129,5 +129,8 @@ def remove_stale_progress(folder: Path) -> None:
     """Remove the progress folders of runs of this host that were killed."""
     for path in folder.glob(f"{_PREFIX}*.*.*"):
         host, process_id, _ = path.name.removeprefix(_PREFIX).rsplit(".", 2)
-        if host == host_name() and process_id.isdecimal() and not is_running(int(process_id)):
-            shutil.rmtree(path, ignore_errors=True)
+        if host == host_name() and process_id.isdecimal():
+            with suppress(OSError):
+                # The last change: a process that began later only has the same id.
+                if not is_running(int(process_id), since_s=path.stat().st_mtime):
+                    shutil.rmtree(path, ignore_errors=True)

@@ -74,13 +74,15 @@ def make_shard(task: ShardTask) -> ShardReport:
     An image whose process ended is put behind all others; it fails when its process ends again although it has it for
     itself.
     """
+    doing = "write"
     try:
         if task.path.is_file() and not task.replace:
+            doing = "read"
             # Another run into the same folder was faster, or a worker that was killed before it could say so.
             return committed_report(task.path, configuration=task.configuration)
         return _make_shard(task)
     except OSError as error:
-        reason = f"cannot write the shard: {os.strerror(error.errno) if error.errno else error}"
+        reason = f"cannot {doing} the shard: {os.strerror(error.errno) if error.errno else error}"
     except ChildStartError as error:
         reason = str(error)
     return ShardReport(name=task.path.name, counts={}, error=f"{task.path}: {reason}")

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,10 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     for path in folder.iterdir():
         found = parse_partial_name(path.name)
         if found is not None and found.host == host_name() and is_abandoned(path):
-            path.unlink(missing_ok=True)
-            removed.append(path)
+            # Another user's file, which stays.
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
+                removed.append(path)
     return removed
 
 

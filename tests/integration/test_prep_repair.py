@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pseudo_maps.files import host_name
 from tests.integration.prep_command import damage, files, prep, propose, states
 from tests.pseudo_maps.shard_making import renew_checksum
 from tests.world import copy_of
@@ -111,7 +111,7 @@ def test_repair_of_several_damages_at_once(data: Path, made: Path, maps: Path) -
 
 def test_repair_says_what_it_left_and_why(maps: Path) -> None:
     damage(maps / SHARD)
-    (maps / f".{SHARD}.{socket.gethostname()}.{os.getpid()}.tmp").touch()
+    (maps / f".{SHARD}.{host_name()}.{os.getpid()}.tmp").touch()
     before = states(maps)
     result = prep("verify", maps, "--repair")
     assert result.exit_code == 1 and states(maps) == before

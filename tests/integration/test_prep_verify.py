@@ -2,11 +2,11 @@
 
 import os
 import shlex
-import socket
 from pathlib import Path
 
 import pytest
 
+from pseudo_maps.files import host_name
 from tests.integration.prep_command import damage, files, prep, propose, run_prep, states
 from tests.world import copy_of
 
@@ -102,7 +102,7 @@ def test_verify_counts_the_rows_by_status(data: Path, tmp_path: Path) -> None:
 
 
 def test_repair_lists_the_hidden_files_that_it_leaves_and_why(maps: Path) -> None:
-    shard, host = "val-00003-of-00004.h5", socket.gethostname()
+    shard, host = "val-00003-of-00004.h5", host_name()
     names = {
         f".{shard}.some-host.17.tmp": "some-host may still be making",
         f".{shard}.{host}.{os.getpid()}.tmp": f"process {os.getpid()}, which makes {shard}, is running",

@@ -83,3 +83,12 @@ def test_only_the_folders_of_dead_processes_of_this_host_are_removed(tmp_path: P
     (gone / "val-00000-of-00001.h5").write_text("3 0\n")
     remove_stale_progress(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_a_progress_folder_from_before_the_process_of_its_number_is_stale(tmp_path: Path) -> None:
+    ours, stale = (tmp_path / f".progress.{host_name()}.{os.getpid()}.{token}" for token in ("a", "b"))
+    ours.mkdir()
+    stale.mkdir()
+    os.utime(stale, (10**9, 10**9))
+    remove_stale_progress(tmp_path)
+    assert list(tmp_path.iterdir()) == [ours]

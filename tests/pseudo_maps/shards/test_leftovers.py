@@ -1,14 +1,23 @@
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from pseudo_maps.files import temporary_path
-from pseudo_maps.shards.leftovers import PartialFile, is_abandoned, parse_partial_name, remove_stale_temporaries
+from pseudo_maps.files import host_name, temporary_path
+from pseudo_maps.shards.leftovers import (
+    PartialFile,
+    is_abandoned,
+    parse_partial_name,
+    partials_of_use,
+    remove_stale_temporaries,
+)
+from tests.command_calls import REPOSITORY
 
-HOST = socket.gethostname()
+HOST = host_name()
 
 
 def touch(folder: Path, name: str) -> Path:
@@ -59,8 +68,8 @@ def test_a_host_whose_name_ends_like_ours_is_another_host(tmp_path: Path, dead_p
 
 def test_a_dot_in_the_host_name_is_just_a_dot(tmp_path: Path, dead_pid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "node.1")
-    other = touch(tmp_path, f".val-00000-of-00003.h5.nodeX1.{dead_pid}.tmp")
-    own = touch(tmp_path, f".val-00001-of-00003.h5.node.1.{dead_pid}.tmp")
+    other = touch(tmp_path, f".val-00000-of-00003.h5.{host_name().replace('.', 'X')}.{dead_pid}.tmp")
+    own = touch(tmp_path, f".val-00001-of-00003.h5.{host_name()}.{dead_pid}.tmp")
     assert remove_stale_temporaries(tmp_path) == [own]
     assert other.exists()
 
@@ -123,3 +132,31 @@ def test_names_tell_whose_a_file_is(name: str, host: str, process: int) -> None:
     assert parse_partial_name(name) == expected
     for other in (name[1:], name + ".keep", name.replace(".h5", ".npy")):
         assert parse_partial_name(other) is None
+
+
+WRITER = """
+from pathlib import Path
+from pseudo_maps.files import temporary_path
+path = temporary_path(Path("val-00000-of-00003.h5"))
+path.touch()
+print(path, flush=True)
+input()
+"""
+
+
+def test_a_file_of_a_container_with_our_host_name_is_not_ours(tmp_path: Path) -> None:
+    """Its writer is running, under a process id that means nobody here."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", WRITER]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as container:
+        assert container.stdout is not None
+        path = tmp_path / container.stdout.readline().strip()
+        if path == tmp_path:
+            pytest.skip("no process namespace can be made here")
+        partial = parse_partial_name(path.name)
+        assert partial is not None and partial.host != HOST and partial.host.startswith(f"{HOST}-")
+        assert remove_stale_temporaries(tmp_path) == [] and path.exists()
+        assert [found for found, _ in partials_of_use(tmp_path, ["val"])] == [path]
+        container.communicate("\n")

@@ -1,9 +1,9 @@
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
+from pseudo_maps.files import host_name
 from pseudo_maps.shards import shard_name
 from pseudo_maps.shards.layout import checksum_path
 from pseudo_maps.shards.manifest import manifest_path
@@ -69,10 +69,10 @@ def test_a_checksum_whose_shard_came_meanwhile_stays(folder: Path, shard: Path) 
 @pytest.mark.parametrize("suffix", ["", ".sha256"])
 def test_a_shard_that_a_running_process_is_making_stays(folder: Path, shard: Path, suffix: str, dead_pid: int) -> None:
     problems = verify_folder(folder)
-    partial = folder / f".{shard.name}{suffix}.{socket.gethostname()}.{os.getpid()}.tmp"
+    partial = folder / f".{shard.name}{suffix}.{host_name()}.{os.getpid()}.tmp"
     partial.touch()
     assert "a running process is making the shard" in only_reason(folder, problems)
-    partial.rename(folder / f".{shard.name}{suffix}.{socket.gethostname()}.{dead_pid}.tmp")
+    partial.rename(folder / f".{shard.name}{suffix}.{host_name()}.{dead_pid}.tmp")
     assert repair_folder(problems).removed == [shard, checksum_path(shard)]
 
 

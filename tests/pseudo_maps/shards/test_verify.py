@@ -1,13 +1,13 @@
 import json
 import os
 import random
-import socket
 import time
 
 import h5py
 import numpy as np
 import pytest
 
+from pseudo_maps.files import host_name
 from pseudo_maps.shards import shard_name
 from pseudo_maps.shards.layout import checksum_path
 from pseudo_maps.shards.manifest import manifest_path
@@ -219,7 +219,7 @@ def make_older(path, *, hours):
 
 
 def test_temporary_files(folder, shard, dead_pid):
-    host = socket.gethostname()
+    host = host_name()
     missing = folder / shard_name("val", 2, 3)
     missing.unlink()
     checksum_path(missing).unlink()
