@@ -14,6 +14,7 @@ import numpy.typing as npt
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.protocols import Protocol
 from pseudo_maps.records import UNKNOWN_LABEL
+from pseudo_maps.shards import STATUSES_OF_LOST_PROCESSES
 
 __all__ = [
     "BLACKLISTED",
@@ -22,6 +23,7 @@ __all__ = [
     "FAILED_STATUSES",
     "MAP_NOT_USABLE",
     "NON_FINITE_MAP",
+    "NOT_TO_DECODE",
     "NO_BOXES",
     "NO_LABEL",
     "NO_MAP",
@@ -55,6 +57,8 @@ NO_MAP = "no map"
 UNREADABLE_IMAGE = "unreadable image"
 """Failure, counted as wrong: the image file is missing or cannot be decoded."""
 MAP_NOT_USABLE = "map not usable: "
+NOT_TO_DECODE = frozenset(f"{MAP_NOT_USABLE}{status}" for status in STATUSES_OF_LOST_PROCESSES)
+"""Failures of images whose files have ended or filled a process before."""
 """Failure, counted as wrong: the shard marks the map as failed; the shard's own status follows."""
 NO_BOXES = "no boxes"
 """Skipped, outside the localization denominators: the image has no ground-truth box."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.metrics.pixels import BACKGROUND, IGNORED, OBJECT
+from pseudo_maps.files import file_sha256
 from pseudo_maps.images import decode_image
 
 
@@ -34,7 +35,7 @@ def masks_digest(evaluation_set: EvaluationSet, folder: Path) -> str:
             path = folder / name
             if not path.is_file():
                 raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
 

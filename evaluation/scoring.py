@@ -24,6 +24,7 @@ from evaluation.image_scores import (
     NO_BOXES,
     NO_LABEL,
     NON_FINITE_MAP,
+    NOT_TO_DECODE,
     OTHER_SHAPE,
     SCORED,
     UNKNOWN_RANK,
@@ -115,7 +116,9 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
         return replace(scores, status=NO_BOXES)
     if is_unlabelled:
         return replace(scores, status=NO_LABEL)
-    image_wh = image.frame_wh or maps.file_wh or _file_wh(task.root / record.path)
+    image_wh = image.frame_wh or maps.file_wh
+    if image_wh is None and maps.failure not in NOT_TO_DECODE:
+        image_wh = _file_wh(task.root / record.path)
     if image_wh is None:
         # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
         return replace(scores, status=UNREADABLE_IMAGE)

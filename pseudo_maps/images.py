@@ -5,6 +5,7 @@ named ``.JPEG``, CMYK, grey, 16-bit and palette images, broken EXIF blocks. EXIF
 ILSVRC boxes refer to the stored orientation.
 """
 
+import errno
 import io
 import os
 import warnings
@@ -16,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from pseudo_maps.files import open_regular_file
+
 ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats read, recognised by content, not by file name.
 
@@ -24,6 +27,9 @@ MPO is Pillow's name of a JPEG that contains further images (stereo cameras, pho
 
 MAX_PIXELS = 178_956_970
 """Default limit on height * width, read from the header before decoding: Pillow's own limit."""
+
+MAX_FILE_BYTES = 6 * MAX_PIXELS + (1 << 20)
+"""Largest file that is read: so many pixels of three times 16 bits, uncompressed, and their header."""
 
 _JPEG_START_OF_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
@@ -77,7 +83,8 @@ def decode_image(
     ------
     ImageDecodeError
         Empty, truncated or damaged file, not an image, a format outside ``ACCEPTED_FORMATS``, an animation,
-        floating-point pixels, or more than ``max_pixels``.
+        floating-point pixels, or more than ``max_pixels``; a path to more than ``MAX_FILE_BYTES``, or to what is no
+        regular file (a FIFO, a device).
     OSError
         The file cannot be opened (missing, no permission).
     ValueError
@@ -92,7 +99,7 @@ def decode_image(
     if enough_px is not None and enough_px < 1:
         raise ValueError(f"enough_px must be at least 1, found {enough_px}")
     name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
-    encoded = source if isinstance(source, bytes) else Path(source).read_bytes()
+    encoded = source if isinstance(source, bytes) else _read_file(source)
     if not encoded:
         raise ImageDecodeError(f"{name}: the file is empty")
     with warnings.catch_warnings():
@@ -117,6 +124,20 @@ def decode_image(
     if damage is not None:
         raise ImageDecodeError(f"{name}: damaged or truncated image: {damage}")
     return decoded
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    try:
+        descriptor = open_regular_file(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ImageDecodeError(f"{os.fspath(path)}: not a regular file") from None
+    with open(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageDecodeError(f"{os.fspath(path)}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
+        return file.read()
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:

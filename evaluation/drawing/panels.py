@@ -30,7 +30,7 @@ from evaluation.drawing.overlays import (
     save_picture,
 )
 from evaluation.drawing.picture_grid import picture_grid
-from evaluation.image_scores import ImageScores, Pair, is_skipped
+from evaluation.image_scores import NOT_TO_DECODE, ImageScores, Pair, is_skipped
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
 from evaluation.schema import write_json
@@ -112,7 +112,7 @@ def draw_panels(
     pictures: list[list[tuple[Picture, str]]] = []
     for scores in scored:
         image = images[scores.index]
-        if is_skipped(scores.status) or (_BASELINE, protocol) not in scores.iou:
+        if is_skipped(scores.status) or scores.status in NOT_TO_DECODE or (_BASELINE, protocol) not in scores.iou:
             continue
         try:
             decoded = decode_image(root / image.record.path).rgb_hwc

@@ -1,6 +1,7 @@
 """Pictures of single saliency maps: image, map, overlay and boxes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from evaluation.drawing.overlays import (
 )
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
-from pseudo_maps.shards import STATUS_OK, MapIndex
+from pseudo_maps.shards import STATUS_OK, STATUSES_OF_LOST_PROCESSES, MapIndex
 
 
 class MapGallery:
@@ -82,10 +83,9 @@ class MapGallery:
     ) -> dict[str, Picture | None]:
         row = self.index.row(image_id)
         image: Picture | None = None
-        try:
-            image = decode_image(self._dataset.root / self._by_id[image_id].path, enough_px=longest_px).rgb_hwc
-        except (ImageDecodeError, OSError):
-            pass
+        if row.status not in STATUSES_OF_LOST_PROCESSES:
+            with suppress(ImageDecodeError, OSError):
+                image = decode_image(self._dataset.root / self._by_id[image_id].path, enough_px=longest_px).rgb_hwc
         width, height = longest_px, longest_px
         if not square:
             file_height, file_width = (row.height, row.width) if image is None else image.shape[:2]

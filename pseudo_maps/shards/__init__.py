@@ -5,6 +5,7 @@ from pseudo_maps.shards.index import MapIndex
 from pseudo_maps.shards.layout import (
     SCHEMA_VERSION,
     STATUS_OK,
+    STATUSES_OF_LOST_PROCESSES,
     MapRow,
     ShardError,
     list_shards,
@@ -18,6 +19,7 @@ from pseudo_maps.shards.writer import ShardWriter, compress_map
 
 __all__ = [
     "SCHEMA_VERSION",
+    "STATUSES_OF_LOST_PROCESSES",
     "STATUS_OK",
     "MapIndex",
     "MapRow",

@@ -22,6 +22,9 @@ SCHEMA_VERSION = 1
 STATUS_OK = "ok"
 """Status of a row whose map was made; every other status is a failure code, and its map is all zero."""
 
+STATUSES_OF_LOST_PROCESSES = frozenset({"crashed", "timeout", "out-of-memory"})
+"""Statuses of images that their process did not survive: they are not decoded again where nothing contains them."""
+
 FULL_SCALE = 255
 """Stored value of a map's peak: viewers such as HDFView do not stretch contrast."""
 
@@ -34,6 +37,8 @@ BY_NAME_GROUP = "by_name"
 UNCLASSIFIED = "unclassified"
 """Group below /by_name of images without a class."""
 
+LARGEST_MAP_PX = 16_384
+"""Side of a map, 268 MB: a foreign file that states more is not read."""
 PROVENANCE_KEYS = ("configuration", "package_version", "schema_version")
 PROVENANCE_LIMIT_BYTES = 60_000
 """An HDF5 attribute is one object header message of at most 65,535 bytes; the rest is left for its header."""

@@ -19,6 +19,7 @@ from pseudo_maps.shards.fletcher32 import CHECKSUM_BYTES, append_checksum, fletc
 from pseudo_maps.shards.layout import (
     BY_NAME_GROUP,
     GZIP_LEVEL,
+    LARGEST_MAP_PX,
     MAPS_PATH,
     SCHEMA_VERSION,
     TABLE_PATH,
@@ -73,7 +74,7 @@ class ShardWriter:
     Raises
     ------
     ShardError
-        Provenance that cannot be stored, or a number of rows or a map size below 1.
+        Provenance that cannot be stored, a number of rows or a map size below 1, or one above ``LARGEST_MAP_PX``.
 
     Notes
     -----
@@ -109,8 +110,10 @@ class ShardWriter:
         provenance: Mapping[str, Any],
         by_name: bool = True,
     ) -> None:
-        if rows < 1 or map_size < 1:
-            raise ShardError(f"{path}: {rows} rows of map size {map_size}, expected at least 1 of each")
+        if rows < 1 or not 1 <= map_size <= LARGEST_MAP_PX:
+            raise ShardError(
+                f"{path}: {rows} rows of map size {map_size}, expected at least 1 of each, and at most {LARGEST_MAP_PX}"
+            )
         self._path = Path(path)
         self._provenance = encode_provenance(provenance)
         self._map_shape = (map_size, map_size)

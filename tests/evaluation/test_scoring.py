@@ -12,6 +12,7 @@ from evaluation.image_scores import (
     BLACKLISTED,
     BOXES_CLIPPED,
     CONSTANT_MAP,
+    MAP_NOT_USABLE,
     NO_BOXES,
     NO_MAP,
     NON_FINITE_MAP,
@@ -27,6 +28,7 @@ from evaluation.protocols import PROTOCOLS
 from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, centre_crop, score
 from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
+from pseudo_maps.shards import STATUSES_OF_LOST_PROCESSES
 from tests.evaluation.scores_making import assert_same
 from tests.integration.eval_command import bump, make_listed_data
 
@@ -174,6 +176,15 @@ def test_boxes_refer_to_the_annotation_s_frame_else_to_the_file(
 def test_without_any_size_an_image_is_wrong_for_all(image: EvaluationImage, tmp_path: Path) -> None:
     scores = score_one(framed(image, None), ImageMaps(whole={"cam": bump()}), root=tmp_path)
     assert (scores.status, scores.iou, scores.ground_truth) == (UNREADABLE_IMAGE, {}, {})
+
+
+@pytest.mark.parametrize("status", sorted(STATUSES_OF_LOST_PROCESSES))
+def test_an_image_that_ended_a_process_before_is_not_decoded_for_its_size(
+    image: EvaluationImage, root: Path, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.scoring.decode_image", pytest.fail)
+    scores = score_one(framed(image, None), ImageMaps(failure=f"{MAP_NOT_USABLE}{status}"), root=root)
+    assert (scores.status, scores.iou) == (UNREADABLE_IMAGE, {})
 
 
 # --- statuses

@@ -1,6 +1,7 @@
 """Damaged, foreign and oversized image files: every one is refused by an error that names it."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pseudo_maps.images import MAX_PIXELS, ImageDecodeError, decode_image
+from pseudo_maps.images import MAX_PIXELS, ImageDecodeError, decode_image, read_image_size
 from tests.pseudo_maps.image_making import encode, frames, jpeg, picture, png, png_chunk
 
 ENCODERS: dict[str, Callable[[], bytes]] = {
@@ -176,3 +177,20 @@ def test_files_that_cannot_be_opened_raise_os_errors(tmp_path: Path) -> None:
         decode_image(tmp_path / "missing.JPEG")
     with pytest.raises(IsADirectoryError):
         decode_image(tmp_path)
+
+
+def test_a_fifo_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.JPEG")
+    (tmp_path / "link.JPEG").symlink_to("/dev/zero")
+    for name in ("fifo.JPEG", "link.JPEG"):
+        with pytest.raises(ImageDecodeError, match=rf"{name}: not a regular file$"):
+            decode_image(tmp_path / name)
+        assert read_image_size(tmp_path / name) is None
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.JPEG"
+    path.touch()
+    os.truncate(path, 60 * 10**9)
+    with pytest.raises(ImageDecodeError, match=rf"{path}: 60000000000 bytes, more than the limit of \d+$"):
+        decode_image(path)

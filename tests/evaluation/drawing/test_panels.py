@@ -19,7 +19,7 @@ from evaluation.drawing.panels import (
     read_panels,
 )
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
-from evaluation.image_scores import NO_MAP, ImageScores, Pair
+from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP, ImageScores, Pair
 from evaluation.images import EvaluationImage
 from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
@@ -115,6 +115,16 @@ def test_what_cannot_be_shown_is_left_out(images: Sequence[EvaluationImage], roo
     assert draw(tmp_path / "none.png", images, root, shown=[2, 5]) is None
     one = draw(tmp_path / "one.png", images, root, shown=[0])
     np.testing.assert_array_equal(draw(tmp_path / "three.png", images, root, shown=[0, 2, 5]), one)
+
+
+def test_an_image_that_ended_a_process_before_is_left_out(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+    maps = ImageMaps(failure=f"{MAP_NOT_USABLE}timeout")
+    scored = score(MapBatch(images[:1], [maps]), task=task)
+    monkeypatch.setattr("evaluation.drawing.panels.decode_image", pytest.fail)
+    assert draw(tmp_path / "none.png", images, root, shown=[0], scored=scored) is None
 
 
 def test_an_image_without_map_keeps_its_row(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:

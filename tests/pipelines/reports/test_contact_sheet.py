@@ -1,6 +1,7 @@
 """The contact sheet: where pictures stand, what they show, and which images are chosen."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -125,6 +126,15 @@ def test_failed_images_have_their_status_below_the_missing_map_and_no_box(
             assert np.unique(picture).tolist() == [200]
     widths = [written_px(sheet, column=1, row=row) for row in range(2)]
     assert widths[0] > 1.3 * widths[1] > 0, "decode-error is a longer word than missing"
+
+
+def test_an_image_that_ended_a_process_before_is_not_decoded(
+    data: Path, maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = MapIndex.row
+    monkeypatch.setattr(MapIndex, "row", lambda index, name: replace(row(index, name), status="timeout"))
+    monkeypatch.setattr("pipelines.reports.map_pictures.decode_image", pytest.fail)
+    assert contact_sheet(maps, data=data, split="val", out=tmp_path / "a.png", image_ids=[val_id(5)]) == 1
 
 
 def test_worst_shows_failed_images_and_then_the_lowest_peaks(data: Path, maps: Path, tmp_path: Path) -> None:
