@@ -1,11 +1,14 @@
 """Map files of other tools read as arrays: NumPy arrays and archives, PNG and TIFF pictures."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence
+
+from pseudo_maps.files import open_regular_file
 
 __all__ = ["MAP_SUFFIXES", "read_map"]
 
@@ -24,11 +27,14 @@ def read_map(path: Path) -> npt.NDArray[Any]:
     tools save; the pages of a TIFF are a stack. ValueError says what was expected and found, not in which file.
     """
     try:
+        # Pillow and NumPy would wait for a FIFO without end.
+        os.close(open_regular_file(path))
         read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix.lower(), _read_picture)
         array = read(path)
     except Exception as error:
-        # Whatever zipfile, zlib, NumPy and Pillow raise for damage.
-        raise ValueError(f"expected a plain numeric array or a grey picture: {error}") from error
+        # Whatever zipfile, zlib, NumPy and Pillow raise for damage, some of it without text, some with several lines.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"expected a plain numeric array or a grey picture: {reason}") from error
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     while array.ndim > 2 and array.shape[-1] == 1:

@@ -81,7 +81,7 @@ def _lossy_output() -> Iterator[None]:
             lost = files["stdout"].failure
             if lost is None or lost.errno == errno.EPIPE or end.code:
                 raise
-            click.echo(f"error: standard output lacks something: {lost.strerror}; all other work is done", err=True)
+            click.echo(f"Error: standard output lacks something: {lost.strerror}; all other work is done", err=True)
             sys.exit(EXIT_FAILED)
 
 

@@ -109,4 +109,5 @@ class MetricsLog:
     def close(self) -> None:
         """Write out what TensorBoard still holds."""
         if self._writer is not None:
-            self._writer.close()
+            with self._warning_of_failures():
+                self._writer.close()

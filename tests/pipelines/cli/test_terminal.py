@@ -301,5 +301,5 @@ def test_output_that_cannot_be_written_does_not_end_the_work(shell: str, code: i
         text=True,
     )
     assert (ended.returncode, (tmp_path / "result").read_text()) == (code, "done")
-    lost = "error: standard output lacks something: No space left on device; all other work is done\n"
+    lost = "Error: standard output lacks something: No space left on device; all other work is done\n"
     assert ended.stderr.endswith(lost) == bool(code)

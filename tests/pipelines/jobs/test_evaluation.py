@@ -178,10 +178,10 @@ def test_a_second_equal_evaluation_is_refused_while_the_first_is_at_work(
 
     def start_another(_images: int) -> None:
         with pytest.raises(FolderBusy, match=f"^{tmp_path / 'out'}: process .* at work in this folder; wait"):
-            evaluate_maps(choices, Bumps(), masks=None, advance=lambda _: None)
+            evaluate_maps(choices, Bumps(), advance=lambda _: None)
         refused.append(1)
 
-    evaluate_maps(choices, Bumps(), masks=None, advance=start_another)
+    evaluate_maps(choices, Bumps(), advance=start_another)
     assert len(refused) == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.csv"]
 
@@ -195,9 +195,9 @@ def test_a_second_equal_evaluation_that_waited_for_the_first_has_its_results(
     def let_the_other_end(folder: ResultFolder) -> AbstractContextManager[None]:
         with monkeypatch.context() as patched:
             patched.setattr(ResultFolder, "alone", lock)
-            evaluate_maps(choices, first, masks=None, advance=lambda _: None)
+            evaluate_maps(choices, first, advance=lambda _: None)
         return lock(folder)
 
     monkeypatch.setattr(ResultFolder, "alone", let_the_other_end)
-    assert evaluate_maps(choices, second, masks=None, advance=lambda _: None).counts.asked == 5
+    assert evaluate_maps(choices, second, advance=lambda _: None).counts.asked == 5
     assert (first.asked, second.asked) == ([0, 1, 2, 3, 4], [])
