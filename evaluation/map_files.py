@@ -50,7 +50,8 @@ def _read_npy(path: Path) -> npt.NDArray[Any]:
 
 
 def _read_npz(path: Path) -> npt.NDArray[Any]:
-    with np.load(path, allow_pickle=False) as archive:
+    # NumPy leaves a damaged file open that it has opened itself.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:
             found = ", ".join(archive.files) if isinstance(archive, np.lib.npyio.NpzFile) else "no archive"
             raise ValueError(f"expected an archive of one array, found {found or 'none'}")
