@@ -32,7 +32,7 @@ DOCUMENTS = {
     )
 }
 MODULES = {"pipelines.prep_cli": "wsol-prep", "pipelines.train_cli": "wsol-train", "pipelines.eval_cli": "wsol-eval"}
-"""What torchrun is given in place of a program."""
+"""What torchrun can be given in place of a program."""
 FOREIGN_OPTIONS = (
     *("--no-deps", "--array", "--gres", "--requeue", "--nproc-per-node", "--check"),
     *("--host", "--tls-ca-file", "--tls-cert", "--tls-key"),
@@ -68,7 +68,7 @@ def shell_commands(text: str) -> Iterator[list[str]]:
 def problem(command: list[str]) -> str | None:
     """Why a command cannot be typed as it stands; None also for programs that are not ours."""
     for number, word in enumerate(command):
-        program = MODULES.get(word, word)
+        program = MODULES.get(word, word.removeprefix("$(command -v ").removesuffix(")"))
         if program in COMMANDS:
             return refusal(program, command[number + 1 :])
         if word in ("python", "pytest") and command[number + 1 :] and not command[number + 1].startswith("-"):
@@ -143,6 +143,8 @@ def test_options_inside_sentences_exist() -> None:
         ("wsol-prep proposals --data D --split val --out maps surplus", False),
         ("wsol-train --data D --out O --epochs many", False),
         ("torchrun -m pipelines.train_cli --data D", False),
+        ('torchrun --standalone "$(command -v wsol-train)" --data D --out O', True),
+        ('torchrun --standalone "$(command -v wsol-train)" --data D', False),
         ("wsol-eval", False),
         ("wsol-eval score maps --data D", False),
         ("make cake", False),

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -93,16 +94,31 @@ class _ClearErrors(click.Command):
         with _lossy_output():
             return super().main(*arguments, **options)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the words of the command; exit 2 for bad usage, which one process of torchrun explains."""
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            if not _is_first_to_fail():
+                sys.exit(error.exit_code)
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 1 when its work failed, 130 when it was interrupted."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            if not _is_first_to_fail():
+                ctx.exit(error.exit_code)
+            raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             # click's own control flow derives from RuntimeError.
             if isinstance(error, click.exceptions.Exit | click.exceptions.Abort | BrokenPipeError):
                 raise
             if ctx.find_root().meta.get("debug"):
                 traceback.print_exc()
+            if not _is_first_to_fail():
+                ctx.exit(EXIT_FAILED)
             # Python's own MemoryError has no text.
             reason = f"out of memory: {error}".rstrip(": ") if isinstance(error, MemoryError) else error
             click.echo(f"{ctx.find_root().info_name}: error: {reason}", err=True)
@@ -110,6 +126,24 @@ class _ClearErrors(click.Command):
         except KeyboardInterrupt:
             _say_stopped("SIGINT", resumes=False)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process of the same torchrun on this machine has failed before; true without torchrun.
+
+    The first error is the cause, and those of the others are the same or follow from it.
+    """
+    # torchrun gives every process a file in a folder of its own, beside those of the others, which it removes.
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not report:
+        return True
+    try:
+        (Path(report).parents[1] / "wsol-has-failed").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class CommandGroup(_ClearErrors, click.Group):

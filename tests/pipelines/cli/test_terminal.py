@@ -123,6 +123,21 @@ def test_success_is_exit_0() -> None:
     assert (run("fail", "not").exit_code, run("fail", "not").output) == (0, "done 3\n")
 
 
+@pytest.mark.parametrize(("words", "code"), [(["fail", "value"], 1), (["fail", "usage"], 2), (["nothing"], 2)])
+def test_of_the_processes_of_torchrun_one_says_why_it_fails(
+    words: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = []
+    for rank in ("0", "1", "2"):
+        # As torchrun names it; the folder above is that of one attempt on one machine.
+        (tmp_path / "attempt_0" / rank).mkdir(parents=True)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "attempt_0" / rank / "error.json"))
+        result = run(*words)
+        assert result.exit_code == code
+        said.append(bool(result.output))
+    assert said == [True, False, False]
+
+
 # --- signals
 
 
