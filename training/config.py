@@ -28,7 +28,6 @@ __all__ = [
     "ClassWeighting",
     "CropConfig",
     "CropKind",
-    "Init",
     "LossConfig",
     "MapLossKind",
     "Method",
@@ -59,7 +58,6 @@ METHODS: dict[Method, str] = {
 """Name and meaning of every method."""
 
 Precision = Literal["fp32", "bf16"]
-Init = Literal["random", "imagenet"]
 Pooling = Literal["gap", "saliency", "pseudo-map"]
 CropKind = Literal["crop", "resized-crop", "center", "squash"]
 OptimiserName = Literal["adam", "adamw", "sgd"]
@@ -67,7 +65,7 @@ ScheduleKind = Literal["constant", "step", "cosine"]
 OnMissing = Literal["refuse", "skip"]
 """Whether training images without a usable saliency map are an error or left out."""
 NAMED_WEIGHTS = ("imagenet", "random")
-"""Weights of the perceptual network that have a name instead of a path."""
+"""Weights that have a name instead of a path."""
 STEP_MILESTONES = (1 / 3, 2 / 3)
 """Epochs 30 and 60 of the usual 90 on ILSVRC, in proportion."""
 
@@ -181,8 +179,9 @@ class TrainConfig:
     """Batch normalisation after every convolution of encoder and decoder."""
     output_stride: int | None = None
     """Pixels of the input from one position of the features to the next: 8, 16 or 32, for resnet50-gap and timm's."""
-    init: Init = "random"
-    """Initial weights of the encoder: random (the paper's), or timm's or torchvision's of ImageNet where they fit."""
+    init: str = "random"
+    """Initial weights: random (the paper's); imagenet, timm's or torchvision's for the encoder, where they fit; a file
+    of torchvision's; or a checkpoint or run of wsol-train, of these or other classes."""
     pooling: Pooling = "gap"
     """Mean of the features before the classifier: plain (the paper's), or weighted by the decoder's saliency, or in
     training by the pseudo map."""
@@ -209,7 +208,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_arch(self.arch)
-        check_choices(self, method=METHODS, precision=Precision, init=Init, pooling=Pooling)
+        check_choices(self, method=METHODS, precision=Precision, pooling=Pooling)
         check(self.output_stride in (None, 8, 16, 32), "output_stride", self.output_stride, "8, 16 or 32")
         for name in ("classes", "epochs", "batch_size", "accumulation"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

@@ -19,6 +19,7 @@ from training.config import NAMED_WEIGHTS, RECIPES, OnMissing, Precision, TrainC
 _OF_RECIPE: Mapping[str, Any] = {"default": None, "default_text": "the recipe's"}
 _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "seed": {"min": 0},
+    "init": {"type": FileOrName(NAMED_WEIGHTS)},
     "output_stride": {"min": 8, "max": 32, "default_text": "the network's own"},
     "epochs": {"min": 1, **_OF_RECIPE},
     "batch_size": {"min": 1, **_OF_RECIPE},

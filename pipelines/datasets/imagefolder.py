@@ -6,6 +6,9 @@ from pipelines.datasets.folders import class_folders, folder_classes, folder_dat
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 
+_ILSVRC_LABELS = frozenset(map(str, range(1000)))
+"""Folders of ImageNetV2 as downloaded (Recht et al., ICML 2019); sorted as text they would get other labels."""
+
 
 def is_imagefolder(root: Path) -> bool:
     """Whether there is an image in ``root`` or anywhere below it; stops at the first."""
@@ -20,7 +23,8 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
 
     The class root is ``root/<split>`` when ``root`` has a folder of any split's name, else ``root`` itself. Ids are
     paths below the class root with their suffix; images directly in it have no class. Labels are positions among the
-    sorted class folders (of train, when split folders exist; without train, of all).
+    sorted class folders (of train, when split folders exist; without train, of all); in ImageNetV2, whose folders are
+    called 0 to 999, their numbers, which are ILSVRC's labels.
     """
     present = [name for name in SPLITS if (root / name).is_dir()]
     if present and split not in present:
@@ -31,6 +35,8 @@ def open_imagefolder(root: Path, *, split: str) -> Dataset:
     folder = root / split if present else root
     prefix = f"{split}/" if present else ""
     found, wnids = folder_classes(root, split=split) if present else (class_folders(root),) * 2
+    if not present and set(found) == _ILSVRC_LABELS:
+        wnids = sorted(found, key=int)
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     unread: list[str] = []
     records = [ImageRecord(image_id=name, path=f"{prefix}{name}") for name in image_files(folder, unread=unread)]

@@ -12,6 +12,7 @@ from pipelines.datasets.folder_boxes import load_folder_boxes
 from pipelines.datasets.imagefolder import is_imagefolder, open_imagefolder
 from pipelines.datasets.imagenet import is_imagenet, open_imagenet
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
+from pipelines.datasets.stanford_dogs import is_stanford_dogs, load_stanford_dogs_boxes, open_stanford_dogs
 from pipelines.datasets.text import describe
 from pipelines.datasets.tinyimagenet import is_tinyimagenet, load_tinyimagenet_boxes, open_tinyimagenet
 from pipelines.datasets.wsoleval import is_wsoleval, load_wsoleval_boxes, load_wsoleval_masks, open_wsoleval
@@ -56,6 +57,12 @@ LAYOUTS = {
         boxes=load_tinyimagenet_boxes,
     ),
     "cub": Layout(signs="images.txt and train_test_split.txt", detect=is_cub, open=open_cub, boxes=load_cub_boxes),
+    "stanforddogs": Layout(
+        signs="Images, Annotation and train_list.mat",
+        detect=is_stanford_dogs,
+        open=open_stanford_dogs,
+        boxes=load_stanford_dogs_boxes,
+    ),
     "wsoleval": Layout(
         signs="image_ids.txt in the folder, in <split> or in metadata/ILSVRC/<split>",
         detect=is_wsoleval,

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from pipelines.cli.terminal import bar_width
 from pipelines.datasets import Dataset
+from pipelines.jobs.initial_weights import initial_weights_identity, initialise
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.sources import check_sources
@@ -18,7 +19,7 @@ from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import MapReport, TrainingImages, check_maps
 from training.losses import balanced_class_weights
 from training.networks.model import LocalizationModel
-from training.networks.weights import initialise_from_imagenet, load_perceptual_network, weights_identity
+from training.networks.weights import RANDOM, load_perceptual_network, weights_identity
 from training.processes import Processes
 from training.progress import Progress
 from training.trainer import Trainer
@@ -125,15 +126,15 @@ def build_trainer(
             f"warning: {shared} of {len(val_records)} validation images are training images, so the accuracy tells "
             f"nothing about new ones; put images into the folders train and val of {train.root}"
         )
+    names, weights_at_start = ClassNames(train.class_wnids, train.class_words), config.init
     config = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
     perceptual = None
     if config.loss.use_triplet:
         perceptual = load_perceptual_network(perceptual_weights, seed=config.seed)
         progress.say(f"perceptual network: {perceptual.features} features of {perceptual_weights}")
 
-    def initialise(model: LocalizationModel) -> None:
-        linear = model.classifier.linear
-        progress.say(initialise_from_imagenet(model.encoder, linear=linear, wnids=train.class_wnids).describe())
+    def start(model: LocalizationModel) -> None:
+        progress.say(initialise(model, weights_at_start, arch=config.arch, names=names))
 
     weights = None
     if config.loss.class_weighting == "balanced":
@@ -166,8 +167,8 @@ def build_trainer(
         val_images=TrainingImages(val_records, root=val.root, crop=val_crop, seed=0),
         perceptual=perceptual,
         class_weights_k=weights,
-        class_names=ClassNames(train.class_wnids, train.class_words),
-        initialise=initialise if config.init == "imagenet" else None,
+        class_names=names,
+        initialise=None if weights_at_start == RANDOM else start,
         progress=progress,
     )
 
@@ -186,7 +187,8 @@ def choose_records(
 
 
 def identify_inputs(config: TrainConfig, *, index: MapIndex | None, perceptual_weights: str) -> TrainConfig:
-    """The configuration as a checkpoint stores it: with that of the maps and the identity of F's weights."""
+    """The configuration as a checkpoint stores it: with that of the maps and the identities of weights in files."""
+    config = replace(config, init=initial_weights_identity(config.init))
     if index is not None and config.needs_maps:
         config = replace(config, maps=index.provenance["configuration"])
     if config.loss.use_triplet:

@@ -30,7 +30,8 @@ RANDOM = "random"
 """Name that stands for random weights, for trying things out."""
 
 _PERCEPTUAL_OPTION = "--perceptual-weights"
-"""Option of ``wsol-train`` that takes the path of a weights file, for error messages."""
+_INIT_OPTION = "--init"
+"""Options of ``wsol-train`` that take the path of a weights file, for error messages."""
 
 _RESNET50 = "resnet50-gap"
 """Architecture of the paper's F, and of a checkpoint that does not name its own."""
@@ -129,7 +130,7 @@ def initialise_from_imagenet(
         parts = initialise(encoder, linear=linear, wnids=wnids)
         return LoadReport(source=weights_file(encoder.name) or f"timm's {encoder.name}", loaded=parts, random=())
     published = encoder.published_weights
-    loaded, where = _load(weights, published=published, path_option=None)
+    loaded, where = _load(weights, published=published, path_option=_INIT_OPTION)
     layers = encoder.imported_layers()
     network = f"a torchvision {published.partition('_')[0]}"
     _import_layers(encoder, _state_dict(loaded, where=where), where=where, network=network)
@@ -159,14 +160,13 @@ def _random_trunk(*, seed: int) -> ResNet50Encoder:
     return trunk
 
 
-def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any, str]:
+def _load(weights: str, *, published: str, path_option: str) -> tuple[Any, str]:
     """What a file holds, and how messages call it; ``path_option``: the option that takes the path of a file."""
     if weights == IMAGENET:
         return _download(published, path_option=path_option), published
     path = Path(weights)
     if not path.is_file():
-        option = f"{path_option} " if path_option else ""
-        raise WeightsError(f"{path}: no such file; expected {option}{IMAGENET} or the path of a weights file")
+        raise WeightsError(f"{path}: no such file; expected {path_option} {IMAGENET} or the path of a weights file")
     try:
         loaded = read_tensors(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -178,7 +178,7 @@ def _load(weights: str, *, published: str, path_option: str | None) -> tuple[Any
     return loaded, str(path)
 
 
-def _download(published: str, *, path_option: str | None) -> Any:
+def _download(published: str, *, path_option: str) -> Any:
     # torchvision takes a second to import and nothing else here needs it.
     from torchvision.models import get_weight  # type: ignore[import-untyped]
 
@@ -202,8 +202,8 @@ def _download(published: str, *, path_option: str | None) -> Any:
         size = "" if size_mb is None else f" ({size_mb:.0f} MB)"
         raise WeightsError(
             f"cannot download the ImageNet weights {published} ({first_line(error)}). Where there is no network, "
-            f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}"
-            + (f", or pass its path: {path_option} PATH" if path_option else "")
+            f"fetch {entry.url}{size} elsewhere and put it into {folder} as {target.name}, or pass its path: "
+            f"{path_option} PATH"
         ) from error
 
 

@@ -244,6 +244,16 @@ def test_imagefolder_with_splits_shares_labels(tmp_path):
     assert classes == {("cat", "dog")}
 
 
+def test_folders_of_imagenetv2_are_labels(tmp_path):
+    make(tmp_path, *(f"{label}/a.jpeg" for label in range(999)))
+    label_of = {record.wnid: record.label for record in open_dataset(tmp_path, split="val").records}
+    assert (label_of["2"], label_of["10"]) == (112, 2)
+    make(tmp_path, "999/a.jpeg")
+    dataset = open_dataset(tmp_path, split="val")
+    assert [record.label for record in dataset.records if record.wnid == "10"] == [10]
+    assert dataset.class_wnids == tuple(map(str, range(1000)))
+
+
 def test_imagefolder_of_another_split(tmp_path):
     make(tmp_path, "train/cat/1.jpg")
     with pytest.raises(DatasetError, match="expected the folder 'val' beside 'train'"):

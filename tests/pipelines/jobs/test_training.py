@@ -15,6 +15,7 @@ import torch
 
 import pipelines.jobs.training as training_setup
 from pipelines.datasets import Dataset, open_dataset
+from pipelines.jobs import initial_weights
 from pipelines.jobs.training import TerminalProgress, build_trainer
 from pseudo_maps.shards import shard_name
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest
@@ -207,11 +208,19 @@ def test_imagenet_weights_are_loaded_when_asked_for(
         given.extend((encoder, others))
         return Report()
 
-    monkeypatch.setattr(training_setup, "initialise_from_imagenet", initialise)
+    monkeypatch.setattr(initial_weights, "initialise_from_imagenet", initialise)
 
     model = SimpleNamespace(encoder=object(), classifier=SimpleNamespace(linear=object()))
-    build(splits, tmp_path, replace(SMALL, init="imagenet")).arguments["initialise"](model)
-    assert given == [model.encoder, {"linear": model.classifier.linear, "wnids": ("blue", "green", "red")}]
+    file = tmp_path / "alexnet.pth"
+    file.write_bytes(b"weights")
+    identities = {"imagenet": "imagenet", str(file): hashlib.sha256(b"weights").hexdigest()}
+    for weights, identity in identities.items():
+        built = build(splits, tmp_path, replace(SMALL, init=weights))
+        assert built.config.init == identity
+        built.arguments["initialise"](model)
+        expected = {"weights": weights, "linear": model.classifier.linear, "wnids": ("blue", "green", "red")}
+        assert given == [model.encoder, expected]
+        given.clear()
 
 
 def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:

@@ -56,8 +56,7 @@ def test_without_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch
     assert f"fetch {url} (98 MB) elsewhere" in message
     assert f"put it into {tmp_path / 'hub' / 'checkpoints'} as resnet50-11ad3fa6.pth" in message
     assert message.endswith("or pass its path: --perceptual-weights PATH")
-    # --init takes no path.
-    with pytest.raises(WeightsError, match=r"as resnet50-11ad3fa6\.pth$"):
+    with pytest.raises(WeightsError, match=r"or pass its path: --init PATH$"):
         initialise_from_imagenet(build_encoder("resnet50-gap"))
 
 
