@@ -33,9 +33,9 @@ _MAX_LABEL = 1_000_000
 """Larger labels are taken for mistakes; all of ImageNet has 21,841 classes."""
 
 
-def _metadata_folder(root: Path, *, split: str) -> Path | None:
-    """Folder that holds the split's ``image_ids.txt``: the root itself or one of the project's places."""
-    places = (root, root / split, root / "metadata" / _project_set(root) / split)
+def _metadata_folder(root: Path, *, split: str, name: str) -> Path | None:
+    """Folder that holds the split's ``image_ids.txt``: the root itself or the project's place for the data set."""
+    places = (root, root / split, root / "metadata" / name / split)
     return next((place for place in places if (place / _IDS_FILE).is_file()), None)
 
 
@@ -49,14 +49,14 @@ def _project_set(root: Path) -> str:
     found = _project_sets(root) or [_PROJECT_SETS[0]]
     if len(found) > 1 and found[0] != _PROJECT_SETS[0]:
         raise DatasetError(
-            f"{root}: expected one data set in its folder metadata, found {' and '.join(found)}; move one of them away"
+            f"{root}: expected one data set, found {' and '.join(found)}; give one, {root / 'metadata' / found[0]}"
         )
     return found[0]
 
 
 def is_wsoleval(root: Path) -> bool:
     """Whether ``root`` holds metadata of any split; DatasetError for a checkout, or its folder ``dataset``, without."""
-    if any(_metadata_folder(root, split=split) is not None for split in SPLITS):
+    if any(_metadata_folder(root, split=split, name=_project_set(root)) is not None for split in SPLITS):
         return True
     # Its images would be read as an image folder, with one class for each data set.
     checkout = root.absolute().parent if root.absolute().name == "dataset" else root
@@ -68,33 +68,39 @@ def is_wsoleval(root: Path) -> bool:
     return False
 
 
-def _refuse_metadata_alone(root: Path) -> None:
-    """DatasetError for ``metadata/<data set>`` of a checkout, whose images are not below it."""
+def _located(root: Path) -> tuple[Path, str]:
+    """Root and data set: of ``metadata/<data set>`` in a checkout the checkout, in which the images are."""
     folder = root.absolute()
     checkout = folder.parent.parent
     if folder.parent.name == "metadata" and (checkout / "dataset" / folder.name).is_dir():
-        others = [name for name in _project_sets(checkout) if name != folder.name]
-        raise DatasetError(
-            f"{root}: expected images below it, found those of a checkout of the wsolevaluation project in "
-            f"{checkout / 'dataset' / folder.name}; give {checkout}"
-            + (f" without {' and '.join(others)} in its folder metadata" if others and folder.name != "ILSVRC" else "")
-        )
+        return checkout, folder.name
+    return root, _project_set(root)
+
+
+def _metadata_of(dataset: Dataset) -> Path | None:
+    """The metadata folder of an opened split."""
+    path = dataset.records[0].path
+    read = [name for name in _PROJECT_SETS if path.startswith(f"dataset/{name}/")]
+    name = read[0] if read else _project_set(dataset.root)
+    return _metadata_folder(dataset.root, split=dataset.split, name=name)
 
 
 def open_wsoleval(root: Path, *, split: str) -> Dataset:
     """Read one split's metadata; images are expected at their id below the root, or below ``dataset/ILSVRC``.
 
-    A checkout may have CUB or OpenImages in place of ILSVRC; beside it, these are left out and noted.
+    A checkout is read as ILSVRC where it has that, with the others noted; its ``metadata/<data set>`` as that data set,
+    with the checkout as the root of the images.
 
     Wnids come from ``synsets.txt`` (one per line, in label order) or ``LOC_synset_mapping.txt``, beside the lists or in
     the root. Without either, classes are named by their number, ``"0"`` to the largest label.
     """
-    _refuse_metadata_alone(root)
-    folder = _metadata_folder(root, split=split)
+    given = root
+    root, name = _located(root)
+    folder = _metadata_folder(root, split=split, name=name)
     if folder is None:
         raise DatasetError(
             f"{root}: expected {_IDS_FILE} for split {split!r}, found none; looked in {root}, "
-            f"{root / split} and {root / 'metadata' / _project_set(root) / split}"
+            f"{root / split} and {root / 'metadata' / name / split}"
         )
     ids_file = folder / _IDS_FILE
     ids = read_lines(ids_file)
@@ -106,7 +112,7 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
     rows = read_id_rows(folder / _LABELS_FILE, ("label",), _parse_label, known=frozenset(ids))
     labels = {image_id: label for image_id, (label,) in rows}
     classes = _read_classes(root, folder=folder, largest_label=max(labels.values(), default=-1))
-    images = f"dataset/{_project_set(root)}"
+    images = f"dataset/{name}"
     prefix = f"{images}/" if (root / images).is_dir() else ""
     records = []
     for image_id in ids:
@@ -120,26 +126,28 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
         records=tuple(records),
         class_wnids=classes.wnids,
         class_words=classes.words,
-        notes=_checkout_notes(root, split=split, first_id=ids[0]),
+        notes=_checkout_notes(root, name, split=split, first_id=ids[0], chosen=given != root),
     )
 
 
-def _checkout_notes(root: Path, *, split: str, first_id: str) -> tuple[str, ...]:
+def _checkout_notes(root: Path, name: str, *, split: str, first_id: str, chosen: bool) -> tuple[str, ...]:
     """What the project's names of data sets and splits mean; empty for other folders."""
-    name, *others = _project_sets(root) or [""]
+    others = [other for other in _project_sets(root) if other != name]
     notes = []
-    if name == "ILSVRC" and split == "val" and not first_id.startswith("val/"):
-        notes.append(f"{root}: the split val of this project is not ILSVRC's, which is its test: {first_id!r}")
-    if name == "ILSVRC" and split == "test" and first_id.startswith("val/"):
-        notes.append(f"{root}: the split test of this project is ILSVRC's val")
-    if others:
-        notes.append(f"{root}: read as {name}; {' and '.join(others)} in its folder metadata left out")
+    if (root / "metadata" / name).is_dir() and name == _PROJECT_SETS[0]:
+        if split == "val" and not first_id.startswith("val/"):
+            notes.append(f"{root}: the split val of this project is not ILSVRC's, which is its test: {first_id!r}")
+        if split == "test" and first_id.startswith("val/"):
+            notes.append(f"{root}: the split test of this project is ILSVRC's val")
+    if others and not chosen:
+        left_out = " and ".join(others)
+        notes.append(f"{root}: read as {name}; {left_out} left out: give {root / 'metadata' / others[0]} to read it")
     return tuple(notes)
 
 
 def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, BoxAnnotation]:
     """Boxes of the ``wanted`` images that have any, in the frame that ``image_sizes.txt`` states."""
-    folder = _metadata_folder(dataset.root, split=dataset.split)
+    folder = _metadata_of(dataset)
     if folder is None:
         raise DatasetError(f"{dataset.root}: the metadata of split {dataset.split!r} is gone; restore it")
     if _lists_masks(folder):
@@ -166,7 +174,7 @@ def load_wsoleval_masks(dataset: Dataset) -> dict[str, tuple[list[str], str]]:
     From a ``localization.txt`` of lines ``id,mask,ignored``, as the project has for OpenImages: one line per object,
     with the ignored pixels in an image's first line. Empty where the file lists boxes or is not there.
     """
-    folder = _metadata_folder(dataset.root, split=dataset.split)
+    folder = _metadata_of(dataset)
     found: dict[str, tuple[list[str], str]] = {}
     if folder is None or not _lists_masks(folder):
         return found

@@ -1,10 +1,11 @@
 """A checkout of the wsolevaluation project: what its names of splits and data sets mean."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipelines.datasets import DatasetError, open_dataset
+from pipelines.datasets import DatasetError, load_boxes, load_masks, open_dataset
 from tests.pipelines.datasets.file_trees import make, write
 
 
@@ -39,6 +40,26 @@ def test_another_data_set_is_read_where_it_is_alone_and_noted_beside_ilsvrc(tmp_
     assert both.records[0].path.startswith("dataset/ILSVRC/") and any(name in note for note in both.notes)
 
 
+def test_metadata_of_one_of_several_data_sets_is_read_with_its_images(tmp_path: Path, monkeypatch: Any) -> None:
+    root = checkout(tmp_path, "ILSVRC", "CUB", "OpenImages")
+    write(root, "metadata/CUB/val/localization.txt", "val2/0/1.jpeg,60,27,385,331\n")
+    lines = ("1a.png,val2/0/1_ignore.png", "1b.png,", "1c.png,")
+    write(root, "metadata/OpenImages/val/localization.txt", "".join(f"val2/0/1.jpeg,val2/0/{one}\n" for one in lines))
+    cub, images = (open_dataset(root / "metadata" / name, split="val") for name in ("CUB", "OpenImages"))
+    for dataset, name in ((cub, "CUB"), (images, "OpenImages")):
+        assert (dataset.root, dataset.records[0].path) == (root, f"dataset/{name}/val2/0/1.jpeg")
+        assert (dataset.layout, dataset.notes) == ("wsoleval", ())
+    assert load_boxes(cub)["val2/0/1.jpeg"].boxes_xyxy.tolist() == [[60, 27, 385, 331]]
+    assert load_boxes(images) == {} and load_masks(cub) == {}
+    assert load_masks(images) == {
+        "val2/0/1.jpeg": (["val2/0/1a.png", "val2/0/1b.png", "val2/0/1c.png"], "val2/0/1_ignore.png")
+    }
+    monkeypatch.chdir(root / "metadata")
+    assert open_dataset("CUB", split="val").root == root
+    (note,) = open_dataset(root / "metadata" / "ILSVRC", split="val").notes
+    assert "not ILSVRC's" in note
+
+
 @pytest.mark.parametrize("layout", ["auto", "wsoleval"])
 def test_two_other_data_sets_are_refused_by_name(tmp_path: Path, layout: str) -> None:
     with pytest.raises(DatasetError, match="CUB and OpenImages"):
@@ -50,8 +71,6 @@ def test_a_checkout_is_never_taken_for_an_image_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"dataset: .*ILSVRC and CUB: expected {root}, "):
         open_dataset(root / "dataset", split="val")
     for name in ("ILSVRC", "CUB"):
-        with pytest.raises(DatasetError, match=rf"metadata/{name}: .*dataset/{name}; give {root}"):
-            open_dataset(root / "metadata" / name, split="val")
         for split in ("val", "test"):
             (root / "metadata" / name / split / "image_ids.txt").unlink()
     with pytest.raises(DatasetError, match=r"ILSVRC and CUB.*metadata/ILSVRC/val/image_ids\.txt"):
