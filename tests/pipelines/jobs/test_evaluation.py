@@ -182,7 +182,7 @@ def test_a_second_equal_evaluation_is_refused_while_the_first_is_at_work(
         refused.append(1)
 
     evaluate_maps(choices, Bumps(), advance=start_another)
-    assert len(refused) == 4
+    assert len(refused) == 3
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.csv"]
 
 
