@@ -199,5 +199,5 @@ def test_a_second_equal_evaluation_that_waited_for_the_first_has_its_results(
         return lock(folder)
 
     monkeypatch.setattr(ResultFolder, "alone", let_the_other_end)
-    assert evaluate_maps(choices, second, advance=lambda _: None).counts.asked == 5
+    assert evaluate_maps(choices, second, advance=lambda _, **__: None).counts.asked == 5
     assert (first.asked, second.asked) == ([0, 1, 2, 3, 4], [])
