@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,16 @@ from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from pseudo_maps.shards.sources import check_sources
 
-__all__ = ["MAP_LOCALIZER", "FileMaps", "MapSource", "NoMaps", "ShardMaps", "StoredMaps", "open_stored_maps"]
+__all__ = [
+    "MAP_LOCALIZER",
+    "FileMaps",
+    "MapSource",
+    "NoMaps",
+    "ShardMaps",
+    "StoredMaps",
+    "names_of",
+    "open_stored_maps",
+]
 
 MAP_LOCALIZER = "pseudo-map"
 """Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
@@ -76,7 +86,17 @@ class StoredMaps(MapSource):
     """A tenth of a second to a second of work."""
     min_max: bool = False
     """Whether each map is stretched to the range from 0 to 1 before anything else is done with it."""
+    classes: Mapping[str, Mapping[str, Any]] = {}
+    """By image id what another classifier says: fields of ``ImageMaps``."""
     _stamp: str | None = None
+
+    def maps(self, batches: Iterable[EvaluationBatch]) -> Iterator[MapBatch]:
+        """Maps of images with their classes, batch by batch, in order."""
+        for batch in super().maps(batches):
+            classes = (self.classes.get(image.record.image_id, {}) for image in batch.images)
+            yield MapBatch(
+                batch.images, [replace(maps, **of_image) for maps, of_image in zip(batch.maps, classes, strict=True)]
+            )
 
     def stamp(self) -> str | None:
         """Digest of names, sizes and times of the files where they have no checksums."""
@@ -218,6 +238,12 @@ class ShardMaps(StoredMaps):
         return [record.image_id] if record.image_id in self._index else []
 
 
+def names_of(record: ImageRecord) -> list[str]:
+    """What a file of another tool may call an image: its id, path or file name, with or without suffix."""
+    path = Path(record.path)
+    return list(dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)))
+
+
 class FileMaps(StoredMaps):
     """One file per image, in any subfolder, named by the image's id, path or file name, with or without suffix.
 
@@ -281,8 +307,7 @@ class FileMaps(StoredMaps):
 
     def _found(self, record: ImageRecord) -> list[tuple[str, ...]]:
         """Files whose place in the folder is a name of the image; failing that, files of its name anywhere below."""
-        path = Path(record.path)
-        names = dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem))
+        names = names_of(record)
         for group in (self._placed, self._by_name, self._stacks):
             found = [places for name in names for places in group.get(name, [])]
             if found:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from evaluation.image_scores import (
     NOT_TO_DECODE,
     OTHER_SHAPE,
     SCORED,
+    TOP_CLASSES,
     UNKNOWN_RANK,
     UNREADABLE_IMAGE,
     ImageScores,
@@ -40,7 +41,7 @@ from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.records import UNKNOWN_LABEL
 
-__all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "score"]
+__all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "ranked_classes", "score"]
 
 Map = npt.NDArray[np.generic]
 
@@ -85,6 +86,24 @@ class ScoringTask:
     """Folder of masks for PxAP, see ``evaluation.masks``; None leaves PxAP out."""
     needs_labels: bool = False
     """Whether maps are of a class, so that GT-known Loc has no meaning for an image without one."""
+
+
+def ranked_classes(
+    scores_k: npt.NDArray[np.floating[Any]], *, shown_k: npt.NDArray[np.float64], label: int
+) -> dict[str, Any]:
+    """Fields of ``ImageMaps`` that scores (K,) of all classes give; ``shown_k`` are the values that stand in results.
+
+    None for scores with a NaN or an infinity: without an order they name no class, wrong and not right by chance.
+    """
+    if not np.isfinite(scores_k).all():
+        return {}
+    # Stable, so that the rank of a tied class is its place among the best.
+    order_k = np.argsort(-scores_k, kind="stable")
+    return {
+        "top_classes": order_k[:TOP_CLASSES].astype(np.int64),
+        "top_probabilities": shown_k[order_k[:TOP_CLASSES]],
+        "true_rank": UNKNOWN_RANK if label == UNKNOWN_LABEL else int(np.flatnonzero(order_k == label)[0]),
+    }
 
 
 def score(batch: MapBatch, *, task: ScoringTask) -> list[ImageScores]:

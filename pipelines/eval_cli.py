@@ -90,6 +90,7 @@ def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps, shards or files of any tool, as a localizer, without a network."""
     from evaluation.maps import open_stored_maps
     from pipelines.jobs.box_checks import check_map_names
+    from pipelines.jobs.class_scores import read_class_scores
     from pipelines.jobs.evaluation import evaluate_maps
 
     choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
@@ -110,7 +111,11 @@ def maps(folder: Path, **options: Any) -> None:
             err=True,
         )
     say_notes(source.check_images(records, root=choices.evaluation_set.root))
-    _evaluate(choices, functools.partial(evaluate_maps, choices, source))
+    scores = None
+    if options["scores"] is not None:
+        scores = read_class_scores(options["scores"], choices.evaluation_set)
+        say_notes(scores.warnings)
+    _evaluate(choices, functools.partial(evaluate_maps, choices, source, scores=scores))
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*BASELINE_OPTIONS])

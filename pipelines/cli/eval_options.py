@@ -99,6 +99,11 @@ MAPS_OPTIONS = (
         callback=_localizer_name,
         help="Name of the maps in tables and files.  [default: that of the shards, else pseudo-map]",
     ),
+    Option(
+        "--scores",
+        type=EXISTING_FILE,
+        help="Class scores or five best classes of each image (.csv, .npy), for Top-1 and Top-5 Loc and Class.",
+    ),
     _PANELS,
 )
 RUN_OPTIONS = (

@@ -19,6 +19,7 @@ from evaluation.results.folder import EvaluationPlan, ResultFolder, find_metrics
 from evaluation.schema import Metrics, read_metrics
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
+from pipelines.jobs.class_scores import ClassScores
 from pseudo_maps.records import UNKNOWN_LABEL
 
 if TYPE_CHECKING:
@@ -60,9 +61,14 @@ def evaluate_baselines(choices: EvaluationChoices, *, advance: Advance) -> Metri
     return _evaluate(choices, NoMaps(), kind="baseline", advance=advance)
 
 
-def evaluate_maps(choices: EvaluationChoices, source: StoredMaps, *, advance: Advance) -> Metrics:
-    """Score a folder of maps as a localizer; ValueError for a map that cannot be scored."""
-    described = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
+def evaluate_maps(
+    choices: EvaluationChoices, source: StoredMaps, *, scores: ClassScores | None = None, advance: Advance
+) -> Metrics:
+    """Score a folder of maps as a localizer, with ``scores`` of a classifier; ValueError for a map that is none."""
+    described: dict[str, object] = {"unused_maps": len(source.unused(choices.evaluation_set.records))}
+    if scores is not None:
+        source.classes = scores.by_image
+        described["class_scores"] = {"sha256": scores.sha256}
     return _evaluate(choices, source, kind="maps", advance=advance, described=described)
 
 

@@ -1,5 +1,6 @@
 """MATLAB files of other tools: saliency maps, stacks of masks, and proposals as sets of superpixels."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from pseudo_maps.files import open_regular_file
 from pseudo_maps.proposals.weighting import uniform_saliency
 
 
@@ -21,10 +23,13 @@ def read_mat_map(path: Path) -> tuple[npt.NDArray[Any], int]:
     anything else; it does not name the file.
     """
     try:
+        # h5py would wait for a FIFO without end.
+        os.close(open_regular_file(path))
         content = _read_hdf5(path) if h5py.is_hdf5(path) else _read_mat5(path)
     except Exception as error:
         # Whatever SciPy, h5py and zlib raise for damage.
-        raise ValueError(f"expected a MATLAB file: {error}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"expected a MATLAB file: {reason}") from error
     structures = list(_structures(content))
     for structure in structures:
         if {"superpixels", "labels"} <= structure.keys():

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.image_scores import TOP_CLASSES, UNKNOWN_RANK, UNREADABLE_IMAGE
+from evaluation.image_scores import UNREADABLE_IMAGE
 from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
-from evaluation.scoring import ImageMaps, MapBatch
+from evaluation.scoring import ImageMaps, MapBatch, ranked_classes
 from pipelines.jobs.score_map_shards import ScoreMapShards
 from pseudo_maps.files import spaced_files
-from pseudo_maps.records import UNKNOWN_LABEL
 from training.class_names import ClassNames, match_classes
 from training.config import Precision
 from training.inference.config import Views
@@ -217,20 +216,10 @@ def _image_maps(
     centre_maps = {name: maps_bhw.cpu().numpy() for name, maps_bhw in cropped.maps.items()} if cropped else {}
     found = {}
     for row, (position, label) in enumerate(zip(batch.positions, labels, strict=True)):
-        classes: dict[str, Any] = {}
-        # Scores without an order name no class: wrong, not right by chance.
-        if np.isfinite(scores_bk[row]).all():
-            # Stable, so that the rank of a tied class is its place among the best.
-            order_k = np.argsort(-scores_bk[row], kind="stable")
-            classes = {
-                "top_classes": order_k[:TOP_CLASSES].astype(np.int64),
-                "top_probabilities": probabilities_bk[row][order_k[:TOP_CLASSES]],
-                "true_rank": UNKNOWN_RANK if label == UNKNOWN_LABEL else int(np.flatnonzero(order_k == label)[0]),
-            }
         found[position] = ImageMaps(
             whole={name: maps_bhw[row] for name, maps_bhw in whole_maps.items()},
             centre={name: maps_bhw[row] for name, maps_bhw in centre_maps.items()},
             file_wh=batch.file_wh[row],
-            **classes,
+            **ranked_classes(scores_bk[row], shown_k=probabilities_bk[row], label=label),
         )
     return found
