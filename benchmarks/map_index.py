@@ -25,8 +25,10 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from pseudo_maps import shards
+from pseudo_maps.runs.status import split_status
 from pseudo_maps.shards.fletcher32 import append_checksum
 from pseudo_maps.shards.layout import encode_provenance
+from pseudo_maps.shards.manifest import Manifest, agree_on_manifest
 from pseudo_maps.shards.writer import write_shard_file
 
 T = TypeVar("T")
@@ -112,6 +114,25 @@ def measure_reads(folder: Path, *, rows: int) -> None:
             print(f"  {name:25} {read_ms:.3f} ms a map, {read_ms / h5py_ms:.2f} of h5py's")
 
 
+def measure_status(folder: Path, *, count: int, rows: int) -> None:
+    """What ``wsol-prep status`` reads of the folder."""
+    agree_on_manifest(
+        folder,
+        Manifest(
+            split="train",
+            images=count * rows,
+            shards=count,
+            shard_size=rows,
+            ids_sha256="0" * 64,
+            configuration=PROVENANCE["configuration"],
+        ),
+    )
+    start, start_cpu = time.perf_counter(), time.process_time()
+    assert split_status(folder, "train").done == count * rows
+    elapsed_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
+    print(f"status of {count} shards of {rows} rows: {elapsed_s:.2f} s ({cpu_s:.2f} s computing)")
+
+
 def per_call_ms(call: Callable[[T], object], arguments: Sequence[T], *, passes: int = 5) -> float:
     """Mean milliseconds of computing that ``call`` takes over ``arguments``, in the best of ``passes`` passes."""
     call(arguments[0])
@@ -153,6 +174,7 @@ def main() -> None:
             with h5py.File(path, "r") as file:
                 file["images"][()]
         print(f"  plain h5py, open and read every table      {time.perf_counter() - start:.2f} s")
+        measure_status(folder, count=options.shards, rows=options.rows)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def _described(status: SplitStatus) -> Iterator[str]:
     if status.runs:
         yield f"{counted(len(status.runs), 'run')} seen on {counted(len(seen), 'host')}: {_named(sorted(seen))}"
     if left > 0 and tasks > 1 and status.missing_tasks:
-        yield f"no run of {counted(len(status.missing_tasks), 'task')} of {tasks}: {_named(status.missing_tasks)}"
+        lacking = f"{len(status.missing_tasks)} of {counted(tasks, 'task')}"
+        yield f"{lacking} without a run at work or finished: {_named(status.missing_tasks)}"
     if left > 0:
         for run in status.unended[:_SHOWN]:
             yield f"task {run.task} of {run.tasks} on {run.host} (process {run.process}): {run.state}, {run.note}"

@@ -129,7 +129,7 @@ def test_the_lines_say_all_of_it(tmp_path: Path) -> None:
     lines = status_lines(tmp_path, splits=["val"], data=None, layout="auto")
     assert lines[0] == "val: 9 of 10 images (90.0 %) in 3 of 4 shards; 1 failed (1 decode)"
     assert lines[1].startswith("val: no run at work") and lines[2] == f"val: 2 runs seen on 2 hosts: a, {host_name()}"
-    assert lines[3] == "val: no run of 3 tasks of 3: 0, 1, 2"
+    assert lines[3] == "val: 3 of 3 tasks without a run at work or finished: 0, 1, 2"
     assert lines[4] == "val: task 0 of 3 on a (process 1): stopped, SIGTERM at 2023-11-14T22:14:20+00:00"
     assert lines[5].endswith("lost, its process is gone, and its log has no end")
 
