@@ -117,6 +117,8 @@ class ImageScores:
     """(k,) classes of the highest scores, best first; None without class scores."""
     top_probabilities: npt.NDArray[np.float64] | None = None
     """(k,) their probabilities; None without class scores."""
+    image_wh: tuple[int, int] | None = None
+    """Width and height in pixels of the frame that the image's boxes refer to; None where nobody had to know."""
     true_rank: int = UNKNOWN_RANK
     """How many classes score above the true one (0: it is the first), or ``UNKNOWN_RANK``."""
     iou: dict[Pair, npt.NDArray[np.float64]] = field(default_factory=dict)
@@ -125,7 +127,10 @@ class ImageScores:
     A failed image may have some too: a baseline needs no map.
     """
     boxes: dict[Pair, npt.NDArray[np.float64]] = field(default_factory=dict)
-    """(L, 4) for each localizer and protocol: the box that reaches it, ``NO_BOX`` where there is none."""
+    """(L, 4) for each localizer and protocol: the box that reaches it, ``NO_BOX`` where there is none.
+
+    An image without ground truth has those of protocols with a fixed threshold alone, and no overlaps.
+    """
     ground_truth: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     """(B, 4) for each protocol: the image's boxes in the protocol's frame."""
     pixels: dict[str, npt.NDArray[np.uint16]] = field(default_factory=dict)
@@ -146,7 +151,7 @@ class ImageScores:
             return "expected top classes and their probabilities together, found one of them"
         if (self.label != UNKNOWN_LABEL and self.top_classes is not None) != (self.true_rank != UNKNOWN_RANK):
             return f"expected a rank when label and class scores are known, and only then, found rank {self.true_rank}"
-        if self.iou.keys() != self.boxes.keys() or (is_skipped(self.status) and self.iou):
+        if self.iou if is_skipped(self.status) else self.iou.keys() != self.boxes.keys():
             return f"status {self.status!r} with overlaps of {sorted(self.iou)} and boxes of {sorted(self.boxes)}"
         for pair, iou_l in self.iou.items():
             if iou_l.ndim != 1 or self.boxes[pair].shape != (len(iou_l), 4) or pair[1] not in self.ground_truth:

@@ -19,14 +19,22 @@ from evaluation.boxes.fixed_thresholds import (
     TS_CAM_FRACTION,
     checked_map,
     largest_component,
+    one_box,
     ts_cam_box,
 )
-from evaluation.boxes.geometry import FRAME_PX
-from evaluation.boxes.ground_truth import clipped_truncated_boxes, cropped_boxes, scaled_boxes, truncated_boxes
+from evaluation.boxes.geometry import FRAME_PX, boxes_in_image
+from evaluation.boxes.ground_truth import (
+    RESIZED_PX,
+    clipped_truncated_boxes,
+    cropped_boxes,
+    scaled_boxes,
+    truncated_boxes,
+)
 from evaluation.boxes.overlaps import Candidates, best_overlaps
 from evaluation.boxes.wsoleval import (
     WSOLEVAL_FALLBACK_BOX,
     all_contours,
+    boxes_at_thresholds,
     largest_contours,
     level_thresholds,
     normalise_score_map,
@@ -54,7 +62,7 @@ class Protocol:
     """How boxes are brought to the frame."""
     iou_rule: str
     """What overlap is enough."""
-    candidates: Callable[[npt.NDArray[np.generic]], Candidates]
+    candidates: Callable[..., Candidates]
     """Every box of one map (H, W), in the frame, at levels from 0 to L - 1.
 
     Scores are of any size and real dtype, higher where the object is; ValueError unless the map is 2-D and has pixels.
@@ -66,6 +74,8 @@ class Protocol:
     """A function of ``evaluation.boxes.ground_truth``: boxes of an image of ``image_wh`` pixels, moved to the frame."""
     thresholds_l: npt.NDArray[np.float64]
     """(L,) float64, the share of the map's maximum that each level stands for; read-only."""
+    takes_threshold: bool = False
+    """Whether ``candidates`` takes the share of the maximum as ``fraction``, and then gives one box at most."""
     threshold_is_oracle: bool = False
     """Whether the level is chosen afterwards, as the best on the images scored."""
     crops_centre: bool = False
@@ -97,14 +107,42 @@ class Protocol:
         """Best IoU (L,) of an image at each level and its boxes (L, 4), see ``best_overlaps``."""
         return best_overlaps(candidates, truth_b4, levels=len(self.thresholds_l))
 
+    def box_in_image(
+        self, map_hw: npt.NDArray[np.generic], *, image_wh: tuple[int, int], threshold: float | None = None
+    ) -> npt.NDArray[np.float64] | None:
+        """The box ``(4,)`` of a map in pixels of its image, found without ground truth; None where there is none.
+
+        ``threshold``, ``0 <= t < 1``, is a share of the map's maximum; None is the protocol's own. ValueError where the
+        protocol has none of its own, or takes no other.
+        """
+        if threshold is None and self.threshold_is_oracle:
+            raise ValueError(f"protocol {self.name} has no threshold of its own: give one, as metrics.json states it")
+        if threshold is not None and not (self.takes_threshold and 0 <= threshold < 1):
+            allowed = "0 <= t < 1" if self.takes_threshold else "none: the protocol has its own rule"
+            raise ValueError(f"threshold {threshold:g} under protocol {self.name}: expected {allowed}")
+        given = {} if threshold is None else {"fraction": threshold}
+        boxes_n4 = self.candidates(map_hw, **given).boxes_n4
+        if not len(boxes_n4) or tuple(boxes_n4[0]) == self.fallback_box:
+            return None
+        box_4: npt.NDArray[np.float64] = self.in_image(boxes_n4[:1], image_wh=image_wh)[0]
+        return box_4
+
+    def in_image(self, boxes_n4: npt.NDArray[np.float64], *, image_wh: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Boxes ``(N, 4)`` of the frame in pixels of their image, see ``boxes_in_image``."""
+        margin_px = (RESIZED_PX - FRAME_PX) // 2 if self.crops_centre else 0
+        return boxes_in_image(boxes_n4, image_wh=image_wh, margin_px=margin_px)
+
 
 def frame_box() -> npt.NDArray[np.float64]:
     """The box ``(4,)`` float64 that is the whole frame, inclusive: 0, 0, 223, 223."""
     return np.array([0, 0, FRAME_PX - 1, FRAME_PX - 1], dtype=np.float64)
 
 
-def _largest_wsoleval(map_hw: npt.NDArray[np.generic]) -> Candidates:
-    return largest_contours(normalise_score_map(checked_map(map_hw)))
+def _largest_wsoleval(map_hw: npt.NDArray[np.generic], *, fraction: float | None = None) -> Candidates:
+    map_uint8_hw = normalise_score_map(checked_map(map_hw))
+    if fraction is None:
+        return largest_contours(map_uint8_hw)
+    return one_box(tuple(boxes_at_thresholds(map_uint8_hw, [fraction])[0]))
 
 
 def _all_wsoleval(map_hw: npt.NDArray[np.generic]) -> Candidates:
@@ -139,6 +177,7 @@ PROTOCOLS: dict[str, Protocol] = {
             candidates=largest_component,
             ground_truth=scaled_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
+            takes_threshold=True,
         ),
         Protocol(
             name="cam-release",
@@ -166,6 +205,7 @@ PROTOCOLS: dict[str, Protocol] = {
             candidates=_largest_wsoleval,
             ground_truth=truncated_boxes,
             thresholds_l=_read_only(level_thresholds()),
+            takes_threshold=True,
             threshold_is_oracle=True,
             fallback_box=WSOLEVAL_FALLBACK_BOX,
         ),
@@ -195,6 +235,7 @@ PROTOCOLS: dict[str, Protocol] = {
             candidates=ts_cam_box,
             ground_truth=clipped_truncated_boxes,
             thresholds_l=_read_only(TS_CAM_FRACTION),
+            takes_threshold=True,
             fallback_box=TS_CAM_FALLBACK_BOX,
             top1_exclusive=True,
         ),
@@ -211,6 +252,7 @@ PROTOCOLS: dict[str, Protocol] = {
             candidates=largest_component,
             ground_truth=cropped_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
+            takes_threshold=True,
             crops_centre=True,
             gt_known_exclusive=True,
             top1_exclusive=True,

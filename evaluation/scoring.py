@@ -16,7 +16,7 @@ import numpy.typing as npt
 from evaluation.boxes.fixed_thresholds import checked_map
 from evaluation.boxes.geometry import same_shape
 from evaluation.boxes.ground_truth import RESIZED_PX
-from evaluation.boxes.overlaps import Candidates
+from evaluation.boxes.overlaps import NO_BOX, Candidates
 from evaluation.image_scores import (
     BLACKLISTED,
     BOXES_CLIPPED,
@@ -38,7 +38,7 @@ from evaluation.metrics.baselines import centred_gaussian_map, centred_square_bo
 from evaluation.metrics.pixels import PIXEL_BASELINE, count_pixels
 from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
-from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.images import ImageDecodeError, decode_image, read_image_size
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "ranked_classes", "score"]
@@ -132,7 +132,7 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
     if task.masks is not None and not is_unlabelled:
         scores = replace(scores, pixels=_pixels(image, maps, task.localizers, folder=task.masks))
     if not len(image.boxes_xyxy):
-        return replace(scores, status=NO_BOXES)
+        return _unscored(image, maps, task, scores)
     if is_unlabelled:
         return replace(scores, status=NO_LABEL)
     image_wh = image.frame_wh or maps.file_wh
@@ -161,7 +161,29 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
                 candidates[localizer] = _candidates(maps, localizer, protocol, record.image_id)
         for localizer, of_localizer in candidates.items():
             iou[localizer, name], boxes[localizer, name] = protocol.overlaps(of_localizer, truths[name])
-    return replace(scores, notes=tuple(sorted(notes | _notes(maps))), iou=iou, boxes=boxes, ground_truth=truths)
+    return replace(
+        scores,
+        notes=tuple(sorted(notes | _notes(maps))),
+        image_wh=image_wh,
+        iou=iou,
+        boxes=boxes,
+        ground_truth=truths,
+    )
+
+
+def _unscored(image: EvaluationImage, maps: ImageMaps, task: ScoringTask, scores: ImageScores) -> ImageScores:
+    """An image without ground truth: its boxes under the protocols whose threshold no ground truth chooses."""
+    boxes = {}
+    if maps.failure is None:
+        for protocol in map(get_protocol, task.protocols):
+            for localizer in () if protocol.threshold_is_oracle else task.localizers:
+                boxes_n4 = _candidates(maps, localizer, protocol, image.record.image_id).boxes_n4
+                boxes[localizer, protocol.name] = boxes_n4 if len(boxes_n4) else np.array([NO_BOX])
+    image_wh = image.frame_wh or maps.file_wh
+    if boxes and image_wh is None:
+        image_wh = read_image_size(task.root / image.record.path)
+    notes = _notes(maps) | ({maps.failure} if maps.failure else set())
+    return replace(scores, status=NO_BOXES, notes=tuple(sorted(notes)), image_wh=image_wh, boxes=boxes)
 
 
 def _pixels(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evaluation.names import PROTOCOL_NAMES
-from pipelines.cli.eval_options import BASELINE_OPTIONS, DEVICE_OPTION, MAPS_OPTIONS, RUN_OPTIONS
+from pipelines.cli.eval_options import BASELINE_OPTIONS, MAPS_OPTIONS, PREDICT_OPTIONS, RUN_OPTIONS
 from pipelines.cli.options import EXISTING, EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
@@ -22,7 +22,6 @@ from pipelines.cli.terminal import (
     say_notes,
 )
 from pseudo_maps.wording import counted
-from training.inference.config import LOCALIZERS
 from training.networks.registry import TIMM_PREFIX
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def run(checkpoint: Path, **options: Any) -> None:
     precision = options["precision"]
     if precision == "auto":
         precision = "bf16" if devices[0].startswith("cuda") else "fp32"
-    choices = _choices(options, default_name=default_name)
+    choices = _choices(options, default_name=default_name, need_boxes=False)
     network = NetworkChoices(
         checkpoint=checkpoint,
         localizers=options["localizers"],
@@ -93,7 +92,9 @@ def maps(folder: Path, **options: Any) -> None:
     from pipelines.jobs.class_scores import read_class_scores
     from pipelines.jobs.evaluation import evaluate_maps
 
-    choices = _choices(options, default_name=(options["out"] or folder).resolve().name)
+    # Without boxes and masks there are pictures still, for which a folder is needed.
+    need_boxes = options["masks"] is None and options["out"] is None
+    choices = _choices(options, default_name=(options["out"] or folder).resolve().name, need_boxes=need_boxes)
     source = open_stored_maps(
         folder,
         split=options["split"],
@@ -125,38 +126,47 @@ def baseline(**options: Any) -> None:
     from pipelines.jobs.evaluation import evaluate_baselines
 
     out: Path | None = options["out"]
-    choices = _choices({**options, "panels": 0}, default_name="baseline" if out is None else out.resolve().name)
+    default_name = "baseline" if out is None else out.resolve().name
+    choices = _choices({**options, "panels": 0}, default_name=default_name, need_boxes=True)
     _evaluate(choices, functools.partial(evaluate_baselines, choices))
 
 
-@main.command(context_settings=CONTEXT_SETTINGS, params=[DEVICE_OPTION])
+@main.command(context_settings=CONTEXT_SETTINGS, params=[*PREDICT_OPTIONS])
 @click.argument("checkpoint", type=Network())
 @click.argument("images", nargs=-1, required=True, type=EXISTING)
-@click.option("--out", default="predictions", type=NEW_FOLDER, help="Folder of overlays and JSON.")
-@click.option(
-    "--localizer", type=click.Choice(tuple(LOCALIZERS)), default="cam", help="Map that the box is taken from."
-)
-@click.option(
-    "--protocol", type=click.Choice(("cam", "cam-release", "ts-cam")), default="cam", help="Rule from map to box."
-)
-@click.option("--class", "label", type=click.IntRange(min=0), help="Class index to localize.  [default: predicted]")
-@click.option(
-    "--class-names",
-    type=EXISTING_FILE,
-    help="File with one class name per line, in label order.  [default: the names in the checkpoint]",
-)
 @common_options
-def predict(checkpoint: Path, images: tuple[Path, ...], device: str, **options: Any) -> None:
+def predict(checkpoint: Path, images: tuple[Path, ...], **options: Any) -> None:
     """Predict classes, box and overlay for any images: files, or folders that are searched for images."""
+    from pipelines.jobs.localizer import Localizer
     from pipelines.jobs.network_maps import usable_devices
-    from pipelines.jobs.prediction import predict_images
+    from pipelines.jobs.prediction import PredictionOutput, predict_images
+    from pseudo_maps.processes import worker_count
 
     with _as_usage_error():
-        devices = usable_devices(device)
-    failed = predict_images(checkpoint, images, device=devices[0], say=click.echo, **options)
+        devices = usable_devices(options["device"])
+        jobs = worker_count(options["jobs"])
+    network = Localizer(
+        checkpoint,
+        device=devices[0],
+        **{name: options[name] for name in ("localizer", "protocol", "threshold", "class_names")},
+    )
+    output = PredictionOutput(
+        folder=options["out"], overlays=options["overlays"], maps=options["save_maps"], csv=options["csv"]
+    )
+    with ending_on_signals(resumes=False):
+        failed = predict_images(
+            network,
+            images,
+            output=output,
+            label=options["label"],
+            batch_size=options["batch_size"],
+            workers=options["workers"],
+            jobs=jobs,
+            say=click.echo,
+        )
     if failed:
         without = f"{counted(failed, 'image')} without a prediction"
-        raise RuntimeError(f"{without}; {options['out']}/predictions.json says why")
+        raise RuntimeError(f"{without}; {output.folder}/predictions.json says why")
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
@@ -191,7 +201,12 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("runs", nargs=-1, required=True, type=EXISTING)
-@click.option("--out", default="report.html", type=NewFile(".html", ".htm"), help="HTML file to write.")
+@click.option(
+    "--out",
+    default="report.html",
+    type=NewFile(".html", ".htm", ".md", ".csv", ".tex"),
+    help="File to write: a page *.html, or its tables as *.md, *.csv (every value) or *.tex (booktabs).",
+)
 @click.option("--title", help="What the page is called.  [default: the names of the runs]")
 @click.option(
     "--introduction",
@@ -204,11 +219,11 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
     type=EXISTING_FOLDER,
     help="Folder of wsol-train whose losses and accuracies are drawn; may be given several times.",
 )
+@click.option("--charts", type=NEW_FOLDER, help="Folder of the charts as files, for papers.  [default: none]")
+@click.option("--chart-format", type=click.Choice(("pdf", "svg")), default="pdf", help="Format of --charts.")
 @common_options
-def report(
-    runs: tuple[Path, ...], out: Path, title: str | None, introduction: Path | None, training: tuple[Path, ...]
-) -> None:
-    """Compare finished evaluations side by side in one self-contained HTML page.
+def report(runs: tuple[Path, ...], out: Path, introduction: Path | None, **options: Any) -> None:
+    """Compare finished evaluations side by side in one self-contained HTML page, or as tables.
 
     Each of RUNS is a folder that wsol-eval wrote, or the folder of a trained network that has its evaluation in it.
     """
@@ -218,7 +233,10 @@ def report(
         text = "" if introduction is None else introduction.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{introduction}: expected UTF-8 text: {error}") from None
-    write_report(runs, out, title=title, introduction=text, training=training)
+    chart_form = options.pop("chart_format")
+    warnings = write_report(runs, out, introduction=text, chart_form=chart_form, **options)
+    if out.suffix.lower() not in (".html", ".htm"):
+        say_notes(warnings)
     click.echo(f"{out}: {counted(len(runs), 'run')}")
 
 
@@ -231,7 +249,7 @@ def _as_usage_error() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
-def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices:
+def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) -> EvaluationChoices:
     from pipelines.datasets import open_dataset
     from pipelines.jobs.evaluation import EvaluationChoices
     from pipelines.jobs.evaluation_set import load_evaluation_set
@@ -250,7 +268,7 @@ def _choices(options: dict[str, Any], *, default_name: str) -> EvaluationChoices
         boxes=options["boxes"],
         blacklist=options["blacklist"],
         limit=options["limit"],
-        need_boxes=options.get("masks") is None,
+        need_boxes=need_boxes,
     )
     for warning in evaluation_set.warnings:
         click.echo(f"wsol-eval: warning: {warning}", err=True)

@@ -60,16 +60,17 @@ def one_box(box_xyxy: tuple[float, float, float, float] | None) -> Candidates:
     return Candidates(boxes_n4=boxes_n4, first_level_n=level_n, last_level_n=level_n)
 
 
-def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
-    """Box around the largest group of pixels above 20 % of the peak: the rule ``cam``.
+def largest_component(map_hw: npt.NDArray[np.generic], *, fraction: float = CAM_FRACTION) -> Candidates:
+    """Box around the largest group of pixels above a share of the peak, 20 %: the rule ``cam``.
 
     Scores below 0 count as 0, the map is brought to the frame and divided by its maximum, and pixels *strictly*
-    above ``CAM_FRACTION``, by more than ``_ROUNDING``, are joined to their eight neighbours. The group with the most
+    above ``fraction``, by more than ``_ROUNDING``, are joined to their eight neighbours. The group with the most
     pixels gives the box, both of whose corners lie on it. Of groups of equal size the one whose first pixel comes
     first, row by row, is taken.
 
     Scores are of any size and real dtype and computed in float64; ValueError as ``checked_map``. The one box is of
-    level 0; there is none when no score is above 0 or any is NaN or infinite. A constant map above 0 gives the frame.
+    level 0; there is none when no score is above 0 and the threshold, or any is NaN or infinite. A constant map above
+    0 gives the frame.
     """
     source_hw = checked_map(map_hw)
     if not np.isfinite(source_hw).all():
@@ -79,7 +80,9 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     if not peak > 0:
         return one_box(None)
     scores_hw /= peak
-    above_hw = scores_hw > CAM_FRACTION + _ROUNDING
+    above_hw = scores_hw > fraction + _ROUNDING
+    if not above_hw.any():
+        return one_box(None)
     # 224 x 224 pixels hold at most 112 x 112 components, so 16 bits do. Counting labels here takes a third of the
     # time of connectedComponentsWithStats (0.1 against 0.35 ms).
     _, labels_hw = cv2.connectedComponents(above_hw.view(np.uint8), connectivity=8, ltype=cv2.CV_16U)
@@ -92,11 +95,11 @@ def largest_component(map_hw: npt.NDArray[np.generic]) -> Candidates:
     return one_box((columns[0], rows[0], columns[-1], rows[-1]))
 
 
-def ts_cam_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
-    """Box around the largest contour above 12 % of the peak: the rule ``ts-cam``.
+def ts_cam_box(map_hw: npt.NDArray[np.generic], *, fraction: float = TS_CAM_FRACTION) -> Candidates:
+    """Box around the largest contour above a share of the peak, 12 %: the rule ``ts-cam``.
 
     The map is brought to the frame, stretched so that its minimum is 0 and its maximum 1, multiplied by 255 and cut
-    to uint8. Pixels *strictly* above ``int(.12 * 255)``, grey level 30, are searched for contours, holes included,
+    to uint8. Pixels *strictly* above ``int(fraction * 255)``, grey level 30, are searched for contours, holes included,
     and the contour with the largest polygon area, the first of equals, gives the box.
 
     Scores are of any size and real dtype and computed in float32, as TS-CAM's maps are; ValueError as ``checked_map``.
@@ -119,7 +122,7 @@ def ts_cam_box(map_hw: npt.NDArray[np.generic]) -> Candidates:
     if not 0 < span < np.inf:
         return one_box(TS_CAM_FALLBACK_BOX)
     grey_hw = ((scores_hw - lowest) / span * np.float32(_GREY_MAX)).astype(np.uint8)
-    above_hw = grey_hw > int(TS_CAM_FRACTION * int(grey_hw.max()))
+    above_hw = grey_hw > int(fraction * int(grey_hw.max()))
     contours, _ = cv2.findContours(above_hw.view(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
     return one_box((x, y, x + width, y + height))

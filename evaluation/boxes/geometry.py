@@ -1,4 +1,4 @@
-"""The frame that every protocol scores in, and the check of boxes.
+"""The frame that every protocol scores in, its boxes in pixels of the image, and the check of boxes.
 
 Legend: N boxes. Every box is ``x0, y0, x1, y1`` in 0-based pixel coordinates with both corners inside the box
 (``x0 <= x1``, ``y0 <= y1``), as in ILSVRC.
@@ -7,7 +7,7 @@ Legend: N boxes. Every box is ``x0, y0, x1, y1`` in 0-based pixel coordinates wi
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FRAME_PX", "checked_boxes", "same_shape"]
+__all__ = ["FRAME_PX", "boxes_in_image", "checked_boxes", "same_shape"]
 
 FRAME_PX = 224
 """Side in pixels of the square frame that images, maps and boxes are squeezed to before scoring."""
@@ -31,6 +31,29 @@ def checked_boxes(boxes_xyxy: npt.ArrayLike, *, name: str) -> npt.NDArray[np.flo
             "swap the corners or drop the box first"
         )
     return boxes_n4
+
+
+def boxes_in_image(
+    boxes_n4: npt.NDArray[np.float64], *, image_wh: npt.ArrayLike, margin_px: int = 0
+) -> npt.NDArray[np.float64]:
+    """Boxes ``(N, 4)`` of the frame in pixels of an image of ``image_wh``, clipped to it.
+
+    The frame shows the squeezed image less ``margin_px`` of the frame's pixels on every side. ``image_wh`` is
+    ``(2,)``, or ``(N, 2)`` for an image each. The edges of pixels move, not their centres, so that a box of the whole
+    frame is the whole image.
+
+    Examples
+    --------
+    >>> boxes_in_image(np.array([[0.0, 0, 111, 223]]), image_wh=(500, 375)).tolist()
+    [[0.0, 0.0, 249.0, 374.0]]
+    """
+    side_n4 = np.tile(np.asarray(image_wh, dtype=np.float64), 2)
+    beyond_4 = np.array([0, 0, 1, 1])
+    edges_n4 = (boxes_n4 + beyond_4 + margin_px) * side_n4 / (FRAME_PX + 2 * margin_px)
+    inside_n4: npt.NDArray[np.float64] = np.clip(edges_n4 - beyond_4, 0, side_n4 - 1)
+    # In an image smaller than the frame a box may be thinner than a pixel.
+    inside_n4[:, 2:] = np.maximum(inside_n4[:, :2], inside_n4[:, 2:])
+    return inside_n4
 
 
 def same_shape(one_wh: tuple[int, int], other_wh: tuple[int, int]) -> bool:

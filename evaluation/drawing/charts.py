@@ -1,4 +1,4 @@
-"""Charts as bytes of an SVG that follows light and dark pages: lines, bars of errors, dots by seed.
+"""Charts as bytes of an SVG or PDF: lines, bars of errors, dots by seed.
 
 Every chart is 4.8 inches wide with 10 point text and its legend below, so that it can be read on a phone. The same
 input gives the same bytes: no date, no program name, no settings of the user's own matplotlibrc.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, product
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -24,6 +24,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.names import ERROR_KINDS, ErrorKind
+
+ChartForm: TypeAlias = Literal["page", "svg", "pdf"]
+"""An SVG that follows light and dark pages, a light SVG, or a PDF with its font embedded, both for papers."""
 
 PAPER, INK, GRID, BASELINE = "#ffffff", "#1c2024", "#d9dde1", "#6b7178"
 """Colours of a light chart: background, text and axes, grid lines, predictors that never look at the image."""
@@ -87,6 +90,7 @@ def line_chart(
     fractions: bool = True,
     dots: Literal["all", "highest", "none"] = "none",
     marked_x: float | None = None,
+    form: ChartForm = "page",
 ) -> bytes:
     """Lines over a common horizontal axis, the vertical one from 0 (or the lowest value below it) up.
 
@@ -119,10 +123,10 @@ def line_chart(
         axes.set_ylabel(y_label)
         handles = [Line2D([], [], **style) for style in styles]
         _add_legend(figure, handles, [line.name for line in lines], columns=1)
-        return _encoded(figure)
+        return _encoded(figure, form)
 
 
-def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str) -> bytes:
+def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: str, form: ChartForm = "page") -> bytes:
     """One stacked bar for each name, all of the same length: images by kind of error; ValueError for no bar."""
     _need(bars, "bar")
     with _drawing():
@@ -139,7 +143,7 @@ def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: s
         axes.set_xlabel("images (%)")
         handles = [Patch(facecolor=ERROR_COLOURS[kind]) for kind in ERROR_KINDS]
         _add_legend(figure, handles, list(ERROR_KINDS), columns=3)
-        return _encoded(figure)
+        return _encoded(figure, form)
 
 
 def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str) -> bytes:
@@ -166,7 +170,7 @@ def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str) -> bytes:
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.05)
         axes.set_xlabel(axis)
-        return _encoded(figure)
+        return _encoded(figure, "page")
 
 
 @contextmanager
@@ -180,6 +184,8 @@ def _drawing() -> Iterator[None]:
                 "svg.fonttype": "none",
                 # Without it the identifiers inside an SVG are random.
                 "svg.hashsalt": "saliency-aware-wsol",
+                # TrueType: publishers refuse matplotlib's default, type 3.
+                "pdf.fonttype": 42,
                 # A run may be called "a$b$": names are no formulas.
                 "text.parse_math": False,
                 "font.size": 10,
@@ -267,10 +273,13 @@ def _need(items: Sequence[object], what: str) -> None:
         raise ValueError(f"expected at least one {what}, found none")
 
 
-def _encoded(figure: Figure) -> bytes:
+def _encoded(figure: Figure, form: ChartForm) -> bytes:
     content = io.BytesIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(content, format="svg", facecolor=PAPER, metadata=nothing)
+    kind = "pdf" if form == "pdf" else "svg"
+    nothing = {"pdf": ("CreationDate", "Creator", "Producer"), "svg": ("Date", "Creator", "Format", "Type")}[kind]
+    figure.savefig(content, format=kind, facecolor=PAPER, metadata=dict.fromkeys(nothing))
+    if form != "page":
+        return content.getvalue()
     drawn, end, _ = content.getvalue().rpartition(b"</svg>")
     return drawn + _dark_style().encode() + end + b"\n"
 

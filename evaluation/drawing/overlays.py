@@ -61,13 +61,13 @@ def draw_boxes(
 
 
 def picture_bytes(image_rgb: Picture, *, suffix: str) -> bytes:
-    """The content of an image file of one of ``PICTURE_SUFFIXES``, without date or program name.
+    """The content of an image file of one of ``PICTURE_SUFFIXES``, without date or program name; ``(H, W)`` is grey.
 
     OSError when OpenCV cannot encode it (a side of 0 pixels, or of more than 65,500 as JPEG).
     """
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     try:
-        encoded, data = cv2.imencode(suffix, image_rgb[..., ::-1], options)
+        encoded, data = cv2.imencode(suffix, image_rgb[..., ::-1] if image_rgb.ndim == 3 else image_rgb, options)
     except cv2.error:
         encoded = False
     if not encoded:

@@ -85,8 +85,9 @@ class Panels(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag=
 
 
 def panel_indexes(images: Sequence[EvaluationImage], *, count: int) -> list[int]:
-    """Indexes of ``count`` images with boxes, evenly spread; fewer when there are fewer."""
-    usable = [image.index for image in images if len(image.boxes_xyxy) and not image.blacklisted]
+    """Indexes of up to ``count`` images, evenly spread; only of those with boxes, where there are any."""
+    listed = [image for image in images if not image.blacklisted]
+    usable = [image.index for image in listed if len(image.boxes_xyxy)] or [image.index for image in listed]
     if not usable or count < 1:
         return []
     return [usable[position] for position in np.unique(np.linspace(0, len(usable) - 1, count).astype(int))]
@@ -107,12 +108,15 @@ def draw_panels(
 
     ``scored`` are the results of the images shown, ``images`` all images by index; ``maps_of`` computes or reads the
     maps of one image again. The boxes are those of ``protocol``, which must show the whole image, at its ``levels``.
+    Images without ground truth are shown without the baseline.
     """
-    shown = (_BASELINE, *localizers)
+    has_truth = any(scores.ground_truth for scores in scored)
+    shown = (_BASELINE, *localizers) if has_truth else tuple(localizers)
     pictures: list[list[tuple[Picture, str]]] = []
     for scores in scored:
         image = images[scores.index]
-        if is_skipped(scores.status) or scores.status in NOT_TO_DECODE or (_BASELINE, protocol) not in scores.iou:
+        left_out = is_skipped(scores.status) or (_BASELINE, protocol) not in scores.iou
+        if scores.status in NOT_TO_DECODE or (left_out if has_truth else not scores.boxes):
             continue
         try:
             decoded = decode_image(root / image.record.path).rgb_hwc
@@ -120,11 +124,11 @@ def draw_panels(
             continue
         image_rgb = resized(decoded, width=FRAME_PX, height=FRAME_PX)
         maps = {_BASELINE: centred_gaussian_map(), **maps_of(image).whole}
-        truth_b4 = scores.ground_truth[protocol]
+        truth_b4 = scores.ground_truth.get(protocol, ())
         row = [(_with_truth(image_rgb, truth_b4), f"{image.record.wnid} {image.record.image_id}".strip())]
         for localizer in shown:
             pair = (localizer, protocol)
-            if pair not in scores.iou or localizer not in maps:
+            if pair not in scores.boxes or localizer not in maps:
                 grey = np.full_like(image_rgb, _NO_MAP_GREY)
                 row.append((_with_truth(grey, truth_b4), scores.status))
                 continue
@@ -135,10 +139,13 @@ def draw_panels(
                 row.append((picture, "no box"))
             else:
                 picture = _rimmed(picture, box, colour=PREDICTED_RGB, rim=_LIGHT_RGB)
-                row.append((picture, f"IoU {scores.iou[pair][levels[pair]]:.2f}"))
+                row.append((picture, f"IoU {scores.iou[pair][levels[pair]]:.2f}" if has_truth else "predicted box"))
         pictures.append(row)
     if pictures:
-        headings = ["image and ground truth", *(f"{localizer}, protocol {protocol}" for localizer in shown)]
+        headings = [
+            "image and ground truth" if has_truth else "image",
+            *(f"{localizer}, protocol {protocol}" for localizer in shown),
+        ]
         save_picture(path, picture_grid(headings, pictures))
         captioned = [
             [CaptionedPicture(caption=caption, jpeg=picture_bytes(picture, suffix=".jpg")) for picture, caption in row]

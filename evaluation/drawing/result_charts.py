@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.drawing.charts import Line, error_chart, line_chart
+from evaluation.drawing.charts import ChartForm, Line, error_chart, line_chart
 from evaluation.schema import Curve, Histogram, Result
 
 CHART_TITLES = {
@@ -28,12 +28,12 @@ class NamedResult:
     is_baseline: bool
 
 
-def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str) -> bytes | None:
-    """The SVG chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
+def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str, form: ChartForm = "page") -> bytes | None:
+    """The chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
     title = f"{CHART_TITLES[kind]}, {protocol}"
     if kind == "errors":
         bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
-        return error_chart(bars, title=title) if bars else None
+        return error_chart(bars, title=title, form=form) if bars else None
     if kind == "accuracy":
         curves = [_curve(named, named.result.curve) for named in results if named.result.curve is not None]
         if not curves:
@@ -44,6 +44,7 @@ def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str) ->
             x_label="threshold, as a fraction of the map's maximum",
             y_label=f"images localized at IoU {_COUNTED_IOU} (%)",
             dots="highest",
+            form=form,
         )
     outlines = [
         _outline(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
@@ -56,6 +57,7 @@ def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str) ->
         x_label="IoU of the box; right of the line it counts",
         y_label="images (%)",
         marked_x=_COUNTED_IOU,
+        form=form,
     )
 
 

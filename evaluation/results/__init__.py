@@ -1,1 +1,1 @@
-"""Result folders: metrics.json, predictions.csv, journal and tables."""
+"""Result folders: metrics.json, predictions.csv, per_class.csv, journal and tables."""

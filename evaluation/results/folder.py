@@ -1,4 +1,4 @@
-"""Folder of one evaluation: metrics.json, predictions.csv, and the journal of an unfinished one.
+"""Folder of one evaluation: metrics.json, predictions.csv, per_class.csv, and the journal of an unfinished one.
 
 The journal holds every image scored so far; an evaluation that was stopped resumes with the images that are missing.
 It is deleted once all files are there.
@@ -29,6 +29,7 @@ from evaluation.metrics.tally import IMAGES_AT_ONCE, Tally
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import Protocol, get_protocol
 from evaluation.results.journal import ResultJournal
+from evaluation.results.per_class import PER_CLASS_FILE, write_per_class
 from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics, write_json
 from pseudo_maps import __version__
@@ -104,7 +105,7 @@ class ResultFolder:
     def finished(self) -> Metrics | None:
         """The content of metrics.json when this evaluation has been finished before, else None.
 
-        Finished means that predictions.csv is there too and the journal is gone. Another name of the same evaluation
+        Finished means that the two CSV files are there too and the journal is gone. Another name of the same evaluation
         is written into metrics.json. ValueError when the file is of another evaluation, whose differing values are
         named, or is no metrics.json.
         """
@@ -116,7 +117,8 @@ class ResultFolder:
         differing = differences({"kind": found.kind}, {"kind": plan.kind}) or differences(found.config, plan.config())
         if differing:
             raise ValueError(f"{path}: results of another evaluation ({'; '.join(differing)}); use another --out")
-        whole = (self.folder / PREDICTIONS_FILE).is_file() and not (self.folder / JOURNAL_FOLDER).exists()
+        whole = all((self.folder / name).is_file() for name in (PREDICTIONS_FILE, PER_CLASS_FILE))
+        whole = whole and not (self.folder / JOURNAL_FOLDER).exists()
         if plan.stamp is not None or not whole:
             return None
         if found.name != plan.name:
@@ -142,7 +144,7 @@ class ResultFolder:
         )
 
     def write(self) -> Metrics:
-        """Count what the journal holds, write predictions.csv and metrics.json, and delete the journal.
+        """Count what the journal holds, write the two CSV files and metrics.json, and delete the journal.
 
         RuntimeError when an image is missing in the journal.
         """
@@ -165,6 +167,7 @@ class ResultFolder:
             localizers=(*plan.localizers, *BASELINES),
             levels=tally.reported_levels(),
         )
+        write_per_class(self.folder / PER_CLASS_FILE, metrics, names=plan.evaluation_set.class_words)
         write_json(self.folder / METRICS_FILE, metrics)
         self.journal.remove()
         return metrics

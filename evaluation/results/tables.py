@@ -42,7 +42,7 @@ def metrics_table(metrics: Metrics) -> str:
         precision = [f"PxAP {ours} {gaussian}, {pixels.images} masks, {pixels.failed} without map"]
     results = metrics.all_results
     if not results:
-        return "\n".join([*lines, *(precision or ["no results"])])
+        return "\n".join([*lines, *(precision or ["localization was not scored: every image was skipped"])])
     has_intervals = any(result.gt_known_loc.interval is not None for result in results)
     unit = "Percentages; GT-known Loc with its 95 % interval." if has_intervals else "Percentages."
     rows = []

@@ -1,4 +1,4 @@
-"""Options of ``wsol-eval run``, ``maps`` and ``baseline``, which pipeline files and tables pass on."""
+"""Options of ``wsol-eval run``, ``maps``, ``baseline`` (pipeline files and tables pass them on) and ``predict``."""
 
 import re
 from typing import get_args
@@ -13,6 +13,7 @@ from pipelines.cli.options import (
     EXISTING_FOLDER,
     LAYOUT_OPTION,
     NEW_FOLDER,
+    NewFile,
     Option,
 )
 from pipelines.datasets import SPLITS
@@ -88,6 +89,11 @@ MAP_RANGE_OPTION = Option(
     default="as-is",
     help="Scores of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
 )
+_BATCH_SIZE = Option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass.")
+_WORKERS = Option(
+    "--workers", type=click.IntRange(min=0), default=2, decides=False, help="Processes that decode, per device."
+)
+
 BASELINE_OPTIONS = (*_SHARED, _OUT, _JOBS)
 MAPS_OPTIONS = (
     *BASELINE_OPTIONS,
@@ -135,10 +141,40 @@ RUN_OPTIONS = (
     Option("--ten-crop", is_flag=True, help="Average over ten crops instead of the whole image, as cam-release does."),
     Option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="auto: bf16 on CUDA."),
     DEVICE_OPTION,
-    Option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass."),
-    Option(
-        "--workers", type=click.IntRange(min=0), default=2, decides=False, help="Processes that decode, per device."
-    ),
+    _BATCH_SIZE,
+    _WORKERS,
     Option("--save-maps", is_flag=True, help="Store the score maps as uint8 HDF5 shards."),
     _PANELS,
+)
+PREDICT_OPTIONS = (
+    Option("--out", default="predictions", type=NEW_FOLDER, help="Folder of overlays, maps and predictions.json."),
+    Option("--localizer", type=click.Choice(tuple(LOCALIZERS)), default="cam", help="Map that the box is taken from."),
+    Option(
+        "--protocol",
+        type=click.Choice(("cam", "cam-release", "wsoleval-v1", "ts-cam")),
+        default="cam",
+        help="Rule from map to box; wsoleval-v1 needs --threshold.",
+    ),
+    Option(
+        "--threshold",
+        type=click.FloatRange(min=0, max=1, max_open=True),
+        help="Share of the map's maximum that pixels of the object exceed.  [default: the protocol's]",
+    ),
+    Option("--class", "label", help="Class to localize: its index, wnid or name.  [default: predicted]"),
+    Option(
+        "--class-names",
+        type=EXISTING_FILE,
+        help="File with one class name per line, in label order.  [default: the names in the checkpoint]",
+    ),
+    Option("--overlays/--no-overlays", default=True, help="Draw map, box, class and score on each image."),
+    Option(
+        "--save-maps",
+        type=click.Choice(("npy", "png")),
+        help="Store maps: the network's scores (float32), or heat maps at the size of the image (8 bit).",
+    ),
+    Option("--csv", type=NewFile(".csv"), help="File of boxes: one row per image.  [default: none]"),
+    DEVICE_OPTION,
+    _BATCH_SIZE,
+    _WORKERS,
+    Option("--jobs", type=int, default=-1, decides=False, help="Processes that draw; -1 is one for each core."),
 )

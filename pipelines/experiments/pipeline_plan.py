@@ -21,8 +21,9 @@ _MAP_EVALUATION = OptionKeys(MAPS_OPTIONS, program="wsol-eval maps", reserved=EV
 def pipeline_steps(pipeline: PipelineFile) -> list[Step]:
     """All steps of a pipeline, in order.
 
-    The maps are scored before any training, and each run is evaluated when it is trained: data without boxes, or an
-    evaluation of other settings than the existing one, ends the pipeline before days of training, not after.
+    The maps are scored before any training, and each run is evaluated when it is trained: boxes that do not fit, or an
+    evaluation of other settings than the existing one, end the pipeline before days of training, not after. Data
+    without boxes end in a report of accuracy, curves and pictures with predicted boxes.
     """
     maps, folder = pipeline.out / "maps", pipeline.folder
     data = ("--data", str(pipeline.data), *(("--layout", pipeline.layout) if pipeline.layout else ()))

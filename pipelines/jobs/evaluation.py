@@ -140,7 +140,8 @@ def _evaluate(
         masks=None if choices.masks is None else masks_digest(choices.evaluation_set, choices.masks),
         stamp=source.stamp(),
     )
-    if source.needs_labels and all(image.record.label == UNKNOWN_LABEL for image in images):
+    boxed = [image for image in images if len(image.boxes_xyxy)]
+    if boxed and source.needs_labels and all(image.record.label == UNKNOWN_LABEL for image in images):
         raise ValueError(
             f"{choices.evaluation_set.root}: expected class labels for split {choices.evaluation_set.split!r}, because "
             "maps of a network are of a class; none of its images has one"
@@ -202,10 +203,12 @@ def _score_here(
 
 
 def _draw(folder: ResultFolder, choices: EvaluationChoices, source: MapSource) -> None:
-    """The picture of examples, under the first protocol that shows the whole image."""
+    """The picture of examples, under the first protocol that shows the whole image and has boxes of it."""
     images = choices.evaluation_set.images
     wanted = set(panel_indexes(images, count=choices.panels))
     shown = [name for name in choices.protocols if not get_protocol(name).crops_centre]
+    if not any(len(image.boxes_xyxy) for image in images):
+        shown = [name for name in shown if not get_protocol(name).threshold_is_oracle]
     if wanted and shown:
         draw_panels(
             folder.folder / PANELS_FILE,

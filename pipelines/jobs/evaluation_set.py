@@ -30,8 +30,8 @@ def load_evaluation_set(
     """The images of a data set with their boxes.
 
     ``boxes`` is one of ``BOX_CHOICES``, ``blacklist`` a file of ``read_blacklist``, ``limit`` a number of first images.
-    DatasetError when an annotation or the blacklist cannot be read, when boxes and image files disagree (see
-    ``check_boxes``), and, with ``need_boxes``, when no image has a box (a set with masks alone has none).
+    DatasetError when an annotation or the blacklist cannot be read, and when boxes and image files disagree (see
+    ``check_boxes``). Where no image has a box, that is a DatasetError with ``need_boxes``, else a warning.
     """
     if boxes not in BOX_CHOICES:
         raise ValueError(f"boxes {boxes!r}, expected one of {', '.join(BOX_CHOICES)}")
@@ -58,14 +58,16 @@ def load_evaluation_set(
                 ignored_file=ignored_file,
             )
         )
-    if need_boxes and not any(len(image.boxes_xyxy) for image in images):
+    warnings = check_boxes(dataset, records, annotations)
+    if not any(len(image.boxes_xyxy) for image in images):
         advice = "; it lists masks: score maps by them with wsol-eval maps --masks DIR" if masks else ""
-        raise DatasetError(
+        found = (
             f"{dataset.root}: none of the {len(images)} images of split {dataset.split!r} (layout {dataset.layout}) "
             "has a ground-truth box, expected XML files, a LOC_<split>_solution.csv, a localization.txt or a boxes.csv"
-            f"{advice}"
         )
-    warnings = check_boxes(dataset, records, annotations)
+        if need_boxes:
+            raise DatasetError(found + advice)
+        warnings = [*warnings, f"{found}, so localization is not scored"]
     return EvaluationSet(
         root=dataset.root,
         split=dataset.split,

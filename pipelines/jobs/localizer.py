@@ -4,6 +4,8 @@ Shapes: H W pixels of an image, h w rows and columns of a score map, B images of
 0-based inclusive pixels of the image as stored; EXIF rotation is not applied.
 """
 
+import difflib
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.drawing.overlays import PREDICTED_RGB, Picture, draw_boxes, overlay_heat
+from evaluation.drawing.picture_grid import with_title
 from evaluation.image_scores import TOP_CLASSES
 from evaluation.protocols import get_protocol
 from pipelines.jobs.network_maps import usable_devices
@@ -27,6 +29,9 @@ from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from training.class_names import NO_NAMES, ClassNames, check_class_names
 from training.inference.images import EvaluationPixels, build_evaluation_loader, squashed
 from training.inference.localizers import NetworkLocalizer, load_for_inference
+
+_SIDE_PER_LINE = 150
+"""Pixels of an image's shorter side for each pixel of a line's width."""
 
 FileName = str | os.PathLike[str]
 
@@ -53,12 +58,17 @@ class Prediction:
     """Pixels of the image."""
     classes: tuple[ClassScore, ...]
     """The five best classes, best first."""
-    localized_label: int
+    localized: ClassScore
     """Class that map and box belong to: the best one unless another was asked for."""
     box_xyxy: tuple[float, float, float, float] | None
     """Pixels of the image; None where the protocol finds no box."""
     map_hw: npt.NDArray[np.float32]
     """(h, w) score map of the whole image as the network gives it, of any range."""
+
+    @property
+    def localized_label(self) -> int:
+        """Index of the class that map and box belong to."""
+        return self.localized.label
 
     @property
     def label(self) -> int:
@@ -82,10 +92,16 @@ class Prediction:
         return np.asarray(cv2.resize(normalise_score_map(self.map_hw), size, interpolation=cv2.INTER_LINEAR))
 
     def draw(self) -> Picture:
-        """The image (H, W, 3) uint8 RGB with heat map and box; an image file is read again, errors as ``Localizer``."""
+        """The image (H, W, 3) uint8 RGB with heat map, box, and name and score of the localized class.
+
+        An image file is read again, errors as ``Localizer``.
+        """
         rgb_hwc = self.image if isinstance(self.image, np.ndarray) else decode_image(self.image).rgb_hwc
         boxes_n4 = np.array([] if self.box_xyxy is None else [self.box_xyxy])
-        return draw_boxes(overlay_heat(rgb_hwc, self.heat_hw), boxes_n4, colour=PREDICTED_RGB)
+        thick_px = max(2, min(self.width, self.height) // _SIDE_PER_LINE)
+        shown = draw_boxes(overlay_heat(rgb_hwc, self.heat_hw), boxes_n4, colour=PREDICTED_RGB, width_px=thick_px)
+        one = self.localized
+        return with_title(shown, f"{one.name or one.label} {one.probability:.2f}")
 
     def __repr__(self) -> str:
         shown = f"{self.image}: " if isinstance(self.image, Path) else ""
@@ -103,7 +119,9 @@ class Localizer:
     localizer
         Map that the box is taken from, a name of ``training.inference.config.LOCALIZERS``.
     protocol
-        Rule from map to box: ``cam``, ``cam-release`` or ``ts-cam``.
+        Rule from map to box: ``cam``, ``cam-release`` or ``ts-cam``, with ``threshold`` also ``wsoleval-v1``.
+    threshold
+        Share of the map's maximum, ``0 <= t < 1``, that pixels of the object exceed; None: the protocol's own.
     device
         ``auto`` (the first GPU, else the CPU), ``cpu`` or ``cuda:N``.
     class_names
@@ -114,7 +132,8 @@ class Localizer:
     CheckpointError
         Nothing is there, or nothing that reads.
     ValueError
-        A localizer or device that is not there, or names that do not fit the network.
+        A localizer or device that is not there, a threshold that the protocol does not take, or names that do not fit
+        the network.
     """
 
     def __init__(
@@ -123,9 +142,13 @@ class Localizer:
         *,
         localizer: str = "cam",
         protocol: str = "cam",
+        threshold: float | None = None,
         device: str = "auto",
         class_names: FileName | None = None,
     ) -> None:
+        self._box = functools.partial(get_protocol(protocol).box_in_image, threshold=threshold)
+        # Refuses a threshold before any image is looked at.
+        self._box(np.zeros((1, 1)), image_wh=(1, 1))
         self.model = load_for_inference(network, device=usable_devices(device)[0])
         self.names: Sequence[str] = (
             self.model.class_names
@@ -133,9 +156,8 @@ class Localizer:
             else read_class_names(Path(class_names), classes=self.model.classes, trained=self.model.names)
         )
         """Name of every class in label order; empty where they are unknown."""
-        self.localizer, self.protocol = localizer, protocol
+        self.localizer, self.protocol, self.threshold = localizer, protocol, threshold
         self._look = NetworkLocalizer(self.model, localizers=[localizer])
-        self._candidates = get_protocol(protocol).candidates
 
     def __repr__(self) -> str:
         model = self.model
@@ -184,6 +206,29 @@ class Localizer:
             for place in places:
                 yield ImageDecodeError(batch.unreadable[place]) if place in batch.unreadable else next(found)
 
+    def find_class(self, text: str) -> int:
+        """Label of the class of this index, wnid or name; one of the names that are joined by commas is enough.
+
+        ValueError for none, which names the nearest, and for several.
+        """
+        if text.isdecimal() and int(text) < self.model.classes:
+            return int(text)
+        names: dict[str, set[int]] = {}
+        for known in (self.names, *self.model.names):
+            for label, name in enumerate(known):
+                for part in (name, *name.split(",")):
+                    names.setdefault(part.strip().casefold(), set()).add(label)
+        found = sorted(names.get(text.strip().casefold(), ()))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"class {text!r}: {len(found)} classes have this name: give one of the indexes {found}")
+        near = difflib.get_close_matches(text.casefold(), names, n=3)
+        raise ValueError(
+            f"class {text!r}: expected an index from 0 to {self.model.classes - 1}, a wnid or a name"
+            + (f"; near are {', '.join(map(repr, near))}" if near else "")
+        )
+
     def check_label(self, label: int | None) -> None:
         """ValueError for the index of a class that the network has not."""
         if label is not None and not 0 <= label < self.model.classes:
@@ -211,16 +256,19 @@ class Localizer:
                 found.append(ValueError("the network gives class scores that are NaN or infinite"))
                 continue
             best = np.argsort(-scores_bk[row], kind="stable")[:TOP_CLASSES].tolist()
-            boxes_n4 = self._candidates(maps_bhw[row]).boxes_n4
-            names = [self.names[label] if self.names else "" for label in best]
+            box_4 = self._box(maps_bhw[row], image_wh=(width, height))
+            classes = [
+                ClassScore(one, self.names[one] if self.names else "", float(probabilities_bk[row, one]))
+                for one in (*best, int(seen.classes_b[row]))
+            ]
             found.append(
                 Prediction(
                     image=image,
                     width=width,
                     height=height,
-                    classes=tuple(map(ClassScore, best, names, probabilities_bk[row][best].tolist())),
-                    localized_label=int(seen.classes_b[row]),
-                    box_xyxy=_box_of_image(boxes_n4[0], width, height) if len(boxes_n4) else None,
+                    classes=tuple(classes[:-1]),
+                    localized=classes[-1],
+                    box_xyxy=None if box_4 is None else tuple(box_4.tolist()),
                     map_hw=maps_bhw[row],
                 )
             )
@@ -243,13 +291,3 @@ def _raised(found: Prediction | ValueError) -> Prediction:
     if isinstance(found, ValueError):
         raise found
     return found
-
-
-def _box_of_image(box_4: npt.NDArray[np.float64], width: int, height: int) -> tuple[float, float, float, float]:
-    """A box of the protocol's frame in pixels of the image."""
-    size_4 = np.array([width, height, width, height])
-    # Edges of the box's pixels, not their centres, so that a box of the whole frame is the whole image.
-    edges = (box_4 + np.array([0, 0, 1, 1])) * size_4 / FRAME_PX
-    x0, y0, x1, y1 = np.clip(edges - np.array([0, 0, 1, 1]), 0, size_4 - 1).tolist()
-    # In an image smaller than the frame a box may be thinner than a pixel.
-    return x0, y0, max(x0, x1), max(y0, y1)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import NormalDist
 
@@ -10,7 +12,7 @@ from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
 from evaluation.names import ERROR_KINDS
 from evaluation.results.folder import find_metrics
-from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions, result_pairs
+from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions
 from evaluation.results.tables import image_account
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
 
@@ -88,6 +90,13 @@ class PairedCounts:
         change = self.only_other - self.only_first
         spread = self.only_other + self.only_first - change**2 / self.images
         return change / self.images, NormalDist().inv_cdf(0.975) * math.sqrt(spread) / self.images
+
+
+def threshold_choice(result: Result) -> str:
+    """What stands beside the threshold of a result; empty where the protocol fixes it."""
+    if result.calibrated_on:
+        return f"calibrated on {result.calibrated_on}"
+    return "oracle" if result.threshold_is_oracle else ""
 
 
 def load_runs(paths: Sequence[Path]) -> list[LoadedRun]:
@@ -239,15 +248,20 @@ def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
 
 
 def _read_verdicts(path: Path) -> ImageVerdicts:
+    """The verdicts of all images, each with the localizers and protocols of the first, once."""
     status: dict[str, tuple[str, str]] = {}
     right: dict[tuple[str, str], set[str]] = {}
-    for number, row in enumerate(read_predictions(path), start=1):
-        image_id = row["image_id"]
-        if image_id in status:
-            raise PredictionsError(f"{path}: row {number}: a second row of {image_id!r}; evaluate again")
-        status[image_id] = (row["label"], row["status"])
-        for localizer, protocol in result_pairs(row):
-            ids = right.setdefault((localizer, protocol), set())
-            if row[f"{localizer} {protocol} verdict"] == _RIGHT:
-                ids.add(image_id)
+    for image_id, group in groupby(read_predictions(path), key=itemgetter("image_id")):
+        of_image = list(group)
+        rows = {(row["localizer"], row["protocol"]): row for row in of_image}
+        right = right or {pair: set() for pair in rows}
+        if image_id in status or len(rows) < len(of_image) or rows.keys() != right.keys():
+            raise PredictionsError(
+                f"{path}: image {image_id!r}: expected one row for each of {len(right)} localizers and protocols, as "
+                f"the first image has, found {len(of_image)}{' more' if image_id in status else ''}; evaluate again"
+            )
+        status[image_id] = (of_image[0]["label"], of_image[0]["status"])
+        for pair, row in rows.items():
+            if row["verdict"] == _RIGHT:
+                right[pair].add(image_id)
     return ImageVerdicts(status=status, right={pair: frozenset(ids) for pair, ids in right.items()})

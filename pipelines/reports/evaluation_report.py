@@ -1,13 +1,14 @@
-"""HTML page that compares evaluated runs: tables, charts, example pictures, classes and settings."""
+"""Report that compares evaluated runs: one HTML page, or its tables as Markdown, CSV or LaTeX, and charts as files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from evaluation.drawing.charts import ChartForm
 from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
@@ -21,10 +22,13 @@ from pipelines.reports.comparison import (
     load_runs,
     paired_counts,
     same_images,
+    threshold_choice,
 )
-from pipelines.reports.html_pages import setting_texts, svg_image, write_page
+from pipelines.reports.html_pages import Chart, setting_texts, svg_image, write_page
 from pipelines.reports.pictures import picture_tables
+from pipelines.reports.plain_tables import PLAIN_TABLES
 from pipelines.reports.trainings import distinct_names, other_training_images, read_history, training_charts
+from pseudo_maps.files import write_atomically
 from training.run_folder.files import read_finished
 
 _CLASSES_SHOWN = 8
@@ -46,29 +50,50 @@ def write_report(
     title: str | None = None,
     introduction: str = "",
     training: Sequence[Path] = (),
-) -> None:
-    """Write a page that compares runs: tables, curves, errors, classes, pictures, configuration.
+    charts: Path | None = None,
+    chart_form: ChartForm = "pdf",
+) -> list[str]:
+    """Write what compares runs to ``out``, and return the reasons why they cannot be compared as they stand.
 
-    The page needs no script, no network and no second file. The same runs give the same bytes. Where runs were
-    scored on different images, with other ground truth or by other rules, the page says so before any result, and
-    marks no result as the best.
+    A name that ends in ``.md``, ``.csv`` or ``.tex`` gives the tables alone, any other one an HTML page with tables,
+    curves, errors, classes, pictures and configuration, which needs no script, no network and no second file. The same
+    runs give the same bytes. Where runs were scored on different images, with other ground truth or by other rules,
+    page, Markdown and LaTeX say so before any result, and mark no result as the best.
 
     ``runs`` as in ``load_runs``. ``introduction`` is plain text above all results: empty lines separate paragraphs, and
     a line that begins with ``# `` is a heading. ``training`` are folders of wsol-train, whose losses and accuracies by
-    epoch are drawn. Errors as ``load_runs``; ValueError for a training run without finished epoch or given twice.
+    epoch are drawn. ``charts`` is a folder that every chart is written to, as ``chart_form``.
+
+    Errors as ``load_runs``; ValueError for a training run without finished epoch or given twice, and for an
+    introduction or a training that nothing written would show.
     """
+    plain = PLAIN_TABLES.get(out.suffix.lower())
+    if plain and (introduction or (training and charts is None)):
+        what = "an introduction" if introduction else "curves of trainings"
+        raise ValueError(f"{out}: tables without {what}: give a name that ends in .html")
     trained = dict(zip(distinct_names(training), training, strict=True))
     loaded = load_runs(runs)
     page = _page(loaded)
     page["warnings"] += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
     histories = [read_history(folder, name=name) for name, folder in trained.items()]
-    context = {
-        **page,
-        "title": title or f"Localization results: {', '.join(run.label for run in loaded)}",
-        "introduction": _paragraphs(introduction),
-        "training": training_charts(histories),
-    }
-    write_page(out, template="report.html.jinja", context=context)
+    page["title"] = title or f"Localization results: {', '.join(run.label for run in loaded)}"
+    if plain:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, plain(page, loaded).encode("utf-8", errors="replace"))
+    else:
+        shown = [svg_image(chart.content, alt=chart.alt) for chart in training_charts(histories)]
+        context = {**page, "introduction": _paragraphs(introduction), "training": shown}
+        write_page(out, template="report.html.jinja", context=context)
+    if charts is not None:
+        charts.mkdir(parents=True, exist_ok=True)
+        for chart in (*_all_charts(loaded, form=chart_form), *training_charts(histories, form=chart_form)):
+            write_atomically(charts / f"{chart.name}.{chart_form}", chart.content)
+    return list(page["warnings"])
+
+
+def _all_charts(runs: list[LoadedRun], *, form: ChartForm) -> Iterator[Chart]:
+    for protocol in protocols_in_order([run.metrics for run in runs]):
+        yield from _charts(_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form)
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
@@ -79,10 +104,12 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     # After the metric that it is the difference of.
     first = next(iter(headings))
     headings = {first: headings[first], _OVER_BASELINE: "over\nbaseline", **headings}
+    classified = any(run.metrics.classification for run in runs)
     used = {key for group in groups for row in group["rows"] for key in row["cells"]}
     return {
         "runs": [_run_summary(run) for run in runs],
         "warnings": comparison_warnings(runs),
+        "class_headings": [METRICS[name].heading for name in ("top1_class", "top5_class")] if classified else [],
         "comparable": comparable,
         "columns": [(key, heading) for key, heading in headings.items() if key in used],
         "groups": groups,
@@ -107,7 +134,7 @@ def _paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def _run_summary(run: LoadedRun) -> dict[str, Any]:
-    counts = run.metrics.counts
+    counts, classes = run.metrics.counts, run.metrics.classification
     return {
         "label": run.label,
         "kind": run.metrics.kind,
@@ -117,7 +144,8 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
         "failed": reasons(counts.failed),
         "skipped": reasons(counts.skipped),
         "notes": reasons(counts.notes),
-        "classified": run.metrics.classification.images if run.metrics.classification else None,
+        "classified": classes.images if classes else None,
+        "classes": [_cell(rate, best=None) for rate in (classes.top1, classes.top5)] if classes else [],
         "pixels": setting_texts(msgspec.to_builtins(run.metrics.pixels) or {}),
     }
 
@@ -170,7 +198,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
                 "is_baseline": row.is_baseline,
                 "cells": shown | _over_baseline(row, rows),
                 "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
-                "choice": _choice(row.result),
+                "choice": threshold_choice(row.result),
                 "images": row.result.gt_known_loc.images,
                 "failed": [sum(run.metrics.counts.failed.values()) for run in row.runs],
                 "skipped": [sum(run.metrics.counts.skipped.values()) for run in row.runs],
@@ -184,15 +212,8 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
         "rows": table,
         "rules": _rules(rows),
         "v2_names": sorted({row.result.max_box_acc_v2.name for row in rows if row.result.max_box_acc_v2}),
-        "charts": _charts(rows, protocol=protocol),
+        "charts": [svg_image(chart.content, alt=chart.alt) for chart in _charts(rows, protocol=protocol)],
     }
-
-
-def _choice(result: Result) -> str:
-    """What stands below the threshold; nothing where the protocol fixes it."""
-    if result.calibrated_on:
-        return f"calibrated on {result.calibrated_on}"
-    return "oracle" if result.threshold_is_oracle else ""
 
 
 def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
@@ -241,14 +262,14 @@ def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
     return {"text": percent(rate.rate), "note": interval, "is_best": rate.rate is not None and rate.rate == best}
 
 
-def _charts(rows: list[_Row], *, protocol: str) -> list[dict[str, str]]:
+def _charts(rows: list[_Row], *, protocol: str, form: ChartForm = "page") -> list[Chart]:
     """Those charts of a protocol for which some row has what they show."""
-    charts = []
-    for kind, title in CHART_TITLES.items():
-        svg = result_chart(kind, rows, protocol=protocol)
-        if svg is not None:
-            charts.append(svg_image(svg, alt=f"{title}, {protocol}{_chart_text(kind, rows)}."))
-    return charts
+    drawn = {kind: result_chart(kind, rows, protocol=protocol, form=form) for kind in CHART_TITLES}
+    return [
+        Chart(f"{protocol}-{kind}", content, f"{CHART_TITLES[kind]}, {protocol}{_chart_text(kind, rows)}.")
+        for kind, content in drawn.items()
+        if content is not None
+    ]
 
 
 def _chart_text(kind: str, rows: list[_Row]) -> str:

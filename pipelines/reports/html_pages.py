@@ -3,11 +3,21 @@
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
 from pseudo_maps.files import write_atomically
+
+
+class Chart(NamedTuple):
+    """A chart of a report, for its page or as a file of its own."""
+
+    name: str
+    """Name of the file, without suffix."""
+    content: bytes
+    alt: str
+    """What it shows, for readers who do not see it."""
 
 
 def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.drawing.charts import Line, line_chart
-from pipelines.reports.html_pages import svg_image
+from evaluation.drawing.charts import ChartForm, Line, line_chart
+from pipelines.reports.html_pages import Chart
 from training.run_folder.files import METRICS_LOG_FILE
 
 _SALIENCY_VALUES = {
@@ -89,8 +89,8 @@ def read_history(folder: Path, *, name: str) -> TrainingHistory:
     return TrainingHistory(name=name, values=values)
 
 
-def training_charts(histories: Sequence[TrainingHistory]) -> list[dict[str, str]]:
-    """Images of charts: the classification loss, accuracies, and each run's map loss and triplet distances."""
+def training_charts(histories: Sequence[TrainingHistory], *, form: ChartForm = "page") -> list[Chart]:
+    """The classification loss, accuracies, and each run's map loss and triplet distances."""
     if not histories:
         return []
     losses = _lines({run.name: run.values.get("train_classification") for run in histories})
@@ -103,13 +103,14 @@ def training_charts(histories: Sequence[TrainingHistory]) -> list[dict[str, str]
         factor=100,
     )
     charts = [
-        _chart(losses, title="Classification loss", y_label="cross entropy"),
-        _chart(accuracies, title="Top-1 accuracy while training", y_label="images (%)"),
+        _chart("training-loss", losses, title="Classification loss", y_label="cross entropy", form=form),
+        _chart("training-accuracy", accuracies, title="Top-1 accuracy while training", y_label="images (%)", form=form),
     ]
-    for run in histories:
+    for number, run in enumerate(histories, start=1):
         lines = _lines({name: run.values.get(f"train_{key}") for key, name in _SALIENCY_VALUES.items()})
         if lines:
-            charts.append(_chart(lines, title=f"Saliency of {run.name} while training", y_label="value"))
+            title = f"Saliency of {run.name} while training"
+            charts.append(_chart(f"training-saliency-{number}", lines, title=title, y_label="value", form=form))
     return charts
 
 
@@ -122,7 +123,7 @@ def _lines(named: Mapping[str, Mapping[float, float] | None], *, factor: float =
     ]
 
 
-def _chart(lines: Sequence[Line], *, title: str, y_label: str) -> dict[str, str]:
-    svg = line_chart(lines, title=title, x_label="epoch", y_label=y_label, fractions=False, dots="all")
+def _chart(name: str, lines: Sequence[Line], *, title: str, y_label: str, form: ChartForm) -> Chart:
+    content = line_chart(lines, title=title, x_label="epoch", y_label=y_label, fractions=False, dots="all", form=form)
     last = "; ".join(f"{line.name} ends at {line.y_n[-1]:.3g}" for line in lines)
-    return svg_image(svg, alt=f"{title}, by epoch: {last}.")
+    return Chart(name, content, f"{title}, by epoch: {last}.")

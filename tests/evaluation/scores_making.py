@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.boxes.geometry import boxes_in_image
 from evaluation.boxes.overlaps import NO_BOX, Candidates, best_overlaps
 from evaluation.image_scores import (
     BLACKLISTED,
@@ -34,6 +35,9 @@ class Rules:
     def thresholds_l(self) -> npt.NDArray[np.float64]:
         return np.linspace(0.0, 0.9, self.levels)
 
+    def in_image(self, boxes_n4: npt.NDArray[np.float64], *, image_wh: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return boxes_in_image(boxes_n4, image_wh=image_wh)
+
     def describe(self) -> Mapping[str, str]:
         return {"iou": "invented"}
 
@@ -41,6 +45,7 @@ class Rules:
 SWEEP = Rules(name="sweep", levels=7, threshold_is_oracle=True)
 FIXED = Rules(name="fixed", top1_exclusive=True)
 ALL_RULES = (SWEEP, FIXED)
+IMAGE_WH = (448, 112)
 LOCALIZERS = ("cam", "saliency")
 CLASSES = ("n01", "n02", "n03", "n04", "n05", "n06", "n07")
 
@@ -102,6 +107,7 @@ def random_image(
         top_classes=top_classes,
         top_probabilities=top_probabilities,
         true_rank=rank,
+        image_wh=IMAGE_WH if iou else None,
         iou=iou,
         boxes=boxes,
         ground_truth=truths,

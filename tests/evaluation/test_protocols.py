@@ -278,3 +278,57 @@ def test_fixed_boxes_on_ilsvrc_val(real_data: Path) -> None:
     assert of_crop[168] == 28_600  # 57.20 %
     assert right("cam", (158, 159, 160, 168)) == {158: 25_418, 159: 26_962, 160: 26_951, 168: 26_787}  # 53.92, 53.57 %
     assert right("ts-cam", (158, 159, 160, 168)) == {158: 25_387, 159: 27_013, 160: 27_007, 168: 26_819}  # 53.64 %
+
+
+# --- boxes in pixels of the image, without ground truth
+
+
+def test_a_box_in_the_image_is_the_protocol_s_moved_to_it() -> None:
+    map_hw = np.zeros((4, 4))
+    map_hw[1:3, 0:2] = 1
+    for name in ("cam", "cam-release", "ts-cam", "psol-crop"):
+        protocol = get_protocol(name)
+        (box_4,) = protocol.candidates(map_hw).boxes_n4
+        found = protocol.box_in_image(map_hw, image_wh=(500, 375))
+        # psol-crop shows the central 224 of 256 pixels.
+        side, margin = (256, 16) if protocol.crops_centre else (224, 0)
+        x0, y0, x1, y1 = box_4 + margin
+        expected = [x0 * 500 / side, y0 * 375 / side, (x1 + 1) * 500 / side - 1, (y1 + 1) * 375 / side - 1]
+        np.testing.assert_allclose(found, expected)
+    assert get_protocol("cam").box_in_image(np.zeros((4, 4)), image_wh=(5, 5)) is None
+    # A fallback that the evaluator scores is no box of an object.
+    assert get_protocol("ts-cam").box_in_image(np.zeros((4, 4)), image_wh=(5, 5)) is None
+
+
+def test_a_higher_threshold_gives_a_smaller_box() -> None:
+    ramp_hw = np.tile(np.linspace(0, 1, 224), (224, 1))
+    for name in ("cam", "ts-cam", "psol-crop", "wsoleval-v1"):
+        protocol = get_protocol(name)
+        lefts = []
+        for threshold in (0.1, 0.5, 0.9):
+            found = protocol.box_in_image(ramp_hw, image_wh=(224, 224), threshold=threshold)
+            assert found is not None
+            lefts.append(found[0])
+        assert lefts == sorted(set(lefts)), name
+        if not protocol.crops_centre:
+            np.testing.assert_allclose(lefts, [22.4, 112, 201], atol=2)
+    cam = get_protocol("cam")
+    np.testing.assert_array_equal(
+        cam.box_in_image(ramp_hw, image_wh=(500, 375)), cam.box_in_image(ramp_hw, image_wh=(500, 375), threshold=0.2)
+    )
+    assert cam.box_in_image(ramp_hw, image_wh=(5, 5), threshold=0.99999999) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "message"),
+    [
+        ("wsoleval-v1", None, "no threshold of its own"),
+        ("wsoleval-v2", 0.5, "has its own rule"),
+        ("cam-release", 0.5, "has its own rule"),
+        ("cam", 1.0, "expected 0 <= t < 1"),
+        ("cam", -0.1, "expected 0 <= t < 1"),
+    ],
+)
+def test_thresholds_that_a_protocol_has_not_are_refused(name: str, threshold: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get_protocol(name).box_in_image(np.eye(4), image_wh=(5, 5), threshold=threshold)

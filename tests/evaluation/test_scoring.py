@@ -199,7 +199,7 @@ def test_a_failure_leaves_the_baselines(image: EvaluationImage, root: Path, fail
 
 def test_skipped_images_have_no_overlaps_but_their_classes(image: EvaluationImage, root: Path) -> None:
     maps = ImageMaps(
-        whole={"cam": np.zeros((0, 5))},
+        whole={"cam": quarter_map()},
         top_classes=np.array([1, 0]),
         top_probabilities=np.array([0.7, 0.3]),
         true_rank=1,
@@ -211,9 +211,23 @@ def test_skipped_images_have_no_overlaps_but_their_classes(image: EvaluationImag
         (replace(without, blacklisted=True), BLACKLISTED),
     ):
         scores = score_one(changed, maps, root=root)
-        assert (scores.status, scores.iou, scores.boxes) == (status, {}, {})
+        assert (scores.status, scores.iou, bool(scores.boxes)) == (status, {}, status == NO_BOXES)
         assert scores.top_classes is not None and scores.top_classes.tolist() == [1, 0]
         assert scores.true_rank == 1
+
+
+def test_without_ground_truth_there_are_boxes_where_no_ground_truth_chooses_them(
+    image: EvaluationImage, root: Path
+) -> None:
+    without = framed(replace(image, boxes_xyxy=np.zeros((0, 4))), None)
+    scores = score_one(without, ImageMaps(whole={"cam": quarter_map()}), root=root)
+    assert set(scores.boxes) == {("cam", name) for name, one in PROTOCOLS.items() if not one.threshold_is_oracle}
+    np.testing.assert_array_equal(scores.boxes["cam", "cam"], [BOX])
+    assert scores.image_wh == (224, 224) and scores.notes == ()
+    flat = score_one(without, ImageMaps(whole={"cam": np.zeros((7, 7))}), root=root)
+    assert tuple(flat.boxes["cam", "cam"][0]) == NO_BOX and flat.notes == (CONSTANT_MAP,)
+    failed = score_one(without, ImageMaps(failure=NO_MAP), root=root)
+    assert (failed.status, failed.boxes, failed.notes) == (NO_BOXES, {}, (NO_MAP,))
 
 
 # --- odd maps

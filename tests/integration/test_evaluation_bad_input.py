@@ -39,9 +39,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "maps"
 
 
-def verdicts(out: Path, column: str = "pseudo-map cam verdict") -> list[str]:
+def verdicts(out: Path) -> list[str]:
     with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return [row[column] for row in csv.DictReader(file)]
+        rows = [row for row in csv.DictReader(file) if row["localizer"] == "pseudo-map"]
+    return [row["verdict"] for row in rows if row["protocol"] == "cam"]
 
 
 def refused(*words: object, named: str, out: Path) -> str:

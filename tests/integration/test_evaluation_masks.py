@@ -98,7 +98,7 @@ def test_masks_that_the_data_set_lists_are_put_together(tmp_path: Path) -> None:
         4 * (truth == 128).sum(),
     )
     assert "none with boxes; 2 masks scored" in result.output and "PxAP 100.00" in result.output
-    assert "0 scored" not in result.output and "no results" not in result.output
+    assert "0 scored" not in result.output and "was not scored" not in result.output
     without = evaluate(*command)
     assert without.exit_code == 1 and "--masks" in without.output
     (masks / "m" / "1b.png").unlink()

@@ -53,8 +53,14 @@ def whole(world: World) -> Path:
 
 
 def rows(out: Path) -> list[dict[str, str]]:
+    """One row an image, its results by columns such as ``cam cam iou``."""
+    images: dict[str, dict[str, str]] = {}
     with (out / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        for row in csv.DictReader(file):
+            own = {f"{row['localizer']} {row['protocol']} {column}": row[column] for column in ("iou", "verdict")}
+            own[f"{row['localizer']} {row['protocol']} box"] = " ".join(row[side] for side in ("x0", "y0", "x1", "y1"))
+            images.setdefault(row["image_id"], row).update(own)
+    return list(images.values())
 
 
 # --- what a run gives
@@ -83,7 +89,7 @@ def test_metrics_and_predictions_tell_the_same(whole: Path) -> None:
         assert one["top5_loc"]["correct"] == above
         assert sum(one["iou_histogram"]["counts"]) == IMAGES
     # The networks' boxes differ from image to image, or the comparisons of runs below would show nothing.
-    assert len({row["cam cam box_224px"] for row in table}) > IMAGES // 2
+    assert len({row["cam cam box"] for row in table}) > IMAGES // 2
 
 
 def test_the_network_is_named(whole: Path) -> None:
@@ -250,7 +256,7 @@ def test_views_change_the_maps_and_are_told(
     metrics = evaluated(tmp_path / "views", "run", network, "--data", data, *few, *words.split())
     assert views in metrics["config"]["views"] and views not in metrics_of(whole)["config"]["views"]
     assert metrics["counts"]["scored"] == 3
-    plain, viewed = ([row["cam cam box_224px"] for row in rows(out)[:3]] for out in (whole, tmp_path / "views"))
+    plain, viewed = ([row["cam cam box"] for row in rows(out)[:3]] for out in (whole, tmp_path / "views"))
     assert plain != viewed
 
 
@@ -266,7 +272,7 @@ def test_grad_cam_of_a_linear_classifier_is_the_positive_part_of_cam(network: Pa
     assert metrics["config"]["localizers"] == ["cam", "grad-cam"]
     for row in rows(tmp_path / "run"):
         # The rule of cam clips at 0 anyway, so both have the same box, but for a bias that cam has not.
-        assert row["grad-cam cam box_224px"] == row["cam cam box_224px"]
+        assert row["grad-cam cam box"] == row["cam cam box"]
     assert result_of(metrics, "grad-cam", "cam")["gt_known_loc"] == result_of(metrics, "cam", "cam")["gt_known_loc"]
 
 
@@ -314,6 +320,37 @@ def test_a_picture_of_examples(network: Path, data: Path, tmp_path: Path) -> Non
     evaluated(tmp_path / "run", "run", network, "--data", data, *FEW, *few)
     picture = cv2.imread(str(tmp_path / "run" / "panels" / "examples.png"))
     assert picture is not None and picture.shape[0] > 2 * 224 and picture.shape[1] >= 3 * 224
+
+
+def test_data_without_boxes_ends_in_a_report(network: Path, tmp_path: Path) -> None:
+    data = make_listed_data(tmp_path / "data", {name: [] for name in "abc"})
+    out, page = tmp_path / "out", tmp_path / "report.html"
+    result = evaluate("run", network, "--data", data, *SHORT, "--panels", 2, "--localizer", "cam", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "none of the 3 images of split 'val'" in result.output and "localization is not scored" in result.output
+    metrics = metrics_of(out)
+    assert metrics["counts"]["skipped"] == {"no boxes": 3} and metrics["results"] == metrics["baselines"] == []
+    assert metrics["classification"]["images"] == 3
+    fixed = {name for name, protocol in PROTOCOLS.items() if not protocol.threshold_is_oracle}
+    for row in rows(out):
+        # Where no score of the centre is above 0, psol-crop has no box.
+        assert fixed - {"psol-crop"} <= {name for name in PROTOCOLS if row[f"cam {name} box"].strip()} <= fixed
+        assert (row["width"], row["height"], row["cam cam verdict"]) == ("40", "20", "")
+    assert evaluate("report", out, "--out", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert (
+        "was not scored: every image was skipped" in text
+        and "Top-1 Class" in text
+        and text.count(": predicted box") == 2
+    )
+    tables = evaluate("report", out, "--out", tmp_path / "report.csv")
+    assert tables.exit_code == 0
+    with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["top1_class"]) == pytest.approx(metrics["classification"]["top1"]["rate"], abs=1e-6)
+    # Nothing to print and nothing to write.
+    refused = evaluate("baseline", "--data", data)
+    assert refused.exit_code == 1 and "none of the 3 images" in refused.output
 
 
 def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path: Path) -> None:

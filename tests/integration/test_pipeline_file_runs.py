@@ -72,6 +72,21 @@ def test_one_file_leads_from_images_to_a_report(finished: tuple[Path, str]) -> N
     assert [line.split()[0] for line in text.splitlines() if line.startswith("[")] == [f"[{n}/6]" for n in range(1, 7)]
 
 
+def test_data_without_boxes_end_in_a_report_too(finished: tuple[Path, str], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished[0].parent, tmp_path / "pipeline"))
+    shutil.rmtree(folder / "data" / "Annotations")
+    for path in (folder / "data").glob("LOC_*_solution.csv"):
+        path.unlink()
+    shutil.rmtree(folder / "results" / "evaluation")
+    (folder / "results" / "finished-steps.json").unlink()
+    file = folder / "pipeline.toml"
+    file.write_text(FILE.replace("panels = 0", "panels = 1"))
+    assert finish(file).count("so localization is not scored") == 2
+    page = results(file)["report.html"]
+    # One of the maps and three of the network.
+    assert b"Localization was not scored" in page and page.count(b": predicted box") == 4
+
+
 def test_finished_stages_are_kept(finished: tuple[Path, str]) -> None:
     file, _ = finished
     folder = file.parent / "results"

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from evaluation.results.predictions import IMAGE_COLUMNS, RESULT_COLUMNS
 from pipelines.reports.evaluation_report import write_report
 from tests.evaluation.example_metrics import metrics, plain
 
@@ -55,14 +56,15 @@ def make_run(
     content = content or metrics(folder.name)
     (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     if right is not None:
-        pairs = [f"{made['localizer']} {made['protocol']}" for made in content["results"]]
-        lines = ["image_id,label,wnid,status,notes,predicted_class,predicted_score,true_rank"]
-        lines[0] += "".join(f",{pair} box_224px,{pair} iou,{pair} verdict" for pair in pairs)
+        lines = [",".join([*IMAGE_COLUMNS, *RESULT_COLUMNS])]
         for number in range(content["counts"]["asked"]):
             skipped = number >= content["counts"]["scored"]
-            verdict = ",,," if skipped else f",1 2 3 4,0.5,{'correct' if number in right else 'part'}"
+            verdict = ",,,,," if skipped else f"1,2,3,4,0.5,{'correct' if number in right else 'part'}"
             status = "no boxes" if skipped else "scored"
-            lines.append(f"{prefix}{number},{number % labels},,{status},,,,-1" + verdict * len(pairs))
+            lines += [
+                f"{prefix}{number},{number % labels},,{status},,,,-1,,,{made['localizer']},{made['protocol']},{verdict}"
+                for made in content["results"]
+            ]
         (folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 

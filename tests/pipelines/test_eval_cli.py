@@ -37,9 +37,9 @@ def anything(tmp_path: Path) -> Path:
     [
         (PROTOCOL_NAMES, PROTOCOLS),
         (
-            # A sweep has no threshold of its own, and a crop shows no whole image.
+            # A sweep of all contours has no one box, and a crop shows no whole image.
             next(option for option in main.commands["predict"].params if option.name == "protocol").type.choices,
-            [name for name, rules in PROTOCOLS.items() if len(rules.thresholds_l) == 1 and not rules.crops_centre],
+            [name for name, one in PROTOCOLS.items() if name != "wsoleval-v2" and not one.crops_centre],
         ),
     ],
     ids=["protocols", "protocols of predict"],
@@ -145,8 +145,8 @@ def test_first_box_only(tmp_path: Path) -> None:
         ("run FILE --data DATA --batch-size 0", "--batch-size"),
         ("run FILE --data DATA --workers -1", "--workers"),
         ("predict FILE --out OUT", "Missing argument"),
-        ("predict FILE FILE --out OUT --protocol wsoleval-v1", "--protocol"),
-        ("predict FILE FILE --out OUT --class -1", "--class"),
+        ("predict FILE FILE --out OUT --protocol wsoleval-v2", "--protocol"),
+        ("predict FILE FILE --out OUT --threshold 1", "--threshold"),
         ("export FILE", "--out"),
         ("export FILE --out model.pth", "expected a name that ends in .onnx or .pt2"),
         ("report --out page.html", "Missing argument"),

@@ -15,6 +15,7 @@ from evaluation.drawing.charts import (
     ON_DARK,
     PAPER,
     SERIES,
+    ChartForm,
     Line,
     SeedDots,
     error_chart,
@@ -72,6 +73,21 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings(kind: s
 def test_files_hold_no_date_and_no_program(kind: str) -> None:
     svg = chart(kind, "a")
     assert b"<dc:date>" not in svg and b"Matplotlib v" not in svg
+
+
+def test_charts_for_papers_are_files_of_their_own() -> None:
+    def drawn(form: ChartForm) -> tuple[bytes, bytes]:
+        return (
+            line_chart([line("our run")], **LABELS, form=form),
+            error_chart([("our run", {"correct": 3, "part": 1})], title="A chart", form=form),
+        )
+
+    for page, svg, pdf in zip(drawn("page"), drawn("svg"), drawn("pdf"), strict=True):
+        assert texts(svg) == texts(page) and b"prefers-color-scheme" in page and b"prefers-color-scheme" not in svg
+        assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf
+        # An embedded TrueType font, none of matplotlib's type 3.
+        assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    assert drawn("pdf") == drawn("pdf")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -89,7 +89,7 @@ def test_images_with_boxes_are_spread_evenly(images: Sequence[EvaluationImage]) 
 
 def test_more_than_there_are_is_all_of_them_once(images: Sequence[EvaluationImage]) -> None:
     assert panel_indexes(images, count=50) == [0, 1, 3, 4, 5]
-    assert panel_indexes(images[2:3], count=50) == []
+    assert panel_indexes(images[2:3], count=50) == [2], "none of them has a box"
 
 
 def test_the_blacklist_is_not_shown(images: Sequence[EvaluationImage]) -> None:
@@ -125,6 +125,19 @@ def test_an_image_that_ended_a_process_before_is_left_out(
     scored = score(MapBatch(images[:1], [maps]), task=task)
     monkeypatch.setattr("evaluation.drawing.panels.decode_image", pytest.fail)
     assert draw(tmp_path / "none.png", images, root, shown=[0], scored=scored) is None
+
+
+def test_without_ground_truth_maps_and_boxes_are_shown(
+    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
+) -> None:
+    picture = draw(tmp_path / "one.png", images, root, shown=[2])
+    panels = read_panels(tmp_path / "one.json")
+    assert picture is not None and panels is not None
+    assert [column.localizer for column in panels.columns] == ["cam"]
+    assert panels.rows[0].predictions[0].caption == "predicted box"
+    assert (picture == PREDICTED_RGB[::-1]).all(axis=2).any()
+    assert not (picture == GROUND_TRUTH_RGB[::-1]).all(axis=2).any()
+    assert draw(tmp_path / "sweep.png", images, root, shown=[2], protocol="wsoleval-v1") is None
 
 
 def test_an_image_without_map_keeps_its_row(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:

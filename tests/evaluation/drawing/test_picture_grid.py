@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evaluation.drawing.picture_grid import GAP_PX, LINE_PX, picture_grid
+from evaluation.drawing.picture_grid import GAP_PX, LINE_PX, picture_grid, with_title
 
 SIDE = 120
 
@@ -47,3 +47,14 @@ def test_long_names_keep_their_ends() -> None:
 def test_captions_in_other_scripts_are_drawn() -> None:
     plain, greek = (picture_grid([""], [[(grey(), text)]]) for text in ("????", "λέων"))
     assert not np.array_equal(plain, greek)
+
+
+def test_a_title_covers_the_corner_and_nothing_else() -> None:
+    for height, width in ((300, 400), (2400, 1600), (3, 2)):
+        picture = np.full((height, width, 3), 128, dtype=np.uint8)
+        titled = with_title(picture, "a class with a rather long name 0.98")
+        assert titled.shape == picture.shape and (picture == 128).all()
+        changed = (titled != 128).any(axis=2)
+        assert changed[0, 0] and changed.any(axis=1).sum() <= max(25, min(height, width) // 12)
+    short, long = (with_title(picture := np.full((300, 400, 3), 128, dtype=np.uint8), text) for text in ("a", "a" * 90))
+    assert (short != picture).any(axis=2).any(axis=0).sum() < 30 < 350 < (long != picture).any(axis=2).any(axis=0).sum()

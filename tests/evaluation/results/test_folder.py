@@ -1,5 +1,6 @@
 """The folder of one evaluation: finished, interrupted, resumed, refused."""
 
+import csv
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from evaluation.images import EvaluationBatch
 from evaluation.names import BASELINES
 from evaluation.results.folder import EvaluationPlan, ResultFolder
 from evaluation.results.journal import ResultJournal
+from evaluation.results.per_class import PER_CLASS_FILE
 from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
 from evaluation.results.tables import metrics_table
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, read_metrics
@@ -94,16 +96,36 @@ def stopped(out: Path, plan: EvaluationPlan) -> None:
 
 
 def test_a_finished_evaluation_is_files_that_read(plan: EvaluationPlan, undisturbed: Path) -> None:
-    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
+    assert {path.name for path in undisturbed.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE, PER_CLASS_FILE}
     metrics = read_metrics(undisturbed / METRICS_FILE)
     assert (metrics.kind, metrics.name, metrics.counts.asked, metrics.counts.scored) == ("maps", "a plan", 5, 4)
     assert dict(metrics.counts.skipped) == {"no boxes": 1}
-    rows = list(read_predictions(undisturbed / PREDICTIONS_FILE))
+    rows = [
+        row
+        for row in read_predictions(undisturbed / PREDICTIONS_FILE)
+        if (row["localizer"], row["protocol"]) == ("pseudo-map", "cam")
+    ]
     assert [row["image_id"] for row in rows] == [f"val/{name}.png" for name in NAMES]
     assert [row["status"] for row in rows] == [SCORED] * 3 + ["no boxes", SCORED]
-    right = sum(row["pseudo-map cam verdict"] == "correct" for row in rows)
+    # The image without ground truth has a box, and nothing that it could be compared with.
+    assert all(row["x0"] and row["width"] for row in rows)
+    assert [row["iou"] == "" for row in rows] == [row["verdict"] == "" for row in rows] == [False] * 3 + [True, False]
+    right = sum(row["verdict"] == "correct" for row in rows)
     (result,) = (one for one in metrics.results if one.protocol == "cam")
     assert result.gt_known_loc.correct == right > 0
+    with (undisturbed / PER_CLASS_FILE).open(encoding="utf-8", newline="") as file:
+        classes = list(csv.DictReader(file))
+    assert [
+        (row["localizer"], row["protocol"], int(row["label"]), row["wnid"], int(row["images"])) for row in classes
+    ] == [
+        (one.localizer, one.protocol, score.label, score.wnid, score.images)
+        for one in metrics.all_results
+        for score in one.per_class
+    ]
+    assert [float(row["gt_known_loc"]) for row in classes] == pytest.approx(
+        [score.gt_known_loc for one in metrics.all_results for score in one.per_class], abs=1e-6
+    )
+    assert {row["name"] for row in classes} <= set(plan.evaluation_set.class_words)
 
 
 def test_metrics_tell_versions_and_configuration(plan: EvaluationPlan, undisturbed: Path) -> None:
@@ -122,7 +144,7 @@ def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path)
     with ResultFolder(None, plan=plan) as folder:
         fill(folder, plan, Scoring(plan))
         metrics = folder.write()
-        assert {path.name for path in folder.folder.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
+        assert {path.name for path in folder.folder.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE, PER_CLASS_FILE}
     assert not folder.folder.exists()
     assert metrics == read_metrics(undisturbed / METRICS_FILE)
 
@@ -130,7 +152,7 @@ def test_without_a_folder_nothing_stays(plan: EvaluationPlan, undisturbed: Path)
 def test_baselines_alone_are_an_evaluation(plan: EvaluationPlan, tmp_path: Path) -> None:
     plan = replace(plan, kind="baseline", localizers=())
     assert finish(tmp_path, plan, Scoring(plan)).results == ()
-    assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE}
+    assert {path.name for path in tmp_path.iterdir()} == {METRICS_FILE, PREDICTIONS_FILE, PER_CLASS_FILE}
 
 
 def test_neither_matplotlib_nor_torch_is_loaded() -> None:
@@ -169,8 +191,9 @@ def test_a_map_in_which_nothing_stands_out_is_no_box_among_the_errors(plan: Eval
             folder.add(score(MapBatch(batch, [flat] * len(batch)), task=task))
         metrics = folder.write()
     assert [one.errors and one.errors["no box"] for one in metrics.results] == [4] * 4
-    row = next(iter(read_predictions(tmp_path / PREDICTIONS_FILE)))
-    assert row["pseudo-map ts-cam box_224px"] == "0 0 1 1" and row["pseudo-map ts-cam verdict"] == "no box"
+    by_pair = {(row["localizer"], row["protocol"]): row for row in read_predictions(tmp_path / PREDICTIONS_FILE)}
+    row = by_pair["pseudo-map", "ts-cam"]
+    assert (row["x0"], row["y0"], row["iou"], row["verdict"]) == ("0", "0", "0", "no box")
 
 
 def test_a_name_that_is_no_utf8_comes_back(plan: EvaluationPlan, tmp_path: Path) -> None:
@@ -253,7 +276,7 @@ def test_another_name_is_written_into_the_results(plan: EvaluationPlan, undistur
     assert finished(out, replace(plan, name="another name")) == renamed
 
 
-@pytest.mark.parametrize("lost", [PREDICTIONS_FILE, METRICS_FILE])
+@pytest.mark.parametrize("lost", [PREDICTIONS_FILE, PER_CLASS_FILE, METRICS_FILE])
 def test_without_one_of_its_files_an_evaluation_is_not_finished(
     plan: EvaluationPlan, undisturbed: Path, tmp_path: Path, lost: str
 ) -> None:

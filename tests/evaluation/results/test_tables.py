@@ -85,7 +85,7 @@ def test_a_data_set_without_scored_images_has_dashes() -> None:
 
 
 def test_no_results_is_said() -> None:
-    assert table_of(metrics(results=[], baselines=[])).endswith("no results")
+    assert table_of(metrics(results=[], baselines=[])).endswith("localization was not scored: every image was skipped")
 
 
 def test_lines_have_no_trailing_space() -> None:

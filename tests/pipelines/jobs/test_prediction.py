@@ -1,5 +1,6 @@
 """``wsol-eval predict``: any images in, one overlay each and one JSON file out."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.protocols import get_protocol
-from pipelines.jobs.localizer import read_class_names
-from pipelines.jobs.prediction import PREDICTIONS_FILE, predict_images
+from pipelines.jobs.localizer import Localizer, read_class_names
+from pipelines.jobs.prediction import CSV_COLUMNS, PREDICTIONS_FILE, PredictionOutput, predict_images
 from pseudo_maps.records import ImageRecord
 from tests.integration.eval_command import SIDE_PX, make_checkpoint
 from training.inference.images import EvaluationPixels
@@ -48,8 +50,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def predict(checkpoint: Path, images: list[Path], out: Path, **options: Any) -> tuple[int, list[str]]:
     said: list[str] = []
-    chosen = {"localizer": "cam", "protocol": "cam", "label": None, "class_names": None, "device": "cpu", **options}
-    return predict_images(checkpoint, images, out=out, say=said.append, **chosen), said
+    wanted = {name: options.pop(name) for name in ("overlays", "maps", "csv") if name in options}
+    of_job = {name: options.pop(name) for name in ("label", "batch_size", "workers", "jobs") if name in options}
+    network = Localizer(checkpoint, **{"device": "cpu", **options})
+    output = PredictionOutput(folder=out, **wanted)
+    return predict_images(network, images, output=output, say=said.append, **of_job), said
 
 
 def entries(out: Path) -> dict[str, dict[str, Any]]:
@@ -123,7 +128,7 @@ def test_the_box_is_the_protocol_s_moved_to_the_file(
 def test_every_localizer_under_every_rule(
     checkpoint: Path, folder: Path, tmp_path: Path, localizer: str, protocol: str
 ) -> None:
-    failed, _ = predict(checkpoint, [folder / "wide.png"], tmp_path, localizer=localizer, protocol=protocol, label=6)
+    failed, _ = predict(checkpoint, [folder / "wide.png"], tmp_path, localizer=localizer, protocol=protocol, label="6")
     assert failed == 0
     found = entries(tmp_path)["wide.png"]
     assert found["localized_label"] == 6
@@ -135,7 +140,7 @@ def test_a_chosen_class_changes_the_map_and_not_the_prediction(checkpoint: Path,
     pictures = {}
     for label in (None, 0, 1):
         out = tmp_path / str(label)
-        predict(checkpoint, [folder / "wide.png"], out, label=label)
+        predict(checkpoint, [folder / "wide.png"], out, label=None if label is None else str(label))
         found = entries(out)["wide.png"]
         pictures[label] = (out / "wide.png").read_bytes()
         assert found["localized_label"] == (found["classes"][0]["label"] if label is None else label)
@@ -181,6 +186,94 @@ def test_files_are_taken_whatever_their_name(checkpoint: Path, folder: Path, tmp
     assert (tmp_path / "out" / "picture of the day.png").exists()
 
 
+# --- what else is written
+
+
+def test_images_of_one_name_have_pictures_and_maps_of_their_own(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    for name in ("maps/wide.png", "other/wide.webp", "other/wide-2.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "wide.png", tmp_path / "in" / name)
+    given = [folder / "wide.png", *sorted((tmp_path / "in" / "other").iterdir()), tmp_path / "in"]
+    out = tmp_path / "out"
+    assert predict(checkpoint, given, out, maps="png")[0] == 0
+    content = json.loads((out / PREDICTIONS_FILE).read_text(encoding="utf-8"))["images"]
+    made = [entry[kind] for entry in content for kind in ("overlay", "map")]
+    assert [Path(entry["image"]) for entry in content] == [*given[:3], *sorted((tmp_path / "in").rglob("*.*"))]
+    assert len(set(made)) == len(made) == 12
+    assert made[:6:2] == ["wide.png", "wide-2.png", "wide-3.png"]
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    assert found == set(made)
+
+
+def test_maps_are_the_network_s_or_heat_of_the_image_s_size(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    raw, grey = tmp_path / "raw", tmp_path / "grey"
+    assert predict(checkpoint, [folder], raw, maps="npy", overlays=False)[0] == 1
+    assert {path.suffix for path in raw.rglob("*") if path.is_file()} == {".json", ".npy"}
+    predict(checkpoint, [folder], grey, maps="png", overlays=False)
+    for name, (width, height) in SIZES.items():
+        map_hw = np.load((raw / "maps" / name).with_suffix(".npy"), allow_pickle=False)
+        assert map_hw.dtype == np.float32 and map_hw.ndim == 2
+        heat_hw = cv2.imread(str((grey / "maps" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+        assert heat_hw.shape == (height, width)
+        expected = cv2.resize(normalise_score_map(map_hw), (width, height), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(heat_hw, expected)
+
+
+def test_the_csv_has_a_row_for_each_image(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    wnids, words = ([f"{kind}{label}" for label in range(CLASSES)] for kind in ("n0", "a word, word "))
+    named = tmp_path / "named.pt"
+    save_checkpoint(named, {**load_checkpoint(checkpoint), "class_wnids": wnids, "class_names": words})
+    predict(named, [folder], tmp_path / "out", label="word 4", csv=tmp_path / "new" / "boxes.csv")
+    with (tmp_path / "new" / "boxes.csv").open(encoding="utf-8", newline="") as file:
+        rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
+    found = entries(tmp_path / "out")
+    assert list(rows) == list(found) and list(rows["wide.png"]) == list(CSV_COLUMNS)
+    broken = rows.pop("broken.jpg")
+    assert set(broken.values()) == {broken["image"], ""}
+    for name, row in rows.items():
+        entry = found[name]
+        assert (row["class_index"], row["wnid"], row["name"]) == ("4", "n04", "a word, word 4")
+        assert entry["localized"]["label"] == entry["localized_label"] == 4
+        assert float(row["score"]) == entry["localized"]["probability"] <= entry["classes"][0]["probability"]
+        assert [float(row[side]) for side in ("x0", "y0", "x1", "y1")] == entry["box_xyxy"]
+
+
+def test_a_class_has_an_index_a_wnid_and_names(checkpoint: Path, tmp_path: Path) -> None:
+    wnids = [f"n{label:08d}" for label in range(CLASSES)]
+    words = ["tench, Tinca tinca", "crane", "crane", "2", "goldfish", "kite", "boat"]
+    named = tmp_path / "named.pt"
+    save_checkpoint(named, {**load_checkpoint(checkpoint), "class_wnids": wnids, "class_names": words})
+    network = Localizer(named, device="cpu")
+    wanted = {"4": 4, "n00000005": 5, "tinca tinca": 0, "Tench, Tinca tinca": 0, "BOAT": 6, "2": 2}
+    assert {text: network.find_class(text) for text in wanted} == wanted
+    with pytest.raises(ValueError, match=r"class 'crane': 2 classes have this name: .* indexes \[1, 2\]"):
+        network.find_class("crane")
+    with pytest.raises(ValueError, match=r"class 'golden fish': expected .*; near are 'goldfish'"):
+        network.find_class("golden fish")
+
+
+def test_a_threshold_changes_the_box(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    areas = []
+    for threshold in (0.1, 0.8):
+        out = tmp_path / str(threshold)
+        predict(checkpoint, [folder / "wide.png"], out, protocol="wsoleval-v1", threshold=threshold)
+        x0, y0, x1, y1 = entries(out)["wide.png"]["box_xyxy"]
+        areas.append((x1 - x0) * (y1 - y0))
+        assert json.loads((out / PREDICTIONS_FILE).read_text(encoding="utf-8"))["threshold"] == threshold
+    assert areas[0] > areas[1]
+
+
+def test_processes_and_batches_change_nothing(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    contents = []
+    for name, processes in (("one", {}), ("more", {"workers": 1, "jobs": 2})):
+        predict(
+            checkpoint, [folder], tmp_path / name, batch_size=2, maps="npy", csv=tmp_path / name / "b.csv", **processes
+        )
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        contents.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert contents[0] == contents[1] and len(contents[0]) == 2 + 2 * 4
+
+
 # --- refused before anything is written
 
 
@@ -188,12 +281,6 @@ def refused(checkpoint: Path, images: list[Path], out: Path, *, match: str, **op
     with pytest.raises(ValueError, match=match):
         predict(checkpoint, images, out, **options)
     assert not (out / PREDICTIONS_FILE).exists()
-
-
-def test_two_images_of_one_picture_are_refused(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
-    shutil.copy(folder / "wide.png", tmp_path / "wide.webp")
-    refused(checkpoint, [folder, tmp_path / "wide.webp"], tmp_path / "out", match=r"wide\.png: predict them apart")
-    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_never_replace_images(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
@@ -214,7 +301,8 @@ def test_a_folder_without_images_is_refused(checkpoint: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"label": CLASSES}, f"class {CLASSES}: the network has {CLASSES} classes, expected 0 to {CLASSES - 1}"),
+        ({"label": str(CLASSES)}, f"class '{CLASSES}': expected an index from 0 to {CLASSES - 1}, a wnid or a name"),
+        ({"protocol": "wsoleval-v1"}, "no threshold of its own"),
         ({"localizer": "cam2"}, "localizer 'cam2'"),
     ],
 )

@@ -68,8 +68,8 @@ def test_other_labels_and_skips_are_said(tmp_path: Path) -> None:
     assert [warning.split(": ")[1] for warning in warnings_of(*runs)] == ["100 images have another class label."]
     other = make_run(tmp_path / "c")
     rows = (other / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    rows[1] = rows[1].replace("scored", "no boxes")
-    rows[-1] = rows[-1].replace("no boxes", "scored")
+    rows = [row.replace("scored", "no boxes") if row.startswith("image0,") else row for row in rows]
+    rows = [row.replace("no boxes", "scored") if row.startswith("image204,") else row for row in rows]
     (other / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert [warning.split(": ")[1] for warning in warnings_of(runs[0], other)] == [
         "2 images are scored in one run and skipped in the other."
@@ -140,9 +140,21 @@ def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
 def test_predictions_of_another_run_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     lines = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    (run / "predictions.csv").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    results = len(metrics("a")["results"])
+
+    def keep(lines: list[str]) -> None:
+        (run / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    keep(lines[:-results])
     with pytest.raises(MetricsError, match=r"predictions\.csv: expected 205 images as in metrics\.json, found 204"):
         load_runs([run])
-    (run / "predictions.csv").write_text("\n".join([*lines[:-1], lines[1]]) + "\n", encoding="utf-8")
-    with pytest.raises(PredictionsError, match=r"predictions\.csv: row 205: a second row of 'image0'"):
-        load_runs([run])
+    expected = f"expected one row for each of {results} localizers and protocols, as the first image has, found"
+    for spoilt, image, found in (
+        (lines[:-1], "image204", f"{results - 1};"),
+        ([*lines, lines[-1]], "image204", f"{results + 1};"),
+        ([*lines, lines[1]], "image0", "1 more;"),
+        ([*lines[:-1], lines[-2]], "image204", f"{results};"),
+    ):
+        keep(spoilt)
+        with pytest.raises(PredictionsError, match=rf"predictions\.csv: image '{image}': {expected} {found}"):
+            load_runs([run])

@@ -233,7 +233,7 @@ def test_pixel_scores_are_shown_where_there_are_masks(tmp_path: Path) -> None:
 def test_a_run_without_anything_but_metrics(tmp_path: Path) -> None:
     made = metrics("bare", kind="maps", results=[], baselines=[])
     text, page = report(tmp_path, make_run(tmp_path / "a", made, right=None))
-    assert "No run has a result." in text and 'class="warning"' not in text
+    assert "Localization was not scored: every image was skipped" in text and 'class="warning"' not in text
     assert not page.all("img")
 
 
@@ -360,7 +360,7 @@ def test_what_the_evaluator_writes_can_be_reported(tmp_path: Path) -> None:
 
 def test_without_a_scored_image_there_is_still_a_page(tmp_path: Path) -> None:
     text, _ = report(tmp_path, evaluated_run(tmp_path / "none", images=0))
-    assert "No run has a result." in text
+    assert "Localization was not scored: every image was skipped" in text
 
 
 def test_a_baseline_appears_once_and_without_rates_that_depend_on_the_run(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def test_charts_say_what_they_show_and_only_the_full_method_has_saliency(tmp_pat
         read_history(make_log(tmp_path / name, saliency=name == "full"), name=name) for name in ("gap", "full")
     ]
     loss, accuracy, saliency = training_charts(histories)
-    assert loss["alt"] == "Classification loss, by epoch: gap ends at 1; full ends at 1."
-    assert "gap: training crops ends at 50; gap: validation images ends at 25; full:" in accuracy["alt"]
-    assert saliency["alt"].startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
+    assert loss.alt == "Classification loss, by epoch: gap ends at 1; full ends at 1."
+    assert "gap: training crops ends at 50; gap: validation images ends at 25; full:" in accuracy.alt
+    assert saliency.alt.startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
     for chart in (loss, accuracy, saliency):
-        assert chart["uri"].startswith("data:image/svg+xml;base64,")
+        assert chart.content.startswith(b"<?xml")
