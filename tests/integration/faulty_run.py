@@ -27,7 +27,7 @@ def main(out: Path, jobs: int, scheduler: str | None) -> None:
     plan = plan_run(records, split="val", config=CONFIG, run=run, shard_size=SHARD_SIZE)
     seen = []
     summary = generate_maps(
-        records, plan=plan, config=CONFIG, run=run, on_images=lambda done, failed: seen.append((done, failed))
+        records, plan=plan, config=CONFIG, run=run, on_images=lambda done, failed, **_: seen.append((done, failed))
     )
     assert sum(done for done, _ in seen) == plan.images_to_do
     assert summary.counts == {"ok": IMAGES}
