@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from pipelines.cli.options import (
     options_by_key,
     task_share,
 )
-from pipelines.cli.prep_options import IMPORT_OPTIONS, METHOD_OPTIONS, PROPOSAL_OPTIONS, REFINE_OPTIONS
+from pipelines.cli.prep_options import IMPORT_OPTIONS, PROPOSAL_OPTIONS, REFINE_OPTIONS, map_config
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -32,10 +31,6 @@ from pipelines.cli.terminal import (
     say_notes,
 )
 from pipelines.datasets import SPLITS
-from pseudo_maps.config import MapConfig
-from pseudo_maps.proposals.detectors import DETECTORS
-from pseudo_maps.proposals.geodesic_config import PRESETS
-from pseudo_maps.proposals.methods import METHODS, MethodConfig
 from pseudo_maps.wording import counted
 
 if TYPE_CHECKING:
@@ -66,7 +61,7 @@ def proposals(
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
     if (backend == "dask") != (scheduler is not None):
         raise click.UsageError("--backend dask and --scheduler ADDRESS belong together")
-    config = _map_config(options)
+    config = map_config(options)
     warning = opencv_clash()
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
@@ -206,6 +201,21 @@ def _opened(
     return dataset, run
 
 
+@main.command("compile", context_settings=CONTEXT_SETTINGS)
+@common_options
+def compile_() -> None:
+    """Compile the kernels ahead, so that neither other users of this installation nor its nodes have to.
+
+    They go into the installation where it can be written to, else into a folder of the user's. Damaged files are
+    compiled again.
+    """
+    from pipelines.compilation import compile_kernels
+    from pseudo_maps.kernels import used_folders
+
+    compile_kernels(on_compile=_say_compiling)
+    click.echo(f"kernels: {', '.join(map(str, used_folders()))}")
+
+
 def _given_arguments(declared: Iterable[Option]) -> Iterator[str]:
     """The options of the running command as they were given."""
     context = click.get_current_context()
@@ -216,35 +226,6 @@ def _given_arguments(declared: Iterable[Option]) -> Iterator[str]:
 
 def _say_compiling() -> None:
     click.echo("wsol-prep: compiling, once for this installation, about half a minute", err=True)
-
-
-def _map_config(options: dict[str, Any]) -> MapConfig:
-    """The configuration that the options mean; options of the method not chosen are refused, not ignored."""
-    from pseudo_maps.files import file_sha256
-
-    given, name, model = given_names(click.get_current_context()), options["method"], options["boundary_model"]
-    method = METHODS[name]
-    names = {method: {str(option.name) for option in own} for method, own in METHOD_OPTIONS.items()}
-    foreign = set().union(*names.values()) - names[name]
-    if len(method.weightings) == 1:
-        foreign.add("weighting")
-    for option in sorted(given & foreign):
-        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
-    values = {option.field: options[str(option.name)] for option in METHOD_OPTIONS[name] if option.field}
-    if name == "geodesic":
-        if DETECTORS[options["boundaries"]].needs_model != (model is not None):
-            raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
-        values["boundary_model"] = "" if model is None else file_sha256(model)
-        proposals: MethodConfig = dataclasses.replace(PRESETS[options["preset"]], **values)
-    else:
-        proposals = method.config(**values)
-    return MapConfig(
-        proposals=proposals,
-        weighting=method.weightings[0] if "weighting" in foreign else options["weighting"],
-        map_size=options["map_size"],
-        max_pixels=options["max_pixels"],
-        by_name=options["by_name"],
-    )
 
 
 def _echo_plan(plan: Plan, *, run_share: tuple[int, int], layout: str) -> None:

@@ -16,12 +16,15 @@ from pipelines.cli.options import (
     Network,
     Option,
     field_options,
+    given_names,
     options_by_key,
 )
 from pipelines.datasets import SPLITS
 from pseudo_maps.config import MapConfig
+from pseudo_maps.files import file_sha256
+from pseudo_maps.proposals.detectors import DETECTORS
 from pseudo_maps.proposals.geodesic_config import DEFAULT_PRESET, PRESETS, ProposalConfig
-from pseudo_maps.proposals.methods import METHODS
+from pseudo_maps.proposals.methods import METHODS, MethodConfig
 from pseudo_maps.runs.engines import BACKENDS
 
 _PRESET_OPTION = Option(
@@ -124,3 +127,33 @@ IMPORT_OPTIONS = (
     *TASK_OPTIONS,
     *(_OF_BOTH[key] for key in ("limit", "max-failed", "retry-failed")),
 )
+
+
+def map_config(options: Mapping[str, Any]) -> MapConfig:
+    """The configuration that the options of the running command mean.
+
+    UsageError for options of a method that is not chosen, and for a boundary detector with the wrong need of a model.
+    """
+    given, name, model = given_names(click.get_current_context()), options["method"], options["boundary_model"]
+    method = METHODS[name]
+    names = {method: {str(option.name) for option in own} for method, own in METHOD_OPTIONS.items()}
+    foreign = set().union(*names.values()) - names[name]
+    if len(method.weightings) == 1:
+        foreign.add("weighting")
+    for option in sorted(given & foreign):
+        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
+    values = {option.field: options[str(option.name)] for option in METHOD_OPTIONS[name] if option.field}
+    if name == "geodesic":
+        if DETECTORS[options["boundaries"]].needs_model != (model is not None):
+            raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
+        values["boundary_model"] = "" if model is None else file_sha256(model)
+        proposals: MethodConfig = dataclasses.replace(PRESETS[options["preset"]], **values)
+    else:
+        proposals = method.config(**values)
+    return MapConfig(
+        proposals=proposals,
+        weighting=method.weightings[0] if "weighting" in foreign else options["weighting"],
+        map_size=options["map_size"],
+        max_pixels=options["max_pixels"],
+        by_name=options["by_name"],
+    )

@@ -116,6 +116,25 @@ def test_compilation_is_announced_once_for_an_installation(
         assert stderr.count("wsol-prep: compiling, once for this installation") == told
 
 
+@pytest.mark.skipif(not full(0, 1), reason=f"compiles for a minute: set {FULL_TESTS}=1")
+def test_nothing_is_left_to_compile_after_compile(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    before: list[Path] = []
+    for module, *words in (
+        ("pipelines.prep_cli", "compile"),
+        ("pipelines.prep_cli", "proposals", "--data", data, "--split", "val", "--out", tmp_path / "m"),
+        ("pipelines.eval_cli", "maps", tmp_path / "m", "--data", data, "--out", tmp_path / "e"),
+    ):
+        run = start_python("-m", module, *words)
+        output, _ = run.communicate()
+        assert run.returncode == 0, output
+        assert ("compiling" in output, str(cache) in output) == (not before, not before)
+        found = sorted(cache.iterdir())
+        assert found and before in ([], found)
+        before = found
+
+
 def test_debug_adds_the_traceback(data: Path, maps: Path) -> None:
     result = propose(data, maps, "--shard-size", "4", "--debug")
     assert result.exit_code == 1
