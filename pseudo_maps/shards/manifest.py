@@ -114,6 +114,9 @@ def read_manifest(folder: str | os.PathLike[str], split: str) -> Manifest:
         if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Manifest)}:
             raise ValueError(f"expected an object with the keys {', '.join(field.name for field in fields(Manifest))}")
         manifest = msgspec.convert(content, Manifest)
+    except FileNotFoundError as error:
+        what = "no manifest of these shards: copy it from where they were made"
+        raise FileNotFoundError(error.errno, what, os.fspath(path)) from error
     except (ValueError, msgspec.MsgspecError) as error:
         raise ManifestError(
             f"{path}: not a manifest ({error}); remove it if no task is running, and run again"

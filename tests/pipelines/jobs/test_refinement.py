@@ -343,11 +343,20 @@ def test_maps_of_other_images_are_refused(maps: Path, checkpoint: Path, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_maps_without_checksums_are_refused(maps: Path, data: Path, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("*.sha256", "without their .sha256 files"),
+        ("*.manifest.json", "no manifest of these shards: copy it from where"),
+    ],
+)
+def test_shards_without_their_other_files_are_refused(
+    missing: str, said: str, maps: Path, data: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     bare = tmp_path / "maps"
-    shutil.copytree(maps, bare, ignore=shutil.ignore_patterns("*.sha256"))
+    shutil.copytree(maps, bare, ignore=shutil.ignore_patterns(missing))
     result = refine(bare, data, checkpoint, tmp_path / "out")
-    assert result.exit_code == 1 and "without their .sha256 files" in result.output
+    assert result.exit_code == 1 and said in result.output
 
 
 # --- self-training
