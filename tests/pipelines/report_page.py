@@ -63,7 +63,7 @@ def make_run(
             status = "no boxes" if skipped else "scored"
             lines += [
                 f"{prefix}{number},{number % labels},,{status},,,,-1,,,{made['localizer']},{made['protocol']},{verdict}"
-                for made in content["results"]
+                for made in content["results"] or content["baselines"]
             ]
         (folder / "predictions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -183,7 +183,8 @@ def test_a_second_equal_evaluation_is_refused_while_the_first_is_at_work(
 
     evaluate_maps(choices, Bumps(), advance=start_another)
     assert len(refused) == 3
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "predictions.csv"]
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"metrics.json", "per_class.csv", "predictions.csv"}
 
 
 def test_a_second_equal_evaluation_that_waited_for_the_first_has_its_results(
