@@ -46,16 +46,14 @@ def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str, fo
             dots="highest",
             form=form,
         )
-    outlines = [
-        _outline(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
-    ]
-    if not outlines:
+    shares = [_at_least(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None]
+    if not shares:
         return None
     return line_chart(
-        outlines,
+        shares,
         title=title,
-        x_label="IoU of the box; right of the line it counts",
-        y_label="images (%)",
+        x_label="IoU",
+        y_label="images with at least that IoU (%)",
         marked_x=_COUNTED_IOU,
         form=form,
     )
@@ -66,8 +64,9 @@ def _curve(named: NamedResult, curve: Curve) -> Line:
     return Line(name=named.name, x_n=curve.thresholds, y_n=percent_l, is_baseline=named.is_baseline)
 
 
-def _outline(named: NamedResult, histogram: Histogram) -> Line:
-    """The outline of a histogram of shares, from 0 up and back to it."""
-    percent_n = 100 * np.asarray(histogram.counts) / max(sum(histogram.counts), 1)
-    heights = np.concatenate([[0.0], np.repeat(percent_n, 2), [0.0]])
-    return Line(name=named.name, x_n=np.repeat(histogram.edges, 2), y_n=heights, is_baseline=named.is_baseline)
+def _at_least(named: NamedResult, histogram: Histogram) -> Line:
+    """Share of images whose overlap is at least that of each edge of a histogram."""
+    counts = np.asarray(histogram.counts)
+    at_least = np.append(counts[::-1].cumsum()[::-1], 0)
+    percent_n = 100 * at_least / max(counts.sum(), 1)
+    return Line(name=named.name, x_n=histogram.edges, y_n=percent_n, is_baseline=named.is_baseline)

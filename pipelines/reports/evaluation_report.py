@@ -24,23 +24,18 @@ from pipelines.reports.comparison import (
     same_images,
     threshold_choice,
 )
+from pipelines.reports.headline import headline
 from pipelines.reports.html_pages import Chart, setting_texts, svg_image, write_page
 from pipelines.reports.pictures import picture_tables
 from pipelines.reports.plain_tables import PLAIN_TABLES
+from pipelines.reports.report_rows import ReportRow, best_baseline, points_against, report_rows
 from pipelines.reports.trainings import distinct_names, other_training_images, read_history, training_charts
 from pseudo_maps.files import write_atomically
 from training.run_folder.files import read_finished
 
 _CLASSES_SHOWN = 8
 """Best and worst classes in a table each; up to twice as many are listed in one table."""
-_OVER_BASELINE = "over_baseline"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row(NamedResult):
-    """A result in the summary table; a baseline that several runs share appears once."""
-
-    runs: tuple[LoadedRun, ...]
+_AGAINST_BASELINE = "against_baseline"
 
 
 def write_report(
@@ -93,20 +88,23 @@ def write_report(
 
 def _all_charts(runs: list[LoadedRun], *, form: ChartForm) -> Iterator[Chart]:
     for protocol in protocols_in_order([run.metrics for run in runs]):
-        yield from _charts(_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form)
+        yield from _charts(report_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form)
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     protocols = protocols_in_order([run.metrics for run in runs])
     comparable = same_images(runs)
-    groups = [_group(runs, protocol=protocol, comparable=comparable) for protocol in protocols]
+    rows = {protocol: report_rows(runs, protocol=protocol, comparable=comparable) for protocol in protocols}
+    groups = [_group(rows[protocol], protocol=protocol, comparable=comparable) for protocol in protocols]
+    pictures = picture_tables(runs)
     headings = {name: "\n".join(metric.heading.rsplit(" ", 1)) for name, metric in METRICS.items()}
     # After the metric that it is the difference of.
     first = next(iter(headings))
-    headings = {first: headings[first], _OVER_BASELINE: "over\nbaseline", **headings}
+    headings = {first: headings[first], _AGAINST_BASELINE: "against\nbaseline", **headings}
     classified = any(run.metrics.classification for run in runs)
     used = {key for group in groups for row in group["rows"] for key in row["cells"]}
     return {
+        "headline": headline(rows[protocols[0]], pictures) if comparable and protocols else None,
         "runs": [_run_summary(run) for run in runs],
         "warnings": comparison_warnings(runs),
         "class_headings": [METRICS[name].heading for name in ("top1_class", "top5_class")] if classified else [],
@@ -118,7 +116,7 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
         "classes": [table for run in runs for table in _class_tables(run)],
-        "panels": picture_tables(runs),
+        "panels": pictures,
         "settings": [
             ("Configuration", _setting_rows([run.metrics.config for run in runs])),
             ("Versions", _setting_rows([run.metrics.versions for run in runs])),
@@ -150,42 +148,7 @@ def _run_summary(run: LoadedRun) -> dict[str, Any]:
     }
 
 
-def _rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> list[_Row]:
-    """Results in the order of the runs, then the baselines, equal ones of several comparable runs as one.
-
-    Where the classes that the runs predict give one baseline several Top-1 and Top-5 Loc, the row has neither.
-    """
-    rows: list[_Row] = []
-    baselines: dict[Any, list[tuple[LoadedRun, Result]]] = {}
-    for run in runs:
-        for result, is_baseline in run.results:
-            if result.protocol != protocol:
-                continue
-            if not is_baseline:
-                name = f"{run.label}: {result.localizer}"
-                rows.append(_Row(name=name, runs=(run,), result=result, is_baseline=False))
-                continue
-            # Equal rates on other images would be a coincidence, not the same baseline.
-            owner = "" if comparable else run.label
-            v2 = None if result.max_box_acc_v2 is None else result.max_box_acc_v2.rate
-            key = (result.localizer, owner, result.gt_known_loc.rate, v2, result.threshold)
-            baselines.setdefault(key, []).append((run, result))
-    return [*rows, *(_shared_row(same) for same in baselines.values())]
-
-
-def _shared_row(same: Sequence[tuple[LoadedRun, Result]]) -> _Row:
-    """One row of results that have the same boxes, of which some may know predicted classes."""
-    classified = {(result.top1_loc, result.top5_loc): result for _, result in same if result.top1_loc is not None}
-    result = next(iter(classified.values()), same[0][1])
-    if len(classified) > 1:
-        result = msgspec.structs.replace(result, top1_loc=None, top5_loc=None, errors=None)
-    owner = "" if len(same) > 1 else f", {same[0][0].label}"
-    name = f"{result.localizer} (baseline{owner})"
-    return _Row(name=name, runs=tuple(run for run, _ in same), result=result, is_baseline=True)
-
-
-def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[str, Any]:
-    rows = _rows(runs, protocol=protocol, comparable=comparable)
+def _group(rows: list[ReportRow], *, protocol: str, comparable: bool) -> dict[str, Any]:
     rates = [_rates(row) for row in rows]
     best = _best([cells for row, cells in zip(rows, rates, strict=True) if not row.is_baseline]) if comparable else {}
     table = []
@@ -196,7 +159,7 @@ def _group(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> dict[st
                 "localizer": row.result.localizer,
                 "runs": [run.label for run in row.runs],
                 "is_baseline": row.is_baseline,
-                "cells": shown | _over_baseline(row, rows),
+                "cells": shown | _against_baseline(row, rows),
                 "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
                 "choice": threshold_choice(row.result),
                 "images": row.result.gt_known_loc.images,
@@ -226,7 +189,7 @@ def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
     return {key: max(rates) for key, rates in found.items() if len(rates) > 1}
 
 
-def _rules(rows: list[_Row]) -> dict[str, str]:
+def _rules(rows: list[ReportRow]) -> dict[str, str]:
     """Rules of a protocol, then the views of each run that has some."""
     views = {
         f"views of {row.runs[0].label}": row.result.describe[VIEWS_RULE]
@@ -236,25 +199,19 @@ def _rules(rows: list[_Row]) -> dict[str, str]:
     return {key: text for key, text in rows[0].result.describe.items() if key != VIEWS_RULE} | views
 
 
-def _rates(row: _Row) -> dict[str, Rate]:
+def _rates(row: ReportRow) -> dict[str, Rate]:
     classes = None if row.is_baseline else row.runs[0].metrics.classification
     rates = {metric.name: metric.read(row.result, classes) for metric in METRICS.values()}
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def _over_baseline(row: _Row, rows: list[_Row]) -> dict[str, dict[str, Any]]:
-    """GT-known Loc above the best baseline of the same run, where it has one."""
-    rate = row.result.gt_known_loc.rate
-    baselines = {
-        other.result.localizer: other.result.gt_known_loc.rate
-        for other in rows
-        if other.is_baseline and row.runs[0] in other.runs and other.result.gt_known_loc.rate is not None
-    }
-    if row.is_baseline or rate is None or not baselines:
+def _against_baseline(row: ReportRow, rows: list[ReportRow]) -> dict[str, dict[str, Any]]:
+    """GT-known Loc against the best baseline of the same run, where it has one."""
+    baseline = best_baseline(rows, of=row)
+    if row.is_baseline or row.rate is None or baseline is None:
         return {}
-    best = max(baselines, key=lambda name: baselines[name])
-    above = f"{100 * (rate - baselines[best]):+.2f}"
-    return {_OVER_BASELINE: {"text": above, "note": f"over {best}", "is_best": False}}
+    text = points_against(row, baseline)
+    return {_AGAINST_BASELINE: {"text": text, "note": baseline.result.localizer, "is_best": False}}
 
 
 def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
@@ -262,7 +219,7 @@ def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
     return {"text": percent(rate.rate), "note": interval, "is_best": rate.rate is not None and rate.rate == best}
 
 
-def _charts(rows: list[_Row], *, protocol: str, form: ChartForm = "page") -> list[Chart]:
+def _charts(rows: list[ReportRow], *, protocol: str, form: ChartForm = "page") -> list[Chart]:
     """Those charts of a protocol for which some row has what they show."""
     drawn = {kind: result_chart(kind, rows, protocol=protocol, form=form) for kind in CHART_TITLES}
     return [
@@ -272,12 +229,12 @@ def _charts(rows: list[_Row], *, protocol: str, form: ChartForm = "page") -> lis
     ]
 
 
-def _chart_text(kind: str, rows: list[_Row]) -> str:
+def _chart_text(kind: str, rows: list[ReportRow]) -> str:
     """What a chart shows, for readers who do not see it, from the punctuation on."""
     if kind == "errors":
         return "; the counts are in the table below"
     if kind == "overlaps":
-        return ": share of images by IoU"
+        return ": share of images with at least that IoU"
     best = [
         f"{row.name}: best {percent(max(row.result.curve.gt_known_50))} %"
         for row in rows
@@ -318,10 +275,10 @@ def _class_row(score: ClassScore) -> tuple[str, ...]:
 
 
 def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Name, value in every run, and whether the runs differ."""
+    """Name, value in every run, and whether runs that have the setting differ."""
     by_run = [setting_texts(setting) for setting in settings]
     rows = []
     for name in sorted(set().union(*by_run)):
-        texts = [texts.get(name, "-") for texts in by_run]
-        rows.append((name, texts, len(set(texts)) > 1))
+        texts = [setting.get(name, "-") for setting in by_run]
+        rows.append((name, texts, len({setting[name] for setting in by_run if name in setting}) > 1))
     return rows

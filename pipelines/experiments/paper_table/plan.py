@@ -16,7 +16,7 @@ from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, NETWOR
 from pipelines.experiments.paper_table.rows import ROWS
 from pipelines.experiments.steps import Chain, FileSet, Step, StepRecord
 from pseudo_maps.files import differences, file_sha256
-from pseudo_maps.shards.manifest import manifest_path
+from pseudo_maps.shards.manifest import found_splits, manifest_path
 from training.networks.registry import ARCHITECTURES, TIMM_PREFIX
 from training.run_folder.files import CHECKPOINT_GLOB, FINISHED_FILE, read_finished
 
@@ -61,7 +61,7 @@ class TablePlan:
     @property
     def has_val_maps(self) -> bool:
         """Whether there are pseudo maps of the images that are scored."""
-        return manifest_path(self.maps, self.val.split).is_file()
+        return self.maps.is_dir() and self.val.split in found_splits(self.maps)
 
 
 @dataclass(frozen=True, kw_only=True)
