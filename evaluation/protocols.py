@@ -76,6 +76,8 @@ class Protocol:
     """(L,) float64, the share of the map's maximum that each level stands for; read-only."""
     takes_threshold: bool = False
     """Whether ``candidates`` takes the share of the maximum as ``fraction``, and then gives one box at most."""
+    clips_map: bool = False
+    """Whether a map is clipped at 0 and divided by its maximum; otherwise it is stretched from its minimum on."""
     threshold_is_oracle: bool = False
     """Whether the level is chosen afterwards, as the best on the images scored."""
     crops_centre: bool = False
@@ -100,6 +102,17 @@ class Protocol:
             "ground_truth": f"{counted}, {self.ground_truth_rule}",
             "iou": f"corners inclusive (+ 1), {compared} ground-truth box; {self.iou_rule}",
         }
+
+    def grey_levels(self, map_hw: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+        """A map (H, W) as uint8 grey levels of its size or the frame's, as the protocol scales it before it cuts.
+
+        All 0 for a map that has NaN or infinity, or none of whose scores would be above 0.
+        """
+        if not self.clips_map:
+            return normalise_score_map(map_hw)
+        clipped_hw = np.maximum(np.asarray(map_hw, dtype=np.float64), 0)
+        peak = clipped_hw.max()
+        return (clipped_hw * (255 / peak if 0 < peak < np.inf else 0)).astype(np.uint8)
 
     def overlaps(
         self, candidates: Candidates, truth_b4: npt.ArrayLike
@@ -175,6 +188,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ground_truth_rule="scaled to 224, not truncated",
             iou_rule="at least the wanted IoU",
             candidates=largest_component,
+            clips_map=True,
             ground_truth=scaled_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
             takes_threshold=True,
@@ -250,6 +264,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ground_truth_rule="scaled to 256, clipped to the crop; a box outside it stays as a strip on its edge",
             iou_rule="above the wanted IoU",
             candidates=largest_component,
+            clips_map=True,
             ground_truth=cropped_boxes,
             thresholds_l=_read_only(CAM_FRACTION),
             takes_threshold=True,

@@ -316,8 +316,8 @@ def status(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.5,
-    help="The box surrounds the largest area above this fraction of the peak.",
+    default=0.2,
+    help="Fraction of the peak above which pixels belong to the box: that of the protocol cam.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the sample of images on the page.")
 @common_options

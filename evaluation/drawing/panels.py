@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.overlaps import NO_BOX
-from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.drawing.overlays import (
     GROUND_TRUTH_RGB,
     PREDICTED_RGB,
@@ -33,6 +32,7 @@ from evaluation.drawing.picture_grid import picture_grid
 from evaluation.image_scores import NOT_TO_DECODE, ImageScores, Pair, is_skipped
 from evaluation.images import EvaluationImage
 from evaluation.metrics.baselines import centred_gaussian_map
+from evaluation.protocols import get_protocol
 from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps
 from pseudo_maps.images import ImageDecodeError, decode_image
@@ -132,7 +132,7 @@ def draw_panels(
                 grey = np.full_like(image_rgb, _NO_MAP_GREY)
                 row.append((_with_truth(grey, truth_b4), scores.status))
                 continue
-            map_hw = resized(normalise_score_map(maps[localizer]), width=FRAME_PX, height=FRAME_PX)
+            map_hw = resized(get_protocol(protocol).grey_levels(maps[localizer]), width=FRAME_PX, height=FRAME_PX)
             picture = _with_truth(overlay_heat(image_rgb, map_hw), truth_b4)
             box = scores.boxes[pair][levels[pair]]
             if tuple(box) == NO_BOX:

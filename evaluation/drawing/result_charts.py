@@ -46,7 +46,9 @@ def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str, fo
             dots="highest",
             form=form,
         )
-    shares = [_at_least(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None]
+    shares = [
+        _at_least(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
+    ]
     if not shares:
         return None
     return line_chart(

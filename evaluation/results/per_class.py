@@ -9,11 +9,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.results.predictions import decimal
+from evaluation.results.predictions import PredictionsError, decimal
 from evaluation.schema import Metrics
 from pseudo_maps.files import write_atomically
 
-__all__ = ["PER_CLASS_FILE", "write_per_class"]
+__all__ = ["PER_CLASS_FILE", "read_class_names", "write_per_class"]
 
 PER_CLASS_FILE = "per_class.csv"
 """Name of the file in a folder of results."""
@@ -35,3 +35,16 @@ def write_per_class(path: Path, metrics: Metrics, *, names: Sequence[str]) -> No
             )
     # Class names may come from folder names that are not UTF-8.
     write_atomically(path, content.getvalue().encode("utf-8", errors="surrogateescape"))
+
+
+def read_class_names(path: Path) -> dict[int, str]:
+    """Names by label, the wnid where a class has none; empty without the file. PredictionsError for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return {int(row["label"]): row["name"] or row["wnid"] for row in csv.DictReader(file, strict=True)}
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise PredictionsError(
+            f"{path}: expected the rates of classes that wsol-eval wrote, found: {error!r}"
+        ) from error

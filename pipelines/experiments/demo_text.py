@@ -74,6 +74,8 @@ def _difference(full: Rate, gap: Rate) -> str:
     if full.rate is None or gap.rate is None:
         return ""
     points = round(100 * (full.rate - gap.rate))
-    apart = full.interval and gap.interval and (full.interval[0] > gap.interval[1] or full.interval[1] < gap.interval[0])
+    apart = (
+        full.interval and gap.interval and (full.interval[0] > gap.interval[1] or full.interval[1] < gap.interval[0])
+    )
     hedge = "" if apart else ", which so few images do not tell apart"
     return f", {abs(points)} points {'higher' if points < 0 else 'lower'}{hedge}" if points else ", the same"

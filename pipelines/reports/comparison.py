@@ -12,6 +12,7 @@ from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
 from evaluation.names import ERROR_KINDS
 from evaluation.results.folder import find_metrics
+from evaluation.results.per_class import PER_CLASS_FILE, read_class_names
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions
 from evaluation.results.tables import image_account
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics
@@ -33,6 +34,9 @@ class ImageVerdicts:
     """Label and status by image id."""
     right: Mapping[tuple[str, str], frozenset[str]]
     """Ids with the verdict ``correct`` by localizer and protocol."""
+    first_protocol: str
+    details: Mapping[str, Mapping[str, tuple[float, str]]]
+    """Overlap (0 without a box) and verdict of every scored image under the first protocol, by localizer and id."""
 
     @property
     def scored(self) -> set[str]:
@@ -49,6 +53,8 @@ class LoadedRun:
     metrics: Metrics
     verdicts: ImageVerdicts | None
     """None where the folder has no ``predictions.csv``."""
+    class_names: Mapping[int, str]
+    """Names by label; empty where the folder has no ``per_class.csv``."""
     panels: Panels | None
     """Example pictures, where the folder has some."""
 
@@ -131,7 +137,8 @@ def _loaded(folder: Path, *, metrics: Metrics, label: str) -> LoadedRun:
                 f"found {len(verdicts.status)}; the two files are of different runs: evaluate again"
             )
     panels = read_panels((folder / PANELS_FILE).with_suffix(".json"))
-    return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, panels=panels)
+    names = read_class_names(folder / PER_CLASS_FILE)
+    return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, class_names=names, panels=panels)
 
 
 def same_images(runs: Sequence[LoadedRun]) -> bool:
@@ -251,10 +258,13 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
     """The verdicts of all images, each with the localizers and protocols of the first, once."""
     status: dict[str, tuple[str, str]] = {}
     right: dict[tuple[str, str], set[str]] = {}
+    details: dict[str, dict[str, tuple[float, str]]] = {}
+    first_protocol = ""
     for image_id, group in groupby(read_predictions(path), key=itemgetter("image_id")):
         of_image = list(group)
         rows = {(row["localizer"], row["protocol"]): row for row in of_image}
         right = right or {pair: set() for pair in rows}
+        first_protocol = first_protocol or of_image[0]["protocol"]
         if image_id in status or len(rows) < len(of_image) or rows.keys() != right.keys():
             raise PredictionsError(
                 f"{path}: image {image_id!r}: expected one row for each of {len(right)} localizers and protocols, as "
@@ -264,4 +274,11 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
         for pair, row in rows.items():
             if row["verdict"] == _RIGHT:
                 right[pair].add(image_id)
-    return ImageVerdicts(status=status, right={pair: frozenset(ids) for pair, ids in right.items()})
+            if row["verdict"] and row["protocol"] == first_protocol:
+                details.setdefault(row["localizer"], {})[image_id] = (float(row["iou"] or 0), row["verdict"])
+    return ImageVerdicts(
+        status=status,
+        right={pair: frozenset(ids) for pair, ids in right.items()},
+        first_protocol=first_protocol,
+        details=details,
+    )

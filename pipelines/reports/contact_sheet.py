@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import Picture, save_picture
 from evaluation.drawing.picture_grid import picture_grid
 from pipelines.reports.map_pictures import MapGallery
@@ -29,7 +30,7 @@ def contact_sheet(
     worst_first: bool = False,
     count: int = 12,
     columns: int = 2,
-    threshold: float = 0.5,
+    threshold: float = CAM_FRACTION,
 ) -> int:
     """Draw a contact sheet of a split's maps to a picture of one of ``PICTURE_SUFFIXES``, and count its images.
 

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from evaluation.drawing.charts import ChartForm
-from evaluation.drawing.result_charts import CHART_TITLES, NamedResult, result_chart
+from evaluation.drawing.result_charts import CHART_TITLES, result_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
 from evaluation.results.tables import percent, reasons
-from evaluation.schema import ClassScore, Rate, Result, protocols_in_order
+from evaluation.schema import Rate, protocols_in_order
+from pipelines.reports.breakdowns import class_table, image_table
 from pipelines.reports.comparison import (
     VIEWS_RULE,
     LoadedRun,
@@ -24,7 +24,7 @@ from pipelines.reports.comparison import (
     same_images,
     threshold_choice,
 )
-from pipelines.reports.headline import headline
+from pipelines.reports.headline import headline, main_rows
 from pipelines.reports.html_pages import Chart, setting_texts, svg_image, write_page
 from pipelines.reports.pictures import picture_tables
 from pipelines.reports.plain_tables import PLAIN_TABLES
@@ -33,8 +33,6 @@ from pipelines.reports.trainings import distinct_names, other_training_images, r
 from pseudo_maps.files import write_atomically
 from training.run_folder.files import read_finished
 
-_CLASSES_SHOWN = 8
-"""Best and worst classes in a table each; up to twice as many are listed in one table."""
 _AGAINST_BASELINE = "against_baseline"
 
 
@@ -51,7 +49,7 @@ def write_report(
     """Write what compares runs to ``out``, and return the reasons why they cannot be compared as they stand.
 
     A name that ends in ``.md``, ``.csv`` or ``.tex`` gives the tables alone, any other one an HTML page with tables,
-    curves, errors, classes, pictures and configuration, which needs no script, no network and no second file. The same
+    curves, errors, classes, pictures and configuration, which needs no network and no second file. The same
     runs give the same bytes. Where runs were scored on different images, with other ground truth or by other rules,
     page, Markdown and LaTeX say so before any result, and mark no result as the best.
 
@@ -77,7 +75,7 @@ def write_report(
         write_atomically(out, plain(page, loaded).encode("utf-8", errors="replace"))
     else:
         shown = [svg_image(chart.content, alt=chart.alt) for chart in training_charts(histories)]
-        context = {**page, "introduction": _paragraphs(introduction), "training": shown}
+        context = {**page, "has_script": True, "introduction": _paragraphs(introduction), "training": shown}
         write_page(out, template="report.html.jinja", context=context)
     if charts is not None:
         charts.mkdir(parents=True, exist_ok=True)
@@ -88,7 +86,9 @@ def write_report(
 
 def _all_charts(runs: list[LoadedRun], *, form: ChartForm) -> Iterator[Chart]:
     for protocol in protocols_in_order([run.metrics for run in runs]):
-        yield from _charts(report_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form)
+        yield from _charts(
+            report_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form
+        )
 
 
 def _page(runs: list[LoadedRun]) -> dict[str, Any]:
@@ -97,6 +97,8 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
     rows = {protocol: report_rows(runs, protocol=protocol, comparable=comparable) for protocol in protocols}
     groups = [_group(rows[protocol], protocol=protocol, comparable=comparable) for protocol in protocols]
     pictures = picture_tables(runs)
+    main = main_rows(rows[protocols[0]]) if protocols else []
+    names = {label: name for run in reversed(runs) for label, name in run.class_names.items()}
     headings = {name: "\n".join(metric.heading.rsplit(" ", 1)) for name, metric in METRICS.items()}
     # After the metric that it is the difference of.
     first = next(iter(headings))
@@ -115,7 +117,8 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
         "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
-        "classes": [table for run in runs for table in _class_tables(run)],
+        "classes": class_table(main, names),
+        "images": image_table(main, names) if comparable and main else None,
         "panels": pictures,
         "settings": [
             ("Configuration", _setting_rows([run.metrics.config for run in runs])),
@@ -248,30 +251,6 @@ def _difference(pair: PairedCounts) -> str:
         return "-"
     gained, half = pair.gained
     return f"{100 * gained:+.2f} ± {100 * half:.2f}"
-
-
-def _class_tables(run: LoadedRun) -> list[dict[str, Any]]:
-    """Classes of a run's results under the first of its protocols: further ones would repeat the order."""
-    tables = []
-    ours = [result for result, is_baseline in run.results if not is_baseline and result.per_class]
-    for result in ours:
-        if result.protocol != ours[0].protocol:
-            continue
-        scored = [score for score in result.per_class if score.gt_known_loc is not None]
-        ordered = sorted(scored, key=lambda score: (-(score.gt_known_loc or 0.0), score.label))
-        parts = {f"best of {len(ordered)} classes": ordered[:_CLASSES_SHOWN]}
-        parts[f"worst of {len(ordered)} classes"] = ordered[: -_CLASSES_SHOWN - 1 : -1]
-        if len(ordered) <= 2 * _CLASSES_SHOWN:
-            parts = {f"all {len(ordered)} classes, best first": ordered}
-        for part, scores in parts.items():
-            caption = f"{run.label}: {result.localizer}, protocol {result.protocol}, {part}"
-            tables.append({"caption": caption, "rows": [_class_row(score) for score in scores]})
-    return tables
-
-
-def _class_row(score: ClassScore) -> tuple[str, ...]:
-    rates = (score.gt_known_loc, score.top1_loc, score.top1_class)
-    return score.wnid or str(score.label), str(score.images), *map(percent, rates)
 
 
 def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:

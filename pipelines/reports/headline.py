@@ -12,14 +12,13 @@ _RESULTS_SHOWN = 5
 def headline(rows: Sequence[ReportRow], pictures: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Table, sentences and pictures of the results ``rows`` of one protocol; None without a rate to show.
 
-    At most five results, in their order: the best of each run first of all, then the best of the others; then the
-    baseline with the highest GT-known Loc. ``pictures`` are tables of ``picture_tables``: shown is their first image,
-    which is not chosen by its results, with the boxes of the best and of the first result.
+    The table has the results of ``main_rows``, then the baseline with the highest GT-known Loc. ``pictures`` are tables
+    of ``picture_tables``: shown is their first image, which is not chosen by its results, with the boxes of the best
+    and of the first result.
     """
-    ours = [row for row in rows if not row.is_baseline and row.rate is not None]
-    if not ours:
+    shown = main_rows(rows)
+    if not shown:
         return None
-    shown = _shown(ours)
     best = max(shown, key=_order)
     baseline = best_baseline(rows, of=best)
     lines = [_line(row, baseline) for row in shown]
@@ -34,16 +33,18 @@ def headline(rows: Sequence[ReportRow], pictures: Sequence[dict[str, Any]]) -> d
     }
 
 
-def _order(row: ReportRow) -> float:
-    return row.rate or 0.0
-
-
-def _shown(ours: Sequence[ReportRow]) -> list[ReportRow]:
+def main_rows(rows: Sequence[ReportRow]) -> list[ReportRow]:
+    """At most five results, in their order, no baselines: the best of each run, then the best of the others."""
+    ours = [row for row in rows if not row.is_baseline and row.rate is not None]
     best_first = sorted(ours, key=_order, reverse=True)
     best_of_runs = {row.runs[0].label: row for row in reversed(best_first)}
     chosen = sorted(best_of_runs.values(), key=_order, reverse=True)
     chosen += [row for row in best_first if row not in chosen]
     return [row for row in ours if row in chosen[:_RESULTS_SHOWN]]
+
+
+def _order(row: ReportRow) -> float:
+    return row.rate or 0.0
 
 
 def _line(row: ReportRow, baseline: ReportRow | None) -> dict[str, str]:

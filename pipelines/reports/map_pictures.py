@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from evaluation.boxes.wsoleval import boxes_at_thresholds
+from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import (
     GROUND_TRUTH_RGB,
     PREDICTED_RGB,
@@ -16,19 +16,24 @@ from evaluation.drawing.overlays import (
     overlay_heat,
     resized,
 )
+from evaluation.protocols import get_protocol
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.shards import STATUS_OK, STATUSES_OF_LOST_PROCESSES, MapIndex
+
+_RULE = get_protocol("cam")
 
 
 class MapGallery:
     """Pictures of the maps of a split in a folder of shards, which may be incomplete, and of their images in ``data``.
 
-    The red box surrounds the largest contour above ``threshold``, a fraction of the peak, at least 0 and below 1.
+    The red box is that of the protocol ``cam`` at ``threshold``, a fraction of the peak, at least 0 and below 1.
     DatasetError when no image of the data has a map, ShardError when there is no shard or one cannot be read.
     """
 
-    def __init__(self, folder: Path, *, data: Path, split: str, layout: str = "auto", threshold: float = 0.5) -> None:
+    def __init__(
+        self, folder: Path, *, data: Path, split: str, layout: str = "auto", threshold: float = CAM_FRACTION
+    ) -> None:
         self._folder, self._data, self._threshold = folder, data, threshold
         self._dataset = open_dataset(data, split=split, layout=layout)
         self.index = MapIndex(folder, split, allow_incomplete=True)
@@ -104,6 +109,6 @@ class MapGallery:
             if truth is not None:
                 boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
                 image = draw_boxes(image, boxes_n4, colour=GROUND_TRUTH_RGB)
-            own_n4 = boxes_at_thresholds(map_hw, [self._threshold])
-            shown["box"] = draw_boxes(image, own_n4, colour=PREDICTED_RGB)
+            own_4 = _RULE.box_in_image(map_hw, image_wh=(width, height), threshold=self._threshold)
+            shown["box"] = image if own_4 is None else draw_boxes(image, own_4, colour=PREDICTED_RGB)
         return shown

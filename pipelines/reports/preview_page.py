@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import Picture, picture_bytes
 from pipelines.reports.html_pages import data_uri, setting_texts, write_page
 from pipelines.reports.map_pictures import MapGallery
@@ -27,7 +28,7 @@ def write_preview_page(
     image_ids: Sequence[str] = (),
     count: int = 12,
     worst: int = 12,
-    threshold: float = 0.5,
+    threshold: float = CAM_FRACTION,
     seed: int = 0,
 ) -> int:
     """Write a page about the maps of a split, which needs no script, network or second file, and count its images.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.boxes.wsoleval import boxes_at_thresholds
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
+from evaluation.protocols import get_protocol
 from pipelines.datasets import DatasetError, load_boxes, open_dataset, scale_boxes
 from pipelines.reports.contact_sheet import CELL_PX, contact_sheet
 from pseudo_maps.images import decode_image
@@ -203,10 +203,9 @@ def test_the_red_box_follows_the_threshold(data: Path, maps: Path, tmp_path: Pat
         return np.array([columns.min(), rows.min(), columns.max(), rows.max()])
 
     stored = MapIndex(maps, "val").read_uint8(val_id(1))
-    enlarged = cv2.resize(stored, (CELL_PX, CELL_PX), interpolation=cv2.INTER_LINEAR)
     for threshold in (0.3, 0.8):
-        (expected,) = boxes_at_thresholds(enlarged, [threshold])
-        assert np.abs(red_box(threshold) - expected).max() <= 2
+        expected = get_protocol("cam").box_in_image(stored, image_wh=(CELL_PX, CELL_PX), threshold=threshold)
+        assert expected is not None and np.abs(red_box(threshold) - expected).max() <= 2
     assert not np.array_equal(red_box(0.3), red_box(0.8))
 
 

@@ -47,7 +47,7 @@ def test_five_results_at_most_with_one_of_each_run(tmp_path: Path) -> None:
     many = {f"map-{number}": 100 + number for number in range(6)}
     found = shown(tmp_path, {"bad": {"cam": 10}, "good": many})
     names = [line["name"] for line in found["lines"]]
-    assert names == ["bad: cam", *(f"good: map-{number}" for number in (2, 3, 4, 5))] + [names[-1]]
+    assert names == ["bad: cam", *(f"good: map-{number}" for number in (2, 3, 4, 5)), names[-1]]
 
 
 def test_without_a_result_there_is_no_headline(tmp_path: Path) -> None:
