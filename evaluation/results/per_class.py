@@ -45,6 +45,4 @@ def read_class_names(path: Path) -> dict[int, str]:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             return {int(row["label"]): row["name"] or row["wnid"] for row in csv.DictReader(file, strict=True)}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise PredictionsError(
-            f"{path}: expected the rates of classes that wsol-eval wrote, found: {error!r}"
-        ) from error
+        raise PredictionsError(f"{path}: expected what wsol-eval wrote, found: {error!r}; evaluate again") from error
