@@ -13,13 +13,14 @@ PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadsco
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
 
-.PHONY: demo test test-fast slow-tests viewers lint install help
+.PHONY: demo test test-fast slow-tests viewers pictures lint install help
 
 help:
 	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
 	@echo "make test-fast   tests of single modules that are not slow: between two edits"
 	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
+	@echo "make pictures   draw the pictures of README and docs again"
 	@echo "make lint   ruff and mypy"
 
 install: $(STAMP)
@@ -53,6 +54,12 @@ slow-tests: $(STAMP)
 viewers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[viewers]'
 	$(BIN)/python -m pytest tests/viewers $(PYTEST_ARGS)
+
+# Every picture of README and docs; that of H5Web needs npm and Chromium.
+pictures: $(STAMP)
+	$(BIN)/python benchmarks/readme_picture.py --out docs/pictures/preview.jpg
+	$(BIN)/python benchmarks/stage_pictures.py --out docs/pictures/stages.jpg
+	$(BIN)/python -m tests.viewers.h5web_picture --out docs/pictures/h5web.png
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
