@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import prep_cli
 from pipelines.experiments.pipeline_file import read_pipeline_file
+from pseudo_maps.proposals import PRESETS
 from pseudo_maps.shards import shard_name
 from tests.command_parsing import COMMANDS, refusal, spoken_options
 from tests.integration.eval_command import make_checkpoint
@@ -287,3 +290,11 @@ def test_examples_of_docstrings_give_what_they_show(tmp_path: Path, monkeypatch:
             attempted += outcome.attempted
             failed += [module] if outcome.failed or not outcome.attempted else []
     assert failed == [] and attempted > 20
+
+
+def test_the_picture_of_readme_was_made_with_the_settings_that_the_commands_below_it_have() -> None:
+    with Image.open(ROOT / "docs/pictures/preview.jpg") as picture:
+        settings = json.loads(picture.info["comment"])
+    defaults = {option.name: option.default for option in prep_cli.main.commands["proposals"].params}
+    preset = asdict(replace(PRESETS[defaults["preset"]], boundaries=defaults["boundaries"]))
+    assert (settings["weighting"], settings["proposals"]) == (defaults["weighting"], preset)

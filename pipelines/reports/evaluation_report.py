@@ -12,7 +12,7 @@ from evaluation.drawing.result_charts import CHART_TITLES, result_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
 from evaluation.results.tables import percent, reasons
-from evaluation.schema import Rate, Result, protocols_in_order
+from evaluation.schema import Rate, protocols_in_order
 from pipelines.reports.breakdowns import class_table, image_table
 from pipelines.reports.comparison import (
     VIEWS_RULE,
