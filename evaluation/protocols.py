@@ -112,7 +112,10 @@ class Protocol:
             return normalise_score_map(map_hw)
         clipped_hw = np.maximum(np.asarray(map_hw, dtype=np.float64), 0)
         peak = clipped_hw.max()
-        return (clipped_hw * (255 / peak if 0 < peak < np.inf else 0)).astype(np.uint8)
+        if not 0 < peak < np.inf:
+            return np.zeros(clipped_hw.shape, dtype=np.uint8)
+        grey_hw: npt.NDArray[np.uint8] = (clipped_hw * (255 / peak)).astype(np.uint8)
+        return grey_hw
 
     def overlaps(
         self, candidates: Candidates, truth_b4: npt.ArrayLike

@@ -173,7 +173,12 @@ def open_regular_file(path: str | os.PathLike[str]) -> int:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:
+        # Another program, such as a file server, holds a lease on it, which the kernel asks back.
+        return os.open(path, flags)
 
 
 def file_sha256(path: Path) -> str:

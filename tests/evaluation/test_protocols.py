@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from evaluation.boxes.fixed_thresholds import one_box
 from evaluation.boxes.overlaps import NO_BOX, Candidates
+from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.metrics.baselines import centred_square_box
 from evaluation.protocols import FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
 from pipelines.datasets.wsoleval import load_wsoleval_boxes, open_wsoleval
@@ -332,3 +333,19 @@ def test_a_higher_threshold_gives_a_smaller_box() -> None:
 def test_thresholds_that_a_protocol_has_not_are_refused(name: str, threshold: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         get_protocol(name).box_in_image(np.eye(4), image_wh=(5, 5), threshold=threshold)
+
+
+# --- what a picture shows
+
+
+def test_grey_levels_are_scaled_as_the_protocol_cuts_the_map() -> None:
+    map_hw = np.array([[-2.0, 0.0], [1.0, 2.0]])
+    assert get_protocol("cam").grey_levels(map_hw).tolist() == [[0, 0], [127, 255]]
+    assert get_protocol("psol-crop").grey_levels(map_hw).tolist() == [[0, 0], [127, 255]]
+    assert get_protocol("wsoleval-v1").grey_levels(map_hw).tolist() == normalise_score_map(map_hw).tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("name", ["cam", "wsoleval-v1"])
+def test_a_map_without_a_positive_or_finite_peak_is_dark(name: str, bad: float) -> None:
+    assert not get_protocol(name).grey_levels(np.full((4, 4), bad)).any()

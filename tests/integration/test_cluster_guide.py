@@ -46,12 +46,12 @@ def test_every_command_parses(words, tmp_path, monkeypatch):
     words = ["16" if word == "$SLURM_CPUS_PER_TASK" else word for word in words]
     name = words[1]
     with main.commands[name].make_context(name, words[2:]) as context:
-        assert set(context.params) > {"data"}
+        assert name == "compile" or "data" in context.params
 
 
 def test_the_guide_has_commands_of_each_kind():
     texts = [" ".join(words[1:]) for words in commands()]
-    for part in ("--task-index", "--backend dask", "verify", "--repair", "$SLURM_CPUS_PER_TASK", "--limit"):
+    for part in ("--task-index", "--backend dask", "verify", "--repair", "$SLURM_CPUS_PER_TASK", "compile", "status"):
         assert any(part in text for text in texts), part
 
 

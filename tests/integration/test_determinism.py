@@ -14,6 +14,7 @@ from pseudo_maps.shards.verify import verify_folder
 from tests.command_calls import StartedProgram
 from tests.counts import full
 from tests.integration.fault_runs import DEADLINE_S, contents, kill_run, wait_until_alone
+from tests.integration.held_files import HeldFiles
 from tests.integration.prep_command import prep, start_prep
 
 IMAGES = 16
@@ -53,25 +54,19 @@ def expected(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 class WaitingData:
-    """A copy of the data in which some images are named pipes: reading one waits until somebody writes to it."""
+    """A copy of the data in which some images are held: reading one waits."""
 
     def __init__(self, data: Path, root: Path, images: Sequence[int]) -> None:
         self.root = Path(shutil.copytree(data, root))
-        self._whole = data
-        self._pipes: list[Path] = []
+        self._held = HeldFiles([])
         self.wait_at(images)
 
     def wait_at(self, images: Sequence[int]) -> None:
         """Have other images wait."""
-        for pipe in self._pipes:
-            pipe.unlink()
-            shutil.copy(self._whole / pipe.relative_to(self.root), pipe)
+        self._held.release()
         paths = sorted((self.root / "Data/CLS-LOC/val").iterdir())
         assert len(paths) == IMAGES - 1, "the last ones of so many have other numbers"
-        self._pipes = [paths[image] for image in images]
-        for pipe in self._pipes:
-            pipe.unlink()
-            os.mkfifo(pipe)
+        self._held = HeldFiles(paths[image] for image in images)
 
     def start_run(self, out: Path, *, jobs: str, more_than: int = 0) -> StartedProgram:
         """A run that has committed more shards than so many, and waits or will wait for an image."""

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -30,6 +29,7 @@ from tests.integration.eval_command import (
     wait_for_the_end_of_the_group,
     wait_until,
 )
+from tests.integration.held_files import HeldFiles
 from tests.integration.prep_command import VAL, prep, val_id
 from tests.world import EVALUATION_OPTIONS, World, copy_of
 
@@ -119,28 +119,21 @@ def test_two_jobs_a_process_that_decodes_and_a_checkpoint_file_make_the_same(
 
 
 class Obstacles:
-    """Pipes in place of the last two images of a copied data set: whoever reads one waits, until it is taken away."""
+    """The last two images of a copied data set can be held: whoever reads one waits, until it is released."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data = copy_of(data, folder)
-        self._contents = {}
-        for number in (IMAGES - 1, IMAGES):
-            path = self.data / VAL / f"{val_id(number)}.JPEG"
-            self._contents[path] = path.read_bytes()
-            path.unlink()
-            os.mkfifo(path)
         self._first = self.data / VAL / f"{val_id(1)}.JPEG"
-        self._first_bytes = self._first.stat().st_size
-        with self._first.open("ab") as file:
-            # Decoders leave it out; without it, files of another size in all would be another evaluation.
-            file.write(bytes(sum(map(len, self._contents.values()))))
+        self._held = HeldFiles([])
+
+    def hold(self) -> None:
+        """From now on."""
+        self._held = HeldFiles(self.data / VAL / f"{val_id(number)}.JPEG" for number in (IMAGES - 1, IMAGES))
 
     def remove(self) -> None:
-        """Take them away, and spoil the first image: whoever reads it again gets another result."""
-        for path, content in self._contents.items():
-            path.unlink()
-            path.write_bytes(content)
-        self._first.write_bytes(b"no image".ljust(self._first_bytes))
+        """Release them, and spoil the first image: whoever reads it again gets another result."""
+        self._held.release()
+        self._first.write_bytes(b"no image".ljust(self._first.stat().st_size))
 
 
 def journalled(out: Path) -> int:
@@ -150,7 +143,7 @@ def journalled(out: Path) -> int:
 STOPS: list[tuple[int, tuple[object, ...], int]] = [
     # Two jobs have seven batches in hand before the first is stored, and the eighth is the last that can be read.
     (signal.SIGTERM, ("--jobs", 2), 2),
-    # Each device waits at one of the pipes, and has the image behind it left to do.
+    # Each device waits at one of the held images, and has the image behind it left to do.
     (signal.SIGKILL, ("--device", "cpu,cpu"), 8),
 ]
 
@@ -163,6 +156,9 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     obstacles = Obstacles(data, tmp_path / "data")
     command = ("run", network, "--data", obstacles.data, *FEW, "--out", out, *words)
     process = start(*command)
+    # Headers have been looked at by now, and no image has been read.
+    wait_until((out / "journal").exists, process=process)
+    obstacles.hold()
     wait_until(lambda: journalled(out) >= stored, process=process)
     process.send_signal(stop)
     _, stderr = process.communicate(timeout=DEADLINE_S)
@@ -182,17 +178,14 @@ def test_a_killed_baseline_resumes_too(tmp_path: Path) -> None:
     boxes = {f"{number:03d}": [(number % 20, 2, number % 20 + 15, 17)] for number in range(70)}
     data = make_listed_data(tmp_path / "data", boxes, sizes=False)
     evaluated(tmp_path / "whole", "baseline", "--data", data, "--name", "either")
-    last = data / "val" / "069.png"
-    content = last.read_bytes()
-    last.unlink()
-    os.mkfifo(last)
     command = ("baseline", "--data", data, "--out", tmp_path / "out", "--name", "either")
     process = start(*command)
+    wait_until((tmp_path / "out" / "journal").exists, process=process)
+    held = HeldFiles([data / "val" / "069.png"])
     wait_until(lambda: journalled(tmp_path / "out") == 1, process=process)
     process.kill()
     process.communicate()
-    last.unlink()
-    last.write_bytes(content)
+    held.release()
     (data / "val" / "000.png").write_bytes(b"no image")
     assert evaluate(*command).exit_code == 0
     assert results_in(tmp_path / "out") == results_in(tmp_path / "whole")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.datasets import DatasetError, open_dataset
-from pipelines.jobs.prediction import _pictures
+from pipelines.jobs.prediction import PredictionOutput, _find_files
 from tests.pipelines.datasets.file_trees import make
 
 WNID = "n00000001"
@@ -38,7 +38,7 @@ def test_a_folder_of_other_formats_alone_says_so(tmp_path: Path) -> None:
 def test_predictions_are_made_of_what_the_data_sets_would_read(tmp_path: Path) -> None:
     make(tmp_path / "photos", "a.jfif", ".hidden.jpg", ".thumbnails/a.jpg", "__MACOSX/a.jpg", "deep/b.png", "c.gif")
     said: list[str] = []
-    found = _pictures([tmp_path / "photos"], out=tmp_path / "out", say=said.append)
+    found = _find_files([tmp_path / "photos"], output=PredictionOutput(folder=tmp_path / "out"), say=said.append)
     assert {path.relative_to(tmp_path / "photos").as_posix() for path in found.values()} == {"a.jfif", "deep/b.png"}
     (line,) = said
     assert "1 picture" in line and "c.gif" in line
@@ -47,7 +47,7 @@ def test_predictions_are_made_of_what_the_data_sets_would_read(tmp_path: Path) -
 def test_predictions_of_other_formats_alone_say_so(tmp_path: Path) -> None:
     make(tmp_path / "photos", "c.gif")
     with pytest.raises(ValueError, match=r"no image in .*\.gif is not read"):
-        _pictures([tmp_path / "photos"], out=tmp_path / "out", say=print)
+        _find_files([tmp_path / "photos"], output=PredictionOutput(folder=tmp_path / "out"), say=print)
 
 
 def test_unsorted_images_beside_wnid_folders_are_advised_what_works(tmp_path: Path) -> None:

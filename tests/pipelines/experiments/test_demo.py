@@ -118,7 +118,7 @@ def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(f
         full, gap, box = rates
         assert line == f"CAM of the full method {full}, CAM of gap {gap}, centred box {box}"
         sentence = text[text.index(f"Under the protocol {protocol}") :]
-        assert f"(CAM) of gap localize {gap} " in sentence and f"those of full-method {full} " in sentence
+        assert f"(CAM) of full-method is right in {full} " in sentence and f"that of gap in {gap} " in sentence
 
 
 def test_the_report_is_one_page_with_text_tables_curves_and_pictures(finished: tuple[Path, str]) -> None:
