@@ -62,7 +62,7 @@ def _best_sentence(best: ReportRow) -> str:
         else ""
     )
     return (
-        f"Best is {best.name}: its box is right, with at least half an overlap (IoU), in {percent(best.rate)} % of "
+        f"Best is {best.name}: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % of "
         f"{result.gt_known_loc.images} images.{hedge}"
     )
 
