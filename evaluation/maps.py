@@ -241,7 +241,9 @@ class ShardMaps(StoredMaps):
 def names_of(record: ImageRecord) -> list[str]:
     """What a file of another tool may call an image: its id, path or file name, with or without suffix."""
     path = Path(record.path)
-    return list(dict.fromkeys((record.image_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)))
+    plain_id = record.image_id.removesuffix(path.suffix)
+    names = (record.image_id, plain_id, record.path, path.with_suffix("").as_posix(), path.name, path.stem)
+    return list(dict.fromkeys(names))
 
 
 class FileMaps(StoredMaps):
@@ -323,7 +325,7 @@ def _find_files(folder: Path, *, suffixes: Collection[str]) -> list[str]:
 
     return sorted(
         os.path.relpath(os.path.join(parent, name), folder)
-        for parent, _, names in os.walk(folder, onerror=refuse)
+        for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True)
         for name in names
         if os.path.splitext(name)[1].lower() in suffixes
     )

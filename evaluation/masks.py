@@ -52,7 +52,10 @@ def read_mask(image: EvaluationImage, folder: Path) -> npt.NDArray[np.uint8]:
 
 
 def _grey(path: Path) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(decode_image(path).rgb_hwc[..., 0])
+    rgb_hwc = decode_image(path).rgb_hwc
+    if (rgb_hwc != rgb_hwc[..., :1]).any():
+        raise ValueError(f"{path}: a mask with colours, expected grey levels")
+    return np.ascontiguousarray(rgb_hwc[..., 0])
 
 
 def _in_frame(path: Path) -> npt.NDArray[np.bool_]:

@@ -210,9 +210,11 @@ def compile_() -> None:
     compiled again.
     """
     from pipelines.compilation import compile_kernels
-    from pseudo_maps.kernels import used_folders
+    from pseudo_maps.kernels import kernel_folders, used_folders
 
     compile_kernels(on_compile=_say_compiling)
+    if not used_folders():
+        raise RuntimeError(f"kernels can be written to none of {', '.join(map(str, kernel_folders()))}")
     click.echo(f"kernels: {', '.join(map(str, used_folders()))}")
 
 

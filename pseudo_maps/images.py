@@ -28,8 +28,8 @@ MPO is Pillow's name of a JPEG that contains further images (stereo cameras, pho
 MAX_PIXELS = 178_956_970
 """Default limit on height * width, read from the header before decoding: Pillow's own limit."""
 
-MAX_FILE_BYTES = 6 * MAX_PIXELS + (1 << 20)
-"""Largest file that is read: so many pixels of three times 16 bits, uncompressed, and their header."""
+_BYTES_OF_PIXEL, _BYTES_OF_HEADER = 6, 1 << 20
+"""The largest file that is read has as many pixels as allowed, of three times 16 bits, uncompressed, and a header."""
 
 _JPEG_START_OF_SCAN = 0xDA
 _JPEG_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
@@ -83,8 +83,8 @@ def decode_image(
     ------
     ImageDecodeError
         Empty, truncated or damaged file, not an image, a format outside ``ACCEPTED_FORMATS``, an animation,
-        floating-point pixels, or more than ``max_pixels``; a path to more than ``MAX_FILE_BYTES``, or to what is no
-        regular file (a FIFO, a device).
+        floating-point pixels, or more than ``max_pixels``; a path to a file larger than so many pixels need, or to
+        what is no regular file (a FIFO, a device).
     OSError
         The file cannot be opened (missing, no permission).
     ValueError
@@ -99,7 +99,7 @@ def decode_image(
     if enough_px is not None and enough_px < 1:
         raise ValueError(f"enough_px must be at least 1, found {enough_px}")
     name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
-    encoded = source if isinstance(source, bytes) else _read_file(source)
+    encoded = source if isinstance(source, bytes) else _read_file(source, max_pixels=max_pixels)
     if not encoded:
         raise ImageDecodeError(f"{name}: the file is empty")
     with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def decode_image(
     return decoded
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
+def _read_file(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
     try:
         descriptor = open_regular_file(path)
     except OSError as error:
@@ -135,8 +135,9 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
         raise ImageDecodeError(f"{os.fspath(path)}: not a regular file") from None
     with open(descriptor, "rb") as file:
         size = os.fstat(descriptor).st_size
-        if size > MAX_FILE_BYTES:
-            raise ImageDecodeError(f"{os.fspath(path)}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
+        limit = _BYTES_OF_PIXEL * max(max_pixels, MAX_PIXELS) + _BYTES_OF_HEADER
+        if size > limit:
+            raise ImageDecodeError(f"{os.fspath(path)}: {size} bytes, more than the limit of {limit}")
         return file.read()
 
 

@@ -38,10 +38,15 @@ FOLDER_VARIABLE = "NUMBA_CACHE_DIR"
 """Environment variable of the folder of compiled kernels, which is numba's own."""
 _DIGEST_BYTES = 32
 _used: dict[Path, None] = {}
+_sources: dict[str, bytes] = {}
+"""Sources of modules with kernels, by name, as they were imported."""
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` to machine code at its first call, or load it from a folder of ``kernel_folders``."""
+    module = function.__globals__
+    # Read now: the file may have changed by the first call, and what is compiled then is the code that was imported.
+    _sources[module["__name__"]] = Path(module["__file__"]).read_bytes()
     compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     compiled._cache = _KernelFiles(function)
     found: Callable[P, R] = compiled
@@ -149,8 +154,9 @@ def _source_digest(function: Callable[..., Any]) -> str:
     while waiting:
         names = waiting.pop()
         if names["__name__"] not in sources:
-            numbers = [(name, value) for name, value in sorted(names.items()) if isinstance(value, int | float)]
-            sources[names["__name__"]] = Path(names["__file__"]).read_bytes() + repr(numbers).encode()
+            kinds = int | float | np.generic
+            numbers = [(name, value) for name, value in sorted(names.items()) if isinstance(value, kinds)]
+            sources[names["__name__"]] = _sources[names["__name__"]] + repr(numbers).encode()
             waiting += [value.py_func.__globals__ for value in names.values() if isinstance(value, Dispatcher)]
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 

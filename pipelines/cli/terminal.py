@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import select
 import signal
 import sys
 import time
@@ -46,7 +47,10 @@ class _LossyFile(io.FileIO):
     def write(self, content: Any, /) -> int:
         """Write all of it, or lose it."""
         try:
-            return super().write(content)
+            # None: somebody has made it non-blocking, and it is full.
+            while (written := super().write(content)) is None:
+                select.select([], [self.fileno()], [])
+            return written
         except OSError as error:
             self.failure = error
             return memoryview(content).nbytes
@@ -71,7 +75,9 @@ def _lossy_output() -> Iterator[None]:
             before = getattr(sys, name)
             # Another stream is that of a notebook or a test, which wants to see what is printed.
             if before is getattr(sys, f"__{name}__"):
-                encoding, errors = (before.encoding, before.errors) if before else ("utf-8", "backslashreplace")
+                encoding = before.encoding if before else "utf-8"
+                # A file may have a name that the terminal cannot show.
+                errors = before.errors if before and before.errors != "strict" else "backslashreplace"
                 setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=True))
                 undo.callback(setattr, sys, name, before)
                 undo.callback(getattr(sys, name).flush)
@@ -113,7 +119,7 @@ class _ClearErrors(click.Command):
             raise
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             # click's own control flow derives from RuntimeError.
-            if isinstance(error, click.exceptions.Exit | click.exceptions.Abort | BrokenPipeError):
+            if isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
                 raise
             if ctx.find_root().meta.get("debug"):
                 traceback.print_exc()

@@ -17,6 +17,7 @@ from pipelines.datasets.text import (
     describe,
     parse_count,
     parse_number,
+    path_fault,
     read_lines,
     read_synset_mapping,
 )
@@ -183,6 +184,8 @@ def load_wsoleval_masks(dataset: Dataset) -> dict[str, tuple[list[str], str]]:
     for number, line in enumerate(read_lines(path), start=1):
         image_id, mask, ignored = (field.strip() for field in ["", "", *line.rsplit(",", 2)][-3:])
         files, known = found.setdefault(image_id, ([], ignored))
+        if any(name and path_fault(name) for name in (mask, ignored)):
+            raise DatasetError(f"{path}, line {number}: expected masks inside the folder, found {describe(line)}")
         if image_id not in ids or not mask or (ignored and ignored != known):
             raise DatasetError(
                 f"{path}, line {number}: expected id,mask,ignored with an id of {_IDS_FILE}, and ignored "

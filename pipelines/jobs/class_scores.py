@@ -41,6 +41,8 @@ def read_class_scores(path: Path, evaluation_set: EvaluationSet) -> ClassScores:
     evaluation has no row. Scores that hold a NaN or an infinity name no class.
     """
     classes = evaluation_set.class_wnids
+    if not classes:
+        raise ValueError(f"{path}: the data has no classes that scores could belong to")
     if path.suffix.lower() == ".npy":
         rows = _read_array(path, evaluation_set.records, classes=len(classes))
     else:
@@ -105,6 +107,7 @@ def _read_csv(path: Path, records: Sequence[ImageRecord], *, classes: Sequence[s
         for name in names_of(record):
             # A file name that several images have names none of them.
             ids[name] = record.image_id if name not in ids else None
+    ids |= {record.image_id: record.image_id for record in records}
     wanted = min(TOP_CLASSES, len(classes))
     rows: dict[str, list[str]] = {}
     try:

@@ -174,6 +174,8 @@ class Localizer:
         """
         if isinstance(image, str | os.PathLike):
             return next(self.many([image], label=label))
+        if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
+            raise ValueError(f"a picture of mode {image.mode}, expected 8 bits; files may have more")
         # A copy: what is resized has to be writable, and the caller may go on to change the array.
         rgb_hwc = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if rgb_hwc.ndim != 3 or rgb_hwc.shape[2] != 3 or rgb_hwc.dtype != np.uint8 or not rgb_hwc.size:

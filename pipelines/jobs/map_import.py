@@ -150,6 +150,8 @@ def _read(paths: Sequence[Path], *, image_wh: tuple[int, int]) -> tuple[npt.NDAr
         map_hw, count = read_mat_map(paths[0])
     else:
         map_hw = read_map(paths[0])
+    if map_hw.ndim == 3 and map_hw.shape[:2] == image_wh[::-1] != map_hw.shape[1:]:
+        raise ValueError(f"expected a stack (N, H, W), found {map_hw.shape}: move the last axis to the front")
     if map_hw.ndim == 3:
         map_hw, count = average_stack(map_hw)
     if map_hw.ndim == 2 and not same_shape(map_hw.shape[::-1], image_wh):

@@ -223,13 +223,18 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         # On other images the baselines differ as well: no news.
         return differences
     ours, theirs = (
-        {(one.localizer, one.protocol): one.gt_known_loc.rate for one, is_baseline in run.results if is_baseline}
+        # Other thresholds give other rates on the same images.
+        {
+            (one.localizer, one.protocol, one.calibrated_on): one.gt_known_loc.rate
+            for one, is_baseline in run.results
+            if is_baseline
+        }
         for run in (first, other)
     )
     changed = [
         f"{localizer} (protocol {protocol})"
-        for (localizer, protocol), rate in ours.items()
-        if theirs.get((localizer, protocol), rate) != rate
+        for (localizer, protocol, chosen_on), rate in ours.items()
+        if theirs.get((localizer, protocol, chosen_on), rate) != rate
     ]
     if changed:
         named = ", ".join(changed[:_NAMED_BASELINES]) + (", ..." if len(changed) > _NAMED_BASELINES else "")

@@ -117,7 +117,7 @@ def _page(runs: list[LoadedRun]) -> dict[str, Any]:
         "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
         "error_kinds": ERROR_KINDS,
         "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
-        "classes": class_table(main, names),
+        "classes": class_table(main, names) if comparable else None,
         "images": image_table(main, names) if comparable and main else None,
         "panels": pictures,
         "settings": [

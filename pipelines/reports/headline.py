@@ -75,11 +75,11 @@ def _baseline_sentence(shown: Sequence[ReportRow], baseline: ReportRow) -> str:
         interval = row.result.gt_known_loc.interval
         if interval is not None and interval[0] <= limit <= interval[1]:
             unclear.append(row.name)
-        elif _order(row) < limit:
+        elif _order(row) <= limit:
             below.append(row.name)
     parts = []
     if below:
-        parts.append(f"Worse than the {name}, which never looks at the image: {', '.join(below)}.")
+        parts.append(f"Not better than the {name}, which never looks at the image: {', '.join(below)}.")
     if unclear:
         parts.append(f"Too few images to tell from the {name}: {', '.join(unclear)}.")
     return " ".join(parts) or f"All of them are better than the {name}, which never looks at the image."

@@ -294,6 +294,7 @@ class RunLog:
 
     def __init__(self, run: RunConfig, plan: Plan, *, say: Callable[[str], None] = warnings.warn) -> None:
         self._say: Callable[[str], None] | None = say
+        self._line_end = ""
         started = datetime.now(UTC)
         stamp = started.strftime(LOG_STAMP)
         self.path = run.out / LOG_FOLDER / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
@@ -334,8 +335,10 @@ class RunLog:
         try:
             self.path.parent.mkdir(exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(f"{self._line_end}{json.dumps(entry)}\n")
         except OSError as error:
+            # Half a line may be there.
+            self._line_end = "\n"
             if self._say is not None:
                 self._say(f"{self.path}: {error.strerror}; this run has no log, or not all of it")
             self._say = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pseudo_maps.files import host_name
 from pseudo_maps.processes import is_running
@@ -135,11 +136,20 @@ def split_status(folder: Path, split: str, *, now_s: float | None = None) -> Spl
     return status
 
 
+def _entry(line: str) -> dict[str, Any]:
+    """A line of a log; empty for what was cut off when the disk was full or the process was killed."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
 def _logged_runs(folder: Path, split: str) -> Iterator[SeenRun]:
     """The runs in the logs of a split; a log without a readable beginning is none."""
     for log in (folder / LOG_FOLDER).glob(f"{split}-*.jsonl"):
         try:
-            entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            entries = [_entry(line) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
             stamp, host_and_process = log.stem.removeprefix(f"{split}-").split("-", 1)
             host, _, process = host_and_process.rpartition("-")
             # A split may be called as the beginning of another one.

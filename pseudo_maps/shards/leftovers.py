@@ -77,8 +77,8 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     for path in folder.iterdir():
         found = parse_partial_name(path.name)
         if found is not None and found.host == host_name() and is_abandoned(path):
-            # Another user's file, which stays.
-            with suppress(PermissionError):
+            # Another user's file, or one on a disk that is read-only, stays.
+            with suppress(OSError):
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return removed

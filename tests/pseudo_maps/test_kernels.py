@@ -132,6 +132,18 @@ def test_a_changed_number_of_a_kernel_that_is_called_is_noticed(sources: Path, f
     assert quadrupled(sources) == (27, True)
 
 
+def test_code_that_was_imported_before_its_file_changed_is_not_kept_for_the_new_file(
+    sources: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("called", sources / "called.py")
+    assert spec is not None and spec.loader is not None
+    old = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(old)
+    (sources / "called.py").write_text(CALLED.replace("FACTOR * value", "FACTOR * value + 100"))
+    assert old.double(3) == 6
+    assert quadrupled(sources) == (312, True)
+
+
 def test_the_folders_are_the_installation_s_the_user_s_and_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")

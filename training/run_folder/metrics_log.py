@@ -47,7 +47,8 @@ class MetricsLog:
                 raise ValueError(
                     "--tensorboard needs the extra: pip install 'saliency-aware-wsol[tensorboard]'"
                 ) from None
-            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
+            with self._warning_of_failures():
+                self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=resume_step + 1)
 
     @contextlib.contextmanager
     def _warning_of_failures(self) -> Iterator[None]:

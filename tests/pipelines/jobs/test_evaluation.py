@@ -148,6 +148,9 @@ def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: Eval
     evaluate(protocols=("wsoleval-v1",), out=one)
     with pytest.raises(ValueError, match="these very images"):
         evaluate(protocols=("wsoleval-v1",), out=None, threshold_from=one)
+    twice = replace(choices.evaluation_set, split="test")
+    with pytest.raises(ValueError, match="these very images"):
+        evaluate(evaluation_set=twice, protocols=("wsoleval-v1",), out=None, threshold_from=one)
     others = load_evaluation_set(open_dataset(other, split="val"))
     with pytest.raises(ValueError, match="expected a curve of pseudo-map under wsoleval-v2, found pseudo-map under ws"):
         evaluate(evaluation_set=others, protocols=("cam", "wsoleval-v2"), out=None, threshold_from=one)

@@ -101,6 +101,8 @@ def test_what_is_no_image_or_class_is_refused(localizer: Localizer, files: dict[
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ValueError, match=r"expected pixels \(H, W, 3\) of uint8 RGB"):
             localizer(array)
+    with pytest.raises(ValueError, match="a picture of mode I;16, expected 8 bits"):
+        localizer(Image.new("I;16", (8, 8)))
     for label in (CLASSES, -1):
         with pytest.raises(ValueError, match=f"class {label}: the network has {CLASSES} classes"):
             localizer(files["wide.png"], label=label)

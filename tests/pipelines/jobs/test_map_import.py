@@ -160,6 +160,14 @@ def test_masks_of_matlab_in_another_order_are_refused(data: Path, tmp_path: Path
     assert "expected masks (H, W, N) of the shape of the image" in log_text(tmp_path / "maps")
 
 
+def test_a_stack_with_its_masks_in_the_last_axis_is_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.ones((20, 40, 3)))
+    assert prep("import", folder, "--data", data, "--split", "val", "--out", tmp_path / "maps").exit_code == 1
+    assert "expected a stack (N, H, W), found (20, 40, 3)" in log_text(tmp_path / "maps")
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

@@ -34,7 +34,7 @@ def test_each_result_stands_beside_the_baseline(tmp_path: Path) -> None:
     ]
     best, against = found["sentences"]
     assert best.startswith("Best is ours: saliency: its box is right") and "80.00 % of 200 images" in best
-    assert "Worse than the centred-square, which never looks at the image: gap: cam." in against
+    assert "Not better than the centred-square, which never looks at the image: gap: cam." in against
     assert "Too few images to tell from the centred-square: ours: cam." in against
 
 

@@ -154,3 +154,19 @@ def test_a_folder_without_maps_is_refused(tmp_path: Path) -> None:
         status_lines(tmp_path, splits=[], data=None, layout="auto")
     with pytest.raises((ManifestError, FileNotFoundError), match="val"):
         status(tmp_path)
+
+
+def test_a_line_that_a_full_disk_cut_off_hides_neither_the_run_nor_its_end(tmp_path: Path) -> None:
+    made(tmp_path, keep=(0, 1))
+    run = RunConfig(root=tmp_path, out=tmp_path)
+    plan = Plan(split="val", manifest=read_manifest(tmp_path, "val"), shards=(), to_do=(2, 3), images_to_do=4)
+    log_of_run = RunLog(run, plan, say=lambda _: None)
+    with log_of_run.path.open("a") as file:
+        file.write('{"event": "failed", "ima')
+    path, log_of_run.path = log_of_run.path, Path("/dev/full")
+    log_of_run.write(event="failed")
+    log_of_run.path = path
+    with pytest.raises(OSError, match="disk"), log_of_run.until_end(Summary()):
+        raise OSError("disk full")
+    (one,) = split_status(tmp_path, "val").runs
+    assert one.state == "stopped" and "disk full" in one.note
