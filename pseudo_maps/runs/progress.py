@@ -51,6 +51,8 @@ class ProgressWatch:
 
     def __init__(self, out: Path, *, on_images: Callable[..., None]) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=out, prefix=f"{_PREFIX}{host_name()}.{os.getpid()}."))
+        # Another user may ask for the status of the folder.
+        self.folder.chmod(0o755)
         self._on_images = on_images
         self._finished: dict[str, tuple[int, int]] = {}
         self._found: list[tuple[int, int]] = []

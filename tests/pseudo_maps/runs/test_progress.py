@@ -22,6 +22,7 @@ def test_all_images_are_reported_at_the_end_and_the_folder_is_gone(tmp_path: Pat
 def test_images_of_shards_at_work_are_reported_before_the_shards_end(tmp_path: Path) -> None:
     reported: list[tuple[int, int]] = []
     with ProgressWatch(tmp_path, on_images=lambda done, failed: reported.append((done, failed))) as watch:
+        assert watch.folder.stat().st_mode & 0o777 == 0o755, "another user may read it"
         ShardProgress(watch.folder, name="a").add(failed=True)
         watch.finish("b", done=3, failed=0)
     assert [sum(column) for column in zip(*reported, strict=True)] == [4, 1]
