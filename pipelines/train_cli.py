@@ -56,8 +56,8 @@ def _alone_in(out: Path) -> Iterator[None]:
     from training.run_folder.checkpoints import CheckpointFolder
     from training.run_folder.files import LOCK_FILE
 
-    # Of several processes the first one writes. A finished run may lie where nobody can write, and then is only read.
-    if os.environ.get("RANK", "0") != "0" or (CheckpointFolder(out).is_finished() and not os.access(out, os.W_OK)):
+    # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
+    if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():
         yield
         return
 
