@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from pipelines.cli.terminal import bar_width
 from pipelines.datasets import Dataset
-from pipelines.jobs.initial_weights import initial_weights_identity, initialise
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.sources import check_sources
@@ -17,6 +16,7 @@ from training.class_names import ClassNames
 from training.config import OnMissing, TrainConfig, TrainRunConfig
 from training.data.augmentation import EVALUATION_CROP
 from training.data.loading import MapReport, TrainingImages, check_maps
+from training.inference.initial_weights import initial_weights_identity, initialise
 from training.losses import balanced_class_weights
 from training.networks.model import LocalizationModel
 from training.networks.weights import RANDOM, load_perceptual_network, weights_identity

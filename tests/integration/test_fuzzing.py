@@ -20,7 +20,7 @@ from evaluation.results.journal import ResultJournal
 from evaluation.schema import MetricsError, read_metrics
 from pipelines.datasets import DatasetError
 from pipelines.datasets.annotation_xml import read_annotation_xml
-from pipelines.datasets.solution_csv import read_solution_csv
+from pipelines.datasets.clsloc import read_solution_csv
 from pipelines.experiments.pipeline_file import PipelineFileError, read_pipeline_file
 from pipelines.experiments.steps import StepRecord
 from pseudo_maps.images import ImageDecodeError, decode_image, read_image_size

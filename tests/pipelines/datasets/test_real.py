@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.datasets import load_boxes, open_dataset
-from pipelines.datasets.solution_csv import read_solution_csv
+from pipelines.datasets.clsloc import read_solution_csv
 from pseudo_maps.images import decode_image
 
 pytestmark = pytest.mark.real_data

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.datasets import DatasetError
-from pipelines.datasets.solution_csv import read_solution_csv
+from pipelines.datasets.clsloc import read_solution_csv
 from pipelines.datasets.text import (
     check_ids,
     describe,

@@ -15,7 +15,6 @@ import torch
 
 import pipelines.jobs.training as training_setup
 from pipelines.datasets import Dataset, open_dataset
-from pipelines.jobs import initial_weights
 from pipelines.jobs.training import TerminalProgress, build_trainer
 from pseudo_maps.shards import shard_name
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest
@@ -32,6 +31,7 @@ from tests.training.training_runs import (
 from training.config import LossConfig, TrainConfig
 from training.data.loading import MapsMissingError
 from training.data.sampling import SampleKey
+from training.inference import initial_weights
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

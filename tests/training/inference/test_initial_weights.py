@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.jobs.initial_weights import initial_weights_identity, initialise
 from tests.world import World
 from training.class_names import NO_NAMES, ClassNames
+from training.inference.initial_weights import initial_weights_identity, initialise
 from training.networks.model import LocalizationModel
 from training.networks.weights import WeightsError
 from training.run_folder.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
