@@ -36,10 +36,10 @@ ZERO_PROTOCOLS = ("cam", "cam-release", "psol-crop")
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
 @common_options
 def main() -> None:
-    """Score localization under named protocols, beside boxes that never look at the image.
+    """Score localization under named protocols, beside baselines that ignore the image.
 
-    Every rate carries its protocol, its threshold, and how many images were scored, failed and skipped. A command that
-    was stopped resumes when it is given again with the same --out.
+    Every score has its protocol, its threshold, and the numbers of images scored, failed and skipped. After an
+    interruption the same command with the same --out resumes.
     """
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 @click.argument("checkpoint", type=Network())
 @common_options
 def run(checkpoint: Path, **options: Any) -> None:
-    """Score a trained network: a checkpoint or the folder of a run of wsol-train, or timm:NAME[@FILE] with --out."""
+    """Score a trained network: a checkpoint or run folder of wsol-train, or timm:NAME[@FILE] with --out."""
     from evaluation.results.folder import EVALUATION_FOLDER
     from pipelines.jobs.evaluation import evaluate_network
     from pipelines.jobs.network_maps import NetworkChoices, usable_devices
@@ -86,7 +86,7 @@ def run(checkpoint: Path, **options: Any) -> None:
 @click.argument("folder", type=EXISTING_FOLDER)
 @common_options
 def maps(folder: Path, **options: Any) -> None:
-    """Score a folder of maps, shards or files of any tool, as a localizer, without a network."""
+    """Score a folder of maps without a network: shards, or files of any tool."""
     from evaluation.maps import open_stored_maps
     from pipelines.jobs.box_checks import check_map_names
     from pipelines.jobs.class_scores import read_class_scores
@@ -122,7 +122,7 @@ def maps(folder: Path, **options: Any) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*BASELINE_OPTIONS])
 @common_options
 def baseline(**options: Any) -> None:
-    """Score a centred Gaussian, a centred square and the whole frame, which never look at the image."""
+    """Score baselines that ignore the image: a centred Gaussian, a centred square and the whole frame."""
     from pipelines.jobs.evaluation import evaluate_baselines
 
     out: Path | None = options["out"]
@@ -136,7 +136,7 @@ def baseline(**options: Any) -> None:
 @click.argument("images", nargs=-1, required=True, type=EXISTING)
 @common_options
 def predict(checkpoint: Path, images: tuple[Path, ...], **options: Any) -> None:
-    """Predict classes, box and overlay for any images: files, or folders that are searched for images."""
+    """Predict class and box for any images: files, or folders that are searched for images."""
     from pipelines.jobs.localizer import Localizer
     from pipelines.jobs.network_maps import usable_devices
     from pipelines.jobs.prediction import PredictionOutput, predict_images
@@ -171,9 +171,9 @@ def predict(checkpoint: Path, images: tuple[Path, ...], **options: Any) -> None:
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("checkpoint", type=Network())
-@click.option("--out", required=True, type=NewFile(".onnx", ".pt2"), help="File to write: *.onnx, or *.pt2.")
+@click.option("--out", required=True, type=NewFile(".onnx", ".pt2"), help="File to write: *.onnx or *.pt2.")
 @click.option(
-    "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Class whose map is an output.  [default: all]"
+    "--class", "labels", multiple=True, type=click.IntRange(min=0), help="Label whose map is an output.  [default: all]"
 )
 @click.option(
     "--class-names",
@@ -182,7 +182,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], **options: Any) -> None:
 )
 @common_options
 def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Path | None) -> None:
-    """Write encoder and classifier alone, with class scores and activation maps as outputs."""
+    """Export encoder and classifier, with class scores and activation maps as outputs."""
     from pipelines.jobs.localizer import read_class_names
     from training.inference.export import export_onnx, export_torch
     from training.inference.localizers import load_for_inference
@@ -207,25 +207,25 @@ def export(checkpoint: Path, out: Path, labels: tuple[int, ...], class_names: Pa
     type=NewFile(".html", ".htm", ".md", ".csv", ".tex"),
     help="File to write: a page *.html, or its tables as *.md, *.csv (every value) or *.tex (booktabs).",
 )
-@click.option("--title", help="What the page is called.  [default: the names of the runs]")
+@click.option("--title", help="Title of the page.  [default: the names of the runs]")
 @click.option(
     "--introduction",
     type=EXISTING_FILE,
-    help="Plain text above the tables: paragraphs between empty lines, headings as lines that begin with '# '.",
+    help="Plain text above the tables: paragraphs separated by empty lines, headings as lines that begin with '# '.",
 )
 @click.option(
     "--training",
     multiple=True,
     type=EXISTING_FOLDER,
-    help="Folder of wsol-train whose losses and accuracies are drawn; may be given several times.",
+    help="Run folder of wsol-train whose losses and accuracies are drawn; may be given several times.",
 )
-@click.option("--charts", type=NEW_FOLDER, help="Folder of the charts as files, for papers.  [default: none]")
+@click.option("--charts", type=NEW_FOLDER, help="Folder for the charts as files, for papers.  [default: none]")
 @click.option("--chart-format", type=click.Choice(("pdf", "svg")), default="pdf", help="Format of --charts.")
 @common_options
 def report(runs: tuple[Path, ...], out: Path, introduction: Path | None, **options: Any) -> None:
-    """Compare finished evaluations side by side in one self-contained HTML page, or as tables.
+    """Compare finished evaluations in one self-contained HTML page, or as tables.
 
-    Each of RUNS is a folder that wsol-eval wrote, or the folder of a trained network that has its evaluation in it.
+    Each of RUNS is a results folder of wsol-eval, or a run folder of wsol-train with its evaluation in it.
     """
     from pipelines.reports.evaluation_report import write_report
 

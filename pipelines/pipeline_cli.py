@@ -41,15 +41,15 @@ DEFAULT_PROTOCOLS = ("cam", "wsoleval-v1")
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
 @common_options
 def main() -> None:
-    """Run several steps of the system, one after the other."""
+    """Run all steps with one command: of the demo, of a pipeline file, or of the paper's tables."""
 
 
 @main.command(context_settings=CONTEXT_SETTINGS)
-@click.option("--out", type=NEW_FOLDER, default=Path("demo"), help="Folder for everything that is made.")
+@click.option("--out", type=NEW_FOLDER, default=Path("demo"), help="Folder for all files.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Processes that make maps.")
 @common_options
 def demo(out: Path, jobs: int) -> None:
-    """Show the whole way on generated images: maps, two trained networks, their scores, one report page.
+    """Run all steps on generated images: maps, two trained networks, their scores, one report page.
 
     No download, no GPU, about four minutes on two cores. After an interruption the same command resumes.
     """
@@ -62,14 +62,14 @@ def demo(out: Path, jobs: int) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("file", type=EXISTING_FILE)
 @click.option("--until", type=click.Choice(STAGE_NAMES), help="Stop after this stage.")
-@click.option("--only", type=click.Choice(STAGE_NAMES), help="Only this stage, from what the others have made.")
+@click.option("--only", type=click.Choice(STAGE_NAMES), help="Only this stage, on the results of the others.")
 @click.option("--dry-run", is_flag=True, help="Check the file, print the commands and stop.")
 @common_options
 def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
-    """Run the pipeline of a TOML FILE: maps, trainings, evaluations, report.
+    """Run the pipeline in a TOML FILE: maps, trainings, evaluations, report.
 
-    What is finished is kept, and the same command resumes an interrupted pipeline. A stage that was made with other
-    settings is refused, and the settings that differ are named.
+    Finished stages are kept, and the same command resumes an interrupted pipeline. Results of other settings are
+    refused, with the settings that differ.
     """
     from pipelines.experiments.pipeline_file import check_inputs, read_pipeline_file
     from pipelines.experiments.pipeline_plan import RECORD_FILE, pipeline_steps, wanted_steps
@@ -97,7 +97,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
 @click.argument("file", type=NewFile())
 @common_options
 def init(file: Path) -> None:
-    """Write an example of a pipeline FILE: every key with its meaning and its default."""
+    """Write an example of a pipeline FILE, with every key, its meaning and its default."""
     from pipelines.experiments.pipeline_example import example_file
 
     try:
@@ -134,7 +134,7 @@ _TABLE_OPTIONS = [
         "--maps",
         required=True,
         type=EXISTING_FOLDER,
-        help="Folder of the shards: of train, and of val for the row of the pseudo maps.",
+        help="Folder of the saliency maps: of train, and of val for the row of the pseudo maps.",
     ),
     Option(
         "--out",
@@ -162,7 +162,7 @@ _TABLE_OPTIONS = [
     Option(
         "--only-report",
         is_flag=True,
-        help="Write the tables of what is finished, and run nothing. Options that are not given are those of the runs.",
+        help="Only write the tables of the finished runs. Options that are not given are those of the runs.",
     ),
     Option("--dry-run", is_flag=True, help="Print the commands that would be run and stop."),
     *TRAINING_OPTIONS.values(),
@@ -173,13 +173,13 @@ _TABLE_OPTIONS = [
 @main.command(context_settings=CONTEXT_SETTINGS, params=_TABLE_OPTIONS)
 @common_options
 def table(device: str, task_index: int | None, task_count: int | None, **options: Any) -> None:
-    """Train and evaluate the rows of the paper's Tables 1 and 2 and put them beside the paper's numbers.
+    """Train and evaluate the rows of the paper's Tables 1 and 2, beside the paper's numbers.
 
-    GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; then, not in
-    the paper, the method with the map loss on the CAM too, and that loss alone; beside them boxes that never look at
-    the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed
-    on. The same command resumes: finished runs are kept, others continue from their checkpoints. Other settings than
-    those of the runs in --out are refused before anything is run or written.
+    Rows: GAP, HaS, the method without either of its losses, and the method, with the same recipe and budget; and, not
+    in the paper, the method with the map loss on the CAM, and that loss alone; for comparison, baselines that ignore
+    the image, and the pseudo maps themselves. Options of wsol-train and wsol-eval are passed on. The same command
+    resumes: finished runs are kept, others continue from their checkpoints. Settings that differ from those of the
+    runs in --out are refused before anything is run or written.
     """
     only_report, dry_run = options["only_report"], options["dry_run"]
     if only_report and dry_run:

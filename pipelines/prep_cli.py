@@ -44,7 +44,7 @@ SUFFIX_NAMES = (".png", ".jpg", ".jpeg")
 @click.group(cls=CommandGroup, context_settings=CONTEXT_SETTINGS)
 @common_options
 def main() -> None:
-    """Make, check and look at the saliency maps that weakly-supervised localization is trained on."""
+    """Make, check and view saliency maps for weakly-supervised localization."""
 
 
 @main.command(context_settings=CONTEXT_SETTINGS, params=[*PROPOSAL_OPTIONS])
@@ -52,10 +52,10 @@ def main() -> None:
 def proposals(
     data: Path, layout: str, split: str, out: Path, jobs: int, backend: str, scheduler: str | None, **options: Any
 ) -> None:
-    """Make saliency maps: object proposals of every image, averaged, in HDF5 shards.
+    """Make saliency maps: the average of each image's object proposals, in HDF5 shards.
 
-    Interrupt and resume it at any time: finished shards are kept. A run with other settings into the same folder is
-    refused. An image that is damaged, crashes the decoder, hangs or fills the memory costs only itself.
+    After an interruption the same command resumes: finished shards are kept. Other settings into the same folder are
+    refused. An image that is damaged, crashes the decoder, hangs or fills the memory gets a status and a zero map.
     """
     if jobs == 0 or jobs < -1:
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
@@ -114,10 +114,10 @@ def proposals(
 @click.argument("maps", type=EXISTING_FOLDER)
 @common_options
 def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: Path, **options: Any) -> None:
-    """Sharpen the maps in the folder MAPS by a network: sqrt(map x class activation map of the image's label).
+    """Refine the maps in folder MAPS with a network: sqrt(map x class activation map of the image's label).
 
-    Class labels are used, boxes never. Interrupt and resume it at any time, as proposals. An image without a usable
-    map or activation map keeps its row with a status and an all-zero map.
+    Uses class labels, but no boxes. After an interruption the same command resumes. An image without a usable map or
+    activation map gets a status and a zero map.
     """
     from pipelines.jobs.network_maps import usable_devices
     from pipelines.jobs.refinement import Refinement
@@ -143,11 +143,10 @@ def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: 
 @click.argument("folder", type=EXISTING_FOLDER)
 @common_options
 def import_maps(folder: Path, data: Path, layout: str, split: str, out: Path, **options: Any) -> None:
-    """Store the maps, masks or proposals of another tool in FOLDER as shards, which all commands take.
+    """Store the maps, masks or proposals of another tool, in FOLDER, as shards for all commands.
 
-    One file or folder of masks for each image, called by its id, path or file name: .npy, .npz, .png, .tif, .mat.
-    Interrupt and resume it at any time, as proposals. An image without a map keeps its row with a status and an
-    all-zero map.
+    One file or folder of masks per image, named by its id, path or file name: .npy, .npz, .png, .tif, .mat. After an
+    interruption the same command resumes. An image without a map gets a status and a zero map.
     """
     from pipelines.jobs.map_import import MapImport
 
@@ -204,10 +203,10 @@ def _opened(
 @main.command("compile", context_settings=CONTEXT_SETTINGS)
 @common_options
 def compile_() -> None:
-    """Compile the kernels ahead, so that neither other users of this installation nor its nodes have to.
+    """Compile the kernels ahead of time, for all users and nodes of this installation.
 
-    They go into the installation where it can be written to, else into a folder of the user's. Damaged files are
-    compiled again.
+    They are stored in the installation if it is writable, else in a folder of the user. Damaged files are compiled
+    again.
     """
     from pipelines.compilation import compile_kernels
     from pseudo_maps.kernels import kernel_folders, used_folders
@@ -264,13 +263,13 @@ def _echo_summary(summary: Summary, *, out: Path, max_failed: int) -> None:
 @main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
-@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also check that every image has its row.")
+@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also check that every image has a row.")
 @click.option("--repair", is_flag=True, help="Remove bad shards and leftovers, so that a rerun makes them again.")
 @common_options
 def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str, repair: bool) -> None:
-    """Read every shard in FOLDER whole and list what is wrong: damaged, missing and foreign files.
+    """Read every shard in FOLDER completely and list damaged, missing and foreign files.
 
-    Exit 1 when there is anything.
+    Exits with 1 if there are any.
     """
     from pipelines.jobs.verification import verify_maps
 
@@ -286,12 +285,12 @@ def verify(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
 @main.command(context_settings=CONTEXT_SETTINGS, params=[LAYOUT_OPTION])
 @click.argument("folder", type=EXISTING_FOLDER)
 @click.option("--split", "splits", type=click.Choice(SPLITS), multiple=True, help="Only these splits.")
-@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also compare the numbers of images.")
+@click.option("--data", type=EXISTING_FOLDER, help="Root of the data set: also compare the number of images.")
 @common_options
 def status(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str) -> None:
-    """Say how far the maps in FOLDER are, over all runs, tasks and hosts: done, failed, rate, time left.
+    """Show the progress of the maps in FOLDER over all runs, tasks and hosts: done, failed, rate, time left.
 
-    Reads the files in FOLDER alone, on any machine, while runs are at work or after them.
+    Only reads the files in FOLDER, on any machine, during the runs or after them.
     """
     from pipelines.jobs.map_status import status_lines
 
@@ -311,17 +310,17 @@ def status(folder: Path, splits: tuple[str, ...], data: Path | None, layout: str
     is_flag=False,
     flag_value=0,
     metavar="[N]",
-    help="Show failed images and then the lowest peaks: N of them, by default --count.",
+    help="Show failed images, then the lowest peaks: N images, by default --count.",
 )
-@click.option("--count", type=click.IntRange(min=1), default=12, help="How many images.")
-@click.option("--columns", type=click.IntRange(min=1), default=2, help="Images beside each other on the sheet.")
+@click.option("--count", type=click.IntRange(min=1), default=12, help="Number of images.")
+@click.option("--columns", type=click.IntRange(min=1), default=2, help="Images per row of the sheet.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.2,
-    help="Fraction of the peak above which pixels belong to the box: that of the protocol cam.",
+    help="Fraction of the peak above which pixels are object, by default that of the protocol cam.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the sample of images on the page.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the sample on the page.")
 @common_options
 def preview(
     folder: Path,
@@ -335,7 +334,7 @@ def preview(
     seed: int,
     **shared: Any,
 ) -> None:
-    """Look at the maps in FOLDER: image, map, overlay, box (ground truth in green).
+    """Show the maps in FOLDER: image, map, overlay, box (ground truth in green).
 
     --out draws a contact sheet, --html writes a page with statistics of all maps of the split.
     """

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) -> None:
     """Train a network that classifies and localizes, from images and the saliency maps of wsol-prep.
 
-    Runs on the CPU, on one GPU, or on several: torchrun --nproc-per-node 4 "$(command -v wsol-train)" ... A run may be
-    interrupted at any moment; SIGTERM saves a checkpoint first and exits 143. Boxes are never read.
+    Runs on the CPU, one GPU or several: torchrun --nproc-per-node 4 "$(command -v wsol-train)" ... SIGTERM saves a
+    checkpoint and exits with 143; --resume continues. Boxes are never read.
     """
     from training.progress import StoppedBySignal
 

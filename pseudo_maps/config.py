@@ -16,13 +16,13 @@ class MapConfig:
     proposals: MethodConfig = field(default_factory=lambda: PRESETS[DEFAULT_PRESET])
     """Configuration of the proposal method; its class determines the method."""
     weighting: str = field(default="uniform", metadata={"choices": tuple(WEIGHTINGS)})
-    """How proposals are averaged; uniform is the paper's plain mean, and the only one of selective-search."""
+    """Weighting of the proposals; uniform is the paper's plain mean, and the only choice for selective-search."""
     map_size: int = field(default=224, metadata={"min": 1})
     """Side in pixels of the square map; the whole image is squeezed into it."""
     max_pixels: int = field(default=MAX_PIXELS, metadata={"min": 1})
-    """Images whose header states more pixels are not decoded."""
+    """Images with more pixels, according to their header, are not decoded."""
     by_name: bool = True
-    """Also list every map under its own name in the shard (/by_name), for viewers."""
+    """Also list every map under the name of its image in the shard (/by_name), for viewers."""
 
     def __post_init__(self) -> None:
         weightings = METHODS[self.method].weightings

@@ -77,7 +77,7 @@ class CropConfig:
     kind: CropKind = "crop"
     """Training crop: a random or the central square, a random area and aspect ratio, or the whole image squashed."""
     input_size: int = 224
-    """Side in pixels of the network's input."""
+    """Side of the network's input in pixels."""
     resize: int = 256
     """Short side in pixels to which images are resized before a crop or center crop."""
     scale: tuple[float, float] = (0.08, 1.0)
@@ -174,17 +174,17 @@ class TrainConfig:
     classes: int = 1000
     """Number of classes."""
     method: Method = "saliency"
-    """Training method: the CAM baseline, Hide-and-Seek, or the paper's."""
+    """Training method: the CAM baseline, Hide-and-Seek, or the paper's method."""
     batch_norm: bool = True
     """Batch normalisation after every convolution of encoder and decoder."""
     output_stride: int | None = None
-    """Pixels of the input from one position of the features to the next: 8, 16 or 32, for resnet50-gap and timm's."""
+    """Stride of the features in input pixels: 8, 16 or 32; for resnet50-gap and timm's networks."""
     init: str = "random"
-    """Initial weights: random (the paper's); imagenet, timm's or torchvision's for the encoder, where they fit; a file
-    of torchvision's; or a checkpoint or run of wsol-train, of these or other classes."""
+    """Initial weights: random (the paper's); imagenet, torchvision's or timm's for the layers that match; a file of
+    torchvision's; or a checkpoint or run of wsol-train, of the same or other classes."""
     pooling: Pooling = "gap"
-    """Mean of the features before the classifier: plain (the paper's), or weighted by the decoder's saliency, or in
-    training by the pseudo map."""
+    """Pooling before the classifier: gap, the plain mean (the paper's), or a mean weighted by the decoder's saliency
+    or, during training, by the pseudo map."""
     loss: LossConfig = field(default_factory=LossConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -196,7 +196,7 @@ class TrainConfig:
     accumulation: int = 1
     """Gradient accumulation steps per optimiser step."""
     clip_norm: float | None = None
-    """Largest norm of the gradient."""
+    """Maximum gradient norm."""
     precision: Precision = "fp32"
     """Precision of the forward passes: float32, or bfloat16 autocast."""
     seed: int = 0
@@ -244,7 +244,7 @@ class TrainRunConfig:
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch."""
     keep_last: int = 3
-    """Number of checkpoints to keep."""
+    """Number of newest checkpoints to keep."""
     log_every: int = 20
     """Steps between lines in metrics.jsonl."""
     compile: bool = False
@@ -263,10 +263,10 @@ class Recipe(NamedTuple):
 
 RECIPES = {
     "paper": Recipe(
-        "section 2.5: Adam, learning rate 1e-2 throughout, batch 32, 100 epochs, no clipping", TrainConfig()
+        "Adam, constant learning rate 1e-2, batch 32, 100 epochs, no clipping (section 2.5)", TrainConfig()
     ),
     "default": Recipe(
-        "what works here: AdamW 1e-3, two epochs of warm-up, cosine, clipping, map loss on the CAM too",
+        "AdamW, 1e-3, two epochs of warm-up, cosine schedule, clipping, and the map loss on the CAM",
         TrainConfig(
             loss=LossConfig(cam_map_weight=4.0),
             optimiser=OptimiserConfig(name="adamw", lr=1e-3, weight_decay=0.05),

@@ -39,29 +39,29 @@ class LossConfig:
     """
 
     classification_weight: float = 1.0
-    """Factor of the classification loss, equation (1)."""
+    """Weight of the classification loss, equation (1)."""
     map_weight: float = 1.0
-    """Factor of the map loss, equation (2)."""
+    """Weight of the map loss, equation (2)."""
     triplet_weight: float = 1.0
-    """Factor of the perceptual triplet loss, equation (5)."""
+    """Weight of the perceptual triplet loss, equation (5)."""
     use_map: bool = True
     """Compute the map loss; off is the paper's ablation "w/o L_map"."""
     use_triplet: bool = True
     """Compute the perceptual triplet loss; off is the paper's ablation "w/o L_tri"."""
     map_kind: MapLossKind = "l2"
-    """Distance of map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
+    """Distance between map and pseudo map: L2 norm (the paper's), mean squared error or binary cross entropy."""
     map_ignore: tuple[float, float] | None = None
-    """Values of the pseudo map, LOW and HIGH, between which pixels do not count in map losses."""
+    """Leave out of the map losses the pixels whose pseudo map lies between LOW and HIGH."""
     triplet_sign: TripletSign = "text"
-    """Triplet difference: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
+    """Triplet loss: d_pos - d_neg (the paper's text) or d_neg - d_pos (its equation (5) as printed)."""
     triplet_scale: TripletScale = "none"
-    """Divisor of each image's triplet distances: none (the paper's), or its features' distance to a black image's."""
+    """Divisor of an image's triplet distances: none (the paper's), or its features' distance to a black image's."""
     triplet_margin: float | None = None
-    """Margin of a hinge on each image's triplet difference; without one the loss is unbounded, as in the paper."""
+    """Margin of the triplet loss, a hinge for each image; without one the loss is unbounded, as in the paper."""
     area_weight: float = 0.0
-    """Factor of the mean saliency as a penalty, against saliency maps that are foreground everywhere."""
+    """Weight of a penalty on the mean saliency, against maps that are foreground everywhere."""
     cam_map_weight: float = 0.0
-    """Factor of the map loss on the class activation map of the label, not in the paper; needs no decoder."""
+    """Weight of the map loss on the label's class activation map (CAM); not in the paper, needs no decoder."""
     class_weighting: ClassWeighting = "none"
     """Class weights of the classification loss: none, or balanced by the number of training images."""
 

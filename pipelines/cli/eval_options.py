@@ -49,7 +49,7 @@ _SHARED = (
         type=click.Choice(PROTOCOL_NAMES),
         help="Evaluation protocol; may be given several times.  [default: all]",
     ),
-    Option("--boxes", type=click.Choice(BOX_CHOICES), default="all", help="Ground-truth boxes that count."),
+    Option("--boxes", type=click.Choice(BOX_CHOICES), default="all", help="Ground-truth boxes of an image that count."),
     Option(
         "--blacklist",
         type=EXISTING_FILE,
@@ -60,38 +60,38 @@ _SHARED = (
         "--threshold-from",
         type=EXISTING,
         metavar="EVALUATION",
-        help="Results of another split, whose best thresholds wsoleval-* take in place of the best on these images.",
+        help="Evaluation of another split; wsoleval-* use its best thresholds instead of the best on these images.",
     ),
     Option("--name", help="Name in tables and reports.  [default: the name of --out, else of what is scored]"),
     Option(
         "--bootstrap-samples",
         type=click.IntRange(min=0),
         default=1000,
-        help="Bootstrap resamples behind the 95 % confidence intervals; 0 for no intervals.",
+        help="Bootstrap resamples for the 95 % confidence intervals; 0 for no intervals.",
     ),
     Option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the bootstrap resamples."),
 )
 _OUT = Option("--out", type=NEW_FOLDER, help="Folder of the results.  [default: print only]")
 _JOBS = Option(
-    "--jobs", type=int, default=1, decides=False, help="Processes that make and score boxes; -1 is one for each core."
+    "--jobs", type=int, default=1, decides=False, help="Processes that compute and score boxes; -1 for one per core."
 )
-_PANELS = Option("--panels", type=click.IntRange(min=0), default=8, help="Images in the picture of examples.")
+_PANELS = Option("--panels", type=click.IntRange(min=0), default=8, help="Number of example images in panels/.")
 _MASKS = Option(
     "--masks",
     type=EXISTING_FOLDER,
-    help="Folder of <image id>.png (0 background, 255 object, 128 ignored), or of the files that the data's "
-    "localization.txt lists, for PxAP.",
+    help="Folder of masks, for PxAP: <image id>.png (0 background, 255 object, 128 ignored), or the files listed in "
+    "the data's localization.txt.",
 )
 
 MAP_RANGE_OPTION = Option(
     "--map-range",
     type=click.Choice(("as-is", "min-max")),
     default="as-is",
-    help="Scores of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
+    help="Values of a map: as they are, or stretched from minimum and maximum to 0 and 1.",
 )
 _BATCH_SIZE = Option("--batch-size", type=click.IntRange(min=1), default=64, help="Images per forward pass.")
 _WORKERS = Option(
-    "--workers", type=click.IntRange(min=0), default=2, decides=False, help="Processes that decode, per device."
+    "--workers", type=click.IntRange(min=0), default=2, decides=False, help="Processes that decode images, per device."
 )
 
 BASELINE_OPTIONS = (*_SHARED, _OUT, _JOBS)
@@ -108,7 +108,7 @@ MAPS_OPTIONS = (
     Option(
         "--scores",
         type=EXISTING_FILE,
-        help="Class scores or five best classes of each image (.csv, .npy), for Top-1 and Top-5 Loc and Class.",
+        help="File (.csv, .npy) of class scores or the five best classes, for Top-1 and Top-5 Loc and Class.",
     ),
     _PANELS,
 )
@@ -120,7 +120,7 @@ RUN_OPTIONS = (
         type=int,
         default=-1,
         decides=False,
-        help="Processes that make and score boxes, shared among the devices; -1 is one for each core.",
+        help="Processes that compute and score boxes, shared among the devices; -1 for one per core.",
     ),
     Option(
         "--localizer",
@@ -135,11 +135,11 @@ RUN_OPTIONS = (
         "scales",
         multiple=True,
         type=float,
-        help="Test-time scale of the input, several are averaged; may be given several times.  [default: 1]",
+        help="Scale of the input; may be given several times, and the maps are averaged.  [default: 1]",
     ),
-    Option("--flip", is_flag=True, help="Average over mirror images too."),
+    Option("--flip", is_flag=True, help="Also average over mirror images."),
     Option("--ten-crop", is_flag=True, help="Average over ten crops instead of the whole image, as cam-release does."),
-    Option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="auto: bf16 on CUDA."),
+    Option("--precision", type=click.Choice(PRECISION_NAMES), default="auto", help="Precision; auto: bf16 on CUDA."),
     DEVICE_OPTION,
     _BATCH_SIZE,
     _WORKERS,
@@ -153,12 +153,12 @@ PREDICT_OPTIONS = (
         "--protocol",
         type=click.Choice(("cam", "cam-release", "wsoleval-v1", "ts-cam")),
         default="cam",
-        help="Rule from map to box; wsoleval-v1 needs --threshold.",
+        help="How the box is cut from the map; wsoleval-v1 needs --threshold.",
     ),
     Option(
         "--threshold",
         type=click.FloatRange(min=0, max=1, max_open=True),
-        help="Share of the map's maximum that pixels of the object exceed.  [default: the protocol's]",
+        help="Fraction of the map's maximum above which pixels are object.  [default: the protocol's]",
     ),
     Option("--class", "label", help="Class to localize: its index, wnid or name.  [default: predicted]"),
     Option(
@@ -172,9 +172,9 @@ PREDICT_OPTIONS = (
         type=click.Choice(("npy", "png")),
         help="Store maps: the network's scores (float32), or heat maps at the size of the image (8 bit).",
     ),
-    Option("--csv", type=NewFile(".csv"), help="File of boxes: one row per image.  [default: none]"),
+    Option("--csv", type=NewFile(".csv"), help="CSV file of boxes to write, one row per image.  [default: none]"),
     DEVICE_OPTION,
     _BATCH_SIZE,
     _WORKERS,
-    Option("--jobs", type=int, default=-1, decides=False, help="Processes that draw; -1 is one for each core."),
+    Option("--jobs", type=int, default=-1, decides=False, help="Processes that draw; -1 for one per core."),
 )

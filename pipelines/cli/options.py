@@ -99,7 +99,7 @@ DATA_OPTION = Option(
     "--data",
     required=True,
     type=EXISTING_FOLDER,
-    help="Root of the data set: Kaggle CLS-LOC tree, ImageNet folder, any image folder, wsolevaluation metadata.",
+    help="Root of the data set: images in one folder per class, or an unpacked data set (see --layout).",
 )
 LAYOUT_OPTION = Option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="Layout of the data set.")
 TASK_OPTIONS = (

@@ -24,7 +24,7 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "epochs": {"min": 1, **_OF_RECIPE},
     "batch_size": {"min": 1, **_OF_RECIPE},
     "accumulation": {"min": 1},
-    "clip_norm": {"help": "Largest norm of the gradient, 0 for no clipping.", **_OF_RECIPE},
+    "clip_norm": {"help": "Maximum gradient norm; 0 for no clipping.", **_OF_RECIPE},
     "precision": {
         "type": click.Choice(("auto", *get_args(Precision))),
         "default": "auto",
@@ -56,7 +56,7 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
     "optimiser.weight_decay": _OF_RECIPE,
     "schedule.kind": {
         "name": "schedule",
-        "help": "Learning-rate schedule after the warm-up; step: a tenth after each third of the run.",
+        "help": "Learning-rate schedule after the warm-up; step: times 0.1 after each third of the run.",
         **_OF_RECIPE,
     },
     "schedule.warmup_epochs": {"help": "Epochs of linear warm-up of the learning rate.", **_OF_RECIPE},
@@ -77,37 +77,37 @@ TRAIN_OPTIONS = (
     Option(
         "--maps",
         type=EXISTING_FOLDER,
-        help="Folder of the shards; without the map loss they only determine which images are left out.",
+        help="Folder of the saliency maps; without a map loss they only determine which images are left out.",
     ),
     Option("--out", required=True, type=NEW_FOLDER, help="Folder of the run."),
     Option(
         "--recipe",
         type=click.Choice(tuple(RECIPES)),
         default="default",
-        help=f"Configuration to start from. {'; '.join(f'{name}: {one.meaning}' for name, one in RECIPES.items())}.",
+        help=f"Defaults of the other options. {'; '.join(f'{name}: {one.meaning}' for name, one in RECIPES.items())}.",
     ),
     Option(
         "--no-map-loss",
         is_flag=True,
-        help="Without map losses (ablation); the CAM's returns by --cam-map-weight.",
+        help="No map losses (ablation), except that on the CAM if --cam-map-weight is given.",
     ),
-    Option("--no-triplet-loss", is_flag=True, help="Without the perceptual triplet loss (ablation)."),
+    Option("--no-triplet-loss", is_flag=True, help="No perceptual triplet loss (ablation)."),
     *CONFIG_OPTIONS,
     Option(
         "--perceptual-weights",
         field="perceptual",
         type=FileOrName(NAMED_WEIGHTS),
         default=NAMED_WEIGHTS[0],
-        help="Weights of the frozen network: imagenet (torchvision's ResNet-50), random, or torchvision's file; a "
-        "checkpoint of wsol-train, of any architecture; or timm:NAME or timm:NAME@FILE.",
+        help="Weights of the frozen network F: imagenet (torchvision's ResNet-50), random, a file of torchvision's, a "
+        "checkpoint of wsol-train, or timm:NAME[@FILE].",
     ),
     Option(
         "--on-missing",
         type=click.Choice(get_args(OnMissing)),
         default="refuse",
-        help="Training images without a usable saliency map: refuse to train, or skip these images.",
+        help="If training images have no usable saliency map: refuse to train, or skip these images.",
     ),
-    Option("--limit", type=click.IntRange(min=1), help="Only the first images of each split, for a try."),
+    Option("--limit", type=click.IntRange(min=1), help="Only the first images of each split, for a quick try."),
     Option("--device", default="auto", decides=False, help="auto, cpu, cuda or cuda:N."),
     *RUN_OPTIONS,
     Option("--resume", is_flag=True, decides=False, help="Resume from the newest checkpoint in --out."),
