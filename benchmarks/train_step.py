@@ -386,7 +386,7 @@ def main(
     device = processes.device
     peak_flops_per_s = measure_peak(device)
     click.echo(describe_device(device, peak_flops_per_s=peak_flops_per_s))
-    run = TrainRunConfig(workers=workers if real is not None else 0, compile=compile_)
+    run = TrainRunConfig(workers=workers if real is not None else 0, compile="on" if compile_ else "off")
     for arch, batch_size in itertools.product(archs, batch_sizes):
         config = benchmark_config(arch, batch_size=batch_size, input_size=input_size, device=device)
         measured = measure(config, run, processes=processes, real=real, rounds=rounds, steps=steps)

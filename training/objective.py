@@ -1,7 +1,10 @@
-"""Objective of a batch: the networks on their device, compiled and parallel where asked for, and the losses."""
+"""Objective of a batch: the networks on their device, parallel and compiled where asked for, and the losses."""
 
 import contextlib
 import typing
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +18,36 @@ from training.networks.model import LocalizationModel, ModelOutput
 from training.networks.perceptual import PerceptualNetwork
 from training.processes import Processes
 
+GRAPH_IMAGES = 64
+"""Images up to which a compiled step is captured as CUDA graphs: an H200 waits for kernel launches with 32, not 256."""
+TRIAL_STEPS = 3
+"""Steps on trial after compilation: with CUDA graphs the first warms up, the second is captured, the third replayed."""
+
+
+class _MaskedFeatures(nn.Module):
+    """F(x) without gradient, and F of both masked images in one call; with ``black``, F of a black image too."""
+
+    def __init__(self, perceptual: PerceptualNetwork, *, black: bool) -> None:
+        super().__init__()
+        self.perceptual = perceptual
+        self.black = black
+
+    def forward(self, images01_bchw: Tensor, saliency_bhw: Tensor) -> TripletFeatures:
+        """Features (B, n) of ``images01[B, 3, H, W]`` and of what ``saliency[B, H, W]`` makes of them."""
+        with torch.no_grad():
+            # A black image in the same call: a batch of one would cost as many kernels.
+            whole = torch.cat((images01_bchw, torch.zeros_like(images01_bchw[:1]))) if self.black else images01_bchw
+            features = self.perceptual(whole)
+        foreground, background = self.perceptual(torch.cat(foreground_background(images01_bchw, saliency_bhw))).chunk(2)
+        count = len(images01_bchw)
+        return TripletFeatures(features[:count], foreground, background, features[count:] if self.black else None)
+
 
 class Objective:
     """Computes network output and losses of a batch; moves ``model`` and the frozen ``perceptual`` F to the device.
 
-    ``class_weights_k`` are the (K,) weights of balanced classes; ``compiled``: compile the networks with torch.compile.
+    ``class_weights_k`` are the (K,) weights of balanced classes. ``compiled``: the first batch compiles network, F and
+    losses with torch.compile, or F alone or nothing where that fails; ``say`` is told.
     """
 
     def __init__(
@@ -31,21 +59,23 @@ class Objective:
         perceptual: PerceptualNetwork | None,
         class_weights_k: Tensor | None,
         compiled: bool,
+        say: Callable[[str], None],
     ) -> None:
         device, several = processes.device, processes.world_size > 1
         if several and device.type == "cuda":
             model = typing.cast(LocalizationModel, model.encoder.synchronised(model))
         self.model: LocalizationModel = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._config = config
+        self._config, self._processes, self._say = config, processes, say
         self._class_weights_k = None if class_weights_k is None else class_weights_k.to(device)
         self._network: nn.Module = self.model
-        self._perceptual: nn.Module | None = None
+        self._features: nn.Module | None = None
         if perceptual is not None:
-            self._perceptual = perceptual.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compiled:
-            self._network = torch.compile(self._network)  # type: ignore[assignment]
-            if self._perceptual is not None:
-                self._perceptual = torch.compile(self._perceptual)  # type: ignore[assignment]
+            perceptual = perceptual.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if config.precision == "bf16":
+                _round_weights(perceptual)
+            self._features = _MaskedFeatures(perceptual, black=config.loss.triplet_scale != "none")
+        self._losses: Callable[..., LossTerms] = self._combine
+        self._to_compile, self._graphs = compiled, False
         if several:
             ids = [device.index] if device.type == "cuda" else None
             self._network = DistributedDataParallel(self._network, device_ids=ids)
@@ -62,11 +92,14 @@ class Objective:
         return contextlib.nullcontext()
 
     def compute(self, batch: DeviceBatch, *, seed: int, first: int) -> tuple[ModelOutput, LossTerms]:
-        """Output and losses of one batch: F(x) without gradient, F of both masked images in one call.
+        """Output and losses of one batch.
 
         ``seed`` is the random seed of the optimiser's step, for the patches that Hide-and-Seek hides and for dropout;
         ``first`` the place of these images among the step's ``config.batch_size``.
         """
+        if self._to_compile:
+            self._to_compile = False
+            self._compile(batch, first=first)
         config = self._config
         images01 = batch.images01_bchw
         if config.method == "has":
@@ -75,43 +108,100 @@ class Objective:
         dropout = self.model.classifier.dropout
         dropout.first, dropout.of = first, config.batch_size
         torch.manual_seed(seed + 1)
+        if self._graphs:
+            # What the graphs of the step before gave may be overwritten now.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
             pooling_maps = batch.maps01_bhw if config.pooling == "pseudo-map" else None
             output: ModelOutput = self._network(images01, pooling_maps=pooling_maps)
             features = None
-            if self._perceptual is not None:
+            if self._features is not None:
                 assert output.saliency is not None
-                with torch.no_grad():
-                    image_features, black = self._image_features(self._perceptual, images01)
-                masked = torch.cat(foreground_background(images01, output.saliency))
-                foreground, background = self._perceptual(masked).chunk(2)
-                features = TripletFeatures(image_features, foreground, background, black)
-            cam_bhw = None
-            if config.loss.computes("cam_map"):
-                cam_bhw = self._label_cam(output.features, batch.labels_b)
-            terms = combine_losses(
-                LossInputs(
-                    output.scores,
-                    batch.labels_b,
-                    class_weights_k=self._class_weights_k,
-                    saliency_bhw=output.saliency,
-                    target_bhw=batch.maps01_bhw,
-                    logits_bhw=output.saliency_logits,
-                    triplet_features=features,
-                    cam_bhw=cam_bhw,
-                ),
-                config=config.loss,
-            )
+                features = self._features(images01, output.saliency)
+            terms = self._losses(output, batch.labels_b, batch.maps01_bhw, features)
         return output, terms
 
-    def _image_features(self, perceptual: nn.Module, images01_bchw: Tensor) -> tuple[Tensor, Tensor | None]:
-        """F of the images and, where distances are divided by those to it, of a black image, in one call."""
-        if self._config.loss.triplet_scale == "none":
-            return perceptual(images01_bchw), None
-        features: Tensor = perceptual(torch.cat((images01_bchw, torch.zeros_like(images01_bchw[:1]))))
-        return features[:-1], features[-1:]
+    def _combine(
+        self, output: ModelOutput, labels_b: Tensor, target_bhw: Tensor | None, features: TripletFeatures | None
+    ) -> LossTerms:
+        config = self._config.loss
+        return combine_losses(
+            LossInputs(
+                output.scores,
+                labels_b,
+                class_weights_k=self._class_weights_k,
+                saliency_bhw=output.saliency,
+                target_bhw=target_bhw,
+                logits_bhw=output.saliency_logits,
+                triplet_features=features,
+                cam_bhw=self._label_cam(output.features, labels_b) if config.computes("cam_map") else None,
+            ),
+            config=config,
+        )
 
     def _label_cam(self, features_bchw: Tensor, labels_b: Tensor) -> Tensor:
         """(B, h, w), the labels' activation maps in float32: in bfloat16 they would have steps of 1/256."""
         with torch.autocast(features_bchw.device.type, enabled=False):
             return self.model.classifier.class_activation_maps(features_bchw.float(), labels_b[:, None])[:, 0]
+
+    # ---- compilation
+
+    def _compile(self, batch: DeviceBatch, *, first: int) -> None:
+        """Compile all, or F alone, or nothing: whatever survives a few steps of ``batch``."""
+        alone = self._processes.world_size == self._config.accumulation == 1
+        graphs = alone and self._processes.device.type == "cuda" and len(batch.labels_b) <= GRAPH_IMAGES
+        self._say(f"compiling the training step{' for CUDA graphs' if graphs else ''}: the first step takes longer")
+
+        def compiled(part: Any) -> Any:
+            # Sizes are fixed: F, called with two, would otherwise be compiled for any. Dropout is drawn as without.
+            options = {"fallback_random": True, "triton.cudagraphs": graphs}
+            return None if part is None else torch.compile(part, dynamic=False, options=options)  # type: ignore[arg-type]
+
+        plain = (self.model, self._features, self._combine)
+        attempts = {"the training step": tuple(map(compiled, plain))}
+        if self._features is not None:
+            attempts["the frozen network"] = (plain[0], compiled(plain[1]), plain[2])
+        for what, parts in attempts.items():
+            self._use(*parts)
+            self._graphs = graphs
+            reason = self._failure(batch, first=first)
+            if not self._processes.any(bool(reason)):
+                return
+            self._say(f"warning: --compile: {what} cannot be compiled: {reason or 'see another process'}")
+        self._use(*plain)
+        self._graphs = False
+        self._say("warning: --compile: the run continues uncompiled")
+
+    def _use(self, network: nn.Module, features: nn.Module | None, losses: Callable[..., LossTerms]) -> None:
+        if isinstance(self._network, DistributedDataParallel):
+            self._network.module = network
+        else:
+            self._network = network
+        self._features, self._losses = features, losses
+
+    def _failure(self, batch: DeviceBatch, *, first: int) -> str:
+        """Why a step of the batch fails, or nothing; it leaves no trace in the model."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            for _ in range(TRIAL_STEPS):
+                with self.without_gradient_exchange(), warnings.catch_warnings():
+                    # The compiler looks at gradients of what has none, and warns of that.
+                    warnings.simplefilter("ignore")
+                    self.compute(batch, seed=0, first=first)[1].total.backward()  # type: ignore[no-untyped-call]
+                self.model.zero_grad(set_to_none=True)
+        except Exception as error:
+            # An error that is not the compiler's comes again without it.
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return f"{type(error).__name__}: {' '.join(lines[:1])}"
+        finally:
+            self.model.zero_grad(set_to_none=True)
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        return ""
+
+
+def _round_weights(network: nn.Module) -> None:
+    """What autocast does in every call to the weights of convolutions and linear layers, once: fixed ones stay so."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)

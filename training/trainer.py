@@ -81,6 +81,7 @@ class Trainer:
         self._config, self._run, self._processes, self._out = config, run, processes, out
         self._progress = progress or Progress()
         self._folder = CheckpointFolder(out, keep_last=run.keep_last)
+        steps = config.epochs * (len(train_images) // config.batch_size)
         torch.manual_seed(config.seed)
         model = LocalizationModel(
             config.arch,
@@ -98,7 +99,8 @@ class Trainer:
             processes=processes,
             perceptual=perceptual,
             class_weights_k=class_weights_k,
-            compiled=run.compile,
+            compiled=run.compiles(device=processes.device.type, steps=steps),
+            say=self._progress.say,
         )
         self.model = self._objective.model
         self._optimiser = build_optimiser(self.model, config=config.optimiser)
@@ -164,10 +166,8 @@ class Trainer:
             self._resume()
         log = None
         if self._is_main:
-            say, tensorboard = self._progress.say, self._run.tensorboard
-            log = MetricsLog(
-                self._out, resume_step=self._step, epoch_open=self._epoch_open, tensorboard=tensorboard, say=say
-            )
+            say, board = self._progress.say, self._run.tensorboard
+            log = MetricsLog(self._out, resume_step=self._step, epoch_open=self._epoch_open, tensorboard=board, say=say)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._listening_to_signals())
             stack.enter_context(explaining_lost_workers())
@@ -257,9 +257,9 @@ class Trainer:
                 first = (part * self._processes.world_size + self._processes.rank) * len(batch.labels_b)
                 output, terms = self._objective.compute(batch, seed=seed, first=first)
                 (terms.total / len(batches)).backward()  # type: ignore[no-untyped-call]
-            correct = (output.scores.detach().argmax(dim=1) == batch.labels_b).float().mean()
+            top1 = (output.scores.detach().argmax(dim=1) == batch.labels_b).float().mean()
             watched = health_values(output.scores, batch.labels_b, output.features)
-            rows.append(({**terms.named, "top1": correct}, watched))
+            rows.append(({**terms.named, "top1": top1}, watched))
         if config.clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
             for values, _ in rows:

@@ -68,7 +68,13 @@ _CHANGES: Mapping[str, Mapping[str, Any] | None] = {
 CONFIG_OPTIONS = field_options(TrainConfig, _CHANGES)
 RUN_OPTIONS = field_options(
     TrainRunConfig,
-    {"workers": {"min": 0}, "checkpoint_minutes": {"min": 0}, "keep_last": {"min": 1}, "log_every": {"min": 1}},
+    {
+        "workers": {"min": 0},
+        "checkpoint_minutes": {"min": 0},
+        "keep_last": {"min": 1},
+        "log_every": {"min": 1},
+        "compile": {"is_flag": False, "flag_value": "on"},
+    },
     decides=False,
 )
 TRAIN_OPTIONS = (

@@ -160,7 +160,7 @@ def test_what_does_not_decide_the_result(configured: Any) -> None:
     words = "--workers 0 --checkpoint-minutes 0.5 --keep-last 7 --log-every 3 --compile --tensorboard --limit 2"
     given = configured(*words.split(), "--on-missing", "skip", "--perceptual-weights", "random", "--recipe", "paper")
     assert given["run"] == TrainRunConfig(
-        workers=0, checkpoint_minutes=0.5, keep_last=7, log_every=3, compile=True, tensorboard=True
+        workers=0, checkpoint_minutes=0.5, keep_last=7, log_every=3, compile="on", tensorboard=True
     )
     assert (given["limit"], given["on_missing"], given["perceptual_weights"]) == (2, "skip", "random")
     assert given["config"].as_json() == {**recipe("paper").as_json(), "classes": 3}

@@ -87,7 +87,7 @@ def test_options_reach_the_programs_they_are_of(data: Path, tmp_path: Path) -> N
         "--epochs 3",
         "--precision fp32",
         "--workers 0",
-        "--compile",
+        "--compile on",
         "--limit 2",
         "--resume",
     ):

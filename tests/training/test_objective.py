@@ -1,0 +1,167 @@
+"""The training step compiled and not: the same numbers, resumed runs to the bit, and what happens where it fails."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.training_runs import (
+    ALONE,
+    HURRIED,
+    SMALL,
+    Crash,
+    Interrupt,
+    TinyEncoder,
+    assert_same,
+    crash,
+    final_state,
+    make_trainer,
+    saliency,
+)
+from training.config import COMPILED_STEPS, Compile, TrainConfig, TrainRunConfig
+from training.data.loading import DeviceBatch
+from training.networks.model import LocalizationModel
+from training.networks.perceptual import PerceptualNetwork
+from training.objective import Objective
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
+
+FULL = replace(
+    saliency(cam_map_weight=4.0, triplet_scale="image"), arch="alexnet-gap-plus", epochs=1, clip_norm=1.0, seed=3
+)
+"""Every loss, dropout, and F of a black image: all that a step can have."""
+COMPILED = replace(HURRIED, compile="on")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Compile without a compiler's back end and without a break in a graph, as any wait for the device would be."""
+    real, settings = torch.compile, []
+
+    def compile_(part: Any, **given: Any) -> Any:
+        settings.append(given)
+        return real(part, backend="eager", fullgraph=True, dynamic=given["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return settings
+
+
+def test_a_compiled_run_has_the_numbers_of_a_plain_one_and_resumes_to_the_bit(
+    data: Path, tmp_path: Path, traced: list[dict[str, Any]]
+) -> None:
+    said = Interrupt(0, crash)
+    make_trainer(data, tmp_path / "plain", FULL).fit()
+    assert not traced
+    make_trainer(data, tmp_path / "compiled", FULL, run=COMPILED, progress=said).fit()
+    # Network, F and losses, and F alone in reserve.
+    assert len(traced) == 4
+    assert said.said[0] == "compiling the training step: the first step takes longer"
+    assert said.said[1].startswith("epoch 1/1: ")
+    plain, compiled = final_state(tmp_path / "plain"), final_state(tmp_path / "compiled")
+    torch.testing.assert_close(compiled["model"], plain["model"], rtol=1e-3, atol=1e-4)
+    # Steps on trial leave no trace in batch norm's statistics.
+    counts = [value for name, value in compiled["model"].items() if name.endswith("num_batches_tracked")]
+    assert counts and all(int(count) == compiled["step"] == 3 for count in counts)
+
+    often = replace(COMPILED, checkpoint_minutes=0.0)
+    with pytest.raises(Crash):
+        make_trainer(data, tmp_path / "resumed", FULL, run=often, progress=Interrupt(2, crash)).fit()
+    make_trainer(data, tmp_path / "resumed", FULL, run=often).fit(resume=True)
+    assert_same(final_state(tmp_path / "resumed"), compiled)
+
+
+def test_without_a_compiler_the_run_goes_on_uncompiled_and_says_why(
+    data: Path, gap_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATH", "CXX"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    said = Interrupt(0, crash)
+    make_trainer(data, tmp_path, SMALL, run=COMPILED, progress=said).fit()
+    step, end = said.said[1:3]
+    assert re.match(r"warning: --compile: the training step cannot be compiled: \w+: \w", step)
+    assert end == "warning: --compile: the run continues uncompiled"
+    assert_same(final_state(tmp_path), final_state(gap_run))
+
+
+class Refused(nn.Module):
+    """Stands for what the compiler refuses when it is first called."""
+
+    def forward(self, *_inputs: Any, **_named: Any) -> Tensor:
+        raise NotImplementedError("this layer\nand more")
+
+
+def test_the_frozen_network_is_compiled_alone_where_the_others_cannot_be(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    frozen = lambda part: lambda *inputs: calls.append(len(inputs)) or part(*inputs)  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda part, **_: frozen(part) if hasattr(part, "perceptual") else Refused())
+    said = Interrupt(0, crash)
+    make_trainer(data, tmp_path, FULL, run=COMPILED, progress=said).fit()
+    refused = "warning: --compile: the training step cannot be compiled: NotImplementedError: this layer"
+    assert said.said[1:-1] == [refused]
+    # Each of three steps on trial and of three real ones.
+    assert calls == [2] * 6
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "steps", "expected"),
+    [
+        ("off", "cuda", COMPILED_STEPS, False),
+        ("on", "cpu", 1, True),
+        ("auto", "cuda", COMPILED_STEPS, True),
+        ("auto", "cuda", COMPILED_STEPS - 1, False),
+        ("auto", "cpu", COMPILED_STEPS, False),
+    ],
+)
+def test_auto_compiles_long_runs_on_cuda(choice: Compile, device: str, steps: int, expected: bool) -> None:
+    assert TrainRunConfig(compile=choice).compiles(device=device, steps=steps) == expected
+
+
+def frozen_network(config: TrainConfig) -> tuple[nn.Module, list[Tensor]]:
+    """F as an objective has it after one step, and the images that it was given."""
+    given: list[Tensor] = []
+    torch.manual_seed(0)
+    perceptual = PerceptualNetwork(TinyEncoder(batch_norm=True))
+    perceptual.register_forward_hook(lambda _module, inputs, _output: given.append(inputs[0].detach()))
+    objective = Objective(
+        LocalizationModel(config.arch, config.classes, decoder=True),
+        config=config,
+        processes=ALONE,
+        perceptual=perceptual,
+        class_weights_k=None,
+        compiled=False,
+        say=print,
+    )
+    images = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    batch = DeviceBatch(images, torch.rand(2, 64, 64), torch.tensor([0, 1]), torch.arange(2))
+    objective.compute(batch, seed=0, first=0)
+    return perceptual, given
+
+
+def test_frozen_weights_are_rounded_once_and_the_features_are_those_of_autocast() -> None:
+    rounded, given = frozen_network(replace(FULL, precision="bf16"))
+    whole, _ = frozen_network(FULL)
+    assert {weights.dtype for weights in rounded.parameters()} == {torch.bfloat16}
+    assert {weights.dtype for weights in whole.parameters()} == {torch.float32}
+    found = []
+    for network in (rounded, whole):
+        images = given[1].clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = network(images)
+        features.float().square().sum().backward()
+        found.append((features.detach(), images.grad))
+    assert_same(found[0], found[1])
+    assert found[0][0].std() > 0
+
+
+def test_everything_that_f_sees_lies_in_channels_last_memory() -> None:
+    _, given = frozen_network(FULL)
+    # Two images and a black one, then two foregrounds and two backgrounds.
+    assert [len(images) for images in given] == [3, 4]
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images in given)
