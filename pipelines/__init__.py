@@ -1,4 +1,4 @@
-"""Pipelines: data sets and command lines, and what they wire together. ``Localizer`` is the door for Python."""
+"""Data sets, command lines and jobs, built on the three other packages. ``Localizer`` is the entry point in Python."""
 
 import os
 import sys

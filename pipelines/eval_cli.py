@@ -60,7 +60,7 @@ def run(checkpoint: Path, **options: Any) -> None:
     default_name = (options["out"] or checkpoint).resolve().name
     if options["out"] is None:
         if str(checkpoint).startswith(TIMM_PREFIX):
-            raise click.UsageError(f"{checkpoint}: no folder of its own, so give --out FOLDER")
+            raise click.UsageError(f"{checkpoint} has no run folder: give --out FOLDER")
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
         options["out"] = folder / (
             EVALUATION_FOLDER if checkpoint.is_dir() else f"{EVALUATION_FOLDER}-{checkpoint.stem}"
@@ -107,7 +107,7 @@ def maps(folder: Path, **options: Any) -> None:
     clipping = [name for name in choices.protocols if name in ZERO_PROTOCOLS]
     if zero and clipping:
         click.echo(
-            f"wsol-eval: {folder}: {zero}; under {', '.join(clipping)} raw and scaled maps of one network score "
+            f"wsol-eval: {folder}: {zero}; {', '.join(clipping)} score raw and scaled maps of one network "
             "differently, with --map-range min-max alike",
             err=True,
         )

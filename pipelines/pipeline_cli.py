@@ -77,7 +77,7 @@ def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
     from pipelines.experiments.steps import Chain, DataIdentity, StepRecord
 
     if until and only:
-        raise click.UsageError("--until and --only exclude each other")
+        raise click.UsageError("--until and --only cannot be combined")
     pipeline = read_pipeline_file(file)
     data = DataIdentity(*check_inputs(pipeline))
     steps = tuple(wanted_steps(pipeline_steps(pipeline), until=until, only=only))
@@ -183,7 +183,7 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
     """
     only_report, dry_run = options["only_report"], options["dry_run"]
     if only_report and dry_run:
-        raise click.UsageError("--only-report and --dry-run exclude each other")
+        raise click.UsageError("--only-report and --dry-run cannot be combined")
     index, count = task_share(task_index=task_index, task_count=task_count)
     given = given_names(click.get_current_context())
     from pipelines.experiments.paper_table.plan import find_runs, planned_runs

@@ -1,4 +1,4 @@
-"""The command ``wsol-prep``: make, check and look at saliency maps. Imports torch for ``refine`` alone."""
+"""The command ``wsol-prep``: make, check and view saliency maps. Imports torch for ``refine`` alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def proposals(
     if jobs == 0 or jobs < -1:
         raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
     if (backend == "dask") != (scheduler is not None):
-        raise click.UsageError("--backend dask and --scheduler ADDRESS belong together")
+        raise click.UsageError("--backend dask needs --scheduler ADDRESS; other backends have none")
     config = map_config(options)
     warning = opencv_clash()
     if warning:
@@ -213,7 +213,9 @@ def compile_() -> None:
 
     compile_kernels(on_compile=_say_compiling)
     if not used_folders():
-        raise RuntimeError(f"kernels can be written to none of {', '.join(map(str, kernel_folders()))}")
+        raise RuntimeError(
+            f"kernels can be written to none of {', '.join(map(str, kernel_folders()))}; set NUMBA_CACHE_DIR"
+        )
     click.echo(f"kernels: {', '.join(map(str, used_folders()))}")
 
 
@@ -255,8 +257,8 @@ def _echo_summary(summary: Summary, *, out: Path, max_failed: int) -> None:
         from pseudo_maps.runs.generation import LOG_FOLDER
 
         raise RuntimeError(
-            f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed}; the map of a failed "
-            f"image is zero and its status says why; details in {summary.log_path or out / LOG_FOLDER}"
+            f"{counted(summary.failed, 'image')} failed, more than --max-failed {max_failed}; their maps are zero and "
+            f"their rows have a status; for the reasons see {summary.log_path or out / LOG_FOLDER}"
         )
 
 
@@ -344,7 +346,7 @@ def preview(
         ids = (*ids, *_lines(ids_file))
     shared["image_ids"] = ids
     if ids and worst is not None and out is not None:
-        raise click.UsageError("--ids and --worst exclude each other on a contact sheet")
+        raise click.UsageError("--ids and --worst cannot be combined on a contact sheet")
     worst_count = worst or count
     if out is not None:
         from pipelines.reports.contact_sheet import contact_sheet
@@ -371,7 +373,7 @@ def _lines(path: Path) -> list[str]:
 
     lines = [line.strip() for line in read_lines(path)]
     if not lines:
-        raise click.UsageError(f"{path}: expected image ids, one a line, found none")
+        raise click.UsageError(f"{path}: expected image ids, one per line, found none")
     return lines
 
 

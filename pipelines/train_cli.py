@@ -100,7 +100,7 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
             _check_finished(finished, config, datasets["train"], out=out, maps=maps, options=options)
             if config.epochs == finished.get("configuration", {}).get("epochs") or not folder.steps():
                 if processes.is_main:
-                    click.echo(f"{out}: this run is finished; use another --out for another one")
+                    click.echo(f"{out}: this run is finished; use another --out for a new one")
                 return
         run = TrainRunConfig(**{option.field: options[str(option.name)] for option in RUN_OPTIONS})
         trainer = build_trainer(

@@ -55,7 +55,10 @@ def match_classes(trained: ClassNames, data: ClassNames, *, classes: int, source
         if not known:
             return ClassMatch(None, "")
         if _is_numbered(known) or _is_numbered(data.wnids):
-            return ClassMatch(None, f"numbers are no names, so both orders count as one: {_orders(known, data.wnids)}")
+            return ClassMatch(
+                None,
+                f"numbers are no names, so the orders are taken as equal: {_orders(known, data.wnids)}",
+            )
     orders = f": {_orders(known, data.wnids)}" if known else ""
     lacks = f"; the network does not know {_listed(missing, 3)}" if missing else ""
     raise ValueError(

@@ -219,7 +219,7 @@ class TrainConfig:
         check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         if self.method != "saliency" and (self.loss.needs_saliency or self.loss.needs_maps):
-            raise ValueError(f"method {self.method} has neither map loss nor triplet loss: switch them off")
+            raise ValueError(f"method {self.method} has no map loss and no triplet loss: switch them off")
         if self.pooling != "gap" and self.method != "saliency":
             raise ValueError(f"pooling {self.pooling}: expected gap, because method {self.method} is a baseline")
         if self.pooling == "saliency" and not self.loss.needs_saliency:

@@ -1,4 +1,4 @@
-"""Objective of a batch: the networks on their device, parallel and compiled where asked for, and the losses."""
+"""Objective of a batch: the networks on their device, parallel and compiled if requested, and the losses."""
 
 import contextlib
 import typing

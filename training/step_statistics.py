@@ -1,4 +1,4 @@
-"""Numbers of every training step: queued on the device, summed step by step in float64.
+"""Statistics of every training step: queued on the device, summed step by step in float64.
 
 The sums do not depend on when they are looked at, so a run that was stopped and resumed reports the same numbers.
 

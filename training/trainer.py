@@ -1,4 +1,4 @@
-"""Training loop: epochs, optimiser steps, checkpoints, and a stop at any moment without loss.
+"""Training loop: epochs, optimiser steps, checkpoints, and interruption at any time without loss of work.
 
 Shapes: B batch of one process, K classes, H W pixels.
 """

@@ -141,11 +141,11 @@ def map_config(options: Mapping[str, Any]) -> MapConfig:
     if len(method.weightings) == 1:
         foreign.add("weighting")
     for option in sorted(given & foreign):
-        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning with --method {name}")
+        raise click.UsageError(f"--{option.replace('_', '-')} cannot be used with --method {name}")
     values = {option.field: options[str(option.name)] for option in METHOD_OPTIONS[name] if option.field}
     if name == "geodesic":
         if DETECTORS[options["boundaries"]].needs_model != (model is not None):
-            raise click.UsageError("--boundaries structured-forest and --boundary-model FILE belong together")
+            raise click.UsageError("--boundaries structured-forest needs --boundary-model FILE; others have no model")
         values["boundary_model"] = "" if model is None else file_sha256(model)
         proposals: MethodConfig = dataclasses.replace(PRESETS[options["preset"]], **values)
     else:

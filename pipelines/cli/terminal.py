@@ -1,4 +1,4 @@
-"""What every command shows on the terminal: errors, signals, version and progress."""
+"""Terminal output of every command: errors, signals, version and progress."""
 
 import contextlib
 import errno

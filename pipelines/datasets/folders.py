@@ -105,8 +105,8 @@ def folder_classes(root: Path, *, split: str) -> tuple[list[str], list[str]]:
         hint = "" if near in (None, *strange) else f" (its {near!r} is written otherwise)"
         raise DatasetError(
             f"{root / other}: expected the classes of {root / 'train'}, found {counted(len(strange), 'class folder')} "
-            f"without an image there: {named(strange)}{hint}; rename or remove them, or sort the images into one "
-            "folder per class of train"
+            f"whose class has no image in train: {named(strange)}{hint}; rename or remove them, or sort the images "
+            "into one folder per class of train"
         )
     return folders.get(split, []), train
 

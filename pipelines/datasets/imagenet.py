@@ -32,7 +32,7 @@ def open_imagenet(root: Path, *, split: str) -> Dataset:
         if not WNID.fullmatch(wnid):
             raise DatasetError(
                 f"{root}: expected class folders named n and eight digits, found {wnid!r}; "
-                "use layout 'imagefolder' for other names"
+                "use --layout imagefolder for other names"
             )
     unread: list[str] = []
     records = [

@@ -95,8 +95,7 @@ def open_dataset(root: str | os.PathLike[str], *, split: str, layout: str = "aut
         return LAYOUTS[_detect(root) if layout == "auto" else layout].open(root, split=split)
     except PermissionError as error:
         raise DatasetError(
-            f"{error.filename}: expected a file or folder that you may read, found one that you may not; change its "
-            "permissions or move it out of the data set"
+            f"{error.filename}: no permission to read it; change its permissions or move it out of the data set"
         ) from error
 
 
@@ -106,7 +105,7 @@ def _detect(root: Path) -> str:
         matches = [name for name, layout in LAYOUTS.items() if layout.fallback and layout.detect(root)]
     if len(matches) > 1:
         raise DatasetError(
-            f"{root}: expected one layout, found signs of {' and '.join(matches)}; name the one to use as layout"
+            f"{root}: expected one layout, found signs of {' and '.join(matches)}; name the one to use as --layout"
         )
     if not matches:
         signs = ", ".join(f"{layout.signs} ({name})" for name, layout in LAYOUTS.items())

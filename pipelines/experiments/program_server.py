@@ -1,4 +1,4 @@
-"""Server that forks programs from one process, in which what they import is imported already.
+"""Server that forks programs from one process, which has already imported what they need.
 
 Importing PyTorch takes a core 2 to 4 seconds, and a table of experiments is dozens of programs. ``ProgramServer``
 starts the server, ``python -P -m pipelines.experiments.program_server FD``. A request is a datagram with open files:

@@ -1,4 +1,4 @@
-"""The runner of steps: one after the other, or several chains of steps side by side, each step a process of its own.
+"""Runner of steps: in order, or several chains of steps in parallel, each step in its own process.
 
 What a step uses is free when it ends, one that crashes takes nothing with it, and the command that is shown is the one
 that can be typed.

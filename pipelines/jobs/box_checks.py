@@ -1,4 +1,4 @@
-"""Whether boxes and maps belong to the image files that are there: what chance does not explain is refused.
+"""Checks that boxes and maps belong to the image files: more mismatches than single mistakes are refused.
 
 Boxes are ``x0, y0, x1, y1``, 0-based inclusive pixels of the frame that the annotation states.
 """
@@ -62,7 +62,7 @@ def check_boxes(
             dataset,
             shapes,
             of=len(compared),
-            what="boxes drawn on another shape than the image file",
+            what="boxes drawn on another aspect ratio than that of the image file",
             advice="correct the sizes that the annotations state, or restore the image files",
         ),
         _judge(
@@ -74,7 +74,7 @@ def check_boxes(
         ),
     ]
     if squares:
-        found.append(f"{_named(squares, of=len(compared), what='square files, boxes drawn on another shape')}; ")
+        found.append(f"{_named(squares, of=len(compared), what='square files, boxes of another aspect ratio')}; ")
         found[-1] += "right if the files were squeezed, wrong if they were cropped"
     _refuse_sizes_as_corners(dataset, annotated, sizes)
     return [warning for warning in found if warning]
@@ -153,8 +153,8 @@ def _refuse_sizes_as_corners(
                 first = first or f"{box} of {image_id!r} in {width} x {height} pixels"
     if len(fits) >= MIN_TELLING_BOXES and all(fits.values()):
         raise DatasetError(
-            f"{dataset.root}: all boxes lie towards the upper left, such as {first}: expected corners x0, y0, x1, y1, "
-            "found what looks like x, y, width, height or like boxes of a smaller version; write them as corners"
+            f"{dataset.root}: expected corners x0, y0, x1, y1, found boxes that look like x, y, width, height or "
+            f"like those of a smaller version, such as {first}; write them as corners"
         )
 
 
@@ -178,9 +178,8 @@ def check_map_names(
         notes.append(f"{counted(len(unused), 'map')} in {folder} without an image of the data set: {named}")
     if unused and not there:
         raise ValueError(
-            f"{folder}: no map belongs to any of {counted(len(wanted), 'image')}: maps are called {unused[0]!r} and so "
-            f"on, the images {wanted[0].image_id!r}. Give the data set that they were made of; ids change with its "
-            "files, its lists and --layout"
+            f"{folder}: no map fits any of {counted(len(wanted), 'image')}: map ids are like {unused[0]!r}, image ids "
+            f"like {wanted[0].image_id!r}; give the --data and --layout that the maps were made with"
         )
     if lacking and there:
         # As wsol-prep --limit leaves them.

@@ -42,7 +42,7 @@ def read_class_scores(path: Path, evaluation_set: EvaluationSet) -> ClassScores:
     """
     classes = evaluation_set.class_wnids
     if not classes:
-        raise ValueError(f"{path}: the data has no classes that scores could belong to")
+        raise ValueError(f"{path}: class scores need a data set with classes, found none")
     if path.suffix.lower() == ".npy":
         rows = _read_array(path, evaluation_set.records, classes=len(classes))
     else:
@@ -123,7 +123,7 @@ def _read_csv(path: Path, records: Sequence[ImageRecord], *, classes: Sequence[s
                 image_id = ids.get(values[0]) if values else None
                 if image_id is None or image_id in rows or len(values) != len(columns) + 1:
                     raise ValueError(
-                        f"{where}: expected the name of one image of the data, in no other row, and "
+                        f"{where}: expected the name of an image of the data, once in the file, and "
                         f"{len(columns)} values, found {values[:2]} of {len(values)}"
                     )
                 rows[image_id] = values[1:]

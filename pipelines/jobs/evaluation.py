@@ -189,11 +189,11 @@ def _calibration(choices: EvaluationChoices, source: MapSource) -> Calibration |
     theirs_of_data, own_of_data = chosen_on.config.get("data"), choices.evaluation_set.config()
     if isinstance(theirs_of_data, Mapping) and theirs_of_data.get("sha256") == own_of_data["sha256"]:
         raise ValueError(
-            f"{path}: an evaluation of these very images, whose best threshold is an oracle; give that of another split"
+            f"{path}: evaluation of the images to score, so its threshold is an oracle; give that of another split"
         )
     ours, theirs = (config.get("network", {}).get("weights") for config in (source.config(), chosen_on.config))
     if ours and theirs and ours != theirs:
-        raise ValueError(f"{path}: an evaluation of another network; give that of the one that is scored")
+        raise ValueError(f"{path}: evaluation of another network; give one of the network to score")
     localizers = (*source.localizers, *BASELINES)
     return calibrate(chosen_on, localizers=localizers, protocols=choices.protocols, source=path)
 

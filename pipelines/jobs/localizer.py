@@ -175,11 +175,11 @@ class Localizer:
         if isinstance(image, str | os.PathLike):
             return next(self.many([image], label=label))
         if isinstance(image, Image.Image) and image.mode.startswith(("I", "F")):
-            raise ValueError(f"a picture of mode {image.mode}, expected 8 bits; files may have more")
+            raise ValueError(f"expected a picture of 8 bits, found mode {image.mode}; give the file instead")
         # A copy: what is resized has to be writable, and the caller may go on to change the array.
         rgb_hwc = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if rgb_hwc.ndim != 3 or rgb_hwc.shape[2] != 3 or rgb_hwc.dtype != np.uint8 or not rgb_hwc.size:
-            raise ValueError(f"an array {rgb_hwc.shape} of {rgb_hwc.dtype}, expected pixels (H, W, 3) of uint8 RGB")
+            raise ValueError(f"expected an RGB array (H, W, 3) of uint8, found {rgb_hwc.shape} of {rgb_hwc.dtype}")
         pixels_1chw = squashed(rgb_hwc, side_px=self._look.image_side_px)
         height, width = rgb_hwc.shape[:2]
         return _raised(self._predict(pixels_1chw, [rgb_hwc], [(width, height)], label)[0])
@@ -224,19 +224,17 @@ class Localizer:
         if len(found) == 1:
             return found[0]
         if found:
-            raise ValueError(f"class {text!r}: {len(found)} classes have this name: give one of the indexes {found}")
+            raise ValueError(f"class {text!r}: {len(found)} classes have this name; give one of the indexes {found}")
         near = difflib.get_close_matches(text.casefold(), names, n=3)
         raise ValueError(
             f"class {text!r}: expected an index from 0 to {self.model.classes - 1}, a wnid or a name"
-            + (f"; near are {', '.join(map(repr, near))}" if near else "")
+            + (f"; similar are {', '.join(map(repr, near))}" if near else "")
         )
 
     def check_label(self, label: int | None) -> None:
         """ValueError for the index of a class that the network has not."""
         if label is not None and not 0 <= label < self.model.classes:
-            raise ValueError(
-                f"class {label}: the network has {self.model.classes} classes, expected 0 to {self.model.classes - 1}"
-            )
+            raise ValueError(f"class {label}: expected 0 to {self.model.classes - 1}, one of the network's classes")
 
     def _predict(
         self,
@@ -284,7 +282,7 @@ def read_class_names(path: Path, *, classes: int, trained: ClassNames = NO_NAMES
     """
     names = path.read_text(encoding="utf-8-sig").splitlines()
     if len(names) != classes:
-        raise ValueError(f"{path}: {len(names)} lines, expected the names of {classes} classes, one per line")
+        raise ValueError(f"{path}: expected the names of {classes} classes, one per line, found {len(names)} lines")
     check_class_names(names, trained, source=path)
     return names
 

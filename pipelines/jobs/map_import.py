@@ -1,4 +1,4 @@
-"""Maps and proposals of other tools stored as shards, which all commands then take like our own."""
+"""Import of maps, masks and proposals of other tools as shards."""
 
 import functools
 import hashlib

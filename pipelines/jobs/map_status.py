@@ -1,4 +1,4 @@
-"""How far a folder of maps is, and what a run into it would take, in a few lines."""
+"""Progress of a folder of maps, and the estimated cost of a run, in a few lines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def status_lines(folder: Path, *, splits: Sequence[str], data: Path | None, layo
     """
     chosen = splits or found_splits(folder)
     if not chosen:
-        raise ValueError(f"{folder}: no maps yet, expected the --out folder of wsol-prep proposals or refine")
+        raise ValueError(f"{folder}: no maps yet; expected the --out folder of wsol-prep")
     lines: list[str] = []
     for split in chosen:
         status = split_status(folder, split)

@@ -1,4 +1,4 @@
-"""A trained network on one device as a source of class scores and maps, which it saves as shards when asked to."""
+"""A trained network on one device as a source of class scores and maps, optionally saved as shards."""
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +69,7 @@ def usable_devices(text: str) -> tuple[str, ...]:
         except RuntimeError as error:
             raise ValueError(f"--device {name!r}: {error}") from error
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"--device {name!r}: {torch.cuda.device_count()} CUDA devices are visible")
+            raise ValueError(f"--device {name!r}: found only {torch.cuda.device_count()} CUDA devices")
     return names
 
 

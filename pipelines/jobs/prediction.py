@@ -121,11 +121,11 @@ def _find_files(images: Sequence[Path], *, output: PredictionOutput, say: Callab
         say(describe_unread(unread))
     if not files:
         where = ", ".join(str(path) for path in images)
-        raise ValueError(f"no image in {where}{describe_unread(unread, before='; ')}")
+        raise ValueError(f"expected images in {where}, found none{describe_unread(unread, before='; ')}")
     sources = {path.resolve() for path in files.values()}
     replaced = next((made for made in sorted(taken) if made.resolve() in sources), None)
     if replaced is not None:
-        raise ValueError(f"--out {output.folder}: {replaced} would replace an image: give another folder")
+        raise ValueError(f"--out {output.folder}: {replaced} would replace an image; give another folder")
     return files
 
 

@@ -122,14 +122,12 @@ class Refinement:
         if foreign:
             raise ValueError(
                 f"{maps}: {len(foreign)} of {len(index)} maps are of images that {dataset.root} does not have, such as "
-                f"{foreign[0]!r}; give the --data and --layout that they were made of"
+                f"{foreign[0]!r}; give the --data and --layout that they were made with"
             )
         self._records = [records[image_id] for image_id in index]
         digest = index.digest()
         if digest is None:
-            raise ShardError(
-                f"{maps}: shards of {dataset.split} without their .sha256 files; wsol-prep verify names them"
-            )
+            raise ShardError(f"{maps}: shards of {dataset.split} lack their .sha256 files; wsol-prep verify lists them")
         names = ClassNames(dataset.class_wnids, dataset.class_words)
         model, self.note = load_for_classes(network, names=names, device=device)
         side_px = input_size_px or model.input_size_px

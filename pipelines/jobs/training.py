@@ -109,7 +109,8 @@ def build_trainer(
     """
     if train.class_wnids != val.class_wnids:
         raise ValueError(
-            f"{train.root}: the {len(train.class_wnids)} classes in train are not the {len(val.class_wnids)} in val"
+            f"{train.root}: the {len(train.class_wnids)} classes of train are not the {len(val.class_wnids)} of val; "
+            "both splits need the same classes"
         )
     progress = TerminalProgress() if processes.is_main else Progress()
     index = None if maps is None else MapIndex(maps, train.split, max_open_files=OPEN_SHARDS)
@@ -123,8 +124,8 @@ def build_trainer(
     shared = _count_shared(records, val_records) if train.root == val.root else 0
     if shared:
         progress.say(
-            f"warning: {shared} of {len(val_records)} validation images are training images, so the accuracy tells "
-            f"nothing about new ones; put images into the folders train and val of {train.root}"
+            f"warning: {shared} of {len(val_records)} validation images are training images, so the accuracy says "
+            f"nothing about new images; put images into the folders train and val of {train.root}"
         )
     names, weights_at_start = ClassNames(train.class_wnids, train.class_words), config.init
     config = identify_inputs(config, index=index, perceptual_weights=perceptual_weights)
@@ -151,7 +152,7 @@ def build_trainer(
         )
     left = len(records) % config.batch_size
     if 0 < left < len(records):
-        progress.say(f"{left} of {len(records)} training images, other ones each time, fill no batch in an epoch")
+        progress.say(f"each epoch leaves out other {left} of {len(records)} training images, which fill no batch")
     return Trainer(
         config,
         run,

@@ -1,4 +1,4 @@
-"""Verification of a folder of maps: what is wrong, the repair, and the command that makes what is missing."""
+"""Verification of a folder of maps: problems, repair, and the command that makes missing maps."""
 
 import json
 import os

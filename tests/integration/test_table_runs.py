@@ -97,6 +97,6 @@ def test_failed_interrupted_resumed_finished(inputs: tuple[object, ...], tmp_pat
     result = table(*inputs, "--epochs", 3)
     assert result.exit_code == 1
     refusal = f"{run} was made with other settings (--epochs: 2 stored, 3 now); use another --out"
-    assert result.output == f"wsol-pipeline: error: {refusal}. Nothing was run, and the tables are as they were\n"
+    assert result.output == f"wsol-pipeline: error: {refusal}. Nothing was run, and the tables are unchanged\n"
     assert {path.name: path.read_bytes() for path in out.glob("table.*")} == before
     assert lines_of_logs(out) == ran

@@ -179,7 +179,7 @@ def test_a_finished_run_is_left_alone(colours: Path, whole: Path) -> None:
         result = train("--data", colours, "--out", whole, *GAP, *words)
         assert (result.exit_code, result.output) == (
             0,
-            f"{whole}: this run is finished; use another --out for another one\n",
+            f"{whole}: this run is finished; use another --out for a new one\n",
         )
     assert {path.name: path.stat().st_mtime_ns for path in (whole, *whole.iterdir())} == before
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training run in files that are whole or not there.
+"""Checkpoints: the state of a training run in files that are complete or absent.
 
 A checkpoint is what ``torch.save`` writes, with a marker and a version inside; it can be read with
 ``torch.load(path, weights_only=True)`` alone. The state consists of dicts, lists, tuples, tensors, numbers, strings,

@@ -1,4 +1,4 @@
-"""Metrics log of a run: ``metrics.jsonl`` and, when asked for, TensorBoard events."""
+"""Metrics log of a run: ``metrics.jsonl`` and, if requested, TensorBoard events."""
 
 import contextlib
 import functools

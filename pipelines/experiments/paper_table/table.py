@@ -1,4 +1,4 @@
-"""The paper's tables: their runs trained and scored where that is not done yet, and the tables written."""
+"""The paper's tables: train and score the unfinished runs, and write the tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,7 @@ def report_table(plan: TablePlan, runs: Sequence[TableRun], *, given: Sequence[s
     found = contradictions(plan, runs, given=given)
     if found:
         raise ValueError(
-            f"{_first_of(found)}; leave such options out and the report takes those of the runs. The tables are as "
-            "they were"
+            f"{_first_of(found)}; leave such options out, and those of the runs are used. The tables are unchanged"
         )
     _write(plan, runs)
 
@@ -31,7 +30,7 @@ def check_folders(runs: Sequence[TableRun]) -> None:
     refused = [reason for run in runs if (reason := run.refusal())]
     if refused:
         # Of all runs, not of this task's share alone: its tables show all of them.
-        raise ValueError(f"{_first_of(refused)}. Nothing was run, and the tables are as they were")
+        raise ValueError(f"{_first_of(refused)}. Nothing was run, and the tables are unchanged")
 
 
 def show_commands(plan: TablePlan, share: Sequence[TableRun], *, devices: Sequence[str]) -> None:
@@ -92,7 +91,7 @@ def _require_maps(plan: TablePlan) -> None:
 
 
 def _first_of(sentences: Sequence[str]) -> str:
-    more = f"; and so with {len(sentences) - 1} more of the runs" if len(sentences) > 1 else ""
+    more = f"; likewise for {len(sentences) - 1} more runs" if len(sentences) > 1 else ""
     return f"{sentences[0]}{more}"
 
 

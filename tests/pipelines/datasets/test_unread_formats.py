@@ -46,7 +46,7 @@ def test_predictions_are_made_of_what_the_data_sets_would_read(tmp_path: Path) -
 
 def test_predictions_of_other_formats_alone_say_so(tmp_path: Path) -> None:
     make(tmp_path / "photos", "c.gif")
-    with pytest.raises(ValueError, match=r"no image in .*\.gif is not read"):
+    with pytest.raises(ValueError, match=r"expected images in .*, found none; .*\.gif is not read"):
         _find_files([tmp_path / "photos"], output=PredictionOutput(folder=tmp_path / "out"), say=print)
 
 

@@ -91,9 +91,9 @@ TOP = ["image", *(f"top{place}" for place in range(1, 6))]
 @pytest.mark.parametrize(
     ("header", "row", "expected"),
     [
-        (TOP, ["nobody", 0, 1, 2, 3, 4], "line 32: expected the name of one image"),
-        (TOP, [NAMES[3], 0, 1, 2, 3, 4], "line 32: expected the name of one image of the data, in no other row"),
-        (TOP, ["", 0, 1], "line 32: expected the name of one image"),
+        (TOP, ["nobody", 0, 1, 2, 3, 4], "line 32: expected the name of an image"),
+        (TOP, [NAMES[3], 0, 1, 2, 3, 4], "line 32: expected the name of an image of the data, once in the file"),
+        (TOP, ["", 0, 1], "line 32: expected the name of an image"),
         (
             TOP,
             None,

@@ -146,10 +146,10 @@ def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: Eval
 
     one, other = tmp_path / "one", make_listed_data(tmp_path / "other", {"a": [(4.0, 3.0, 30.0, 15.0)]})
     evaluate(protocols=("wsoleval-v1",), out=one)
-    with pytest.raises(ValueError, match="these very images"):
+    with pytest.raises(ValueError, match="evaluation of the images to score"):
         evaluate(protocols=("wsoleval-v1",), out=None, threshold_from=one)
     twice = replace(choices.evaluation_set, split="test")
-    with pytest.raises(ValueError, match="these very images"):
+    with pytest.raises(ValueError, match="evaluation of the images to score"):
         evaluate(evaluation_set=twice, protocols=("wsoleval-v1",), out=None, threshold_from=one)
     others = load_evaluation_set(open_dataset(other, split="val"))
     with pytest.raises(ValueError, match="expected a curve of pseudo-map under wsoleval-v2, found pseudo-map under ws"):

@@ -99,12 +99,12 @@ def test_an_image_that_cannot_be_read_is_named(localizer: Localizer, files: dict
 
 def test_what_is_no_image_or_class_is_refused(localizer: Localizer, files: dict[str, Path], tmp_path: Path) -> None:
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(ValueError, match=r"expected pixels \(H, W, 3\) of uint8 RGB"):
+        with pytest.raises(ValueError, match=r"expected an RGB array \(H, W, 3\) of uint8"):
             localizer(array)
-    with pytest.raises(ValueError, match="a picture of mode I;16, expected 8 bits"):
+    with pytest.raises(ValueError, match="expected a picture of 8 bits, found mode I;16"):
         localizer(Image.new("I;16", (8, 8)))
     for label in (CLASSES, -1):
-        with pytest.raises(ValueError, match=f"class {label}: the network has {CLASSES} classes"):
+        with pytest.raises(ValueError, match=f"class {label}: expected 0 to {CLASSES - 1}"):
             localizer(files["wide.png"], label=label)
     with pytest.raises(CheckpointError, match="a folder without checkpoint"):
         Localizer(tmp_path)

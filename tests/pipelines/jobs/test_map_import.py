@@ -172,7 +172,7 @@ def test_a_stack_with_its_masks_in_the_last_axis_is_refused(data: Path, tmp_path
     ("names", "expected"),
     [
         ([], "expected files of maps (.npy, .npz, .png, .tif, .tiff, .mat), found none"),
-        (["x.npy"], "no map belongs to any of 5 images: maps are called 'x.npy'"),
+        (["x.npy"], "no map fits any of 5 images: map ids are like 'x.npy'"),
         (["a.npy", "a.png.npy"], "image 'val/a.png': expected one map, found"),
     ],
 )

@@ -225,7 +225,7 @@ def test_imagenet_weights_are_loaded_when_asked_for(
 
 def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     other = replace(splits[1], class_wnids=("blue", "red"))
-    with pytest.raises(ValueError, match="the 3 classes in train are not the 2 in val"):
+    with pytest.raises(ValueError, match="the 3 classes of train are not the 2 of val"):
         build((splits[0], other), tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_other_settings_are_refused_before_anything_is_run_or_written(folders: t
         result = table(*folders, *settings, "--device", "cpu", *more)
         assert result.exit_code == 1
         assert "seed-4 was made with other settings (--epochs: 7 " in result.output
-        assert result.output.count("\n") == 1 and result.output.endswith("the tables are as they were\n")
+        assert result.output.count("\n") == 1 and result.output.endswith("the tables are unchanged\n")
     assert tables(folders) == before
 
 

@@ -125,7 +125,7 @@ def test_an_array_that_slurm_tells_wrong_is_no_bad_usage(
         ("--seeds 0,one", "'one' is not a valid integer"),
         ("--seeds -1", "-1 is not in the range"),
         ("--seeds ,", "expected at least one, found none"),
-        ("--only-report --dry-run", "exclude each other"),
+        ("--only-report --dry-run", "cannot be combined"),
         ("--task-index 3 --task-count 3", "expected 0 <= index"),
         ("--device gpu", "'gpu'"),
     ],
