@@ -40,7 +40,7 @@ from evaluation.boxes.wsoleval import (
     normalise_score_map,
 )
 
-__all__ = ["FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol"]
+__all__ = ["FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol", "protocol_title"]
 
 _SQUASHED = "image squeezed to 224x224"
 
@@ -50,6 +50,8 @@ class Protocol:
     """One published way from a score map and ground-truth boxes to an overlap."""
 
     name: str
+    title: str
+    """Its name in pages, tables and charts, never that of a localizer."""
     summary: str
     """The protocol in one sentence, with its source."""
     map_rule: str
@@ -184,6 +186,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             name="cam",
+            title="CAM (20 % of the maximum)",
             summary="The rule in the CAM paper's words (Zhou et al., CVPR 2016, section 3.2).",
             map_rule=f"{_SQUASHED}; map clipped at 0, to 224x224 (bilinear), divided by its maximum",
             threshold_rule=_CAM_THRESHOLD,
@@ -198,6 +201,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="cam-release",
+            title="CAM, released code (three grey levels)",
             summary="What the code released with the CAM paper does (Zhou et al., CVPR 2016, bboxgenerator).",
             map_rule="image squeezed; map (ten-crop: sum of absolute ones) to 224x224 (bicubic, as MATLAB's imresize), "
             "absolute, divided by its maximum, rounded to 8 bit",
@@ -213,6 +217,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="wsoleval-v1",
+            title="MaxBoxAcc (one threshold for all)",
             summary="MaxBoxAcc: the largest contour at the best shared threshold (Choe et al., CVPR 2020).",
             map_rule=_WSOLEVAL_MAP,
             threshold_rule=_WSOLEVAL_THRESHOLD,
@@ -228,6 +233,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="wsoleval-v2",
+            title="MaxBoxAccV2 (one threshold for all)",
             summary="MaxBoxAccV2: all contours at the best shared threshold, mean over IoU .3, .5 and .7 "
             "(Choe et al., extended version of CVPR 2020).",
             map_rule=_WSOLEVAL_MAP,
@@ -243,6 +249,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="ts-cam",
+            title="TS-CAM (12 % of the maximum)",
             summary="The evaluator of TS-CAM (Gao et al., ICCV 2021).",
             map_rule=f"{_SQUASHED}; map to 224x224 (bilinear), minimum to 0 and maximum to 255, cut to 8 bit",
             threshold_rule="strictly above int(12 % of the maximum)",
@@ -258,6 +265,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="psol-crop",
+            title="PSOL (central crop, 20 % of the maximum)",
             summary="The frame of PSOL (Zhang et al., CVPR 2020), which predicts boxes itself; from a map, boxes are "
             "taken by the rule of cam.",
             map_rule="image squeezed to 256x256, central 224x224; map of the crop clipped at 0, to 224x224 (bilinear), "
@@ -285,3 +293,8 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def protocol_title(name: str) -> str:
+    """The title of a protocol; of one that is not known, as in results of a later version, its name."""
+    return PROTOCOLS[name].title if name in PROTOCOLS else name

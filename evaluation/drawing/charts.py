@@ -47,10 +47,18 @@ ON_DARK: Mapping[str, str] = {
 """What a colour becomes in an SVG on a dark page."""
 
 _WIDTH_INCHES, _PLOT_INCHES, _LEGEND_LINE_INCHES = 4.8, 3.0, 0.21
-_NAME_LENGTH = 46
+_NAME_LENGTH = 42
 """Characters of a name that fit beside the legend's key at the chart's width."""
 _DASHES: tuple[Any, ...] = ("solid", "dashdot", "dotted", (0, (7, 2, 1, 2, 1, 2)))
 _BASELINE_DASHES: tuple[Any, ...] = ((0, (5, 3)), (0, (2, 2)), (0, (8, 3, 2, 3)))
+_ON_LINE: Mapping[str, Any] = {
+    "ha": "center",
+    "va": "center",
+    "fontsize": 9,
+    "fontweight": "bold",
+    "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8},
+}
+"""The number that stands on a line."""
 _LABELLED_SHARE = 0.08
 """Smallest share of a bar that its percentage fits into."""
 
@@ -95,7 +103,9 @@ def line_chart(
     """Lines over a common horizontal axis, the vertical one from 0 (or the lowest value below it) up.
 
     The horizontal axis runs from 0 to 1 for ``fractions``; otherwise from 0 on, with labels at whole numbers. A
-    vertical line stands at ``marked_x``. ValueError for no line, or one with other than N >= 1 values of x and N of y.
+    vertical line stands at ``marked_x``. Each of several lines has its number on it, as in the legend, which is ordered
+    by the values that it states: those at ``marked_x``, else the highest ones for ``dots="highest"``, else the last.
+    ValueError for no line, or one with other than N >= 1 values of x and N of y.
     """
     _need(lines, "line")
     with _drawing():
@@ -104,15 +114,22 @@ def line_chart(
             axes.axvline(marked_x, color=INK, linewidth=0.8)
         styles = _line_styles([line.is_baseline for line in lines])
         lowest = 0.0
-        for line, style in zip(lines, styles, strict=True):
+        stated: list[float] = []
+        for number, (line, style) in enumerate(zip(lines, styles, strict=True), start=1):
             x_n, y_n = np.asarray(line.x_n, dtype=np.float64), np.asarray(line.y_n, dtype=np.float64)
             if x_n.ndim != 1 or not len(x_n) or x_n.shape != y_n.shape:
                 raise ValueError(f"{line.name}: expected N >= 1 values of x and of y, found {x_n.shape}, {y_n.shape}")
             lowest = float(y_n[np.isfinite(y_n)].min(initial=lowest))
             axes.plot(x_n, y_n, **style, marker="o" if dots == "all" else None, markersize=3)
+            place = int(y_n.argmax()) if dots == "highest" else -1
             if dots == "highest":
-                place = int(y_n.argmax())
                 axes.plot(x_n[place], y_n[place], marker="o", markersize=5, color=style["color"])
+            stated.append(float(y_n[place] if marked_x is None else np.interp(marked_x, x_n, y_n)))
+            finite = np.isfinite(y_n)
+            if len(lines) > 1 and finite.any():
+                x = x_n[0] + (x_n[-1] - x_n[0]) * number / (len(lines) + 1)
+                y = np.interp(x, x_n[finite], y_n[finite])
+                axes.text(x, y, str(number), **_ON_LINE, color=INK)
         axes.set_ylim(bottom=lowest)
         if fractions:
             axes.set_xlim(0, 1)
@@ -121,8 +138,11 @@ def line_chart(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        handles = [Line2D([], [], **style) for style in styles]
-        _add_legend(figure, handles, [line.name for line in lines], columns=1)
+        order = sorted(range(len(lines)), key=lambda place: -np.nan_to_num(stated[place], nan=-np.inf))
+        names = [_shortened(line.name) for line in lines]
+        if len(lines) > 1:
+            names = [f"{place + 1}  {names[place]}: {stated[place]:.3g}" for place in order]
+        _add_legend(figure, [Line2D([], [], **styles[place]) for place in order], names, columns=1)
         return _encoded(figure, form)
 
 
@@ -206,7 +226,7 @@ def _new_figure(*, title: str, legend_lines: int, plot_inches: float = _PLOT_INC
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_facecolor(PAPER)
-    axes.set_title(_shortened(title), color=INK, loc="left")
+    axes.set_title("\n".join(_shortened(line, 50) for line in title.splitlines()), color=INK, loc="left")
     axes.tick_params(colors=INK)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
@@ -256,15 +276,15 @@ def _add_legend(figure: Figure, handles: Sequence[Artist], names: list[str], *, 
     )
     # Set afterwards: matplotlib drops labels that begin with an underscore.
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(_shortened(name))
+        text.set_text(name)
 
 
-def _shortened(name: str) -> str:
+def _shortened(name: str, length: int = _NAME_LENGTH) -> str:
     """A name in one line that fits, cut in the middle: runs differ at their ends more than inside."""
     line = "".join(letter if letter.isprintable() else " " for letter in name)
-    if len(line) <= _NAME_LENGTH:
+    if len(line) <= length:
         return line
-    half = (_NAME_LENGTH - 1) // 2
+    half = (length - 1) // 2
     return f"{line[:half]}…{line[-half:]}"
 
 

@@ -30,9 +30,9 @@ from evaluation.drawing.overlays import (
 )
 from evaluation.drawing.picture_grid import picture_grid
 from evaluation.image_scores import NOT_TO_DECODE, ImageScores, Pair, is_skipped
-from evaluation.images import EvaluationImage
+from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.metrics.baselines import centred_gaussian_map
-from evaluation.protocols import get_protocol
+from evaluation.protocols import get_protocol, protocol_title
 from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps
 from pseudo_maps.images import ImageDecodeError, decode_image
@@ -96,36 +96,36 @@ def panel_indexes(images: Sequence[EvaluationImage], *, count: int) -> list[int]
 def draw_panels(
     path: Path,
     scored: Sequence[ImageScores],
-    images: Sequence[EvaluationImage],
+    evaluation_set: EvaluationSet,
     *,
     maps_of: Callable[[EvaluationImage], ImageMaps],
-    root: Path,
     localizers: Sequence[str],
     protocol: str,
     levels: Mapping[Pair, int],
 ) -> None:
     """Write the picture and the file of single pictures beside it; images that cannot be read are left out.
 
-    ``scored`` are the results of the images shown, ``images`` all images by index; ``maps_of`` computes or reads the
-    maps of one image again. The boxes are those of ``protocol``, which must show the whole image, at its ``levels``.
-    Images without ground truth are shown without the baseline.
+    ``scored`` are the results of the images shown; ``maps_of`` computes or reads the maps of one image again. The boxes
+    are those of ``protocol``, which must show the whole image, at its ``levels``. Images without ground truth are shown
+    without the baseline.
     """
     has_truth = any(scores.ground_truth for scores in scored)
     shown = (_BASELINE, *localizers) if has_truth else tuple(localizers)
     pictures: list[list[tuple[Picture, str]]] = []
     for scores in scored:
-        image = images[scores.index]
+        image = evaluation_set.images[scores.index]
         left_out = is_skipped(scores.status) or (_BASELINE, protocol) not in scores.iou
         if scores.status in NOT_TO_DECODE or (left_out if has_truth else not scores.boxes):
             continue
         try:
-            decoded = decode_image(root / image.record.path).rgb_hwc
+            decoded = decode_image(evaluation_set.root / image.record.path).rgb_hwc
         except (ImageDecodeError, OSError):
             continue
         image_rgb = resized(decoded, width=FRAME_PX, height=FRAME_PX)
         maps = {_BASELINE: centred_gaussian_map(), **maps_of(image).whole}
         truth_b4 = scores.ground_truth.get(protocol, ())
-        row = [(_with_truth(image_rgb, truth_b4), f"{image.record.wnid} {image.record.image_id}".strip())]
+        caption = f"{image.record.class_name(evaluation_set.class_words)} {image.record.image_id}".strip()
+        row = [(_with_truth(image_rgb, truth_b4), caption)]
         for localizer in shown:
             pair = (localizer, protocol)
             if pair not in scores.boxes or localizer not in maps:
@@ -144,7 +144,7 @@ def draw_panels(
     if pictures:
         headings = [
             "image and ground truth" if has_truth else "image",
-            *(f"{localizer}, protocol {protocol}" for localizer in shown),
+            *(f"{localizer}, {protocol_title(protocol)}" for localizer in shown),
         ]
         save_picture(path, picture_grid(headings, pictures))
         captioned = [

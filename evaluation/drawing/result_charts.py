@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.drawing.charts import ChartForm, Line, error_chart, line_chart
+from evaluation.protocols import protocol_title
 from evaluation.schema import Curve, Histogram, Result
 
 CHART_TITLES = {
@@ -30,7 +31,7 @@ class NamedResult:
 
 def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str, form: ChartForm = "page") -> bytes | None:
     """The chart ``kind`` of ``CHART_TITLES`` of a protocol's results; None where none of them has what it shows."""
-    title = f"{CHART_TITLES[kind]}, {protocol}"
+    title = f"{CHART_TITLES[kind]}\nprotocol {protocol_title(protocol)}"
     if kind == "errors":
         bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
         return error_chart(bars, title=title, form=form) if bars else None

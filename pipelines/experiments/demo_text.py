@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.protocols import protocol_title
 from evaluation.schema import Rate
 from pipelines.reports.comparison import load_runs
 from pipelines.reports.html_pages import write_page
@@ -34,8 +35,8 @@ def read_results(evaluations: Mapping[str, Path]) -> DemoResults:
 def summary_lines(results: DemoResults) -> list[str]:
     """The three numbers that matter under each protocol, as lines for the terminal."""
     return [
-        f"{protocol}: CAM of the full method {_percent(rates[FULL, 'cam'])}, CAM of gap {_percent(rates[GAP, 'cam'])}, "
-        f"centred box {_percent(rates[BOXES, 'centred-square'])}"
+        f"{protocol_title(protocol)}: CAM of the full method {_percent(rates[FULL, 'cam'])}, "
+        f"CAM of gap {_percent(rates[GAP, 'cam'])}, centred box {_percent(rates[BOXES, 'centred-square'])}"
         for protocol, rates in results.rates.items()
     ]
 

@@ -215,9 +215,8 @@ def _draw(folder: ResultFolder, choices: EvaluationChoices, source: MapSource) -
         draw_panels(
             folder.folder / PANELS_FILE,
             [scores for scores in folder.journal if scores.index in wanted],
-            images,
+            choices.evaluation_set,
             maps_of=source.maps_of,
-            root=choices.evaluation_set.root,
             localizers=source.localizers,
             protocol=shown[0],
             levels=folder.reported_levels(),

@@ -11,6 +11,7 @@ from statistics import NormalDist
 from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
 from evaluation.names import ERROR_KINDS
+from evaluation.protocols import protocol_title
 from evaluation.results.folder import find_metrics
 from evaluation.results.per_class import PER_CLASS_FILE, read_class_names
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions
@@ -232,7 +233,7 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
         for run in (first, other)
     )
     changed = [
-        f"{localizer} (protocol {protocol})"
+        f"{localizer} (protocol {protocol_title(protocol)})"
         for (localizer, protocol, chosen_on), rate in ours.items()
         if theirs.get((localizer, protocol, chosen_on), rate) != rate
     ]
@@ -251,7 +252,7 @@ def _rule_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
     if ours and theirs and not shared:
         return ["no protocol in common."]
     return [
-        f"the protocol {protocol} has other rules: {key} is “{ours[protocol].get(key, 'not given')}”, "
+        f"the protocol {protocol_title(protocol)} has other rules: {key} is “{ours[protocol].get(key, 'not given')}”, "
         f"against “{theirs[protocol].get(key, 'not given')}”."
         for protocol in shared
         for key in dict.fromkeys([*ours[protocol], *theirs[protocol]])

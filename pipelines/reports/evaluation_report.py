@@ -11,6 +11,7 @@ from evaluation.drawing.charts import ChartForm
 from evaluation.drawing.result_charts import CHART_TITLES, result_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
+from evaluation.protocols import protocol_title
 from evaluation.results.tables import percent, reasons
 from evaluation.schema import Rate, protocols_in_order
 from pipelines.reports.breakdowns import class_table, image_table
@@ -224,9 +225,14 @@ def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
 
 def _charts(rows: list[ReportRow], *, protocol: str, form: ChartForm = "page") -> list[Chart]:
     """Those charts of a protocol for which some row has what they show."""
+    title = protocol_title(protocol)
     drawn = {kind: result_chart(kind, rows, protocol=protocol, form=form) for kind in CHART_TITLES}
     return [
-        Chart(f"{protocol}-{kind}", content, f"{CHART_TITLES[kind]}, {protocol}{_chart_text(kind, rows)}.")
+        Chart(
+            f"{protocol}-{kind}",
+            content,
+            f"{CHART_TITLES[kind]}, protocol {title}{_chart_text(kind, rows)}.",
+        )
         for kind, content in drawn.items()
         if content is not None
     ]

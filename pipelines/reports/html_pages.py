@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from evaluation.protocols import protocol_title
 from pseudo_maps.files import write_atomically
 
 
@@ -35,6 +36,7 @@ def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
         keep_trailing_newline=True,
     )
     # As the Content-Security-Policy names the one script that may run.
+    environment.filters["protocol_title"] = protocol_title
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     page = environment.get_template(template).render(context)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,10 @@ class MapGallery:
         """Ids of all images that have a map, in the order of the data."""
         return list(self._by_id)
 
+    def class_name(self, image_id: str) -> str:
+        """The human-readable name of an image's class; empty where it is unknown."""
+        return self._by_id[image_id].class_name(self._dataset.class_words)
+
     def listed(self, arguments: Sequence[str]) -> list[str]:
         """Image ids of arguments that are each an id or several separated by commas; DatasetError for an unknown id."""
         ids = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from evaluation.metrics.registry import METRICS
+from evaluation.protocols import protocol_title
 from evaluation.results.predictions import decimal
 from evaluation.results.tables import percent
 from evaluation.schema import Rate, Result
@@ -120,7 +121,7 @@ def _tables(
             cells = [shown(row["cells"].get(key)) for key, _ in page["columns"]]
             texts = [row["localizer"], run_name, threshold]
             rows.append([*((text, False) for text in texts), *cells, (str(row["images"]), False)])
-        yield f"Protocol {group['protocol']}, %", headings, rows
+        yield f"Protocol {protocol_title(group['protocol'])}, rates in %", headings, rows
 
 
 def _markdown_row(cells: Sequence[_Cell]) -> str:

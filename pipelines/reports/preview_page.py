@@ -98,7 +98,7 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
         maps.append(
             {
                 "image_id": image_id,
-                "wnid": row.wnid,
+                "class": gallery.class_name(image_id),
                 "numbers": f"{size}{row.proposals} proposals, peak {row.peak:.3f}" if is_ok else row.status,
                 "status": "" if is_ok else row.status,
                 "pictures": [(name, _thumbnail(picture)) for name, picture in pictures.items()],

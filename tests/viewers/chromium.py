@@ -92,6 +92,10 @@ class Browser:
             os.close(self._out)
             os.close(self._in)
 
+    def use_colours(self, scheme: str) -> None:
+        """Show pages in ``light`` or ``dark`` colours, as the reader's system would ask for."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def open(self, url: str) -> None:
         """Go to ``url`` and wait until its scripts have been loaded."""
         self.errors.clear()

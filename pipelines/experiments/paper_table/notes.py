@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.protocols import protocol_title
 from pipelines.experiments.paper_table.options import TRAINING_OPTIONS
 from pipelines.experiments.paper_table.results import TableResults
 from pipelines.experiments.paper_table.rows import ROWS
@@ -121,5 +122,5 @@ def _protocols(results: TableResults) -> list[tuple[str, str]]:
         text = f"{result.describe.get('summary', '')} In detail: {'; '.join(rules)}".strip()
         if result.threshold_is_oracle:
             text += ". The threshold is chosen on the images that are scored, so these values are upper estimates"
-        found.append((f"Protocol {protocol}", text))
+        found.append((f"Protocol {protocol_title(protocol)}", text))
     return found

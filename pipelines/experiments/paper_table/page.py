@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from evaluation.drawing.charts import SeedDots, seed_chart
 from evaluation.metrics.registry import METRICS
+from evaluation.protocols import protocol_title
 from pipelines.experiments.paper_table.notes import PAPER_NOTE, notes
 from pipelines.experiments.paper_table.plan import run_name
 from pipelines.experiments.paper_table.results import (
@@ -122,7 +123,7 @@ def _main_table(results: TableResults, arch: str) -> _Table:
         first = _cell(results.value("", row, localizer, plan.protocols[0], "gt_known_loc").measured)
         lines.append(_Line(row, "no training", [first, *[_Cell(_NOTHING)] * (6 if paper else 3)], is_baseline=True))
     return _Table(
-        f"{arch}, protocol {plan.protocols[0]}: mean ± standard deviation over seeds, %",
+        f"{arch}, protocol {protocol_title(plan.protocols[0])}: mean ± standard deviation over seeds, %",
         [*_HEADINGS, "seeds", *(f"paper: {heading}" for heading in _HEADINGS if paper)],
         lines,
     )
@@ -139,7 +140,7 @@ def _difference_table(results: TableResults, arch: str) -> _Table:
         cells.append(_Cell(str(values[0].difference.n)))
         lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], cells))
     headings = [text for heading in _HEADINGS for text in (heading, *([f"paper: {heading}"] if paper else []))]
-    caption = f"{arch}, protocol {plan.protocols[0]}: less GAP of the same seed, percentage points"
+    caption = f"{arch}, protocol {protocol_title(plan.protocols[0])}: less GAP of the same seed, percentage points"
     return _Table(caption, [*headings, "pairs"], lines)
 
 
@@ -155,7 +156,7 @@ def _localizer_table(results: TableResults, arch: str) -> _Table:
     lines += [line("", row, localizer) for row, localizer in results.untrained]
     oracles = {key.protocol for key, value in results.values.items() if value.is_oracle}
     headings = [
-        f"{protocol}{' (oracle)' if protocol in oracles else ''}: {METRICS[metric].heading}"
+        f"{protocol_title(protocol)}{', oracle' if protocol in oracles else ''}: {METRICS[metric].heading}"
         for protocol, metric in columns
     ]
     return _Table(f"{arch}, by localizer: mean ± standard deviation over seeds, %", headings, lines)
@@ -184,9 +185,10 @@ def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
             if (measured := results.value(of_arch, row, localizer, protocol, "gt_known_loc").measured).n
         ]
         if dots:
-            title = f"{arch}, protocol {protocol}"
-            svg = seed_chart(dots, title=title, axis="GT-known Loc (%)")
-            charts.append(svg_image(svg, alt=f"GT-known Loc of every row and seed, {title}; the numbers stand below"))
+            title = f"protocol {protocol_title(protocol)}"
+            svg = seed_chart(dots, title=f"{arch}\n{title}", axis="GT-known Loc (%)")
+            alt = f"GT-known Loc of every row and seed, {arch}, {title}; the numbers stand below"
+            charts.append(svg_image(svg, alt=alt))
     return charts
 
 

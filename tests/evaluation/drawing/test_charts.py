@@ -104,6 +104,15 @@ def test_long_names_lose_their_middle(kind: str) -> None:
     assert name.endswith("end") and "…" in name and len(name) <= 46
 
 
+def test_several_lines_have_their_numbers_and_a_legend_in_the_order_of_their_values() -> None:
+    lines = [Line(name=name, x_n=[0, 0.5, 1], y_n=[60, y, 0]) for name, y in (("a", 10), ("b", 30), ("c", 20))]
+    shown = texts(line_chart(lines, **LABELS, marked_x=0.5))
+    assert shown[-3:] == ["2  b: 30", "3  c: 20", "1  a: 10"]
+    assert {"1", "2", "3"} <= set(shown), "on the lines"
+    peaks = [Line(name=name, x_n=[0, 1], y_n=[y, 0]) for name, y in (("a", 1.25), ("never finite", float("nan")))]
+    assert texts(line_chart(peaks, **LABELS, dots="highest"))[-2:] == ["1  a: 1.25", "2  never finite: nan"]
+
+
 def contrast(one: str, two: str) -> float:
     def luminance(colour: str) -> float:
         channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

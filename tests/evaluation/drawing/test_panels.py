@@ -20,7 +20,7 @@ from evaluation.drawing.panels import (
 )
 from evaluation.drawing.picture_grid import GAP_PX, LINE_PX
 from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP, ImageScores, Pair
-from evaluation.images import EvaluationImage
+from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.schema import write_json
 from evaluation.scoring import ImageMaps, MapBatch, ScoringTask, score
 from pipelines.datasets import open_dataset
@@ -41,8 +41,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images(root: Path) -> Sequence[EvaluationImage]:
-    return load_evaluation_set(open_dataset(root, split="val")).images
+def dataset(root: Path) -> EvaluationSet:
+    return load_evaluation_set(open_dataset(root, split="val"))
 
 
 def maps_of(image: EvaluationImage) -> ImageMaps:
@@ -53,8 +53,7 @@ def maps_of(image: EvaluationImage) -> ImageMaps:
 
 def draw(
     path: Path,
-    images: Sequence[EvaluationImage],
-    root: Path,
+    dataset: EvaluationSet,
     *,
     shown: Sequence[int],
     protocol: str = "cam",
@@ -62,14 +61,13 @@ def draw(
     scored: Sequence[ImageScores] | None = None,
 ) -> np.ndarray | None:
     """The picture, (H, W, 3) BGR, or None when there is none."""
-    task = ScoringTask(root=root, protocols=(protocol,), localizers=("cam",))
-    scored = scored or score(MapBatch(images, [maps_of(image) for image in images]), task=task)
+    task = ScoringTask(root=dataset.root, protocols=(protocol,), localizers=("cam",))
+    scored = scored or score(MapBatch(dataset.images, [maps_of(image) for image in dataset.images]), task=task)
     draw_panels(
         path,
         [scored[index] for index in shown],
-        images,
+        dataset,
         maps_of=maps_of,
-        root=root,
         localizers=("cam",),
         protocol=protocol,
         levels=levels or {(name, protocol): 0 for name in (BASELINE, "cam")},
@@ -80,29 +78,29 @@ def draw(
 # --- which images
 
 
-def test_images_with_boxes_are_spread_evenly(images: Sequence[EvaluationImage]) -> None:
-    assert panel_indexes(images, count=2) == [0, 5]
-    assert panel_indexes(images, count=3) == [0, 3, 5]
-    assert panel_indexes(images, count=1) == [0]
-    assert panel_indexes(images, count=0) == []
+def test_images_with_boxes_are_spread_evenly(dataset: EvaluationSet) -> None:
+    assert panel_indexes(dataset.images, count=2) == [0, 5]
+    assert panel_indexes(dataset.images, count=3) == [0, 3, 5]
+    assert panel_indexes(dataset.images, count=1) == [0]
+    assert panel_indexes(dataset.images, count=0) == []
 
 
-def test_more_than_there_are_is_all_of_them_once(images: Sequence[EvaluationImage]) -> None:
-    assert panel_indexes(images, count=50) == [0, 1, 3, 4, 5]
-    assert panel_indexes(images[2:3], count=50) == [2], "none of them has a box"
+def test_more_than_there_are_is_all_of_them_once(dataset: EvaluationSet) -> None:
+    assert panel_indexes(dataset.images, count=50) == [0, 1, 3, 4, 5]
+    assert panel_indexes(dataset.images[2:3], count=50) == [2], "none of them has a box"
 
 
-def test_the_blacklist_is_not_shown(images: Sequence[EvaluationImage]) -> None:
-    images = [replace(image, blacklisted=image.index == 0) for image in images]
-    assert panel_indexes(images, count=2) == [1, 5]
+def test_the_blacklist_is_not_shown(dataset: EvaluationSet) -> None:
+    listed = [replace(image, blacklisted=image.index == 0) for image in dataset.images]
+    assert panel_indexes(listed, count=2) == [1, 5]
 
 
 # --- the picture
 
 
-def test_a_row_an_image_and_a_column_a_localizer(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
-    one = draw(tmp_path / "new folder" / "one.png", images, root, shown=[0])
-    two = draw(tmp_path / "two.png", images, root, shown=[0, 1])
+def test_a_row_an_image_and_a_column_a_localizer(dataset: EvaluationSet, tmp_path: Path) -> None:
+    one = draw(tmp_path / "new folder" / "one.png", dataset, shown=[0])
+    two = draw(tmp_path / "two.png", dataset, shown=[0, 1])
     assert one is not None and two is not None
     # Image, baseline and cam, each 224 wide, between headings and captions.
     assert one.shape[1] == two.shape[1] >= 3 * 224
@@ -110,49 +108,46 @@ def test_a_row_an_image_and_a_column_a_localizer(images: Sequence[EvaluationImag
     np.testing.assert_array_equal(two[: one.shape[0]], one)
 
 
-def test_what_cannot_be_shown_is_left_out(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_left_out(dataset: EvaluationSet, tmp_path: Path) -> None:
     # Without boxes, and spoilt.
-    assert draw(tmp_path / "none.png", images, root, shown=[2, 5]) is None
-    one = draw(tmp_path / "one.png", images, root, shown=[0])
-    np.testing.assert_array_equal(draw(tmp_path / "three.png", images, root, shown=[0, 2, 5]), one)
+    assert draw(tmp_path / "none.png", dataset, shown=[2, 5]) is None
+    one = draw(tmp_path / "one.png", dataset, shown=[0])
+    np.testing.assert_array_equal(draw(tmp_path / "three.png", dataset, shown=[0, 2, 5]), one)
 
 
 def test_an_image_that_ended_a_process_before_is_left_out(
-    images: Sequence[EvaluationImage], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+    task = ScoringTask(root=dataset.root, protocols=("cam",), localizers=("cam",))
     maps = ImageMaps(failure=f"{MAP_NOT_USABLE}timeout")
-    scored = score(MapBatch(images[:1], [maps]), task=task)
+    scored = score(MapBatch(dataset.images[:1], [maps]), task=task)
     monkeypatch.setattr("evaluation.drawing.panels.decode_image", pytest.fail)
-    assert draw(tmp_path / "none.png", images, root, shown=[0], scored=scored) is None
+    assert draw(tmp_path / "none.png", dataset, shown=[0], scored=scored) is None
 
 
-def test_without_ground_truth_maps_and_boxes_are_shown(
-    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
-) -> None:
-    picture = draw(tmp_path / "one.png", images, root, shown=[2])
+def test_without_ground_truth_maps_and_boxes_are_shown(dataset: EvaluationSet, tmp_path: Path) -> None:
+    picture = draw(tmp_path / "one.png", dataset, shown=[2])
     panels = read_panels(tmp_path / "one.json")
     assert picture is not None and panels is not None
     assert [column.localizer for column in panels.columns] == ["cam"]
     assert panels.rows[0].predictions[0].caption == "predicted box"
     assert (picture == PREDICTED_RGB[::-1]).all(axis=2).any()
     assert not (picture == GROUND_TRUTH_RGB[::-1]).all(axis=2).any()
-    assert draw(tmp_path / "sweep.png", images, root, shown=[2], protocol="wsoleval-v1") is None
+    assert draw(tmp_path / "sweep.png", dataset, shown=[2], protocol="wsoleval-v1") is None
 
 
-def test_an_image_without_map_keeps_its_row(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
-    failed = draw(tmp_path / "failed.png", images, root, shown=[3])
-    fine = draw(tmp_path / "fine.png", images, root, shown=[0])
+def test_an_image_without_map_keeps_its_row(dataset: EvaluationSet, tmp_path: Path) -> None:
+    failed = draw(tmp_path / "failed.png", dataset, shown=[3])
+    fine = draw(tmp_path / "fine.png", dataset, shown=[0])
     assert failed is not None and fine is not None
     assert failed.shape == fine.shape
 
 
-def test_the_reported_level_is_drawn(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
+def test_the_reported_level_is_drawn(dataset: EvaluationSet, tmp_path: Path) -> None:
     pictures = [
         draw(
             tmp_path / f"{level}.png",
-            images,
-            root,
+            dataset,
             shown=[0],
             protocol="wsoleval-v1",
             levels={(BASELINE, "wsoleval-v1"): 40, ("cam", "wsoleval-v1"): level},
@@ -165,14 +160,12 @@ def test_the_reported_level_is_drawn(images: Sequence[EvaluationImage], root: Pa
     assert changed_w.any() and not changed_w[: pictures[0].shape[1] * 2 // 3].any()
 
 
-def test_levels_without_box_are_shown_without_one(
-    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
-) -> None:
-    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
+def test_levels_without_box_are_shown_without_one(dataset: EvaluationSet, tmp_path: Path) -> None:
+    task = ScoringTask(root=dataset.root, protocols=("cam",), localizers=("cam",))
     flat = [ImageMaps(whole={"cam": np.zeros((9, 9))})]
-    scored = score(MapBatch(images[:1], flat), task=task)
-    without = draw(tmp_path / "without.png", images, root, shown=[0], scored=scored)
-    with_box = draw(tmp_path / "with.png", images, root, shown=[0])
+    scored = score(MapBatch(dataset.images[:1], flat), task=task)
+    without = draw(tmp_path / "without.png", dataset, shown=[0], scored=scored)
+    with_box = draw(tmp_path / "with.png", dataset, shown=[0])
     assert without is not None and with_box is not None and without.shape == with_box.shape
     assert (without != with_box).any()
 
@@ -188,13 +181,11 @@ def extent(picture: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
     return [columns.min(), rows.min(), columns.max(), rows.max()]
 
 
-def test_boxes_stand_at_their_place_in_every_picture(
-    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
-) -> None:
-    picture = draw(tmp_path / "a.png", images, root, shown=[0])
+def test_boxes_stand_at_their_place_in_every_picture(dataset: EvaluationSet, tmp_path: Path) -> None:
+    picture = draw(tmp_path / "a.png", dataset, shown=[0])
     assert picture is not None
-    task = ScoringTask(root=root, protocols=("cam",), localizers=("cam",))
-    (scores,) = score(MapBatch(images[:1], [maps_of(images[0])]), task=task)
+    task = ScoringTask(root=dataset.root, protocols=("cam",), localizers=("cam",))
+    (scores,) = score(MapBatch(dataset.images[:1], [maps_of(dataset.images[0])]), task=task)
     found = extent(cell(picture, column=0), GROUND_TRUTH_RGB)
     np.testing.assert_allclose(found, scores.ground_truth["cam"][0], atol=2)
     assert not (cell(picture, column=0) == PREDICTED_RGB).all(axis=2).any()
@@ -205,8 +196,8 @@ def test_boxes_stand_at_their_place_in_every_picture(
         assert (cell(picture, column=column) == GROUND_TRUTH_RGB).all(axis=2).any()
 
 
-def test_the_map_lies_over_the_image(images: Sequence[EvaluationImage], root: Path, tmp_path: Path) -> None:
-    picture = draw(tmp_path / "a.png", images, root, shown=[0])
+def test_the_map_lies_over_the_image(dataset: EvaluationSet, tmp_path: Path) -> None:
+    picture = draw(tmp_path / "a.png", dataset, shown=[0])
     assert picture is not None
     image, heat = cell(picture, column=0), cell(picture, column=2)
     y, x = 224 * 6 // 10, 224 * 4 // 10
@@ -229,10 +220,8 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     assert read_panels(tmp_path / "none.json") is None
 
 
-def test_single_pictures_are_those_of_the_whole_one(
-    images: Sequence[EvaluationImage], root: Path, tmp_path: Path
-) -> None:
-    picture = draw(tmp_path / "a.png", images, root, shown=[0, 3])
+def test_single_pictures_are_those_of_the_whole_one(dataset: EvaluationSet, tmp_path: Path) -> None:
+    picture = draw(tmp_path / "a.png", dataset, shown=[0, 3])
     found = read_panels(tmp_path / "a.json")
     assert picture is not None and found is not None
     assert [(column.localizer, column.is_baseline) for column in found.columns] == [(BASELINE, True), ("cam", False)]

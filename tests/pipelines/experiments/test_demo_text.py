@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.protocols import protocol_title
 from evaluation.schema import Rate
 from pipelines.experiments.demo_text import DemoResults, summary_lines, write_introduction
 
@@ -41,7 +42,7 @@ def paragraphs(made: DemoResults, folder: Path) -> list[str]:
 def test_every_number_is_said_under_its_protocol(tmp_path: Path) -> None:
     text = paragraphs(results(), tmp_path)
     for protocol in PROTOCOLS:
-        (sentence,) = [part for part in text if part.startswith(f"Under the protocol {protocol} ")]
+        (sentence,) = [part for part in text if part.startswith(f"Under the protocol {protocol_title(protocol)} ")]
         assert "of full-method is right in 40 % (20 to 40) of the 100 validation images" in sentence
         assert "that of gap in 30 % (15 to 30)" in sentence
         for number in ("51 %", "62 %", "73 %", "24 %"):
@@ -63,5 +64,6 @@ def test_a_difference_is_said_with_what_it_is_worth(gap: float, full: float, sai
 
 def test_the_last_lines_have_the_three_numbers() -> None:
     assert summary_lines(results(full=None)) == [
-        f"{protocol}: CAM of the full method nothing, CAM of gap 30 %, centred box 24 %" for protocol in PROTOCOLS
+        f"{protocol_title(protocol)}: CAM of the full method nothing, CAM of gap 30 %, centred box 24 %"
+        for protocol in PROTOCOLS
     ]

@@ -51,7 +51,7 @@ def test_baselines_are_no_news_on_other_images(tmp_path: Path) -> None:
     (warning,) = warnings_of(first, make_run(tmp_path / "b", made, prefix="other"))
     assert "different image sets" in warning
     (warning,) = warnings_of(first, make_run(tmp_path / "c", made))
-    assert "centred-gaussian (protocol cam), centred-gaussian (protocol wsoleval-v1), which never looks" in warning
+    assert "centred-gaussian (protocol CAM (20 % of the maximum)), centred-gaussian (protocol MaxBoxAcc (" in warning
 
 
 def test_other_denominators_are_said_without_predictions(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_other_ground_truth_is_noticed_by_its_baseline(tmp_path: Path) -> None:
     made["baselines"][0]["gt_known_loc"] = rate(109)
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", made)]
     (warning,) = warnings_of(*runs)
-    assert "the baseline centred-gaussian (protocol cam), which never looks at an image, has another" in warning
+    assert "the baseline centred-gaussian (protocol CAM (20 % of the maximum)), which never looks at an" in warning
     assert not same_images(load_runs(runs))
 
 
@@ -92,7 +92,10 @@ def test_other_rules_under_the_same_name_are_said(tmp_path: Path) -> None:
             one["describe"]["IoU"] = "exclusive, > .5"
     runs = [make_run(tmp_path / "a", plain("a")), make_run(tmp_path / "b", made)]
     (warning,) = warnings_of(*runs)
-    assert "the protocol cam has other rules: IoU is “inclusive, >= .5”, against “exclusive, > .5”." in warning
+    assert (
+        "the protocol CAM (20 % of the maximum) has other rules: IoU is “inclusive, >= .5”, against “exclusive, > .5”."
+        in warning
+    )
     text, _ = report(tmp_path, *runs)
     assert "Read this before comparing" in text
 

@@ -97,7 +97,8 @@ def test_the_same_runs_give_the_same_bytes(two: tuple[str, Page, list[Path]], tm
 def test_results_stand_above_the_baseline_of_their_protocol(two: tuple[str, Page, list[Path]]) -> None:
     rows = summary_rows(two[0])
     per_protocol = ["cam gap", "saliency gap", "cam ours", "saliency ours", "centred-gaussian baseline"]
-    assert [row[0] for row in rows] == ["protocol cam", *per_protocol, "protocol wsoleval-v1", *per_protocol]
+    titles = [["protocol CAM (20 % of the maximum)"], ["protocol MaxBoxAcc (one threshold for all)"]]
+    assert [row[0] for row in rows] == [name for title in titles for name in (*title, *per_protocol)]
 
 
 def test_values_of_a_row(two: tuple[str, Page, list[Path]]) -> None:
@@ -235,7 +236,7 @@ def test_results_of_the_baseline_command_are_baselines(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "gap", plain()), make_run(tmp_path / "boxes", made, right=[])]
     text, _ = report(tmp_path, *runs)
     assert [row[0] for row in summary_rows(text)][:5] == [
-        "protocol cam",
+        "protocol CAM (20 % of the maximum)",
         "cam gap",
         "saliency gap",
         "centred-gaussian baseline, gap",
@@ -363,7 +364,10 @@ def test_a_baseline_appears_once_and_without_rates_that_depend_on_the_run(tmp_pa
         content["baselines"][0] |= {"top1_loc": None if right is None else rate(right)}
     runs = {content["name"]: make_run(tmp_path / content["name"], content, right=None) for content in contents}
     text, page = report(tmp_path, *runs.values())
-    assert [row[0] for row in summary_rows(text)] == ["protocol wsoleval-v1", "centred-gaussian baseline"]
+    assert [row[0] for row in summary_rows(text)] == [
+        "protocol MaxBoxAcc (one threshold for all)",
+        "centred-gaussian baseline",
+    ]
     assert "35.00" not in text and "40.00" not in text
     (chart,) = [image["attrs"]["alt"] for image in page.all("img")]
     assert chart.count("centred-gaussian") == 1

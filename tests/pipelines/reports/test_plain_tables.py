@@ -59,8 +59,8 @@ def test_markdown_has_a_table_for_each_protocol(tmp_path: Path) -> None:
     assert re.findall(r"(?m)^#+ .*$", text) == [
         "# Localization results: gap, ours",
         "## Images",
-        "## Protocol cam, %",
-        "## Protocol wsoleval-v1, %",
+        "## Protocol CAM (20 % of the maximum), rates in %",
+        "## Protocol MaxBoxAcc (one threshold for all), rates in %",
     ]
     for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
         assert len({line.count("|") for line in table.splitlines()}) == 1

@@ -43,7 +43,7 @@ def test_a_report_without_the_options_of_the_runs_is_the_one_with_them(folders: 
     assert len(before) == 3
     text = before["table.md"].decode()
     assert "All 4 runs are finished." in text and "2 images to train on" in text and "--limit 2" in text
-    assert "## googlenet-gap" not in text and text.index("**Protocol wsoleval-v1**") < text.index("**Protocol cam**")
+    assert "## googlenet-gap" not in text and text.index("**Protocol MaxBoxAcc (") < text.index("**Protocol CAM (")
     assert table(*folders, "--only-report").exit_code == 0
     assert tables(folders) == before
 
