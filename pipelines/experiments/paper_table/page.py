@@ -10,7 +10,7 @@ from evaluation.drawing.charts import SeedDots, seed_chart
 from evaluation.metrics.registry import METRICS
 from evaluation.protocols import protocol_title
 from pipelines.experiments.paper_table.notes import PAPER_NOTE, notes
-from pipelines.experiments.paper_table.plan import run_name
+from pipelines.experiments.paper_table.plan import PSEUDO_MAP_NAME, run_name
 from pipelines.experiments.paper_table.results import (
     CLASS_METRICS,
     PAPER_METRICS,
@@ -59,6 +59,8 @@ class _Section(NamedTuple):
     """Everything of one architecture."""
 
     arch: str
+    summary: str
+    """Its best row, against GAP and the best of what takes no training and never looks at an image."""
     charts: Sequence[dict[str, str]]
     tables: Sequence[_Table]
     unfinished: Sequence[str]
@@ -95,7 +97,30 @@ def _section(results: TableResults, arch: str) -> _Section:
     tables.append(_localizer_table(results, arch))
     names = [run_name(arch=arch, row=row, seed=seed) for row in plan.rows for seed in plan.seeds]
     unfinished = [f"{name}: {results.unfinished[name]}" for name in names if name in results.unfinished]
-    return _Section(arch, _charts(results, arch), tables, unfinished)
+    return _Section(arch, _summary(results, arch), _charts(results, arch), tables, unfinished)
+
+
+def _summary(results: TableResults, arch: str) -> str:
+    found = {row: _of_row(results, arch, row)[0] for row in results.plan.rows}
+    means = {row: value.measured.mean for row, value in found.items() if value.measured.mean is not None}
+    if not means:
+        return "No row has a finished run."
+    best = max(means, key=means.__getitem__)
+    protocol = results.plan.protocols[0]
+    text = (
+        f"Highest GT-known Loc under the protocol {protocol_title(protocol)}: {ROWS[best].title}, {means[best]:.2f} %"
+    )
+    if best != REFERENCE_ROW and found[best].difference.mean is not None:
+        text += f", {found[best].difference.mean:+.2f} points against GAP of the same seed"
+    baselines = {
+        localizer: results.value("", row, localizer, protocol, "gt_known_loc").measured.mean or 0.0
+        for row, localizer in results.untrained
+        if row != PSEUDO_MAP_NAME
+    }
+    if baselines:
+        name = max(baselines, key=baselines.__getitem__)
+        text += f". Without looking at an image, the {name} has {baselines[name]:.2f} %"
+    return f"{text}."
 
 
 def _has_paper(results: TableResults, arch: str) -> bool:
