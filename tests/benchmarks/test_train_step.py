@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import train_step
-from benchmarks.train_step import ON_DEVICE, PLAIN, REAL, Measured, MemoryMeter, PlainStep, RealData
+from benchmarks.train_step import COMPILED, ON_DEVICE, PLAIN, REAL, Measured, PlainStep, RealData
 from pipelines.datasets import open_dataset
 from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps.shards import STATUS_OK, MapIndex, MapRow, ShardWriter, make_provenance, quantise_map, shard_name
@@ -113,8 +113,7 @@ def test_the_table_is_right() -> None:
     # Rounds compared in pairs: 4/2, 8/2, 2/1, whose median is 2; the ratio of the medians is 2 as well.
     assert measured.ratio(REAL, PLAIN) == 2
     assert measured.ratio(REAL, ON_DEVICE) == 0.5
-    # 80 images/s are 10 steps/s, so 6e10 operations/s of 3e11.
-    assert measured.peak_share(ON_DEVICE, peak_flops_per_s=3e11) == pytest.approx(0.2)
+    # 20 images/s are 2.5 steps/s, so 1.5e10 operations/s of 3e11.
     rows = list(measured.lines(peak_flops_per_s=3e11))
     assert [row.split("batch 8")[1].split() for row in rows[:2]] == [
         "(a) PyTorch's defaults 20.0 images/s 3.00 GiB 5.0 % of peak".split(),
@@ -123,6 +122,11 @@ def test_the_table_is_right() -> None:
     assert rows[3].endswith("ratios: b/a 2.00, b/c 0.50, c/a 4.00; 6.0 GFLOP a step")
     alone = replace(measured, seconds={PLAIN: [4.0], ON_DEVICE: [1.0]})
     assert list(alone.lines(peak_flops_per_s=3e11))[-1].endswith("ratios: c/a 4.00; 6.0 GFLOP a step")
+    seconds = {**measured.seconds, COMPILED: [0.5, 1.0, 0.25]}
+    compiled = replace(measured, seconds=seconds, peak_bytes={**measured.peak_bytes, COMPILED: 0}, notes=["(d) first"])
+    *_, ratios, note = compiled.lines(peak_flops_per_s=3e11)
+    assert "ratios: b/a 2.00, b/d 0.25, c/a 4.00, d/a 8.00, d/c 2.00;" in ratios
+    assert note == "alexnet-gap  batch 8    (d) first"
 
 
 def test_ratios_compare_neighbouring_rounds() -> None:
@@ -137,11 +141,16 @@ def test_ratios_compare_neighbouring_rounds() -> None:
     assert measured.images_per_s(REAL) / measured.images_per_s(PLAIN) == 1
 
 
-def test_steps_are_repeated_and_a_cpu_has_no_device_memory() -> None:
+def test_steps_are_repeated() -> None:
     calls = []
     assert train_step.seconds_of(lambda: calls.append(1), times=3, device=CPU) > 0
     assert len(calls) == 3
-    assert MemoryMeter(CPU).peak_bytes() == 0
+
+
+def test_time_is_shared_out_by_the_kind_of_kernel() -> None:
+    left = torch.rand(256, 256)
+    line = train_step.kernel_shares(lambda: [left @ left for _ in range(20)], device=CPU)
+    assert re.fullmatch(r"kernels: matrix products (9\d|100) %.*; \d+ % of the time", line)
 
 
 def test_real_images_are_repeated_until_there_are_enough(data: tuple[Path, Path]) -> None:
@@ -184,9 +193,21 @@ def test_all_three_variants_are_measured_with_data(run: Callable[..., list[str]]
 @pytest.mark.parametrize("run", (run_here, run_program)[: full(1, 2)])
 def test_the_script_runs_without_data(run: Callable[..., list[str]]) -> None:
     first, *rows = run("--synthetic-only")
-    assert first.startswith("CPU, 1 threads, torch ") and "(fp32 " in first
+    assert first.startswith("CPU, 1 threads, torch ") and "(torch.float32 " in first
     assert [row.split("batch 2")[1].split()[0] for row in rows] == ["(a)", "(c)", "ratios:"]
     assert "b/" not in rows[-1]
+
+
+def test_the_compiled_step_is_measured_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda part, **_: compiled.append(part) or part)
+    monkeypatch.setattr(train_step, "kernel_shares", lambda step, **_: step() or "kernels: all")
+    _, said, *rows = run_here("--synthetic-only", "--compile", "--profile")
+    assert said.startswith("compiling the training step") and compiled
+    kinds = [row.split("batch 2")[1].split()[0] for row in rows]
+    assert kinds == ["(a)", "(c)", "(d)", "ratios:", "(d)", "(c)", "(d)"]
+    assert re.search(r"ratios: c/a \d+\.\d\d, d/a \d+\.\d\d, d/c \d+\.\d\d;", rows[3])
+    assert re.search(r"compiled in \d+ s$", rows[4]) and "(c) kernels: " in rows[5] and "(d) kernels: " in rows[6]
 
 
 @pytest.mark.parametrize(
