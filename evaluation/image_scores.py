@@ -30,6 +30,7 @@ __all__ = [
     "OTHER_SHAPE",
     "SCORED",
     "SKIPPED_STATUSES",
+    "TIMEOUT",
     "TOP_CLASSES",
     "UNKNOWN_RANK",
     "UNREADABLE_IMAGE",
@@ -56,10 +57,12 @@ NO_MAP = "no map"
 """Failure, counted as wrong: no map exists for the image."""
 UNREADABLE_IMAGE = "unreadable image"
 """Failure, counted as wrong: the image file is missing or cannot be decoded."""
+TIMEOUT = "timeout"
+"""Failure, counted as wrong: the image file was not read within the limit (``pseudo_maps.reading.within_limit``)."""
 MAP_NOT_USABLE = "map not usable: "
 """Failure, counted as wrong: the shard marks the map as failed; the shard's own status follows."""
-NOT_TO_DECODE = frozenset(f"{MAP_NOT_USABLE}{status}" for status in STATUSES_OF_LOST_PROCESSES)
-"""Failures of images whose files have ended or filled a process before."""
+NOT_TO_DECODE = frozenset({TIMEOUT, *(f"{MAP_NOT_USABLE}{status}" for status in STATUSES_OF_LOST_PROCESSES)})
+"""Failures of images whose files have ended, filled or held up a process before."""
 NO_BOXES = "no boxes"
 """Skipped, outside the localization denominators: the image has no ground-truth box."""
 NO_LABEL = "no class label"
@@ -67,7 +70,7 @@ NO_LABEL = "no class label"
 BLACKLISTED = "blacklisted"
 """Skipped, outside all denominators: the devkit's blacklist names the image."""
 
-FAILED_STATUSES = (NO_MAP, UNREADABLE_IMAGE)
+FAILED_STATUSES = (NO_MAP, UNREADABLE_IMAGE, TIMEOUT)
 """Failures without a reason of their own; the others start with ``MAP_NOT_USABLE``."""
 SKIPPED_STATUSES = (NO_BOXES, NO_LABEL, BLACKLISTED)
 """Reasons to leave an image out of the localization denominators."""

@@ -1,14 +1,14 @@
 """Map files of other tools read as arrays: NumPy arrays and archives, PNG and TIFF pictures."""
 
-import os
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageSequence
 
-from pseudo_maps.files import open_regular_file
+from pseudo_maps.reading import read_file
 
 __all__ = ["MAP_SUFFIXES", "read_map"]
 
@@ -24,13 +24,13 @@ def read_map(path: Path) -> npt.NDArray[Any]:
 
     Axes of length one before and after the map are dropped: (1, H, W), (H, W, 1) and (1, 1, H, W) are (H, W). An
     archive (``.npz``) holds one array. A picture has one channel of any depth, or colours that are all grey, as some
-    tools save; the pages of a TIFF are a stack. ValueError says what was expected and found, not in which file.
+    tools save; the pages of a TIFF are a stack. ValueError says what was expected and found, not in which file;
+    errors as ``read_file``.
     """
+    file = io.BytesIO(read_file(path))
     try:
-        # Pillow and NumPy would wait for a FIFO without end.
-        os.close(open_regular_file(path))
         read = {".npy": _read_npy, ".npz": _read_npz}.get(path.suffix.lower(), _read_picture)
-        array = read(path)
+        array = read(file)
     except Exception as error:
         # Whatever zipfile, zlib, NumPy and Pillow raise for damage, some of it without text, some with several lines.
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -42,16 +42,14 @@ def read_map(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _read_npy(path: Path) -> npt.NDArray[Any]:
-    # Not np.load, which takes archives too and leaves their files open.
-    with path.open("rb") as file:
-        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+def _read_npy(file: BinaryIO) -> npt.NDArray[Any]:
+    # Not np.load, which takes archives too.
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
-def _read_npz(path: Path) -> npt.NDArray[Any]:
-    # NumPy leaves a damaged file open that it has opened itself.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+def _read_npz(file: BinaryIO) -> npt.NDArray[Any]:
+    with np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile) or len(archive.files) != 1:
             found = ", ".join(archive.files) if isinstance(archive, np.lib.npyio.NpzFile) else "no archive"
             raise ValueError(f"expected an archive of one array, found {found or 'none'}")
@@ -59,11 +57,11 @@ def _read_npz(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _read_picture(path: Path) -> npt.NDArray[Any]:
-    with Image.open(path, formats=("PNG", "TIFF")) as image:
+def _read_picture(file: BinaryIO) -> npt.NDArray[Any]:
+    with Image.open(file, formats=("PNG", "TIFF")) as image:
         # Pillow decodes a PNG whose checksums are wrong.
         image.verify()
-    with Image.open(path, formats=("PNG", "TIFF")) as image:
+    with Image.open(file, formats=("PNG", "TIFF")) as image:
         pages = [_grey(page) for page in ImageSequence.Iterator(image)]
     return pages[0] if len(pages) == 1 else np.stack(pages)
 

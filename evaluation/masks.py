@@ -6,6 +6,7 @@ put together in the frame of 224 x 224 pixels, as in ``MaskEvaluator`` of Choe e
 object localization methods right" (CVPR 2020).
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.metrics.pixels import BACKGROUND, IGNORED, OBJECT
 from pseudo_maps.files import file_sha256
 from pseudo_maps.images import decode_image
+from pseudo_maps.reading import within_limit
 
 
 def mask_files(image: EvaluationImage) -> tuple[str, ...]:
@@ -28,14 +30,14 @@ def mask_files(image: EvaluationImage) -> tuple[str, ...]:
 
 
 def masks_digest(evaluation_set: EvaluationSet, folder: Path) -> str:
-    """SHA-256 over all masks; ValueError that names the first file that is not there."""
+    """SHA-256 over all masks; ValueError that names the first file that is not there or hangs."""
     digest = hashlib.sha256()
     for image in evaluation_set.images:
         for name in mask_files(image):
             path = folder / name
             if not path.is_file():
                 raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-            digest.update(bytes.fromhex(file_sha256(path)))
+            digest.update(bytes.fromhex(within_limit(functools.partial(file_sha256, path), path)))
     return digest.hexdigest()
 
 

@@ -27,6 +27,7 @@ from evaluation.image_scores import (
     NOT_TO_DECODE,
     OTHER_SHAPE,
     SCORED,
+    TIMEOUT,
     TOP_CLASSES,
     UNKNOWN_RANK,
     UNREADABLE_IMAGE,
@@ -39,6 +40,7 @@ from evaluation.metrics.pixels import PIXEL_BASELINE, count_pixels
 from evaluation.names import BASELINES
 from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
 from pseudo_maps.images import ImageDecodeError, decode_image, read_image_size
+from pseudo_maps.reading import is_hanging, raise_system_error
 from pseudo_maps.records import UNKNOWN_LABEL
 
 __all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "ranked_classes", "score"]
@@ -140,7 +142,8 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
         image_wh = _file_wh(task.root / record.path)
     if image_wh is None:
         # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
-        return replace(scores, status=UNREADABLE_IMAGE)
+        hangs = maps.failure == TIMEOUT or is_hanging(task.root / record.path)
+        return replace(scores, status=TIMEOUT if hangs else UNREADABLE_IMAGE)
     own_n4, notes = image.boxes_xyxy, set[str]()
     if image.frame_wh is None:
         # As boxes whose annotation states a frame are clipped when they are read.
@@ -204,7 +207,8 @@ def _pixels(
 def _file_wh(path: Path) -> tuple[int, int] | None:
     try:
         decoded = decode_image(path, enough_px=1)
-    except (ImageDecodeError, OSError):
+    except (ImageDecodeError, OSError) as error:
+        raise_system_error([error])
         return None
     return decoded.file_width, decoded.file_height
 

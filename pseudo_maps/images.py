@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from pseudo_maps.files import open_regular_file
+from pseudo_maps.reading import ReadTimeout, raise_system_error, within_limit
 
 ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats read, recognised by content, not by file name.
@@ -44,6 +45,10 @@ _PNG_ANCILLARY_BIT = 0x20
 
 class ImageDecodeError(ValueError):
     """An image file that cannot be decoded; the message names the file, what was expected and what was found."""
+
+
+class ImageTimeoutError(ImageDecodeError):
+    """An image file that is not read within the limit (``pseudo_maps.reading.within_limit``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,9 @@ def decode_image(
     ImageDecodeError
         Empty, truncated or damaged file, not an image, a format outside ``ACCEPTED_FORMATS``, an animation,
         floating-point pixels, or more than ``max_pixels``; a path to a file larger than so many pixels need, or to
-        what is no regular file (a FIFO, a device).
+        what is no regular file (a FIFO, a device). ImageTimeoutError for a file that is not read within the limit.
     OSError
-        The file cannot be opened (missing, no permission).
+        The file cannot be opened (missing, no permission), or as ``within_limit``.
     ValueError
         ``enough_px`` is below 1.
 
@@ -128,6 +133,13 @@ def decode_image(
 
 def _read_file(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
     try:
+        return within_limit(lambda: _bytes_of(path, max_pixels=max_pixels), path)
+    except ReadTimeout as error:
+        raise ImageTimeoutError(str(error)) from None
+
+
+def _bytes_of(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
+    try:
         descriptor = open_regular_file(path)
     except OSError as error:
         if error.errno != errno.EINVAL:
@@ -142,16 +154,24 @@ def _read_file(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Width and height in pixels as the header of an image file states them (0.1 ms); None when it cannot be read."""
+    """Width and height in pixels as the header of an image file states them (0.1 ms); None when it cannot be read.
+
+    OSError as ``raise_system_error``.
+    """
+
+    def read() -> tuple[int, int] | None:
+        if not Path(path).is_file():
+            return None
+        with Image.open(path) as image:
+            return image.size
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if not Path(path).is_file():
-                return None
-            with Image.open(path) as image:
-                return image.size
-        except Exception:
+            return within_limit(read, path)
+        except Exception as error:
             # Every kind of damage, as in decode_image, which reports it.
+            raise_system_error([error])
             return None
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "pipelines": {"pipelines", "pseudo_maps", "training", "evaluation"},
 }
 OURS = {*MAY_IMPORT, "tests", "benchmarks"}
-SHARED_OF_PSEUDO_MAPS = {"records", "images", "shards", "files", "kernels", "processes", "__version__"}
+SHARED_OF_PSEUDO_MAPS = {"records", "images", "shards", "files", "reading", "kernels", "processes", "__version__"}
 COMPUTED = "(a name known at run time only)"
 NEVER_IMPORTED = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal")
 NEVER_IMPORTED += ("xml.etree", "xml.dom", "xml.sax", "lxml")

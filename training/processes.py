@@ -10,8 +10,11 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-TIMEOUT = timedelta(minutes=10)
-"""A process that waits longer than this for the others ends with an error instead of hanging a whole job."""
+TIMEOUT = timedelta(minutes=25)
+"""A process that waits longer than this for the others ends with an error instead of hanging a whole job.
+
+Reads that hang hold a process up for 20 minutes before it ends (``pseudo_maps.reading``).
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from pseudo_maps.reading import raise_system_error
 from training.config import Precision
 from training.data.loading import DeviceBatch, TrainingImages, to_device
 from training.data.sampling import EpochSampler
@@ -88,7 +89,7 @@ class Validation:
         reasons: dict[int, str] = {}
         for cpu_batch in self._loader:
             before_batch()
-            cpu_batch.raise_system_error()
+            raise_system_error(cpu_batch.unreadable.values())
             for position, error in cpu_batch.unreadable.items():
                 unreadable_n[position] = 1
                 reasons[position] = str(error)

@@ -19,6 +19,7 @@ import click
 from tqdm import tqdm
 
 from pseudo_maps import __version__
+from pseudo_maps.reading import read_limit_s
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 EXIT_FAILED = 1
@@ -112,6 +113,8 @@ class _ClearErrors(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 1 when its work failed, 130 when it was interrupted."""
         try:
+            # Here for its error.
+            read_limit_s()
             return super().invoke(ctx)
         except click.UsageError as error:
             if not _is_first_to_fail():

@@ -25,6 +25,7 @@ from evaluation.image_scores import TOP_CLASSES
 from evaluation.protocols import get_protocol
 from pipelines.jobs.network_maps import usable_devices
 from pseudo_maps.images import ImageDecodeError, decode_image
+from pseudo_maps.reading import raise_system_error
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from training.class_names import NO_NAMES, ClassNames, check_class_names
 from training.inference.images import EvaluationPixels, build_evaluation_loader, squashed
@@ -203,10 +204,12 @@ class Localizer:
         pixels = EvaluationPixels(records, root="", side_px=self._look.image_side_px)
         batches = [range(start, min(start + batch_size, len(paths))) for start in range(0, len(paths), batch_size)]
         for places, batch in zip(batches, build_evaluation_loader(pixels, batches, workers=workers), strict=True):
+            raise_system_error(batch.unreadable.values())
             images = [paths[place] for place in batch.positions]
             found = iter(self._predict(batch.images_bchw, images, batch.file_wh, label))
             for place in places:
-                yield ImageDecodeError(batch.unreadable[place]) if place in batch.unreadable else next(found)
+                error = batch.unreadable.get(place)
+                yield next(found) if error is None else ImageDecodeError(str(error))
 
     def find_class(self, text: str) -> int:
         """Label of the class of this index, wnid or name; one of the names that are joined by commas is enough.

@@ -22,6 +22,7 @@ from pipelines.jobs.mat_files import read_mat_map
 from pseudo_maps.files import evenly_spaced, file_sha256
 from pseudo_maps.images import read_image_size
 from pseudo_maps.proposals.weighting import uniform_saliency
+from pseudo_maps.reading import ReadTimeout, is_hanging, within_limit
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
 from pseudo_maps.runs.generation import RunConfig, Summary, plan_run
@@ -113,7 +114,7 @@ def _digest(paths: Sequence[Path], *, folder: Path) -> str:
             f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode(errors="surrogateescape")
         )
     for path in evenly_spaced(paths, most=1000):
-        digest.update(file_sha256(path).encode())
+        digest.update(within_limit(functools.partial(file_sha256, path), path).encode())
     return digest.hexdigest()
 
 
@@ -123,7 +124,7 @@ def _made_map(work: tuple[ImageRecord, Sequence[Path]], *, root: Path, map_size:
     image_wh = read_image_size(image)
     map_uint8, peak, count, message = np.zeros((map_size, map_size), dtype=np.uint8), 0.0, 0, ""
     if image_wh is None:
-        status = "unreadable" if image.exists() else "missing"
+        status = "timeout" if is_hanging(image) else "unreadable" if image.exists() else "missing"
         message = f"{image}: the header of the image cannot be read"
     elif not paths:
         status, message = "no-map", "no file is called as the image"
@@ -134,7 +135,7 @@ def _made_map(work: tuple[ImageRecord, Sequence[Path]], *, root: Path, map_size:
             status = STATUS_OK
         except ValueError as error:
             place = paths[0] if len(paths) == 1 else paths[0].parent
-            status, count, message = "bad-map", 0, f"{place}: {error}"
+            status, count, message = "timeout" if isinstance(error, ReadTimeout) else "bad-map", 0, f"{place}: {error}"
     width, height = image_wh or (0, 0)
     row = row_of(record, height=height, width=width, peak=peak, proposals=count, status=status)
     return MadeMap(map_uint8=map_uint8, row=row, message=message)

@@ -1,6 +1,6 @@
 """MATLAB files of other tools: saliency maps, stacks of masks, and proposals as sets of superpixels."""
 
-import os
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from pseudo_maps.files import open_regular_file
 from pseudo_maps.proposals.weighting import uniform_saliency
+from pseudo_maps.reading import read_file
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def read_mat_map(path: Path) -> tuple[npt.NDArray[Any], int]:
@@ -20,12 +22,13 @@ def read_mat_map(path: Path) -> tuple[npt.NDArray[Any], int]:
     ``superpixels`` (H, W) and ``labels``, a cell of the superpixels of each proposal, as MCG and SCG release them
     (Pont-Tuset et al., PAMI 2017), which are averaged without drawing their masks; ``masks`` (H, W, N), as CPMC
     releases them (Carreira and Sminchisescu, PAMI 2012); or one numeric variable, (H, W) or (H, W, N). ValueError for
-    anything else; it does not name the file.
+    anything else; it does not name the file. errors as ``read_file``.
     """
+    file = io.BytesIO(read_file(path))
     try:
-        # h5py would wait for a FIFO without end.
-        os.close(open_regular_file(path))
-        content = _read_hdf5(path) if h5py.is_hdf5(path) else _read_mat5(path)
+        # MATLAB has a block of its own before HDF5.
+        is_hdf5 = any(file.getbuffer()[start : start + 8] == _HDF5 for start in (0, 512))
+        content = _read_hdf5(file) if is_hdf5 else _read_mat5(file)
     except Exception as error:
         # Whatever SciPy, h5py and zlib raise for damage.
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -64,10 +67,10 @@ def _structures(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _structures(value)
 
 
-def _read_mat5(path: Path) -> dict[str, Any]:
+def _read_mat5(source: io.BytesIO) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    content = loadmat(path, simplify_cells=True)
+    content = loadmat(source, simplify_cells=True)
     return {name: _listed(value) for name, value in content.items() if not name.startswith("__")}
 
 
@@ -78,8 +81,8 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, np.ndarray) and value.dtype == object else value
 
 
-def _read_hdf5(path: Path) -> dict[str, Any]:
-    with h5py.File(path, "r", locking="best-effort") as file:
+def _read_hdf5(source: io.BytesIO) -> dict[str, Any]:
+    with h5py.File(source, "r") as file:
         return _hdf5_group(file, file=file)
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.image_scores import UNREADABLE_IMAGE
+from evaluation.image_scores import TIMEOUT, UNREADABLE_IMAGE
 from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
 from evaluation.scoring import ImageMaps, MapBatch, ranked_classes
 from pipelines.jobs.score_map_shards import ScoreMapShards
 from pseudo_maps.files import spaced_files
+from pseudo_maps.images import ImageTimeoutError
+from pseudo_maps.reading import raise_system_error
 from training.class_names import ClassNames, match_classes
 from training.config import Precision
 from training.inference.config import Views
@@ -196,7 +198,11 @@ def network_maps(
     for batch, of_batch, pixels_of_batch in zip(batches, position_batches, loaded, strict=True):
         labels = [images[position].record.label for position in pixels_of_batch.positions]
         labels_b = torch.tensor(labels, dtype=torch.int64)
-        maps = {position: ImageMaps(failure=UNREADABLE_IMAGE) for position in pixels_of_batch.unreadable}
+        raise_system_error(pixels_of_batch.unreadable.values())
+        maps = {
+            position: ImageMaps(failure=TIMEOUT if isinstance(error, ImageTimeoutError) else UNREADABLE_IMAGE)
+            for position, error in pixels_of_batch.unreadable.items()
+        }
         if labels:
             whole = localizer(pixels_of_batch.images_bchw.to(device, non_blocking=True), labels_b.to(device))
             cropped = None

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from evaluation.image_scores import TIMEOUT
 from evaluation.images import EvaluationImage
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import Dataset
@@ -220,7 +221,7 @@ def refined_map(
     if found is None:
         return refined_hw, "no-label", "the class of the image is unknown"
     if found.failure is not None:
-        return refined_hw, "unreadable", "the image cannot be read"
+        return refined_hw, TIMEOUT if found.failure == TIMEOUT else "unreadable", "the image cannot be read"
     if found.file_wh != (row.width, row.height):
         return refined_hw, "error", f"the image has {found.file_wh} pixels, its map is of {(row.width, row.height)}"
     refined_hw = mean(map_hw, found.whole["cam"])

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Pipe
 from typing import Any
 
+from pseudo_maps.reading import LIMIT_VARIABLE
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapRow
 
@@ -105,7 +106,8 @@ class MapChild:
                 stdout=self._stderr,
                 stderr=self._stderr,
                 pass_fds=passed,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+                # What hangs in it is ended with it.
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path, LIMIT_VARIABLE: "inf"},
             )
         except OSError as error:
             self._files.close()

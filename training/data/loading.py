@@ -6,7 +6,6 @@ floats would take between processes and to the device; ``to_device`` makes float
 Shapes: B images of a batch, S side of the network's input in pixels, N records.
 """
 
-import errno
 import hashlib
 import math
 import os
@@ -23,7 +22,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pseudo_maps.files import spaced_files
-from pseudo_maps.images import DecodedImage, ImageDecodeError, decode_image
+from pseudo_maps.images import (
+    DecodedImage,
+    ImageDecodeError,
+    ImageTimeoutError,
+    decode_image,
+)
+from pseudo_maps.reading import raise_system_error
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from training.config import CropConfig, OnMissing
@@ -43,12 +48,6 @@ small is decoded again.
 
 class UnreadableImageError(ValueError):
     """A training image, or its saliency map, that cannot be read; names the file and says what to do."""
-
-
-_OF_ONE_FILE = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
-)
-"""System errors of a file. Others, such as too many open files, are not about the file."""
 
 
 class MapsMissingError(ValueError):
@@ -123,12 +122,6 @@ class Batch(NamedTuple):
     """(B,) int64 positions in the records."""
     unreadable: dict[int, Exception]
     """Position and error of each image that was asked for and cannot be read; it is not among the B."""
-
-    def raise_system_error(self) -> None:
-        """OSError where not a file was at fault, but the machine: too many open files, a file server that is gone."""
-        for error in self.unreadable.values():
-            if isinstance(error, OSError) and error.errno not in _OF_ONE_FILE:
-                raise error
 
 
 class DeviceBatch(NamedTuple):
@@ -265,8 +258,7 @@ class TrainingImages(Dataset[Batch]):
                 raise ShardError(f"{self.path(position)}: {found} pixels, but its map was made of an image of {made}")
             return self._index.read_uint8(image_id)
         except OSError as error:
-            if error.errno not in _OF_ONE_FILE:
-                raise
+            raise_system_error([error])
             # Told apart from an image's own, which calls for other remedies.
             raise ShardError(str(error)) from error
 
@@ -276,15 +268,19 @@ def require_whole(batch: Batch) -> Batch:
 
     Training without the image would be another training, so it is left out by choice only, before the first step.
     """
-    batch.raise_system_error()
+    raise_system_error(batch.unreadable.values())
     for error in batch.unreadable.values():
-        advice = (
-            "wsol-prep verify MAPS --data DATA --repair removes damaged shards and prints the command that makes them "
-            "again; then continue with --resume"
-            if isinstance(error, ShardError)
-            else "Repair the file and continue with --resume, or start in another --out without it: remove the file, "
-            "or let wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
-        )
+        if isinstance(error, ShardError):
+            advice = (
+                "wsol-prep verify MAPS --data DATA --repair removes damaged shards and prints the command that makes "
+                "them again; then continue with --resume"
+            )
+        else:
+            repair = "Wait until it can be read" if isinstance(error, ImageTimeoutError) else "Repair the file"
+            advice = (
+                f"{repair} and continue with --resume, or start in another --out without it: remove the file, "
+                "or let wsol-prep proposals mark all such files and give --maps FOLDER --on-missing skip"
+            )
         raise UnreadableImageError(f"{error}. {advice}") from error
     return batch
 

@@ -38,8 +38,8 @@ class EvaluationBatch(NamedTuple):
     """(B, 3, R, R) uint8 RGB: the centre crop; None when it is not wanted."""
     file_wh: tuple[tuple[int, int], ...]
     """Width and height of each file."""
-    unreadable: dict[int, str]
-    """Position and reason of each image that could not be read."""
+    unreadable: dict[int, Exception]
+    """Position and error of each image that could not be read."""
 
 
 class EvaluationPixels(Dataset[EvaluationBatch]):
@@ -66,7 +66,8 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
 
     def __getitems__(self, positions: Sequence[int]) -> EvaluationBatch:
         """The images at ``positions``, in their order, less those that cannot be read."""
-        read, sizes, unreadable = [], [], {}
+        unreadable: dict[int, Exception] = {}
+        read, sizes = [], []
         wholes, centres = [], []
         # The centre crop is enlarged least when it has R pixels of its own.
         centre_short_side_px = round(self._side_px / (1 - 2 * _CENTRE_MARGIN))
@@ -75,7 +76,7 @@ class EvaluationPixels(Dataset[EvaluationBatch]):
             try:
                 decoded = decode_at_least(path, short_side_px=self._side_px)
             except (ImageDecodeError, OSError) as error:
-                unreadable[position] = str(error)
+                unreadable[position] = error
                 continue
             read.append(position)
             sizes.append((decoded.file_width, decoded.file_height))
