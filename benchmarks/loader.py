@@ -6,12 +6,17 @@
 Both deliver normalised float32 batches of the same files to a consumer that does nothing else, through the same
 number of workers. The reference is the usual recipe: ImageFolder's loader, Resize 256, RandomCrop 224,
 RandomHorizontalFlip, ToTensor, Normalize in the worker. Ours leaves the worker as uint8 and is made float and
-normalised by the consumer, inside the time measured. Rounds alternate; the first of each is not counted.
+normalised by the consumer, inside the time measured. Rounds alternate; the first of each is not counted, but gives the
+seconds until our first batch, the start of the workers included. Memory and processor time of the workers follow; the
+latter tells the two apart on a busy machine too.
 """
 
+import multiprocessing
+import os
+import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -32,6 +37,8 @@ from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 OPEN_SHARDS = 256
 """Shards kept open: shuffled reads go to all of them, and opening one again costs as much as reading a map."""
+
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ReferenceImages(Dataset[tuple[Tensor, int]]):
@@ -76,6 +83,18 @@ def rate(images: int, seconds: float) -> str:
     return f"{images / seconds:7.0f} images/s"
 
 
+def own_mib(pid: int) -> float:
+    """Memory of a process that it shares with no other, in MiB: of a worker, what each further one needs (Linux)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(map(int, re.findall(r"^Private_(?:Clean|Dirty): +(\d+) kB", text, re.MULTILINE))) / 1024
+
+
+def processor_ms(pids: Iterable[int], *, images: int) -> float:
+    """Processor time of some processes until now, for each of so many images (Linux)."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(user) + int(system) for *_, user, system in (of[:13] for of in fields)) * 1000 / TICKS / images
+
+
 @click.command()
 @click.option("--data", "root", type=click.Path(path_type=Path, exists=True), required=True, help="Data root.")
 @click.option("--maps", type=click.Path(path_type=Path, exists=True), help="Folder of shards; none: images only.")
@@ -111,17 +130,22 @@ def main(root: Path, maps: Path | None, split: str, workers: int, images: int, b
         for images_bchw, _ in reference:
             assert images_bchw.dtype == torch.float32
 
-    def run_ours(epoch: int) -> None:
+    def run_ours(epoch: int) -> float:
         ours_sampler.set_epoch(epoch)
+        first_s, start = 0.0, time.perf_counter()
         for batch in ours:
+            first_s = first_s or time.perf_counter() - start
             assert normalise_in_place(to_device(batch, "cpu").images01_bchw).dtype == torch.float32
+        return first_s
 
-    reference_s, ours_s = [], []
+    reference_s, ours_s, first_s = [], [], []
+    others: list[int | None] = []
     for number in range(rounds + 1):
         start = time.perf_counter()
         run_reference()
         middle = time.perf_counter()
-        run_ours(number)
+        others = others or [child.pid for child in multiprocessing.active_children()]
+        first_s.append(run_ours(number))
         end = time.perf_counter()
         reference_s.append(middle - start)
         ours_s.append(end - middle)
@@ -132,7 +156,12 @@ def main(root: Path, maps: Path | None, split: str, workers: int, images: int, b
     ratio = statistics.median(theirs / mine for theirs, mine in zip(reference_s[1:], ours_s[1:], strict=True))
     click.echo(f"torchvision, image alone     {rate(len(records), one)}")
     click.echo(f"ours, image{' and map' if index else ' alone'}        {rate(len(records), other)}")
-    click.echo(f"ratio {ratio:.2f} with {workers} workers")
+    click.echo(f"ratio {ratio:.2f} with {workers} workers; first batch after {first_s[0]:.1f} s")
+    mine = [child.pid for child in multiprocessing.active_children() if child.pid not in others]
+    if mine:
+        click.echo(f"largest memory of a worker's own {max(map(own_mib, mine)):.0f} MiB")
+        theirs_ms, mine_ms = (processor_ms(pids, images=len(records) * (rounds + 1)) for pids in (others, mine))
+        click.echo(f"processor time of workers {mine_ms:.1f} ms per image, torchvision {theirs_ms:.1f} ms")
 
 
 if __name__ == "__main__":
