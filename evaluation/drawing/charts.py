@@ -166,10 +166,13 @@ def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: s
         return _encoded(figure, form)
 
 
-def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str) -> bytes:
-    """One row of dots for each method from above, a dot for each seed, with a stroke and a number at their mean.
+def seed_chart(
+    rows: Sequence[SeedDots], *, title: str, axis: str, percents: tuple[float, float] | None = None
+) -> bytes:
+    """One row of dots for each method from above, a dot for each seed, and their mean as a stroke and a number.
 
-    ValueError for no row, or one without value.
+    The axis includes ``percents``, so that charts side by side can have the same one. ValueError for no row, or one
+    without value.
     """
     _need(rows, "row")
     with _drawing():
@@ -182,13 +185,19 @@ def seed_chart(rows: Sequence[SeedDots], *, title: str, axis: str) -> bytes:
             percent_n = 100 * np.asarray(row.values_n, dtype=np.float64)
             mean = float(percent_n.mean())
             axes.plot(percent_n, np.full(len(percent_n), place), "o", markersize=5, color=colour, alpha=0.6)
-            axes.plot([mean, mean], [place - 0.18, place + 0.18], color=colour, linewidth=2.2)
+            axes.axhline(place, color=GRID, linewidth=0.6, zorder=0.5)
+            if len(percent_n) > 1:
+                axes.plot([mean, mean], [place - 0.18, place + 0.18], color=colour, linewidth=2.2)
             axes.text(0.0, place - 0.3, _shortened(row.name), color=INK, transform=edges)
             axes.text(1.0, place - 0.3, f"{mean:.2f}", color=INK, ha="right", transform=edges)
         axes.set_ylim(len(rows) - 0.5, -0.9)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.05)
+        axes.grid(visible=False, axis="y")
+        if percents is not None:
+            axes.update_datalim([(percents[0], 0), (percents[1], 0)], updatey=False)
+            axes.autoscale_view(scaley=False)
         axes.set_xlabel(axis)
         return _encoded(figure, "page")
 

@@ -62,27 +62,20 @@ def _best_sentence(best: ReportRow) -> str:
         else ""
     )
     return (
-        f"Best is {best.name}: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % of "
-        f"{result.gt_known_loc.images} images.{hedge}"
+        f"Best is “{best.name}”: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % "
+        f"of {result.gt_known_loc.images} images.{hedge}"
     )
 
 
 def _baseline_sentence(shown: Sequence[ReportRow], baseline: ReportRow) -> str:
     limit = _order(baseline)
     name = baseline.result.localizer
-    unclear, below = [], []
+    found: dict[str, list[str]] = {"Better than": [], "Worse than": [], "Too few images to tell from": []}
     for row in shown:
-        interval = row.result.gt_known_loc.interval
-        if interval is not None and interval[0] <= limit <= interval[1]:
-            unclear.append(row.name)
-        elif _order(row) <= limit:
-            below.append(row.name)
-    parts = []
-    if below:
-        parts.append(f"Not better than the {name}, which never looks at the image: {', '.join(below)}.")
-    if unclear:
-        parts.append(f"Too few images to tell from the {name}: {', '.join(unclear)}.")
-    return " ".join(parts) or f"All of them are better than the {name}, which never looks at the image."
+        low, high = row.result.gt_known_loc.interval or (_order(row), _order(row))
+        verdict = "Better than" if low > limit else "Worse than" if high < limit else "Too few images to tell from"
+        found[verdict].append(f"“{row.name}”")
+    return " ".join(f"{verdict} the {name}: {', '.join(names)}." for verdict, names in found.items() if names)
 
 
 def _pictures(tables: Sequence[dict[str, Any]], rows: Sequence[ReportRow]) -> list[dict[str, str]]:

@@ -81,7 +81,7 @@ def described_configuration(configuration: Mapping[str, Any]) -> str:
     else:
         what = f"the boxes of {method}"
     if "working_size" in details:
-        what += f", found at up to {details['working_size']} pixels along the longer side"
+        what += f", computed on images scaled to at most {details['working_size']} pixels"
     weighting = configuration.get("weighting", "an unknown rule")
     weights = "with equal weights" if weighting == "uniform" else f"weighted by {weighting}"
     return f"Each map is an average of {what}, {weights}; it is stored so that its maximum is 1."
@@ -99,7 +99,9 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
             {
                 "image_id": image_id,
                 "class": gallery.class_name(image_id),
-                "numbers": f"{size}{row.proposals} proposals, peak {row.peak:.3f}" if is_ok else row.status,
+                "numbers": f"{size}{row.proposals} proposals, maximum before scaling {row.peak:.3f}"
+                if is_ok
+                else row.status,
                 "status": "" if is_ok else row.status,
                 "pictures": [(name, _thumbnail(picture)) for name, picture in pictures.items()],
             }

@@ -165,8 +165,10 @@ def _difference_table(results: TableResults, arch: str) -> _Table:
         cells.append(_Cell(str(values[0].difference.n)))
         lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], cells))
     headings = [text for heading in _HEADINGS for text in (heading, *([f"paper: {heading}"] if paper else []))]
-    caption = f"{arch}, protocol {protocol_title(plan.protocols[0])}: less GAP of the same seed, percentage points"
-    return _Table(caption, [*headings, "pairs"], lines)
+    caption = (
+        f"{arch}, protocol {protocol_title(plan.protocols[0])}: difference to GAP of the same seed, percentage points"
+    )
+    return _Table(caption, [*headings, "seeds compared"], lines)
 
 
 def _localizer_table(results: TableResults, arch: str) -> _Table:
@@ -198,8 +200,8 @@ def _plain(value: float | None, *, signed: bool = False) -> str:
 
 
 def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
-    """GT-known Loc of every row and seed, one chart per protocol."""
-    charts = []
+    """GT-known Loc of every row and seed, one chart per protocol, all with the same axis."""
+    drawn = {}
     named = [(arch, row, ROWS[row].localizers[0], ROWS[row].title) for row in results.plan.rows]
     named = [(of_arch, row, localizer, f"{title} ({localizer})") for of_arch, row, localizer, title in named]
     named += [("", row, localizer, f"{row} (no training)") for row, localizer in results.untrained]
@@ -210,10 +212,14 @@ def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
             if (measured := results.value(of_arch, row, localizer, protocol, "gt_known_loc").measured).n
         ]
         if dots:
-            title = f"protocol {protocol_title(protocol)}"
-            svg = seed_chart(dots, title=f"{arch}\n{title}", axis="GT-known Loc (%)")
-            alt = f"GT-known Loc of every row and seed, {arch}, {title}; the numbers stand below"
-            charts.append(svg_image(svg, alt=alt))
+            drawn[f"protocol {protocol_title(protocol)}"] = dots
+    values = [100 * value for dots in drawn.values() for one in dots for value in one.values_n]
+    charts = []
+    for title, dots in drawn.items():
+        percents = (min(values), max(values))
+        svg = seed_chart(dots, title=f"{arch}\n{title}", axis="GT-known Loc (%)", percents=percents)
+        alt = f"GT-known Loc of every row and seed, {arch}, {title}; the numbers stand below"
+        charts.append(svg_image(svg, alt=alt))
     return charts
 
 

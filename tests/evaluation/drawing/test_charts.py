@@ -113,6 +113,15 @@ def test_several_lines_have_their_numbers_and_a_legend_in_the_order_of_their_val
     assert texts(line_chart(peaks, **LABELS, dots="highest"))[-2:] == ["1  a: 1.25", "2  never finite: nan"]
 
 
+def test_charts_of_seeds_side_by_side_can_have_one_axis() -> None:
+    def ticks(value: float, **limits: tuple[float, float]) -> list[str]:
+        svg = seed_chart([SeedDots(name="a", values_n=[value])], title="A chart", axis="%", **limits)
+        return [text for text in texts(svg) if re.fullmatch(r"[\d.]+", text)][:-1]
+
+    assert ticks(0.4, percents=(40, 60)) == ticks(0.6, percents=(40, 60))
+    assert ticks(0.4) != ticks(0.6)
+
+
 def contrast(one: str, two: str) -> float:
     def luminance(colour: str) -> float:
         channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

@@ -33,14 +33,14 @@ def test_each_result_stands_beside_the_baseline(tmp_path: Path) -> None:
         ("centred-square, which never looks at the image", "50.00", ""),
     ]
     best, against = found["sentences"]
-    assert best.startswith("Best is ours: saliency: its box is right") and "80.00 % of 200 images" in best
-    assert "Not better than the centred-square, which never looks at the image: gap: cam." in against
-    assert "Too few images to tell from the centred-square: ours: cam." in against
+    assert best.startswith("Best is “ours: saliency”: its box is right") and "80.00 % of 200 images" in best
+    assert "Worse than the centred-square: “gap: cam”." in against
+    assert "Too few images to tell from the centred-square: “ours: cam”." in against
 
 
-def test_where_all_are_better_it_says_so(tmp_path: Path) -> None:
+def test_what_is_better_is_said(tmp_path: Path) -> None:
     found = shown(tmp_path, {"gap": {"cam": 150}})
-    assert found["sentences"][1] == "All of them are better than the centred-square, which never looks at the image."
+    assert found["sentences"][1] == "Better than the centred-square: “gap: cam”."
 
 
 def test_five_results_at_most_with_one_of_each_run(tmp_path: Path) -> None:
