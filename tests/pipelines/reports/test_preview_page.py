@@ -182,9 +182,12 @@ def test_an_unknown_id_leaves_no_page(data: Path, maps: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (MapConfig(), "geodesic object proposals, from directed-sobel boundaries, found at up to 500 pixels"),
-        (MapConfig(weighting="objectness"), "longer side, weighted by objectness; "),
-        (MapConfig(proposals=SelectiveSearchConfig()), "an average of the boxes of selective-search, found at up to"),
+        (MapConfig(), "geodesic object proposals, from directed-sobel boundaries, computed on images scaled to"),
+        (MapConfig(weighting="objectness"), "500 pixels, weighted by objectness; "),
+        (
+            MapConfig(proposals=SelectiveSearchConfig()),
+            "an average of the boxes of selective-search, computed on images",
+        ),
     ],
 )
 def test_the_configuration_is_told_in_words(config: MapConfig, expected: str) -> None:
