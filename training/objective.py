@@ -3,7 +3,7 @@
 import contextlib
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -158,13 +158,12 @@ class Objective:
             return None if part is None else torch.compile(part, dynamic=False, options=options)  # type: ignore[arg-type]
 
         plain = (self.model, self._features, self._combine)
-        attempts = {"the training step": tuple(map(compiled, plain))}
+        attempts: dict[str, Callable[[], Iterable[Any]]] = {"the training step": lambda: map(compiled, plain)}
         if self._features is not None:
-            attempts["the frozen network"] = (plain[0], compiled(plain[1]), plain[2])
+            attempts["the frozen network"] = lambda: (plain[0], compiled(plain[1]), plain[2])
+        self._graphs = graphs
         for what, parts in attempts.items():
-            self._use(*parts)
-            self._graphs = graphs
-            reason = self._failure(batch, first=first)
+            reason = self._failure(parts, batch, first=first)
             if not self._processes.any(bool(reason)):
                 return
             self._say(f"warning: --compile: {what} cannot be compiled: {reason or 'see another process'}")
@@ -179,10 +178,11 @@ class Objective:
             self._network = network
         self._features, self._losses = features, losses
 
-    def _failure(self, batch: DeviceBatch, *, first: int) -> str:
-        """Why a step of the batch fails, or nothing; it leaves no trace in the model."""
+    def _failure(self, parts: Callable[[], Iterable[Any]], batch: DeviceBatch, *, first: int) -> str:
+        """Why a step of the batch fails with these parts, or nothing; it leaves no trace in the model."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
+            self._use(*parts())
             for _ in range(TRIAL_STEPS):
                 with self.without_gradient_exchange(), warnings.catch_warnings():
                     # The compiler looks at gradients of what has none, and warns of that.
