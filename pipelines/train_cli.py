@@ -40,8 +40,8 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
     from training.progress import StoppedBySignal
 
     try:
-        with _alone_in(out):
-            _train(data, layout, maps, out, options)
+        with contextlib.ExitStack() as held:
+            _train(data, layout, maps, out, options, held=held)
     except StoppedBySignal as stopped:
         # One line, not one of each process.
         if os.environ.get("RANK", "0") == "0":
@@ -51,13 +51,11 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
 
 @contextlib.contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep a second run out of the folder, before anything in it is looked at."""
+    """Keep a second run out of the folder; of several processes the first one writes."""
     from pseudo_maps.files import LOCK_WAIT_S, folder_lock
-    from training.run_folder.checkpoints import CheckpointFolder
     from training.run_folder.files import LOCK_FILE
 
-    # Of several processes the first one writes. A finished run is only read, and may lie where nobody can write.
-    if os.environ.get("RANK", "0") != "0" or CheckpointFolder(out).is_finished():
+    if os.environ.get("RANK", "0") != "0":
         yield
         return
 
@@ -67,13 +65,19 @@ def _alone_in(out: Path) -> Iterator[None]:
         yield
 
 
-def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[str, Any]) -> None:
+def _train(
+    data: Path, layout: str, maps: Path | None, out: Path, options: dict[str, Any], *, held: contextlib.ExitStack
+) -> None:
     from pipelines.datasets import open_dataset
     from pipelines.jobs.training import build_trainer
     from training.processes import start_processes
     from training.run_folder.checkpoints import CheckpointFolder
 
     folder = CheckpointFolder(out)
+    # A finished run is only read, unless it is continued, and may lie where nobody can write.
+    is_locked = not folder.is_finished()
+    if is_locked:
+        held.enter_context(_alone_in(out))
     finished = folder.finished()
     if finished is None and folder.steps() and not options["resume"]:
         raise click.UsageError(f"{out} has checkpoints already: add --resume to continue, or use another --out")
@@ -102,6 +106,10 @@ def _train(data: Path, layout: str, maps: Path | None, out: Path, options: dict[
                 if processes.is_main:
                     click.echo(f"{out}: this run is finished; use another --out for a new one")
                 return
+            if not is_locked:
+                held.enter_context(_alone_in(out))
+                if folder.finished() != finished:
+                    raise RuntimeError(f"{out}: another process has continued this run; give the command again")
         run = TrainRunConfig(**{option.field: options[str(option.name)] for option in RUN_OPTIONS})
         trainer = build_trainer(
             datasets["train"],

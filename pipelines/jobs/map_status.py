@@ -75,7 +75,8 @@ def _described(status: SplitStatus) -> Iterator[str]:
             f"({_named(hosts)}){time_left}"
         )
     elif left > 0:
-        yield "no run at work: the command that began them resumes"
+        known = "known to be " if any(run.state == "unknown" for run in status.runs) else ""
+        yield f"no run {known}at work: the command that began them resumes"
     seen = {run.host for run in status.runs}
     tasks = status.runs[-1].tasks if status.runs else 1
     if status.runs:

@@ -22,7 +22,7 @@ from pseudo_maps.shards.manifest import read_manifest
 from pseudo_maps.shards.reader import open_hdf5
 
 SILENT_S = 900.0
-"""A run on another host that has written nothing for so long is not taken for one at work; an image may take 300 s."""
+"""A run on another host that has written nothing for so long may be gone or not; an image may take 300 s."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +36,7 @@ class SeenRun:
     started_s: float
     """Seconds since 1970."""
     state: str = "at work"
-    """``at work``, ``finished``, ``stopped``, or ``lost``: killed, or silent for ``SILENT_S``."""
+    """``at work``, ``finished``, ``stopped``, ``lost`` (killed on this host), ``unknown`` (silent for ``SILENT_S``)."""
     note: str = ""
     """When and why it ended."""
     images: int = 0
@@ -93,9 +93,9 @@ class SplitStatus:
 
     @property
     def unended(self) -> list[SeenRun]:
-        """Runs that were stopped or lost, the last one of each task that has not been begun again."""
+        """Runs that were stopped or lost or are silent, the last one of each task that has not been begun again."""
         last = {(run.task, run.tasks): run for run in self.runs}
-        return [run for run in last.values() if run.state in ("stopped", "lost")]
+        return [run for run in last.values() if run.state in ("stopped", "lost", "unknown")]
 
 
 def split_status(folder: Path, split: str, *, now_s: float | None = None) -> SplitStatus:
@@ -173,7 +173,7 @@ def _logged_runs(folder: Path, split: str) -> Iterator[SeenRun]:
 
 
 def _judge(run: SeenRun, now_s: float) -> None:
-    """Tell a run that was killed from one at work: by its process on this host, else by its silence."""
+    """Tell a run that was killed on this host from one at work; a silent one of another host may be either."""
     if run.state != "at work":
         return
     silent_s = now_s - run.last_sign_s
@@ -181,4 +181,4 @@ def _judge(run: SeenRun, now_s: float) -> None:
         if not is_running(run.process, since_s=run.started_s + 1):
             run.state, run.note = "lost", "its process is gone, and its log has no end"
     elif silent_s > SILENT_S:
-        run.state, run.note = "lost", f"silent for {silent_s / 60:.0f} minutes"
+        run.state, run.note = "unknown", f"no sign for {silent_s / 60:.0f} minutes"

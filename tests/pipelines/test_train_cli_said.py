@@ -1,15 +1,19 @@
 """What wsol-train says about options that do less than they seem to, and how a finished run is continued."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from pipelines.train_cli import main
+from pseudo_maps.files import folder_lock
 from tests.command_calls import invoke
 from tests.training.training_runs import make_colour_folders
 from training.run_folder.checkpoints import CheckpointFolder, load_checkpoint
+from training.run_folder.files import FINISHED_FILE, LOCK_FILE
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -24,11 +28,32 @@ def train(data: Path, out: Path, *words: object, epochs: int = 1) -> Result:
     return invoke(main, "--data", data, "--out", out, "--epochs", epochs, *small, *words, prog_name="wsol-train")
 
 
-def test_a_finished_run_of_a_constant_rate_is_continued_to_more_epochs(data: Path, tmp_path: Path) -> None:
+def test_a_finished_run_of_a_constant_rate_is_continued_to_more_epochs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     constant = ("--schedule", "constant", "--warmup-epochs", 0, "--lr", 0.001)
     first = train(data, tmp_path / "run", *constant)
     assert first.exit_code == 0 and "2 of 6 training images" in first.stderr
     assert "--crop-scale" not in first.stderr
+    marker = tmp_path / "run" / FINISHED_FILE
+    content = marker.read_bytes()
+    with monkeypatch.context() as patch, folder_lock(marker.parent, LOCK_FILE, wait_s=0, warn=pytest.fail):
+        # One that continues it is at work.
+        patch.setattr("pseudo_maps.files.LOCK_WAIT_S", 0.0)
+        refused = train(data, tmp_path / "run", *constant, epochs=2)
+        assert refused.exit_code == 1 and "is at work in this folder" in refused.stderr
+        assert marker.read_bytes() == content
+
+    @contextlib.contextmanager
+    def wait_for_another(_out: Path) -> Iterator[None]:
+        marker.unlink()
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.train_cli._alone_in", wait_for_another)
+        late = train(data, tmp_path / "run", *constant, epochs=2)
+        assert late.exit_code == 1 and "another process has continued this run" in late.stderr
+    marker.write_bytes(content)
     longer = train(data, tmp_path / "run", *constant, epochs=2)
     assert longer.exit_code == 0 and "resumed" in longer.stderr and "finished: 2 epochs" in longer.stdout
     assert "this run is finished" in train(data, tmp_path / "run", *constant, epochs=2).stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,8 +93,9 @@ def test_runs_that_ended_are_told_from_those_that_were_lost(tmp_path: Path) -> N
     assert found.missing_tasks == [0, 3] and [run.task for run in found.unended] == [0, 3]
     found = status(tmp_path, seconds=160 + SILENT_S)
     (silent,) = (run for run in found.runs if run.host == "c")
-    assert (silent.state, silent.note) == ("lost", "silent for 16 minutes")
-    # What a lost run had begun is to be made again.
+    assert (silent.state, silent.note) == ("unknown", "no sign for 16 minutes")
+    assert found.missing_tasks == [0, 2, 3] and [run.task for run in found.unended] == [0, 2, 3]
+    # What it has begun may have to be made again.
     assert (found.images_at_work, found.images_per_s) == (0, 0)
     # Begun again.
     log(tmp_path, host="d", process=4, task=(0, 4), begin_s=900)
@@ -132,6 +134,11 @@ def test_the_lines_say_all_of_it(tmp_path: Path) -> None:
     assert lines[3] == "val: 3 of 3 tasks without a run at work or finished: 0, 1, 2"
     assert lines[4] == "val: task 0 of 3 on a (process 1): stopped, SIGTERM at 2023-11-14T22:14:20+00:00"
     assert lines[5].endswith("lost, its process is gone, and its log has no end")
+    log(tmp_path, host="far", process=1, task=(2, 3))
+    os.utime(next((tmp_path / LOG_FOLDER).glob("*far*")), (0, 0))
+    lines = status_lines(tmp_path, splits=["val"], data=None, layout="auto")
+    assert lines[1].startswith("val: no run known to be at work")
+    assert re.fullmatch(r"val: task 2 of 3 on far \(process 1\): unknown, no sign for \d+ minutes", lines[-1])
 
 
 @pytest.mark.parametrize(
