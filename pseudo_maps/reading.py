@@ -105,8 +105,8 @@ def within_limit(read: Callable[[], _Item], path: str | os.PathLike[str]) -> _It
             return future.result(limit_s)
         except TimeoutError:
             if future.done():
-                # Its own.
-                raise
+                # It has ended just in time, perhaps with such an error of its own.
+                return future.result()
             _HANGING[name] = reader
         finally:
             if future.done():
