@@ -289,7 +289,8 @@ def _take_lock(path: Path, *, give_up_s: float) -> int | None:
                 if time.monotonic() >= give_up_s:
                     raise FolderBusy(_busy(path)) from None
                 time.sleep(_POLL_S)
-            elif not isinstance(error, FileNotFoundError) or time.monotonic() >= give_up_s + _POLL_S:
+            # Both happen when the holder before removes the folder now.
+            elif not isinstance(error, FileNotFoundError | FileExistsError) or time.monotonic() >= give_up_s + _POLL_S:
                 raise OSError(error.errno, f"cannot be locked: {error.strerror}", str(path)) from error
         finally:
             if descriptor >= 0 and not taken:

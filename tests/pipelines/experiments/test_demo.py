@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import pipelines.experiments.demo as experiment
+from evaluation.protocols import protocol_title
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.demo import DemoPlan
 from pipelines.pipeline_cli import main
@@ -101,9 +102,9 @@ def test_everything_is_there_and_the_end_says_where(finished: tuple[Path, str]) 
 def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(finished: tuple[Path, str]) -> None:
     out, output = finished
     text = " ".join((out / "introduction.txt").read_text(encoding="utf-8").split())
-    shown = dict(re.findall(r"^  (\S+): (CAM of the full method .*)$", output, flags=re.MULTILINE))
-    assert list(shown) == ["cam", "wsoleval-v1"]
-    for protocol, line in shown.items():
+    shown = dict(re.findall(r"^  (.+): (CAM of the full method .*)$", output, flags=re.MULTILINE))
+    assert list(shown) == [protocol_title(protocol) for protocol in ("cam", "wsoleval-v1")]
+    for protocol, line in zip(("cam", "wsoleval-v1"), shown.values(), strict=True):
         rates = []
         for name, kind, localizer in (
             ("full-method", "results", "cam"),
@@ -117,7 +118,7 @@ def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(f
             rates.append(f"{100 * found['gt_known_loc']['rate']:.0f} %")
         full, gap, box = rates
         assert line == f"CAM of the full method {full}, CAM of gap {gap}, centred box {box}"
-        sentence = text[text.index(f"Under the protocol {protocol}") :]
+        sentence = text[text.index(f"Under the protocol {protocol_title(protocol)}") :]
         assert f"(CAM) of full-method is right in {full} " in sentence and f"that of gap in {gap} " in sentence
 
 

@@ -346,7 +346,7 @@ def test_maps_of_other_images_are_refused(maps: Path, checkpoint: Path, tmp_path
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("*.sha256", "without their .sha256 files"),
+        ("*.sha256", "lack their .sha256 files"),
         ("*.manifest.json", "no manifest of these shards: copy it from where"),
     ],
 )
