@@ -71,12 +71,12 @@ def _interval(rate: Rate) -> str:
 
 
 def _difference(full: Rate, gap: Rate) -> str:
-    """How far apart two rates are, and whether as few images as these tell."""
+    """How far apart two rates are, and whether their intervals overlap."""
     if full.rate is None or gap.rate is None:
         return ""
     points = round(100 * (full.rate - gap.rate))
     apart = (
         full.interval and gap.interval and (full.interval[0] > gap.interval[1] or full.interval[1] < gap.interval[0])
     )
-    hedge = "" if apart else ", which so few images do not tell apart"
+    hedge = "" if apart else " with intervals that overlap"
     return f", {abs(points)} points {'higher' if points < 0 else 'lower'}{hedge}" if points else ", the same"

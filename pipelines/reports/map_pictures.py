@@ -112,7 +112,8 @@ class MapGallery:
             shown["overlay"] = overlay_heat(image, map_hw)
             if truth is not None:
                 boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
-                image = draw_boxes(image, boxes_n4, colour=GROUND_TRUTH_RGB)
+                # Wider, so that it shows where both boxes coincide.
+                image = draw_boxes(image, boxes_n4, colour=GROUND_TRUTH_RGB, width_px=4)
             own_4 = _RULE.box_in_image(map_hw, image_wh=(width, height), threshold=self._threshold)
             shown["box"] = image if own_4 is None else draw_boxes(image, own_4, colour=PREDICTED_RGB)
         return shown

@@ -53,8 +53,8 @@ def test_every_number_is_said_under_its_protocol(tmp_path: Path) -> None:
     ("gap", "full", "said"),
     [
         (10, 40, "that of gap in 10 % (5 to 10), 30 points lower. The"),
-        (30, 40, "that of gap in 30 % (15 to 30), 10 points lower, which so few images do not tell apart. The"),
-        (40, 30, "that of gap in 40 % (20 to 40), 10 points higher, which so few images do not tell apart. The"),
+        (30, 40, "that of gap in 30 % (15 to 30), 10 points lower with intervals that overlap. The"),
+        (40, 30, "that of gap in 40 % (20 to 40), 10 points higher with intervals that overlap. The"),
         (30, 30, "that of gap in 30 % (15 to 30), the same. The"),
     ],
 )
