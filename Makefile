@@ -19,7 +19,7 @@ help:
 	@echo "make demo   install into $(VENV) and go the whole way on generated images"
 	@echo "make test   install into $(VENV) and run all tests"
 	@echo "make test-fast   tests of single modules that are not slow: between two edits"
-	@echo "make viewers   install silx and PyTables too and open shards in them, and in H5Web where npm and Chromium are"
+	@echo "make viewers   install silx and PyTables too and open shards in them; with Chromium, pages too, and with npm, H5Web"
 	@echo "make pictures   draw the pictures of README and docs again"
 	@echo "make lint   ruff and mypy"
 

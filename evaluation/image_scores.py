@@ -14,7 +14,7 @@ import numpy.typing as npt
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.protocols import Protocol
 from pseudo_maps.records import UNKNOWN_LABEL
-from pseudo_maps.shards import STATUSES_OF_LOST_PROCESSES
+from pseudo_maps.shards import STATUS_TIMEOUT, STATUSES_OF_LOST_PROCESSES
 
 __all__ = [
     "BLACKLISTED",
@@ -57,7 +57,7 @@ NO_MAP = "no map"
 """Failure, counted as wrong: no map exists for the image."""
 UNREADABLE_IMAGE = "unreadable image"
 """Failure, counted as wrong: the image file is missing or cannot be decoded."""
-TIMEOUT = "timeout"
+TIMEOUT = STATUS_TIMEOUT
 """Failure, counted as wrong: the image file was not read within the limit (``pseudo_maps.reading.within_limit``)."""
 MAP_NOT_USABLE = "map not usable: "
 """Failure, counted as wrong: the shard marks the map as failed; the shard's own status follows."""

@@ -61,7 +61,7 @@ METHODS: dict[Method, str] = {
 Precision = Literal["fp32", "bf16"]
 Compile = Literal["off", "auto", "on"]
 COMPILED_STEPS = 20_000
-"""Steps of a run that ``--compile auto`` compiles: 10 ms saved in each earn back a start of three minutes."""
+"""Fewest steps of a run that ``--compile auto`` compiles, an estimate: 10 ms saved in each pay for three minutes."""
 Pooling = Literal["gap", "saliency", "pseudo-map"]
 CropKind = Literal["crop", "resized-crop", "center", "squash"]
 OptimiserName = Literal["adam", "adamw", "sgd"]
@@ -219,7 +219,7 @@ class TrainConfig:
         check(0 <= self.seed < 2**63, "seed", self.seed, "0 <= seed < 2**63")
         check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         if self.method != "saliency" and (self.loss.needs_saliency or self.loss.needs_maps):
-            raise ValueError(f"method {self.method} has no map loss and no triplet loss: switch them off")
+            raise ValueError(f"method {self.method}: expected no map loss and no triplet loss; switch them off")
         if self.pooling != "gap" and self.method != "saliency":
             raise ValueError(f"pooling {self.pooling}: expected gap, because method {self.method} is a baseline")
         if self.pooling == "saliency" and not self.loss.needs_saliency:

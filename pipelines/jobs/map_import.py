@@ -27,7 +27,7 @@ from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
 from pseudo_maps.runs.generation import RunConfig, Summary, plan_run
 from pseudo_maps.runs.given_maps import write_shards
-from pseudo_maps.shards import STATUS_OK, quantise_map
+from pseudo_maps.shards import STATUS_OK, STATUS_TIMEOUT, quantise_map
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 _MAT_SUFFIX = ".mat"
@@ -124,7 +124,7 @@ def _made_map(work: tuple[ImageRecord, Sequence[Path]], *, root: Path, map_size:
     image_wh = read_image_size(image)
     map_uint8, peak, count, message = np.zeros((map_size, map_size), dtype=np.uint8), 0.0, 0, ""
     if image_wh is None:
-        status = "timeout" if is_hanging(image) else "unreadable" if image.exists() else "missing"
+        status = STATUS_TIMEOUT if is_hanging(image) else "unreadable" if image.exists() else "missing"
         message = f"{image}: the header of the image cannot be read"
     elif not paths:
         status, message = "no-map", "no file is called as the image"
@@ -135,7 +135,8 @@ def _made_map(work: tuple[ImageRecord, Sequence[Path]], *, root: Path, map_size:
             status = STATUS_OK
         except ValueError as error:
             place = paths[0] if len(paths) == 1 else paths[0].parent
-            status, count, message = "timeout" if isinstance(error, ReadTimeout) else "bad-map", 0, f"{place}: {error}"
+            status = STATUS_TIMEOUT if isinstance(error, ReadTimeout) else "bad-map"
+            count, message = 0, f"{place}: {error}"
     width, height = image_wh or (0, 0)
     row = row_of(record, height=height, width=width, peak=peak, proposals=count, status=status)
     return MadeMap(map_uint8=map_uint8, row=row, message=message)

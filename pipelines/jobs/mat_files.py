@@ -22,7 +22,7 @@ def read_mat_map(path: Path) -> tuple[npt.NDArray[Any], int]:
     ``superpixels`` (H, W) and ``labels``, a cell of the superpixels of each proposal, as MCG and SCG release them
     (Pont-Tuset et al., PAMI 2017), which are averaged without drawing their masks; ``masks`` (H, W, N), as CPMC
     releases them (Carreira and Sminchisescu, PAMI 2012); or one numeric variable, (H, W) or (H, W, N). ValueError for
-    anything else; it does not name the file. errors as ``read_file``.
+    anything else; it does not name the file. Errors as ``read_file``.
     """
     file = io.BytesIO(read_file(path))
     try:

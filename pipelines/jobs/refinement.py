@@ -25,6 +25,7 @@ from pseudo_maps.runs.generation import Plan, RunConfig, Summary, plan_run
 from pseudo_maps.runs.given_maps import write_shards
 from pseudo_maps.shards import (
     STATUS_OK,
+    STATUS_TIMEOUT,
     MapIndex,
     MapRow,
     ShardError,
@@ -221,7 +222,7 @@ def refined_map(
     if found is None:
         return refined_hw, "no-label", "the class of the image is unknown"
     if found.failure is not None:
-        return refined_hw, TIMEOUT if found.failure == TIMEOUT else "unreadable", "the image cannot be read"
+        return refined_hw, STATUS_TIMEOUT if found.failure == TIMEOUT else "unreadable", "the image cannot be read"
     if found.file_wh != (row.width, row.height):
         return refined_hw, "error", f"the image has {found.file_wh} pixels, its map is of {(row.width, row.height)}"
     refined_hw = mean(map_hw, found.whole["cam"])

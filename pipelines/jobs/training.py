@@ -152,7 +152,7 @@ def build_trainer(
         )
     left = len(records) % config.batch_size
     if 0 < left < len(records):
-        progress.say(f"each epoch leaves out other {left} of {len(records)} training images, which fill no batch")
+        progress.say(f"{left} of {len(records)} training images fill no batch; each epoch leaves out others")
     return Trainer(
         config,
         run,

@@ -70,11 +70,11 @@ def _best_sentence(best: ReportRow) -> str:
 def _baseline_sentence(shown: Sequence[ReportRow], baseline: ReportRow) -> str:
     limit = _order(baseline)
     name = baseline.result.localizer
-    found: dict[str, list[str]] = {"Better than": [], "Worse than": [], "Too few images to tell from": []}
+    better, worse, unclear = "Better than", "Worse than", "Too few images to tell apart from"
+    found: dict[str, list[str]] = {better: [], worse: [], unclear: []}
     for row in shown:
         low, high = row.result.gt_known_loc.interval or (_order(row), _order(row))
-        verdict = "Better than" if low > limit else "Worse than" if high < limit else "Too few images to tell from"
-        found[verdict].append(f"“{row.name}”")
+        found[better if low > limit else worse if high < limit else unclear].append(f"“{row.name}”")
     return " ".join(f"{verdict} the {name}: {', '.join(names)}." for verdict, names in found.items() if names)
 
 

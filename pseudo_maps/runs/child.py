@@ -20,7 +20,7 @@ from typing import Any
 
 from pseudo_maps.reading import LIMIT_VARIABLE
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import MapRow
+from pseudo_maps.shards import STATUS_TIMEOUT, MapRow
 
 CHILD_MODULE = "pseudo_maps.runs.child_program"
 """Module that is run as the child process."""
@@ -163,7 +163,7 @@ class MapChild:
         while not self._connection.poll(wait_s):
             left_s = self._image_started_s + limits.time_s - time.monotonic()
             if left_s <= 0:
-                raise self._end("timeout", f"took longer than {limits.time_s:g} s")
+                raise self._end(STATUS_TIMEOUT, f"took longer than {limits.time_s:g} s")
             used_mb = _resident_mb(self._process.pid)
             if used_mb > limits.memory_mb:
                 why = f"used {used_mb:.0f} MB, more than the limit of {limits.memory_mb} MB"

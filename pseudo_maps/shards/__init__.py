@@ -5,6 +5,7 @@ from pseudo_maps.shards.index import MapIndex
 from pseudo_maps.shards.layout import (
     SCHEMA_VERSION,
     STATUS_OK,
+    STATUS_TIMEOUT,
     STATUSES_OF_LOST_PROCESSES,
     MapRow,
     ShardError,
@@ -21,6 +22,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STATUSES_OF_LOST_PROCESSES",
     "STATUS_OK",
+    "STATUS_TIMEOUT",
     "MapIndex",
     "MapRow",
     "ShardError",

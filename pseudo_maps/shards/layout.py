@@ -22,7 +22,10 @@ SCHEMA_VERSION = 1
 STATUS_OK = "ok"
 """Status of a row whose map was made; every other status is a failure code, and its map is all zero."""
 
-STATUSES_OF_LOST_PROCESSES = frozenset({"crashed", "timeout", "out-of-memory"})
+STATUS_TIMEOUT = "timeout"
+"""Status of a row whose image or map file took longer to read, or its map to make, than the limit."""
+
+STATUSES_OF_LOST_PROCESSES = frozenset({"crashed", STATUS_TIMEOUT, "out-of-memory"})
 """Statuses of images that their process did not survive: they are not decoded again where nothing contains them."""
 
 FULL_SCALE = 255

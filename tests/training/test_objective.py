@@ -97,7 +97,7 @@ class Refused(nn.Module):
     """Stands for what the compiler refuses when it is first called."""
 
     def forward(self, *_inputs: Any, **_named: Any) -> Tensor:
-        raise NotImplementedError("this layer\nand more")
+        raise RuntimeError("this layer\nand more")
 
 
 def test_the_frozen_network_is_compiled_alone_where_the_others_cannot_be(
@@ -108,7 +108,7 @@ def test_the_frozen_network_is_compiled_alone_where_the_others_cannot_be(
     monkeypatch.setattr(torch, "compile", lambda part, **_: frozen(part) if hasattr(part, "perceptual") else Refused())
     said = Interrupt(0, crash)
     make_trainer(data, tmp_path, FULL, run=COMPILED, progress=said).fit()
-    refused = "warning: --compile: the training step cannot be compiled: NotImplementedError: this layer"
+    refused = "warning: --compile: the training step cannot be compiled: RuntimeError: this layer"
     assert said.said[1:-1] == [refused]
     # Each of three steps on trial and of three real ones.
     assert calls == [2] * 6

@@ -107,9 +107,9 @@ def _summary(results: TableResults, arch: str) -> str:
         return "No row has a finished run."
     best = max(means, key=means.__getitem__)
     protocol = results.plan.protocols[0]
-    text = (
-        f"Highest GT-known Loc under the protocol {protocol_title(protocol)}: {ROWS[best].title}, {means[best]:.2f} %"
-    )
+    seeds = found[best].measured.n
+    text = f"Highest GT-known Loc under the protocol {protocol_title(protocol)}: “{ROWS[best].title}” with "
+    text += f"{means[best]:.2f} % ({seeds} {'seed' if seeds == 1 else 'seeds'})"
     if best != REFERENCE_ROW and found[best].difference.mean is not None:
         text += f", {found[best].difference.mean:+.2f} points against GAP of the same seed"
     baselines = {

@@ -35,7 +35,7 @@ def test_each_result_stands_beside_the_baseline(tmp_path: Path) -> None:
     best, against = found["sentences"]
     assert best.startswith("Best is “ours: saliency”: its box is right") and "80.00 % of 200 images" in best
     assert "Worse than the centred-square: “gap: cam”." in against
-    assert "Too few images to tell from the centred-square: “ours: cam”." in against
+    assert "Too few images to tell apart from the centred-square: “ours: cam”." in against
 
 
 def test_what_is_better_is_said(tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ def test_the_three_files_agree(plan: TablePlan, runs: dict[str, TableRun]) -> No
 def test_the_result_is_said_in_words_first(plan: TablePlan, runs: dict[str, TableRun]) -> None:
     files = written(collect(plan, runs))
     said = (
-        "Highest GT-known Loc under the protocol CAM (20 % of the maximum): Ours, 62.50 %, +12.50 points against GAP "
-        "of the same seed. Without looking at an image, the centred-gaussian has 54.00 %."
+        "Highest GT-known Loc under the protocol CAM (20 % of the maximum): “Ours” with 62.50 % (3 seeds), +12.50 "
+        "points against GAP of the same seed. Without looking at an image, the centred-gaussian has 54.00 %."
     )
     assert said in files["table.md"] and said in files["table.html"]
 
