@@ -28,6 +28,8 @@ class BoxAnnotation:
     """Boxes left out because nothing of them lies inside the frame."""
     beyond: int = 0
     """Boxes that reach beyond the frame by more than rounding explains, those that were dropped too."""
+    swapped: int = 0
+    """Boxes whose corners were put in order."""
     other_class: int = 0
     """Boxes left out because the file says that they are of another class than the image."""
 
@@ -59,6 +61,7 @@ def tidy_boxes(
         frame_height=frame_height,
         dropped=int(len(given) - inside.sum()),
         beyond=count_beyond(given, frame_width=frame_width, frame_height=frame_height),
+        swapped=int((first > second).any(axis=1).sum()),
     )
 
 

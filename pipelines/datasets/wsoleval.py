@@ -5,6 +5,7 @@ Its text files separate fields with commas: ``image_ids.txt`` (id), ``class_labe
 id, mask, ignored; one line per mask). Ids are paths with their suffix, such as ``val/ILSVRC2012_val_00000001.JPEG``.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -234,11 +235,13 @@ def read_id_rows(
     """Id and numbers of every line ``id,number,...``, ids with commas included; none when the file is missing.
 
     An id that is not ``known`` is a DatasetError. Lines whose id begins with one of ``others`` are left out, and so is
-    the first line if it may be a ``header`` and has no number.
+    the first line if it may be a ``header`` and has no number; it has to name corners.
     """
     rows = []
     lines = read_lines(path) if path.is_file() else []
     has_header = header and lines and not any(map(parse, lines[0].split(",")[1:]))
+    if has_header and [_axis_of(name) for name in lines[0].rsplit(",", len(columns))[1:]] != list("xyxy"):
+        raise DatasetError(f"{path}, line 1: expected the columns id,{','.join(columns)}, found {describe(lines[0])}")
     for number, line in enumerate(lines[1:] if has_header else lines, start=2 if has_header else 1):
         image_id, *fields = line.rsplit(",", len(columns))
         parsed = [parse(field.strip()) for field in fields]
@@ -256,6 +259,12 @@ def read_id_rows(
     elsewhere = {image_id for image_id in ids if others and image_id.startswith(others)}
     check_known(ids, elsewhere.union(known) if elsewhere else known, source=path, first_line=first_line)
     return [row for row in rows if row[0] not in elsewhere]
+
+
+def _axis_of(column: str) -> str:
+    """``x`` or ``y`` for the name of a corner's column, such as ``xmin``, ``box_y1`` or ``right``; else another."""
+    first = re.sub(r"^\W*(b?box)?_?(min|max)?_?", "", column.lower())[:1]
+    return {"l": "x", "r": "x", "t": "y", "b": "y"}.get(first, first)
 
 
 def _read_classes(root: Path, *, folder: Path, largest_label: int) -> Classes:

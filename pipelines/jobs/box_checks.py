@@ -32,8 +32,8 @@ def check_boxes(
 
     ``annotations`` holds, by image id, boxes of ``records`` as ``load_boxes`` gives them. Files that are missing or
     unreadable are not compared. DatasetError where more images than chance explains have boxes of other classes alone,
-    boxes beyond the image, or a frame of another shape than the file; and where every box may be
-    ``x, y, width, height``.
+    boxes beyond the image, corners out of order, or a frame of another shape than the file; and where every box may be
+    ``x, y, width, height`` or shares of the sides.
     """
     annotated = {record.image_id: annotations[record.image_id] for record in records if record.image_id in annotations}
     files = {
@@ -72,11 +72,22 @@ def check_boxes(
             what="boxes beyond the image",
             advice="check the sizes that the annotations state, and that the boxes are not of a larger version",
         ),
+        _judge(
+            dataset,
+            {
+                image_id: f"{counted(one.swapped, 'box', plural='boxes')} with x1 < x0 or y1 < y0"
+                for image_id, one in annotated.items()
+                if one.swapped
+            },
+            of=len(annotated),
+            what="corners out of order, which were put in order",
+            advice="write boxes as x0, y0, x1, y1; a centre or a size in the place of a corner looks like this",
+        ),
     ]
     if squares:
         found.append(f"{_named(squares, of=len(compared), what='square files, boxes of another aspect ratio')}; ")
         found[-1] += "right if the files were squeezed, wrong if they were cropped"
-    _refuse_sizes_as_corners(dataset, annotated, sizes)
+    _refuse_other_units(dataset, annotated, sizes)
     return [warning for warning in found if warning]
 
 
@@ -138,19 +149,27 @@ def _other_shapes(
     return shapes, squares
 
 
-def _refuse_sizes_as_corners(
+def _refuse_other_units(
     dataset: Dataset, annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]
 ) -> None:
-    """DatasetError where every box, read as ``x, y, width, height``, lies in its image too: corners rarely do."""
+    """DatasetError where every box lies within 0 to 1, or fits as ``x, y, width, height``: corners rarely do."""
     fits: dict[tuple[float, ...], bool] = {}
-    first = None
+    first = share = None
+    are_shares = True
     for image_id, (width, height) in sizes.items():
         for box in annotated[image_id].boxes_xyxy.tolist():
+            share = share or f"{box} of {image_id!r} in {width} x {height} pixels"
+            are_shares &= max(box) <= 1
             # From the first pixel on, a size is a corner.
             if max(box[:2]) > 1:
                 fitting = box[0] + box[2] <= width and box[1] + box[3] <= height
                 fits[tuple(box)] = fitting and fits.get(tuple(box), True)
                 first = first or f"{box} of {image_id!r} in {width} x {height} pixels"
+    if share and are_shares:
+        raise DatasetError(
+            f"{dataset.root}: expected corners in pixels, found every box within 0 to 1, such as {share}: shares "
+            "of the sides look like this; multiply them by width and height"
+        )
     if len(fits) >= MIN_TELLING_BOXES and all(fits.values()):
         raise DatasetError(
             f"{dataset.root}: expected corners x0, y0, x1, y1, found boxes that look like x, y, width, height or "

@@ -54,10 +54,22 @@ def test_sizes_beside_the_boxes_are_the_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "header",
+    ["image,x0,y0,x1,y1", "id,xmin,ymin,xmax,ymax", 'name,"bbox_x1", "bbox_y1", X2, Y2', "path,left,top,right,bottom"],
+)
+def test_a_header_names_corners(tmp_path: Path, header: str) -> None:
+    make(tmp_path, "cat/1.jpg")
+    write(tmp_path, "boxes.csv", f"{header}\ncat/1.jpg,1,2,3,4\n")
+    assert boxes_of(tmp_path) == {"cat/1.jpg": BOX}
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ({"boxes.csv": "cat/3.jpg,1,2,3,4\n"}, r"boxes\.csv, line 1: .*'cat/3\.jpg'"),
         ({"boxes.csv": "name,x0,y0,x1,y1\ncat/1.jpg,1,2,3\n"}, "line 2: expected id,x0"),
+        ({"boxes.csv": "image,x,y,width,height\ncat/1.jpg,1,2,3,4\n"}, "line 1: .* columns id,x0,y0,x1,y1, .*width"),
+        ({"boxes.csv": "image,ymin,xmin,ymax,xmax\ncat/1.jpg,1,2,3,4\n"}, "line 1: .* columns id,x0,y0,x1,y1"),
         ({"localization.txt": "name,x0,y0,x1,y1\n"}, "line 1: expected id,x0"),
         ({"boxes.csv": "cat/1.jpg,1,2,3,4\n", "localization.txt": "cat/1.jpg,1,2,3,4\n"}, "one file of boxes"),
         ({"boxes.csv": "cat/1.jpg,1,2,3,4\n", "image_sizes.txt": "cat/4.jpg,5,5\n"}, r"image_sizes\.txt, line 1"),

@@ -47,6 +47,14 @@ def as_sizes(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
     return x0, y0, x1 - x0 + 1, y1 - y0 + 1
 
 
+def as_centres(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
+    return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+
+
+def as_shares(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
+    return x0 / WIDTH, y0 / HEIGHT, x1 / WIDTH, y1 / HEIGHT
+
+
 def enlarged(*box: float) -> tuple[float, ...]:
     return tuple(2 * side for side in box)
 
@@ -80,6 +88,9 @@ def test_perfect_maps_score_100(tmp_path: Path, sizes: bool) -> None:
         (enlarged, True, f"beyond {WIDTH} x {HEIGHT} pixels"),
         (enlarged, False, f"beyond {WIDTH} x {HEIGHT} pixels"),
         (reduced, False, "smaller version"),
+        (as_centres, True, "corners out of order, which were put in order: 7 of 12 images"),
+        (as_shares, True, "shares of the sides"),
+        (as_shares, False, "shares of the sides"),
     ],
 )
 def test_boxes_of_another_convention_or_version_are_refused(
@@ -114,8 +125,10 @@ def test_single_mistakes_are_a_warning_with_number_and_names(tmp_path: Path) -> 
     root = make_lists(tmp_path / "data")
     boxes = root / "localization.txt"
     boxes.write_text(boxes.read_text() + "val/03.png,10,10,90,20\n")
+    boxes.write_text(boxes.read_text() + "val/04.png,30,20,10,10\n")
     exchange_sizes(root, lines=1)
-    shape, beyond = warnings_of(root)
+    shape, beyond, swapped = warnings_of(root)
+    assert "1 of 12 images" in swapped and "val/04.png" in swapped
     assert "1 of 12 images" in beyond and "val/03.png" in beyond
     assert "1 of 12 images" in shape and "val/01.png" in shape
 
