@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import click
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -304,14 +305,14 @@ def measure(
         repeat(timed[variant], times=WARM_UP_STEPS)
         peak_bytes[variant] = torch.cuda.max_memory_allocated(device) - before if on_cuda else 0
         if variant == COMPILED:
-            notes.append(f"(d) compiled in {time.monotonic() - started:.0f} s")
+            skips = counters.pop("inductor", Counter())["cudagraph_skips"]
+            notes.append(f"(d) compiled in {time.monotonic() - started:.0f} s; CUDA graphs skipped {skips} times")
     # All do the same arithmetic, and only an uncompiled step can be counted.
     step_flops = count_flops(timed[PLAIN])
     ours = list(timed)[1:]
     if real is not None:
         sampler = EpochSampler(len(images), batch_size, seed=0)
-        loader = WorkerLoader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES, persistent=True)
-        batches = iter(loader)
+        batches = iter(WorkerLoader(images, sampler, workers=run.workers, prefetch_batches=PREFETCH_BATCHES))
         timed = {PLAIN: timed.pop(PLAIN), REAL: lambda: trainer.train_step([next(batches)]), **timed}
         peak_bytes[REAL] = peak_bytes[ours[-1]]
 
@@ -383,16 +384,14 @@ def main(root: Path | None, maps: Path | None, synthetic_only: bool, **given: An
     device = processes.device
     peak_flops_per_s = measure_peak(device)
     click.echo(describe_device(device, peak_flops_per_s=peak_flops_per_s))
-    workers = 0 if real is None else given["workers"]
-    run = TrainRunConfig(workers=workers, compile="on" if given["compile_"] else "off")
+    run = TrainRunConfig(workers=given["workers"] if real else 0, compile="on" if given["compile_"] else "off")
     lengths = {name: given[name] for name in ("rounds", "steps", "profiled")}
     for arch, batch_size in itertools.product(given["archs"], given["batch_sizes"]):
         config = benchmark_config(arch, batch_size=batch_size, input_size=given["input_size"], device=device)
         measured = measure(config, run, processes=processes, real=real, **lengths)
         click.echo("\n".join(measured.lines(peak_flops_per_s=peak_flops_per_s)))
-        if device.type == "cuda":
-            # What one case leaves in PyTorch's cache has blocks of sizes that the next cannot use.
-            torch.cuda.empty_cache()
+        # What one case leaves in PyTorch's cache has blocks of sizes that the next cannot use.
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import contextlib
 import typing
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Objective:
     """Computes network output and losses of a batch; moves ``model`` and the frozen ``perceptual`` F to the device.
 
     ``class_weights_k`` are the (K,) weights of balanced classes. ``compiled``: the first batch compiles network, F and
-    losses with torch.compile, or F alone or nothing where that fails; ``say`` is told.
+    losses with torch.compile, or F alone where that fails or several processes train, or nothing; ``say`` is told.
     """
 
     def __init__(
@@ -108,10 +108,7 @@ class Objective:
         dropout = self.model.classifier.dropout
         dropout.first, dropout.of = first, config.batch_size
         torch.manual_seed(seed + 1)
-        if self._graphs:
-            # What the graphs of the step before gave may be overwritten now.
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        with torch.autocast(images01.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        with self._forward_pass():
             pooling_maps = batch.maps01_bhw if config.pooling == "pseudo-map" else None
             output: ModelOutput = self._network(images01, pooling_maps=pooling_maps)
             features = None
@@ -144,60 +141,84 @@ class Objective:
         with torch.autocast(features_bchw.device.type, enabled=False):
             return self.model.classifier.class_activation_maps(features_bchw.float(), labels_b[:, None])[:, 0]
 
+    @contextlib.contextmanager
+    def _forward_pass(self) -> Iterator[None]:
+        if self._graphs:
+            # What the graphs of the step before gave may be overwritten now.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        bf16 = self._config.precision == "bf16"
+        with torch.autocast(self._processes.device.type, dtype=torch.bfloat16, enabled=bf16):
+            yield
+
     # ---- compilation
 
     def _compile(self, batch: DeviceBatch, *, first: int) -> None:
-        """Compile all, or F alone, or nothing: whatever survives a few steps of ``batch``."""
-        alone = self._processes.world_size == self._config.accumulation == 1
-        graphs = alone and self._processes.device.type == "cuda" and len(batch.labels_b) <= GRAPH_IMAGES
-        self._say(f"compiling the training step{' for CUDA graphs' if graphs else ''}: the first step takes longer")
+        """Compile all, or F alone, or nothing: whatever survives a few steps of ``batch``, which leave no trace.
 
-        def compiled(part: Any) -> Any:
-            # Sizes are fixed: F, called with two, would otherwise be compiled for any. Dropout is drawn as without.
-            options = {"fallback_random": True, "triton.cudagraphs": graphs}
-            return None if part is None else torch.compile(part, dynamic=False, options=options)  # type: ignore[arg-type]
-
-        plain = (self.model, self._features, self._combine)
-        attempts: dict[str, Callable[[], Iterable[Any]]] = {"the training step": lambda: map(compiled, plain)}
-        if self._features is not None:
-            attempts["the frozen network"] = lambda: (plain[0], compiled(plain[1]), plain[2])
-        self._graphs = graphs
-        for what, parts in attempts.items():
-            reason = self._failure(parts, batch, first=first)
+        With several processes F alone: their networks wait for one another, and would wait for one that cannot compile.
+        """
+        plain = (self._network, self._features, self._losses)
+        network, features, losses = plain
+        trials: dict[str, tuple[Callable[[], Iterable[Any]], Callable[[], Tensor]]] = {}
+        if self._processes.world_size == 1:
+            on_cuda = self._processes.device.type == "cuda"
+            self._graphs = on_cuda and self._config.accumulation == 1 and len(batch.labels_b) <= GRAPH_IMAGES
+            trials["the training step"] = (
+                lambda: map(self._compiled, plain),
+                lambda: self.compute(batch, seed=0, first=first)[1].total,
+            )
+        if features is not None:
+            trials["the frozen network"] = (
+                lambda: (network, self._compiled(features), losses),
+                lambda: self._features_on_trial(batch.images01_bchw),
+            )
+        if trials:
+            graphs = " for CUDA graphs" if self._graphs else ""
+            self._say(f"compiling {next(iter(trials))}{graphs}: the first step takes longer")
+        for what, (parts, loss) in trials.items():
+            reason = ""
+            try:
+                self._network, self._features, self._losses = parts()
+                self._try(loss)
+            except Exception as error:
+                # An error that is not the compiler's comes again without it.
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                reason = f"{type(error).__name__}: {' '.join(lines[:1])}"
             if not self._processes.any(bool(reason)):
                 return
             self._say(f"warning: --compile: {what} cannot be compiled: {reason or 'see another process'}")
-        self._use(*plain)
+        self._network, self._features, self._losses = plain
         self._graphs = False
-        self._say("warning: --compile: the run continues uncompiled")
+        why = "" if trials else ": of several processes F alone is compiled, and it has none"
+        self._say(f"warning: --compile: the run continues uncompiled{why}")
 
-    def _use(self, network: nn.Module, features: nn.Module | None, losses: Callable[..., LossTerms]) -> None:
-        if isinstance(self._network, DistributedDataParallel):
-            self._network.module = network
-        else:
-            self._network = network
-        self._features, self._losses = features, losses
+    def _compiled(self, part: Any) -> Any:
+        # Sizes are fixed: F, called with two, would otherwise be compiled for any. Dropout is drawn as without.
+        options = {"fallback_random": True, "triton.cudagraphs": self._graphs}
+        return None if part is None else torch.compile(part, dynamic=False, options=options)  # type: ignore[arg-type]
 
-    def _failure(self, parts: Callable[[], Iterable[Any]], batch: DeviceBatch, *, first: int) -> str:
-        """Why a step of the batch fails with these parts, or nothing; it leaves no trace in the model."""
+    def _features_on_trial(self, images01_bchw: Tensor) -> Tensor:
+        """A scalar of what F makes of any saliency."""
+        assert self._features is not None
+        with self._forward_pass():
+            found = self._features(images01_bchw, images01_bchw.mean(dim=1).requires_grad_())
+            scalar: Tensor = (found.foreground - found.background).sum()
+        return scalar
+
+    def _try(self, loss: Callable[[], Tensor]) -> None:
+        """Forward and backward passes that leave no trace in the model."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
-            self._use(*parts())
             for _ in range(TRIAL_STEPS):
-                with self.without_gradient_exchange(), warnings.catch_warnings():
+                with warnings.catch_warnings():
                     # The compiler looks at gradients of what has none, and warns of that.
                     warnings.simplefilter("ignore")
-                    self.compute(batch, seed=0, first=first)[1].total.backward()  # type: ignore[no-untyped-call]
+                    loss().backward()  # type: ignore[no-untyped-call]
                 self.model.zero_grad(set_to_none=True)
-        except Exception as error:
-            # An error that is not the compiler's comes again without it.
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return f"{type(error).__name__}: {' '.join(lines[:1])}"
         finally:
             self.model.zero_grad(set_to_none=True)
             for buffer, before in buffers:
                 buffer.copy_(before)
-        return ""
 
 
 def _round_weights(network: nn.Module) -> None:

@@ -1,5 +1,7 @@
 """The training step compiled and not: the same numbers, resumed runs to the bit, and what happens where it fails."""
 
+import contextlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.train_program import start_two
 from tests.training.training_runs import (
     ALONE,
     HURRIED,
@@ -23,7 +26,7 @@ from tests.training.training_runs import (
     saliency,
 )
 from training.config import COMPILED_STEPS, Compile, TrainConfig, TrainRunConfig
-from training.data.loading import DeviceBatch
+from training.data.loading import Batch, DeviceBatch
 from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
 from training.objective import Objective
@@ -114,6 +117,22 @@ def test_the_frozen_network_is_compiled_alone_where_the_others_cannot_be(
     assert calls == [2] * 6
 
 
+def test_of_several_processes_f_alone_is_compiled_and_none_waits_for_one_that_cannot(
+    data: Path, tmp_path: Path
+) -> None:
+    start = "compiling the frozen network: the first step takes longer"
+    failed = "warning: --compile: the frozen network cannot be compiled: "
+    goes_on = "warning: --compile: the run continues uncompiled"
+    with start_two("tests.training.compiling_program", data, tmp_path / "triplet") as (processes, _):
+        first, second = (json.loads(process.communicate()[0].splitlines()[-1]) for process in processes)
+    assert first[:3] == [start, f"{failed}see another process", goes_on]
+    assert second[:3] == [start, f"{failed}RuntimeError: no compiler", goes_on]
+    assert first[3].startswith("epoch 1/1: ")
+    with start_two("tests.training.compiling_program", data, tmp_path / "map", "map-loss-alone") as (processes, _):
+        said = [json.loads(process.communicate()[0].splitlines()[-1])[0] for process in processes]
+    assert said == [f"{goes_on}: of several processes F alone is compiled, and it has none"] * 2
+
+
 @pytest.mark.parametrize(
     ("choice", "device", "steps", "expected"),
     [
@@ -170,3 +189,28 @@ def test_everything_that_f_sees_lies_in_channels_last_memory() -> None:
     # Two images and a black one, then two foregrounds and two backgrounds.
     assert [len(images) for images in given] == [3, 4]
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images in given)
+
+
+POOLED = replace(
+    saliency(cam_map_weight=1.0, class_weighting="balanced", map_kind="bce", map_ignore=(0.2, 0.6), triplet_margin=0.1),
+    pooling="pseudo-map",
+    batch_size=8,
+    accumulation=2,
+    clip_norm=1.0,
+)
+
+
+@pytest.mark.parametrize("config", [FULL, POOLED, replace(SMALL, method="has")], ids=["all-losses", "pooled", "has"])
+def test_a_step_never_waits_for_the_device(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: TrainConfig
+) -> None:
+    # Tensors on "meta" have no values: whatever asks for one, as a wait for a GPU would, raises an error.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    weights = torch.ones(config.classes) if config.loss.class_weighting == "balanced" else None
+    processes = replace(ALONE, device=torch.device("meta"))
+    trainer = make_trainer(data, tmp_path, config, processes=processes, class_weights_k=weights)
+    images = torch.zeros(4, 64, 64, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    batch = Batch(images, images[:, 0], torch.tensor([0, 1, 2, 0]), torch.arange(4), unreadable={})
+    trainer.train_step([batch] * config.accumulation)
+    assert {weights.device.type for weights in trainer.model.parameters()} == {"meta"}
+    assert all(weights.grad is not None for weights in trainer.model.parameters())

@@ -35,7 +35,7 @@ def hide_and_seek(
         batch, height=height, width=width, generator=generator, device=images01_bchw.device, first=first, of=of
     )
     # The mean keeps the expected input of the first layer the same as on whole images ([10]).
-    mean_c11 = torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype, device=images01_bchw.device)[:, None, None]
+    mean_c11 = _to_device(torch.tensor(IMAGENET_MEAN, dtype=images01_bchw.dtype), images01_bchw.device)[:, None, None]
     return torch.where(hidden_bhw[:, None], mean_c11, images01_bchw)
 
 
@@ -66,11 +66,17 @@ def draw_hidden_patches(
     drawn_bpq = torch.rand((count, *finest_pq), generator=generator)[first : first + batch] < HIDE_PROBABILITY
     drawn_bpq &= (torch.tensor(PATCH_SIDES_PX)[choice_b] > 0)[:, None, None]
 
-    row_bh = (torch.arange(height) // heights_s[choice_b, None]).to(device)
-    column_bw = (torch.arange(width) // widths_s[choice_b, None]).to(device)
+    row_bh = _to_device(torch.arange(height) // heights_s[choice_b, None], device)
+    column_bw = _to_device(torch.arange(width) // widths_s[choice_b, None], device)
     image_b11 = torch.arange(batch, device=device)[:, None, None]
-    hidden_bhw: Tensor = drawn_bpq.to(device)[image_b11, row_bh[:, :, None], column_bw[:, None, :]]
+    hidden_bhw: Tensor = _to_device(drawn_bpq, device)[image_b11, row_bh[:, :, None], column_bw[:, None, :]]
     return hidden_bhw
+
+
+def _to_device(drawn: Tensor, device: torch.device | str) -> Tensor:
+    # From memory that is not pinned the copy would wait for all that a GPU has been given to do.
+    pinned = drawn.pin_memory() if torch.device(device).type == "cuda" else drawn
+    return pinned.to(device, non_blocking=True)
 
 
 def _patch_sides(length_px: int) -> Tensor:
