@@ -37,6 +37,8 @@ MAP_LOCALIZER = "pseudo-map"
 LOOKED_AT_MAPS = 64
 """Maps that tell what their 0 means: one to ten milliseconds each."""
 
+_SPLITS = frozenset({"train", "val", "test"})
+
 _LOCALIZER_NAME = re.compile(r"[a-z]+([-*][a-z]+)*")
 """What a name in a shard may look like to stand in columns and tables, such as ``cam*saliency``."""
 
@@ -102,11 +104,16 @@ class StoredMaps(MapSource):
         """Digest of names, sizes and times of the files where they have no checksums."""
         return self._stamp
 
-    def unused(self, records: Iterable[ImageRecord]) -> list[str]:
-        """Names of the maps that belong to no image of ``records``; ValueError when one map would serve two images."""
+    def unused(self, records: Sequence[ImageRecord]) -> list[str]:
+        """Names of the maps that belong to no image of ``records``, which are all of a split.
+
+        ValueError when one map would serve two images, or lies in a folder of other images.
+        """
         taken: dict[str, str] = {}
+        folders = {folder for record in records for folder in _folders_of(record.path)}
         for record in records:
             for name in self._names_of(record):
+                _check_folder(name, record, folders)
                 first = taken.setdefault(name, record.image_id)
                 if first != record.image_id:
                     raise ValueError(
@@ -183,6 +190,23 @@ def stretched_map(map_hw: npt.NDArray[Any]) -> npt.NDArray[Any]:
     scores_hw = scores_hw / largest - scores_hw.min() / largest
     stretched_hw: npt.NDArray[Any] = scores_hw / scores_hw.max()
     return stretched_hw
+
+
+def _folders_of(path: str) -> set[str]:
+    return set(path.split("/")[:-1])
+
+
+def _check_folder(name: str, record: ImageRecord, folders: Collection[str]) -> None:
+    """ValueError where a map of an image's file name lies in the folder of another class or split."""
+    own, there = _folders_of(record.path), _folders_of(name)
+    strange = there.intersection(folders) - own
+    if own & _SPLITS and there & _SPLITS and ("train" in own) != ("train" in there):
+        strange |= there & _SPLITS
+    if strange:
+        raise ValueError(
+            f"{name}: has the file name of {record.path}, but lies in a folder {min(strange)!r}: expected a map of "
+            "that image; give a folder with the maps of this split alone, in the folders of their classes or in none"
+        )
 
 
 def _tells_zero(map_hw: npt.NDArray[Any]) -> bool:
@@ -296,6 +320,16 @@ class FileMaps(StoredMaps):
                 f"{' and '.join(str(self._folder / places[0]) for places in found)}"
             )
         return [self._folder / place for places in found for place in places]
+
+    def shape_of(self, record: ImageRecord) -> tuple[int, ...] | None:
+        """Rows and columns of the map of an image; None without one file of one map."""
+        paths = self.paths_of(record)
+        try:
+            array = read_map(paths[0]) if paths and paths[0].suffix.lower() in MAP_SUFFIXES else None
+        except ValueError:
+            # Whatever reads it says so.
+            return None
+        return array.shape if array is not None and array.ndim == 2 else None
 
     def config(self) -> dict[str, Any]:
         """The number of files."""

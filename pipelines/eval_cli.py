@@ -88,7 +88,7 @@ def run(checkpoint: Path, **options: Any) -> None:
 def maps(folder: Path, **options: Any) -> None:
     """Score a folder of maps without a network: shards, or files of any tool."""
     from evaluation.maps import open_stored_maps
-    from pipelines.jobs.box_checks import check_map_names
+    from pipelines.jobs.box_checks import check_map_names, check_map_shapes
     from pipelines.jobs.class_scores import read_class_scores
     from pipelines.jobs.evaluation import evaluate_maps
 
@@ -103,6 +103,7 @@ def maps(folder: Path, **options: Any) -> None:
     )
     records = [image.record for image in choices.evaluation_set.images]
     say_notes(check_map_names(source, folder, wanted=records, known=choices.evaluation_set.records))
+    say_notes(check_map_shapes(source, folder, records, root=choices.evaluation_set.root))
     zero = "" if source.min_max else source.describe_zero(choices.evaluation_set.images)
     clipping = [name for name in choices.protocols if name in ZERO_PROTOCOLS]
     if zero and clipping:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.boxes.geometry import same_shape
-from evaluation.maps import StoredMaps
+from evaluation.maps import LOOKED_AT_MAPS, FileMaps, StoredMaps
 from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
 from pipelines.datasets.boxes import count_beyond
 from pseudo_maps.files import evenly_spaced
@@ -48,7 +48,7 @@ def check_boxes(
     found = [
         *_left_out(annotated),
         _judge(
-            dataset,
+            dataset.root,
             {
                 image_id: f"all {counted(one.other_class, 'box', plural='boxes')} left out"
                 for image_id, one in annotated.items()
@@ -59,21 +59,21 @@ def check_boxes(
             advice="check that classes and boxes are of the same images",
         ),
         _judge(
-            dataset,
+            dataset.root,
             shapes,
             of=len(compared),
             what="boxes drawn on another aspect ratio than that of the image file",
             advice="correct the sizes that the annotations state, or restore the image files",
         ),
         _judge(
-            dataset,
+            dataset.root,
             _beyond(annotated, sizes),
             of=len(sizes),
             what="boxes beyond the image",
             advice="check the sizes that the annotations state, and that the boxes are not of a larger version",
         ),
         _judge(
-            dataset,
+            dataset.root,
             {
                 image_id: f"{counted(one.swapped, 'box', plural='boxes')} with x1 < x0 or y1 < y0"
                 for image_id, one in annotated.items()
@@ -98,13 +98,13 @@ def _named(faults: Mapping[str, str], *, of: int, what: str) -> str:
     return f"{what}: {len(faults)} of {counted(of, 'image')} compared, such as {first!r}: {faults[first]}{more}"
 
 
-def _judge(dataset: Dataset, faults: Mapping[str, str], *, of: int, what: str, advice: str) -> str:
+def _judge(source: Path, faults: Mapping[str, str], *, of: int, what: str, advice: str) -> str:
     """A warning, or nothing to warn of; DatasetError where chance does not explain so many faults."""
     if not faults:
         return ""
     text = _named(faults, of=of, what=what)
     if is_beyond_chance(len(faults), of=of):
-        raise DatasetError(f"{dataset.root}: {text}; {advice}")
+        raise DatasetError(f"{source}: {text}; {advice}")
     return text
 
 
@@ -149,9 +149,7 @@ def _other_shapes(
     return shapes, squares
 
 
-def _refuse_other_units(
-    dataset: Dataset, annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]
-) -> None:
+def _refuse_other_units(dataset: Dataset, annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]) -> None:
     """DatasetError where every box lies within 0 to 1, or fits as ``x, y, width, height``: corners rarely do."""
     fits: dict[tuple[float, ...], bool] = {}
     first = share = None
@@ -175,6 +173,33 @@ def _refuse_other_units(
             f"{dataset.root}: expected corners x0, y0, x1, y1, found boxes that look like x, y, width, height or "
             f"like those of a smaller version, such as {first}; write them as corners"
         )
+
+
+def check_map_shapes(source: StoredMaps, folder: Path, records: Sequence[ImageRecord], *, root: Path) -> list[str]:
+    """Warnings of map files of another aspect ratio than their image, read from ``LOOKED_AT_MAPS`` evenly spaced ones.
+
+    Square maps fit every image, and so do maps that all have one other size where the images differ in theirs: the
+    images were squeezed to it. DatasetError for more than single mistakes.
+    """
+    if not isinstance(source, FileMaps):
+        return []
+    found = {}
+    for record in evenly_spaced(records, most=LOOKED_AT_MAPS):
+        size, shape = read_image_size(root / record.path), source.shape_of(record)
+        if size is not None and shape is not None:
+            found[record.image_id] = size, (shape[1], shape[0])
+    faults = {
+        image_id: f"{map_wh[1]} rows and {map_wh[0]} columns, the image has {image_wh[1]} and {image_wh[0]}"
+        + (", transposed" if same_shape(map_wh[::-1], image_wh) else "")
+        for image_id, (image_wh, map_wh) in found.items()
+        if map_wh[0] != map_wh[1] and not same_shape(map_wh, image_wh)
+    }
+    image_sizes, map_sizes = (set(sizes) for sizes in zip(*found.values(), strict=True)) if found else (set(), set())
+    if len(map_sizes) == 1 < len(image_sizes):
+        return []
+    advice = "give maps of the whole image, with the rows first, without the EXIF rotation"
+    warning = _judge(folder, faults, of=len(found), what="maps of another aspect ratio than the image", advice=advice)
+    return [warning] if warning else []
 
 
 def check_map_names(

@@ -17,7 +17,7 @@ from evaluation.map_files import MAP_SUFFIXES, read_map
 from evaluation.maps import FileMaps, stretched_map
 from evaluation.workers import map_in_order
 from pipelines.datasets import Dataset
-from pipelines.jobs.box_checks import check_map_names
+from pipelines.jobs.box_checks import check_map_names, check_map_shapes
 from pipelines.jobs.mat_files import read_mat_map
 from pseudo_maps.files import evenly_spaced, file_sha256
 from pseudo_maps.images import read_image_size
@@ -86,6 +86,7 @@ class MapImport:
         records = dataset.records[:limit]
         self.notes = check_map_names(source, folder, wanted=records, known=dataset.records, without="counts as failed")
         """What a user should know of maps without an image and of images without a map."""
+        self.notes += check_map_shapes(source, folder, records, root=dataset.root)
         self._work = [(record, source.paths_of(record)) for record in records]
         paths = [path for _, of_image in self._work for path in of_image]
         config = ImportConfig(

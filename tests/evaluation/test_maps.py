@@ -214,6 +214,28 @@ def test_a_file_of_two_images_is_named_with_both(tmp_path: Path) -> None:
     assert open_stored_maps(tmp_path, split="val").unused(twins) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "strange"),
+    [
+        ("train/cat/1.npy", "train"),
+        ("dog/1.npy", "dog"),
+        ("val/dog/1.npy", "dog"),
+        ("cat/1.npy", ""),
+        ("model/test/cat/1.npy", ""),
+        ("1.npy", ""),
+    ],
+)
+def test_a_file_name_in_the_folder_of_other_images_is_refused(tmp_path: Path, place: str, strange: str) -> None:
+    save(tmp_path / place)
+    records = [ImageRecord(image_id=name, path=f"val/{name}") for name in ("cat/1.jpg", "dog/2.jpg")]
+    source = open_stored_maps(tmp_path, split="val")
+    if not strange:
+        assert source.unused(records) == []
+        return
+    with pytest.raises(ValueError, match=rf"^{place}: has the file name of val/cat/1\.jpg, but .* folder '{strange}'"):
+        source.unused(records)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, np.bool_])
 def test_arrays_come_as_they_are_stored(tmp_path: Path, dtype: type) -> None:
     wanted = (bump() * 100).astype(dtype)

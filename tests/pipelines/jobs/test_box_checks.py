@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.maps import open_stored_maps
 from pipelines.datasets import DatasetError, open_dataset
-from pipelines.jobs.box_checks import COMPARED_FILES
+from pipelines.jobs.box_checks import COMPARED_FILES, check_map_shapes
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from tests.integration.eval_command import evaluate, evaluated, make_listed_data, result_of
+from tests.integration.prep_command import prep
 
 WIDTH, HEIGHT = 80, 40
 NAMES = [f"{number:02d}" for number in range(1, 13)]
@@ -171,6 +173,51 @@ def test_a_large_set_is_compared_at_evenly_spaced_images(tmp_path: Path, monkeyp
 def test_a_few_boxes_do_not_tell_corners_from_sizes(tmp_path: Path) -> None:
     root = make_lists(tmp_path / "data", change=as_sizes)
     assert load_evaluation_set(open_dataset(root, split="val"), limit=9).warnings == ()
+
+
+# --- maps of other tools
+
+
+def check_shapes(root: Path, folder: Path) -> list[str]:
+    records = open_dataset(root, split="val").records
+    return check_map_shapes(open_stored_maps(folder, split="val"), folder, records, root=root)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (np.transpose, f"{WIDTH} rows and {HEIGHT} columns, the image has {HEIGHT} and {WIDTH}, transposed"),
+        (lambda map_hw: map_hw[:, 20:], f"{HEIGHT} rows and {WIDTH - 20} columns"),
+    ],
+    ids=["transposed", "cropped"],
+)
+def test_maps_of_another_shape_than_the_image_are_refused(
+    tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], found: str
+) -> None:
+    root, maps = make_lists(tmp_path / "data"), make_perfect_maps(tmp_path / "maps")
+    files = sorted(maps.iterdir())
+    np.save(files[0], change(np.load(files[0])))
+    (warning,) = check_shapes(root, maps)
+    assert "1 of 12 images" in warning and f"'val/01.png': {found}" in warning
+    for path in files[1:]:
+        np.save(path, change(np.load(path)))
+    for command in ((evaluate, "maps"), (prep, "import")):
+        result = command[0](command[1], maps, "--data", root, "--split", "val", "--out", tmp_path / "out")
+        assert result.exit_code == 1 and f"12 of 12 images compared, such as 'val/01.png': {found}" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_one_size_are_of_squeezed_images(tmp_path: Path) -> None:
+    root, maps = make_lists(tmp_path / "data", sizes=False), make_perfect_maps(tmp_path / "maps")
+    for path in maps.iterdir():
+        np.save(path, np.ones((14, 14)))
+    assert check_shapes(root, maps) == []
+    for path in maps.iterdir():
+        np.save(path, np.ones((24, 32)))
+    with pytest.raises(DatasetError, match="12 of 12 images"):
+        check_shapes(root, maps)
+    Image.new("RGB", (HEIGHT, WIDTH)).save(root / "val" / "01.png")
+    assert check_shapes(root, maps) == []
 
 
 # --- the class that a file names for each box
