@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
 from evaluation.image_scores import ImageScores
@@ -16,10 +16,12 @@ from evaluation.metrics.calibration import Calibration, calibrate
 from evaluation.names import BASELINES, EvaluationKind
 from evaluation.protocols import get_protocol
 from evaluation.results.folder import EvaluationPlan, ResultFolder, find_metrics
+from evaluation.results.predictions import PREDICTIONS_FILE, read_predictions
 from evaluation.schema import Metrics, read_metrics
 from evaluation.scoring import ScoringTask, score
 from evaluation.workers import map_in_order
 from pipelines.jobs.class_scores import ClassScores
+from pseudo_maps.files import differences
 from pseudo_maps.records import UNKNOWN_LABEL
 
 if TYPE_CHECKING:
@@ -180,7 +182,7 @@ def _evaluate(
 
 
 def _calibration(choices: EvaluationChoices, source: MapSource) -> Calibration | None:
-    """The thresholds to take over; ValueError where they were chosen on these images or for another network."""
+    """The thresholds to take over; ValueError where they were chosen on some of these images or for other maps."""
     if choices.threshold_from is None:
         return None
     path = find_metrics(choices.threshold_from)
@@ -191,11 +193,42 @@ def _calibration(choices: EvaluationChoices, source: MapSource) -> Calibration |
         raise ValueError(
             f"{path}: evaluation of the images to score, so its threshold is an oracle; give that of another split"
         )
-    ours, theirs = (config.get("network", {}).get("weights") for config in (source.config(), chosen_on.config))
-    if ours and theirs and ours != theirs:
-        raise ValueError(f"{path}: evaluation of another network; give one of the network to score")
+    predictions = path.with_name(PREDICTIONS_FILE)
+    if isinstance(theirs_of_data, Mapping) and theirs_of_data.get("split") == own_of_data["split"]:
+        labels = {image.record.image_id: str(image.record.label) for image in choices.evaluation_set.images}
+        rows = read_predictions(predictions) if predictions.is_file() else ()
+        shared = dict.fromkeys(row["image_id"] for row in rows if labels.get(row["image_id"]) == row["label"])
+        if shared:
+            raise ValueError(
+                f"{path}: evaluation of {len(shared)} of the {len(labels)} images to score too, such as "
+                f"{next(iter(shared))!r}, so its threshold is partly an oracle; give one of other images"
+            )
+    theirs, ours = _map_settings(chosen_on.config), _map_settings({"boxes": choices.boxes, **source.config()})
+    both = ours.keys() & theirs.keys()
+    if differing := differences(*({name: one[name] for name in sorted(both)} for one in (theirs, ours))):
+        raise ValueError(
+            f"{path}: evaluation of another network or of maps made otherwise ({'; '.join(differing)}); give one with "
+            "the same network, maps and options"
+        )
     localizers = (*source.localizers, *BASELINES)
     return calibrate(chosen_on, localizers=localizers, protocols=choices.protocols, source=path)
+
+
+def _map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides maps and boxes of an evaluation whatever its images and machine, by the names that it has."""
+    found = {name: config[name] for name in ("boxes", "network", "views") if name in config}
+    if maps := config.get("maps"):
+        found["range"] = maps.get("range", "as it is")
+        if "provenance" in maps:
+            found["maps"] = maps["provenance"]["configuration"]
+    return {name: _without_images(value) for name, value in found.items()}
+
+
+def _without_images(value: Any) -> Any:
+    of_images = ("sha256", "files", "image_bytes", "batch_size", "precision", "classes")
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _without_images(one) for name, one in value.items() if name not in of_images}
 
 
 def _score_here(

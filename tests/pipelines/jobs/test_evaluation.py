@@ -112,7 +112,7 @@ def test_thresholds_chosen_on_other_images_are_applied_as_by_hand(choices: Evalu
         return evaluate_maps(replace(choices, **changes), Bumps(), advance=lambda count: None)
 
     protocols = ("cam", "wsoleval-v1", "wsoleval-v2")
-    large = make_listed_data(tmp_path / "large", {name: [(0.0, 0.0, 39.0, 19.0)] for name in "abc"})
+    large = make_listed_data(tmp_path / "large", {name: [(0.0, 0.0, 39.0, 19.0)] for name in "xyz"})
     others = load_evaluation_set(open_dataset(large, split="val"))
     theirs = evaluated(name="theirs", evaluation_set=others, protocols=protocols, out=tmp_path / "theirs")
     oracle = evaluated(protocols=protocols, out=tmp_path / "oracle")
@@ -144,13 +144,16 @@ def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: Eval
     def evaluate(**changes: Any) -> Metrics:
         return evaluate_maps(replace(choices, **changes), Bumps(), advance=lambda count: None)
 
-    one, other = tmp_path / "one", make_listed_data(tmp_path / "other", {"a": [(4.0, 3.0, 30.0, 15.0)]})
+    one, other = tmp_path / "one", make_listed_data(tmp_path / "other", {"z": [(4.0, 3.0, 30.0, 15.0)]})
     evaluate(protocols=("wsoleval-v1",), out=one)
     with pytest.raises(ValueError, match="evaluation of the images to score"):
         evaluate(protocols=("wsoleval-v1",), out=None, threshold_from=one)
     twice = replace(choices.evaluation_set, split="test")
     with pytest.raises(ValueError, match="evaluation of the images to score"):
         evaluate(evaluation_set=twice, protocols=("wsoleval-v1",), out=None, threshold_from=one)
+    fewer = replace(choices.evaluation_set, images=choices.evaluation_set.images[3:])
+    with pytest.raises(ValueError, match=r"evaluation of 2 of the 2 images to score too, such as 'val/d\.png'"):
+        evaluate(evaluation_set=fewer, protocols=("wsoleval-v1",), out=None, threshold_from=one)
     others = load_evaluation_set(open_dataset(other, split="val"))
     with pytest.raises(ValueError, match="expected a curve of pseudo-map under wsoleval-v2, found pseudo-map under ws"):
         evaluate(evaluation_set=others, protocols=("cam", "wsoleval-v2"), out=None, threshold_from=one)
@@ -158,6 +161,44 @@ def test_thresholds_of_other_results_that_cannot_serve_are_refused(choices: Eval
         evaluate(evaluation_set=others, out=None, threshold_from=one / "metrics.json")
     with pytest.raises(ValueError, match=r"metrics\.json: not found"):
         evaluate(evaluation_set=others, out=None, threshold_from=other)
+
+
+FILES = {"format": "files", "files": 2}
+
+
+def stored_maps(**changes: Any) -> dict[str, Any]:
+    made = {"method": "imported", "files": {"sha256": "of these images"}, "map_size": 8}
+    return {"maps": {"provenance": {"configuration": {**made, **changes}}}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"boxes": "first"}, {}, "boxes: "),
+        ({"network": {"weights": "1f"}}, {"network": {"weights": "2e"}}, "network.weights: "),
+        ({"views": "one"}, {"views": "mirrored too"}, "views: "),
+        ({"maps": FILES}, {"maps": {**FILES, "range": "min-max"}}, "range: "),
+        (stored_maps(), stored_maps(map_size=9), "maps.map_size: 8 stored, 9 now"),
+        (stored_maps(), stored_maps(files={"sha256": "of others"}), ""),
+        ({"precision": "bf16", "maps": FILES}, {"precision": "fp32", **stored_maps()}, ""),
+    ],
+)
+def test_thresholds_chosen_for_other_maps_are_refused(
+    choices: EvaluationChoices, tmp_path: Path, before: dict[str, Any], now: dict[str, Any], said: str
+) -> None:
+    def evaluate(config: dict[str, Any], names: str, **changes: Any) -> Metrics:
+        source, root = Bumps(), make_listed_data(tmp_path / names, {one: [(4.0, 3.0, 30.0, 15.0)] for one in names})
+        source.config = lambda: config  # type: ignore[method-assign]
+        images = load_evaluation_set(open_dataset(root, split="val"))
+        changed = replace(choices, evaluation_set=images, protocols=("wsoleval-v1",), **changes)
+        return evaluate_maps(changed, source, advance=lambda count: None)
+
+    evaluate(before, "xy", boxes=before.get("boxes", "all"))
+    if not said:
+        evaluate(now, "ab", out=None, threshold_from=tmp_path / "out")
+        return
+    with pytest.raises(ValueError, match=rf"another network or of maps made otherwise \({said}"):
+        evaluate(now, "ab", out=None, threshold_from=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
