@@ -321,15 +321,15 @@ class FileMaps(StoredMaps):
             )
         return [self._folder / place for places in found for place in places]
 
-    def shape_of(self, record: ImageRecord) -> tuple[int, ...] | None:
-        """Rows and columns of the map of an image; None without one file of one map."""
+    def size_of(self, record: ImageRecord) -> tuple[int, int] | None:
+        """Width and height of the map of an image; None without one file of one map."""
         paths = self.paths_of(record)
         try:
             array = read_map(paths[0]) if paths and paths[0].suffix.lower() in MAP_SUFFIXES else None
         except ValueError:
             # Whatever reads it says so.
             return None
-        return array.shape if array is not None and array.ndim == 2 else None
+        return (array.shape[1], array.shape[0]) if array is not None and array.ndim == 2 else None
 
     def config(self) -> dict[str, Any]:
         """The number of files."""

@@ -252,6 +252,7 @@ def _as_usage_error() -> Iterator[None]:
 
 def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) -> EvaluationChoices:
     from pipelines.datasets import open_dataset
+    from pipelines.jobs.box_checks import check_mask_shapes
     from pipelines.jobs.evaluation import EvaluationChoices
     from pipelines.jobs.evaluation_set import load_evaluation_set
     from pseudo_maps.processes import prepare_worker_process, worker_count
@@ -273,6 +274,8 @@ def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) ->
     )
     for warning in evaluation_set.warnings:
         click.echo(f"wsol-eval: warning: {warning}", err=True)
+    if options.get("masks"):
+        say_notes(check_mask_shapes(evaluation_set, options["masks"]))
     return EvaluationChoices(
         name=options["name"] or default_name,
         evaluation_set=evaluation_set,

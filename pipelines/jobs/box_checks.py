@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.boxes.geometry import same_shape
+from evaluation.images import EvaluationSet
 from evaluation.maps import LOOKED_AT_MAPS, FileMaps, StoredMaps
+from evaluation.masks import mask_files
 from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
 from pipelines.datasets.boxes import count_beyond
 from pseudo_maps.files import evenly_spaced
@@ -176,29 +178,50 @@ def _refuse_other_units(dataset: Dataset, annotated: Mapping[str, BoxAnnotation]
 
 
 def check_map_shapes(source: StoredMaps, folder: Path, records: Sequence[ImageRecord], *, root: Path) -> list[str]:
-    """Warnings of map files of another aspect ratio than their image, read from ``LOOKED_AT_MAPS`` evenly spaced ones.
+    """Warnings of map files of another aspect ratio than their image, by ``LOOKED_AT_MAPS`` evenly spaced ones.
 
-    Square maps fit every image, and so do maps that all have one other size where the images differ in theirs: the
-    images were squeezed to it. DatasetError for more than single mistakes.
+    DatasetError for more than single mistakes.
     """
     if not isinstance(source, FileMaps):
         return []
-    found = {}
-    for record in evenly_spaced(records, most=LOOKED_AT_MAPS):
-        size, shape = read_image_size(root / record.path), source.shape_of(record)
-        if size is not None and shape is not None:
-            found[record.image_id] = size, (shape[1], shape[0])
-    faults = {
-        image_id: f"{map_wh[1]} rows and {map_wh[0]} columns, the image has {image_wh[1]} and {image_wh[0]}"
-        + (", transposed" if same_shape(map_wh[::-1], image_wh) else "")
-        for image_id, (image_wh, map_wh) in found.items()
-        if map_wh[0] != map_wh[1] and not same_shape(map_wh, image_wh)
+    found = {
+        record.image_id: (read_image_size(root / record.path), source.size_of(record))
+        for record in evenly_spaced(records, most=LOOKED_AT_MAPS)
     }
-    image_sizes, map_sizes = (set(sizes) for sizes in zip(*found.values(), strict=True)) if found else (set(), set())
-    if len(map_sizes) == 1 < len(image_sizes):
+    return _other_ratios(folder, found, what="maps")
+
+
+def check_mask_shapes(evaluation_set: EvaluationSet, folder: Path) -> list[str]:
+    """Warnings of masks of another aspect ratio than their image, by ``COMPARED_FILES`` headers; errors as for maps."""
+    root, images = evaluation_set.root, evenly_spaced(evaluation_set.images, most=COMPARED_FILES)
+    found = {
+        image.record.image_id: (
+            read_image_size(root / image.record.path),
+            read_image_size(folder / mask_files(image)[0]),
+        )
+        for image in images
+    }
+    return _other_ratios(folder, found, what="masks")
+
+
+def _other_ratios(folder: Path, found: Mapping[str, tuple[Size | None, Size | None]], *, what: str) -> list[str]:
+    """Compare the sizes of image and map or mask, by image id.
+
+    Square ones fit every image, and so do those that all have one other size where the images differ in theirs: the
+    images were squeezed to it.
+    """
+    compared = {image_id: (one, other) for image_id, (one, other) in found.items() if one and other}
+    if len({other for _, other in compared.values()}) == 1 < len({one for one, _ in compared.values()}):
         return []
-    advice = "give maps of the whole image, with the rows first, without the EXIF rotation"
-    warning = _judge(folder, faults, of=len(found), what="maps of another aspect ratio than the image", advice=advice)
+    faults = {
+        image_id: f"{height} rows and {width} columns, the image has {image_wh[1]} and {image_wh[0]}"
+        + (", transposed" if same_shape((height, width), image_wh) else "")
+        for image_id, (image_wh, (width, height)) in compared.items()
+        if width != height and not same_shape((width, height), image_wh)
+    }
+    advice = f"give {what} of the whole image, with the rows first, without the EXIF rotation"
+    what = f"{what} of another aspect ratio than the image"
+    warning = _judge(folder, faults, of=len(compared), what=what, advice=advice)
     return [warning] if warning else []
 
 

@@ -1,6 +1,7 @@
 """Class scores or best classes of another classifier, read from a CSV or .npy file, for Top-1 and Top-5 metrics."""
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,12 +57,12 @@ def read_class_scores(path: Path, evaluation_set: EvaluationSet) -> ClassScores:
             f"such as {missing[0]!r}"
         )
     ranks = [found[image_id]["true_rank"] for image_id, label in wanted.items() if label >= 0 and found[image_id]]
-    hits, chance = sum(rank < TOP_CLASSES for rank in ranks), TOP_CLASSES / len(classes)
+    hits, by_chance = ranks.count(0), len(ranks) / len(classes)
     warnings: tuple[str, ...] = ()
-    if 2 * chance < 1 and hits <= 2 * chance * len(ranks):
+    if ranks and len(classes) > 1 and hits <= by_chance + 2 * math.sqrt(by_chance * (1 - 1 / len(classes))):
         warnings = (
-            f"{path}: the true class is among the five best of only {hits} of {len(ranks)} images, about what chance "
-            "gives: the rows or the classes may be in another order than those of the data",
+            f"{path}: the true class is the best of only {hits} of {len(ranks)} images, about what chance gives: the "
+            "rows or the classes may be in another order than those of the data",
         )
     return ClassScores(found, file_sha256(path), warnings)
 

@@ -106,6 +106,18 @@ def test_masks_that_the_data_set_lists_are_put_together(tmp_path: Path) -> None:
     assert missing.exit_code == 1 and "1b.png" in missing.output
 
 
+def test_masks_of_another_shape_than_the_image_are_refused(data: Path, made: Path, tmp_path: Path) -> None:
+    masks = copy_of(data / "Masks" / "CLS-LOC" / "val", tmp_path / "masks")
+    words = ("maps", made, "--data", data, "--panels", 0, "--protocol", "cam", "--limit", 8, "--masks", masks)
+    for number, path in enumerate(sorted(masks.iterdir())):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).T)
+        if number == 1:
+            one = evaluate(*words)
+            assert one.exit_code == 0 and "masks of another aspect ratio than the image: 2 of 8 images" in one.stderr
+    result = evaluate(*words)
+    assert result.exit_code == 1 and re.search(rf"such as '{val_id(1)}': .*, transposed", result.stderr)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [

@@ -149,6 +149,17 @@ def test_rows_in_another_order_are_noticed(images: EvaluationSet, tmp_path: Path
         assert len(read_class_scores(tmp_path / "s.npy", images).warnings) == warnings
 
 
+@pytest.mark.parametrize("classes", [2, 7, 10])
+def test_rows_in_another_order_are_noticed_among_few_classes(tmp_path: Path, classes: int) -> None:
+    labels = {name: number % classes for number, name in enumerate(NAMES)}
+    boxes = {name: [(4.0, 2.0, 35.0, 17.0)] for name in NAMES}
+    data = make_listed_data(tmp_path / "data", boxes, labels=labels, classes=classes)
+    few = load_evaluation_set(open_dataset(data, split="val"))
+    for shift, warnings in ((0, 0), (1, 1)):
+        np.save(tmp_path / "s.npy", np.eye(classes)[(np.array([*labels.values()]) + shift) % classes])
+        assert len(read_class_scores(tmp_path / "s.npy", few).warnings) == warnings
+
+
 def test_scores_give_the_classification_and_localization_of_the_maps(
     data: Path, scores: np.ndarray, tmp_path: Path
 ) -> None:
