@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from pseudo_maps.files import write_atomically
 
-GROUND_TRUTH_RGB = (0, 200, 64)
-"""Green boxes are ground truth, in every picture."""
+GROUND_TRUTH_RGB, _RIM_RGB = (0, 200, 64), (0, 0, 0)
+"""Green boxes with a dark rim are ground truth, in every picture."""
 PREDICTED_RGB = (255, 64, 32)
 """Red boxes are predicted."""
 
@@ -58,6 +58,12 @@ def draw_boxes(
     for x0, y0, x1, y1 in np.rint(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)).astype(int):
         cv2.rectangle(drawn, (int(x0), int(y0)), (int(x1), int(y1)), colour, width_px)
     return drawn
+
+
+def draw_ground_truth(image_rgb: Picture, boxes_xyxy: npt.ArrayLike) -> Picture:
+    """A copy of an image with ground truth, so wide that it shows on both sides of a predicted box that covers it."""
+    rimmed = draw_boxes(image_rgb, boxes_xyxy, colour=_RIM_RGB, width_px=6)
+    return draw_boxes(rimmed, boxes_xyxy, colour=GROUND_TRUTH_RGB, width_px=4)
 
 
 def picture_bytes(image_rgb: Picture, *, suffix: str) -> bytes:

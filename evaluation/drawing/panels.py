@@ -14,15 +14,14 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.overlaps import NO_BOX
 from evaluation.drawing.overlays import (
-    GROUND_TRUTH_RGB,
     PREDICTED_RGB,
     Picture,
     draw_boxes,
+    draw_ground_truth,
     overlay_heat,
     picture_bytes,
     resized,
@@ -41,8 +40,6 @@ PANELS_FILE = "panels/examples.png"
 """Inside a folder of results; the single pictures stand beside it, under the ending ``.json``."""
 
 _BASELINE = "centred-gaussian"
-_DARK_RGB, _LIGHT_RGB = (0, 0, 0), (255, 255, 255)
-"""Rims of ground truth and of predicted boxes: they tell the boxes apart where the colours cannot."""
 _NO_MAP_GREY = 200
 
 
@@ -125,20 +122,20 @@ def draw_panels(
         maps = {_BASELINE: centred_gaussian_map(), **maps_of(image).whole}
         truth_b4 = scores.ground_truth.get(protocol, ())
         caption = f"{image.record.class_name(evaluation_set.class_words)} {image.record.image_id}".strip()
-        row = [(_with_truth(image_rgb, truth_b4), caption)]
+        row = [(draw_ground_truth(image_rgb, truth_b4), caption)]
         for localizer in shown:
             pair = (localizer, protocol)
             if pair not in scores.boxes or localizer not in maps:
                 grey = np.full_like(image_rgb, _NO_MAP_GREY)
-                row.append((_with_truth(grey, truth_b4), scores.status))
+                row.append((draw_ground_truth(grey, truth_b4), scores.status))
                 continue
             map_hw = resized(get_protocol(protocol).grey_levels(maps[localizer]), width=FRAME_PX, height=FRAME_PX)
-            picture = _with_truth(overlay_heat(image_rgb, map_hw), truth_b4)
+            picture = draw_ground_truth(overlay_heat(image_rgb, map_hw), truth_b4)
             box = scores.boxes[pair][levels[pair]]
             if tuple(box) == NO_BOX:
                 row.append((picture, "no box"))
             else:
-                picture = _rimmed(picture, box, colour=PREDICTED_RGB, rim=_LIGHT_RGB)
+                picture = draw_boxes(picture, box, colour=PREDICTED_RGB)
                 row.append((picture, f"IoU {scores.iou[pair][levels[pair]]:.2f}" if has_truth else "predicted box"))
         pictures.append(row)
     if pictures:
@@ -170,14 +167,3 @@ def read_panels(path: Path) -> Panels | None:
             f"{path}: expected the pictures of an evaluation by this version, found: {error}; remove the file to "
             "report without them, or evaluate again into another folder"
         ) from error
-
-
-def _with_truth(picture: Picture, truth_b4: npt.ArrayLike) -> Picture:
-    return _rimmed(picture, truth_b4, colour=GROUND_TRUTH_RGB, rim=_DARK_RGB)
-
-
-def _rimmed(
-    picture: Picture, boxes_n4: npt.ArrayLike, *, colour: tuple[int, int, int], rim: tuple[int, int, int]
-) -> Picture:
-    under = draw_boxes(picture, boxes_n4, colour=rim, width_px=4)
-    return draw_boxes(under, boxes_n4, colour=colour, width_px=2)

@@ -120,8 +120,9 @@ METRICS: dict[str, Metric] = {
         *(_max_box_acc(wanted_iou) for wanted_iou in IOU_THRESHOLDS),
         Metric(
             name="max_box_acc_v2",
-            heading="V2",
-            meaning="The mean of the three MaxBoxAcc.",
+            heading="MaxBoxAcc mean",
+            meaning="The mean of the three MaxBoxAcc. With the boxes of all contours it is called MaxBoxAccV2, with "
+            "those of the largest one V2 over largest boxes.",
             read=lambda result, _: result.max_box_acc_v2,
         ),
     )

@@ -57,7 +57,7 @@ def metrics_table(metrics: Metrics) -> str:
     if metrics.baselines:
         lines.append("* baseline: never looks at the image.")
     names = {result.protocol: result.max_box_acc_v2.name for result in results if result.max_box_acc_v2}
-    lines += [f"V2 under {protocol}: {name}." for protocol, name in names.items()]
+    lines += [f"{METRICS['max_box_acc_v2'].heading} under {protocol}: {name}." for protocol, name in names.items()]
     return "\n".join([*lines, *precision])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.protocols import protocol_title
 from evaluation.schema import Rate
-from pipelines.reports.comparison import load_runs
+from pipelines.reports.comparison import PairedCounts, load_runs, paired_counts
 from pipelines.reports.html_pages import write_page
 
 GAP, FULL, MAPS, BOXES = "gap", "full-method", "pseudo-maps", "boxes"
@@ -20,6 +20,8 @@ class DemoResults:
     images: int
     rates: Mapping[str, Mapping[tuple[str, str], Rate]]
     """GT-known Loc by protocol, and by evaluation and localizer."""
+    pairs: Mapping[str, PairedCounts]
+    """By protocol the CAM of the full method against that of the baseline, on the same images."""
 
 
 def read_results(evaluations: Mapping[str, Path]) -> DemoResults:
@@ -29,7 +31,8 @@ def read_results(evaluations: Mapping[str, Path]) -> DemoResults:
     for name, run in runs.items():
         for result in run.metrics.all_results:
             rates.setdefault(result.protocol, {})[name, result.localizer] = result.gt_known_loc
-    return DemoResults(images=runs[GAP].metrics.counts.scored, rates=rates)
+    pairs = {pair.protocol: pair for pair in paired_counts([runs[GAP], runs[FULL]]) if pair.localizer == "cam"}
+    return DemoResults(images=runs[GAP].metrics.counts.scored, rates=rates, pairs=pairs)
 
 
 def summary_lines(results: DemoResults) -> list[str]:
@@ -51,9 +54,7 @@ def write_introduction(
             protocol: {key: f"{_percent(rate)}{_interval(rate)}" for key, rate in rates.items()}
             for protocol, rates in results.rates.items()
         },
-        "differences": {
-            protocol: _difference(rates[FULL, "cam"], rates[GAP, "cam"]) for protocol, rates in results.rates.items()
-        },
+        "differences": {protocol: _difference(pair) for protocol, pair in results.pairs.items()},
         "train_images": train_images,
         "arch": arch,
         "input_size_px": input_size_px,
@@ -70,13 +71,8 @@ def _interval(rate: Rate) -> str:
     return "" if rate.interval is None else f" ({100 * rate.interval[0]:.0f} to {100 * rate.interval[1]:.0f})"
 
 
-def _difference(full: Rate, gap: Rate) -> str:
-    """How far apart two rates are, and whether their intervals overlap."""
-    if full.rate is None or gap.rate is None:
-        return ""
-    points = round(100 * (full.rate - gap.rate))
-    apart = (
-        full.interval and gap.interval and (full.interval[0] > gap.interval[1] or full.interval[1] < gap.interval[0])
-    )
-    hedge = "" if apart else " with intervals that overlap"
-    return f", {abs(points)} points {'higher' if points < 0 else 'lower'}{hedge}" if points else ", the same"
+def _difference(pair: PairedCounts) -> str:
+    """How far apart both CAMs are on the same images, and whether that may be chance."""
+    gained, half = pair.gained
+    verdict = "which may be chance" if abs(gained) <= half else "more than chance explains"
+    return f"{pair.gained_text} percentage points, {verdict}"

@@ -10,8 +10,8 @@ from statistics import NormalDist
 
 from evaluation.drawing.panels import PANELS_FILE, Panels, read_panels
 from evaluation.image_scores import is_skipped
-from evaluation.names import ERROR_KINDS
-from evaluation.protocols import protocol_title
+from evaluation.metrics.registry import GT_KNOWN_IOU
+from evaluation.protocols import PROTOCOLS, protocol_title
 from evaluation.results.folder import find_metrics
 from evaluation.results.per_class import PER_CLASS_FILE, read_class_names
 from evaluation.results.predictions import PREDICTIONS_FILE, PredictionsError, read_predictions
@@ -21,8 +21,6 @@ from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_
 VIEWS_RULE = "views"
 """The rule among those of a result that belongs to its network, not to the protocol."""
 
-_RIGHT = ERROR_KINDS[0]
-"""Verdict of an image with the right box and, where there are class scores, the right class."""
 _NAMED_BASELINES = 2
 """Baselines that a warning names at most: they differ together."""
 
@@ -34,7 +32,7 @@ class ImageVerdicts:
     status: Mapping[str, tuple[str, str]]
     """Label and status by image id."""
     right: Mapping[tuple[str, str], frozenset[str]]
-    """Ids with the verdict ``correct`` by localizer and protocol."""
+    """Ids of the localized images, those that GT-known Loc counts, by localizer and protocol."""
     first_protocol: str
     details: Mapping[str, Mapping[str, tuple[float, str]]]
     """Overlap (0 without a box) and verdict of every scored image under the first protocol, by localizer and id."""
@@ -77,7 +75,7 @@ class PairedCounts:
     localizer: str
     protocol: str
     both: int
-    """Images right in both."""
+    """Images localized in both (GT-known Loc)."""
     only_first: int
     only_other: int
     neither: int
@@ -97,6 +95,14 @@ class PairedCounts:
         change = self.only_other - self.only_first
         spread = self.only_other + self.only_first - change**2 / self.images
         return change / self.images, NormalDist().inv_cdf(0.975) * math.sqrt(spread) / self.images
+
+    @property
+    def gained_text(self) -> str:
+        """``gained`` in percentage points; a dash without images."""
+        if not self.images:
+            return "-"
+        gained, half = self.gained
+        return f"{100 * gained:+.2f} ± {100 * half:.2f}"
 
 
 def threshold_choice(result: Result) -> str:
@@ -278,10 +284,12 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
             )
         status[image_id] = (of_image[0]["label"], of_image[0]["status"])
         for pair, row in rows.items():
-            if row["verdict"] == _RIGHT:
+            iou = float(row["iou"] or 0)
+            is_exclusive = pair[1] in PROTOCOLS and PROTOCOLS[pair[1]].gt_known_exclusive
+            if row["verdict"] and (iou > GT_KNOWN_IOU or (iou == GT_KNOWN_IOU and not is_exclusive)):
                 right[pair].add(image_id)
             if row["verdict"] and row["protocol"] == first_protocol:
-                details.setdefault(row["localizer"], {})[image_id] = (float(row["iou"] or 0), row["verdict"])
+                details.setdefault(row["localizer"], {})[image_id] = (iou, row["verdict"])
     return ImageVerdicts(
         status=status,
         right={pair: frozenset(ids) for pair, ids in right.items()},

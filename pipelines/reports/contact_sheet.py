@@ -41,7 +41,7 @@ def contact_sheet(
     gallery = MapGallery(folder, data=data, split=split, layout=layout, threshold=threshold)
     chosen = gallery.listed(image_ids) or _choose(gallery, worst_first=worst_first, count=count)
     pictures = gallery.pictures(chosen, square=True, longest_px=CELL_PX)
-    shown = [_captioned(of_image.values(), gallery.index.row(image_id)) for image_id, of_image in pictures]
+    shown = [_captioned(of_image.values(), gallery.index.row(image_id), iou) for image_id, of_image, iou in pictures]
     columns = min(columns, len(shown))
     blank = [(np.full((CELL_PX, CELL_PX, 3), 255, dtype=np.uint8), "")] * len(_HEADINGS)
     padded = [*shown, *[blank] * (-len(shown) % columns)]
@@ -60,9 +60,10 @@ def _choose(gallery: MapGallery, *, worst_first: bool, count: int) -> list[str]:
     return [ids[place] for place in places]
 
 
-def _captioned(pictures: Iterable[Picture | None], row: MapRow) -> list[tuple[Picture, str]]:
+def _captioned(pictures: Iterable[Picture | None], row: MapRow, iou: float | None) -> list[tuple[Picture, str]]:
     """The four pictures of an image, each with its caption; grey stands for what is missing."""
-    captions = (row.image_id, f"peak {row.peak:.2f}", f"{row.proposals} proposals", "")
+    overlap = "" if iou is None else f"IoU {iou:.2f}"
+    captions = (row.image_id, f"peak {row.peak:.2f}", f"{row.proposals} proposals", overlap)
     if row.status != STATUS_OK:
         captions = (row.image_id, row.status, "", "")
     grey = np.full((CELL_PX, CELL_PX, 3), _MISSING_GREY, dtype=np.uint8)

@@ -1,14 +1,14 @@
 """Report that compares evaluated runs: one HTML page, or its tables as Markdown, CSV or LaTeX, and charts as files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from evaluation.drawing.charts import ChartForm
 from evaluation.drawing.result_charts import CHART_TITLES, result_chart
+from evaluation.metrics.pixels import PIXEL_BASELINE
 from evaluation.metrics.registry import METRICS
 from evaluation.names import ERROR_KINDS
 from evaluation.protocols import protocol_title
@@ -18,7 +18,6 @@ from pipelines.reports.breakdowns import class_table, image_table
 from pipelines.reports.comparison import (
     VIEWS_RULE,
     LoadedRun,
-    PairedCounts,
     comparison_warnings,
     load_runs,
     paired_counts,
@@ -26,15 +25,13 @@ from pipelines.reports.comparison import (
     threshold_choice,
 )
 from pipelines.reports.headline import headline, main_rows
-from pipelines.reports.html_pages import Chart, setting_texts, svg_image, write_page
+from pipelines.reports.html_pages import Cell, Chart, Table, rate_cell, row_of, setting_texts, svg_image, write_page
 from pipelines.reports.pictures import picture_tables
 from pipelines.reports.plain_tables import PLAIN_TABLES
-from pipelines.reports.report_rows import ReportRow, best_baseline, points_against, report_rows
+from pipelines.reports.report_rows import SOURCE, ReportRow, best_baseline, points_against, report_rows
 from pipelines.reports.trainings import distinct_names, other_training_images, read_history, training_charts
 from pseudo_maps.files import write_atomically
 from training.run_folder.files import read_finished
-
-_AGAINST_BASELINE = "against_baseline"
 
 
 def write_report(
@@ -67,63 +64,61 @@ def write_report(
         raise ValueError(f"{out}: tables without {what}: give a name that ends in .html")
     trained = dict(zip(distinct_names(training), training, strict=True))
     loaded = load_runs(runs)
-    page = _page(loaded)
-    page["warnings"] += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
+    comparable = same_images(loaded)
+    rows = {
+        protocol: report_rows(loaded, protocol=protocol, comparable=comparable)
+        for protocol in protocols_in_order([run.metrics for run in loaded])
+    }
+    warnings = comparison_warnings(loaded)
+    warnings += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
     histories = [read_history(folder, name=name) for name, folder in trained.items()]
-    page["title"] = title or f"Localization results: {', '.join(run.label for run in loaded)}"
+    title = title or f"Localization results: {', '.join(run.label for run in loaded)}"
+    results = [_results_table(rows[protocol], protocol, runs=len(loaded), comparable=comparable) for protocol in rows]
     if plain:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, plain(page, loaded).encode("utf-8", errors="replace"))
+        tables = [_images_table(loaded), *results, *_pixel_tables(loaded)]
+        write_atomically(out, plain(title, warnings, tables, loaded).encode("utf-8", errors="replace"))
     else:
-        shown = [svg_image(chart.content, alt=chart.alt) for chart in training_charts(histories)]
-        context = {**page, "has_script": True, "introduction": _paragraphs(introduction), "training": shown}
+        context = {
+            "has_script": True,
+            "title": title,
+            "warnings": warnings,
+            "comparable": comparable,
+            "introduction": _paragraphs(introduction),
+            "results": results,
+            "marks_best": any(cell.is_best for table in results for row in table.rows for cell in row.cells),
+            "training": _shown(training_charts(histories)),
+            **_page(loaded, rows, comparable=comparable),
+        }
         write_page(out, template="report.html.jinja", context=context)
     if charts is not None:
         charts.mkdir(parents=True, exist_ok=True)
-        for chart in (*_all_charts(loaded, form=chart_form), *training_charts(histories, form=chart_form)):
+        by_protocol = [_charts(of_protocol, protocol, form=chart_form) for protocol, of_protocol in rows.items()]
+        for chart in (*chain(*by_protocol), *training_charts(histories, form=chart_form)):
             write_atomically(charts / f"{chart.name}.{chart_form}", chart.content)
-    return list(page["warnings"])
+    return warnings
 
 
-def _all_charts(runs: list[LoadedRun], *, form: ChartForm) -> Iterator[Chart]:
-    for protocol in protocols_in_order([run.metrics for run in runs]):
-        yield from _charts(
-            report_rows(runs, protocol=protocol, comparable=same_images(runs)), protocol=protocol, form=form
-        )
-
-
-def _page(runs: list[LoadedRun]) -> dict[str, Any]:
-    protocols = protocols_in_order([run.metrics for run in runs])
-    comparable = same_images(runs)
-    rows = {protocol: report_rows(runs, protocol=protocol, comparable=comparable) for protocol in protocols}
-    groups = [_group(rows[protocol], protocol=protocol, comparable=comparable) for protocol in protocols]
+def _page(runs: list[LoadedRun], rows: Mapping[str, list[ReportRow]], *, comparable: bool) -> dict[str, Any]:
     pictures = picture_tables(runs)
-    main = main_rows(rows[protocols[0]]) if protocols else []
+    first = next(iter(rows.values()), [])
+    main = main_rows(first) if comparable else []
     names = {label: name for run in reversed(runs) for label, name in run.class_names.items()}
-    headings = {name: "\n".join(metric.heading.rsplit(" ", 1)) for name, metric in METRICS.items()}
-    # After the metric that it is the difference of.
-    first = next(iter(headings))
-    headings = {first: headings[first], _AGAINST_BASELINE: "against\nbaseline", **headings}
-    classified = any(run.metrics.classification for run in runs)
-    used = {key for group in groups for row in group["rows"] for key in row["cells"]}
     return {
-        "headline": headline(rows[protocols[0]], pictures) if comparable and protocols else None,
-        "runs": [_run_summary(run) for run in runs],
-        "warnings": comparison_warnings(runs),
-        "class_headings": [METRICS[name].heading for name in ("top1_class", "top5_class")] if classified else [],
-        "comparable": comparable,
-        "columns": [(key, heading) for key, heading in headings.items() if key in used],
-        "groups": groups,
-        "marks_best": any(group["best"] for group in groups),
+        "headline": headline(first, pictures) if comparable else None,
         "meanings": {metric.heading: metric.meaning for metric in METRICS.values()},
-        "error_kinds": ERROR_KINDS,
-        "pairs": [{"pair": pair, "difference": _difference(pair)} for pair in paired_counts(runs)],
-        "classes": class_table(main, names) if comparable else None,
-        "images": image_table(main, names) if comparable and main else None,
+        "counted": _images_table(runs),
+        "pairs": _pairs_table(runs),
         "panels": pictures,
+        "protocols": [_protocol_part(of_protocol, protocol) for protocol, of_protocol in rows.items()],
+        "pixels": _pixel_tables(runs),
+        "classified": any(run.metrics.classification for run in runs),
+        "classes": class_table(main, names),
+        "error_kinds": ERROR_KINDS,
+        "images": image_table(main, names),
         "settings": [
-            ("Configuration", _setting_rows([run.metrics.config for run in runs])),
-            ("Versions", _setting_rows([run.metrics.versions for run in runs])),
+            _settings_table("Configuration", {run.label: run.metrics.config for run in runs}),
+            _settings_table("Versions", {run.label: run.metrics.versions for run in runs}),
         ],
     }
 
@@ -135,52 +130,60 @@ def _paragraphs(text: str) -> list[tuple[bool, str]]:
     return [(block.startswith("# "), block.removeprefix("# ")) for block in blocks if block]
 
 
-def _run_summary(run: LoadedRun) -> dict[str, Any]:
-    counts, classes = run.metrics.counts, run.metrics.classification
-    return {
-        "label": run.label,
-        "kind": run.metrics.kind,
-        "boxes": "first box only" if run.metrics.config.get("boxes") == "first" else "all boxes",
-        "asked": counts.asked,
-        "scored": counts.scored,
-        "failed": reasons(counts.failed),
-        "skipped": reasons(counts.skipped),
-        "notes": reasons(counts.notes),
-        "classified": classes.images if classes else None,
-        "classes": [_cell(rate, best=None) for rate in (classes.top1, classes.top5)] if classes else [],
-        "pixels": setting_texts(msgspec.to_builtins(run.metrics.pixels) or {}),
-    }
-
-
-def _group(rows: list[ReportRow], *, protocol: str, comparable: bool) -> dict[str, Any]:
+def _results_table(rows: list[ReportRow], protocol: str, *, runs: int, comparable: bool) -> Table:
+    """Every result under a protocol with those metrics that some of them has; the highest rates are the best."""
     rates = [_rates(row) for row in rows]
-    best = _best([cells for row, cells in zip(rows, rates, strict=True) if not row.is_baseline]) if comparable else {}
-    table = []
-    for row, cells in zip(rows, rates, strict=True):
-        shown = {key: _cell(rate, best=None if row.is_baseline else best.get(key)) for key, rate in cells.items()}
-        table.append(
-            {
-                "localizer": row.result.localizer,
-                "runs": [run.label for run in row.runs],
-                "is_baseline": row.is_baseline,
-                "cells": shown | _against_baseline(row, rows),
-                "threshold": "" if row.result.threshold is None else f"{row.result.threshold:.3f}",
-                "choice": threshold_choice(row.result),
-                "images": row.result.gt_known_loc.images,
-                "failed": [sum(run.metrics.counts.failed.values()) for run in row.runs],
-                "skipped": [sum(run.metrics.counts.skipped.values()) for run in row.runs],
-                "errors": row.result.errors,
-                "name": row.name,
-            }
+    best = _best([of_row for row, of_row in zip(rows, rates, strict=True) if comparable and not row.is_baseline])
+    first, *others = (name for name in METRICS if any(name in of_row for of_row in rates))
+    lines = []
+    for row, of_row in zip(rows, rates, strict=True):
+        labels = [run.label for run in row.runs]
+        source = Cell("baseline", ", ".join(labels) if len(labels) < runs else "") if row.is_baseline else labels[0]
+        threshold = "-" if row.result.threshold is None else f"{row.result.threshold:.3f}"
+        own_best = {} if row.is_baseline else best
+        cells = {name: rate_cell(rate, best=own_best.get(name)) for name, rate in of_row.items()}
+        lines.append(
+            row_of(
+                source,
+                row.result.localizer,
+                f"{threshold} {threshold_choice(row.result)}".strip(),
+                cells[first],
+                _against_baseline(row, rows),
+                *(cells.get(name, "-") for name in others),
+                Cell(str(row.result.gt_known_loc.images), _lost_images(row)),
+                kind="baseline" if row.is_baseline else "",
+            )
         )
-    return {
-        "protocol": protocol,
-        "best": best,
-        "rows": table,
-        "rules": _rules(rows),
-        "v2_names": sorted({row.result.max_box_acc_v2.name for row in rows if row.result.max_box_acc_v2}),
-        "charts": [svg_image(chart.content, alt=chart.alt) for chart in _charts(rows, protocol=protocol)],
-    }
+    headings = [METRICS[first].heading, "against baseline", *(METRICS[name].heading for name in others), "images"]
+    return Table(
+        f"Protocol {protocol_title(protocol)}, rates in %",
+        "lll" + "r" * len(headings),
+        [SOURCE, "localizer", "threshold", *headings],
+        lines,
+    )
+
+
+def _rates(row: ReportRow) -> dict[str, Rate]:
+    classes = None if row.is_baseline else row.runs[0].metrics.classification
+    rates = {metric.name: metric.read(row.result, classes) for metric in METRICS.values()}
+    return {name: rate for name, rate in rates.items() if rate is not None}
+
+
+def _against_baseline(row: ReportRow, rows: list[ReportRow]) -> Cell:
+    """GT-known Loc against the best baseline of the same run, where it has one."""
+    baseline = best_baseline(rows, of=row)
+    if row.is_baseline or row.rate is None or baseline is None:
+        return Cell("-")
+    return Cell(points_against(row, baseline), baseline.result.localizer)
+
+
+def _lost_images(row: ReportRow) -> str:
+    """How many images failed or were skipped; several numbers where the runs that share a baseline differ."""
+    texts = []
+    for what in ("failed", "skipped"):
+        numbers = dict.fromkeys(sum(getattr(run.metrics.counts, what).values()) for run in row.runs)
+        texts += [f"{'/'.join(map(str, numbers))} {what}"] if any(numbers) else []
+    return ", ".join(texts)
 
 
 def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
@@ -193,6 +196,85 @@ def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
     return {key: max(rates) for key, rates in found.items() if len(rates) > 1}
 
 
+def _images_table(runs: Sequence[LoadedRun]) -> Table:
+    """What became of the images of each run, and how many were classified."""
+    lines = []
+    for run in runs:
+        counts, classes = run.metrics.counts, run.metrics.classification
+        classified = (str(classes.images), rate_cell(classes.top1), rate_cell(classes.top5)) if classes else "---"
+        lines.append(
+            row_of(
+                run.label,
+                f"wsol-eval {run.metrics.kind}",
+                counts.asked,
+                counts.scored,
+                *(reasons(found) or "none" for found in (counts.failed, counts.skipped, counts.notes)),
+                "first box only" if run.metrics.config.get("boxes") == "first" else "all boxes",
+                *classified,
+            )
+        )
+    headings = [SOURCE, "made by", "asked for", "scored", "of these failed", "skipped", "remarks", "ground truth"]
+    rates = [METRICS[name].heading for name in ("top1_class", "top5_class")]
+    return Table("Images", "llrrllllrrr", [*headings, "classified", *rates], lines)
+
+
+def _pairs_table(runs: Sequence[LoadedRun]) -> Table:
+    """Every run against the first, image by image."""
+    lines = [
+        row_of(
+            *(pair.first, pair.other, pair.localizer, protocol_title(pair.protocol)),
+            *(pair.both, pair.only_first, pair.only_other, pair.neither, pair.gained_text),
+        )
+        for pair in paired_counts(runs)
+    ]
+    headings = ["first", "other", "localizer", "protocol", "both", "first only", "other only", "neither"]
+    return Table("Image by image", "llllrrrrr", [*headings, "other minus first"], lines)
+
+
+def _pixel_tables(runs: Sequence[LoadedRun]) -> list[Table]:
+    """PxAP of every localizer and of the baseline, where some run scored masks; at most one table."""
+    lines = []
+    for run in runs:
+        pixels = run.metrics.pixels
+        if pixels is None:
+            continue
+        counts = (pixels.images, pixels.failed, pixels.object_pixels, pixels.background_pixels, pixels.ignored_pixels)
+        lines += [row_of(run.label, name, percent(px_ap), *counts) for name, px_ap in pixels.px_ap.items()]
+        baseline = percent(pixels.centred_gaussian_px_ap)
+        lines.append(row_of(Cell("baseline", run.label), PIXEL_BASELINE, baseline, *counts, kind="baseline"))
+    headings = ["PxAP", "masks", "without a map", "object pixels", "background pixels", "ignored pixels"]
+    return [Table("Pixels, PxAP in %", "llrrrrrr", [SOURCE, "localizer", *headings], lines)] if lines else []
+
+
+def _settings_table(caption: str, by_run: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Every setting of every run; where runs that have it differ, its row is of the kind ``differs``."""
+    texts = [setting_texts(settings) for settings in by_run.values()]
+    lines = []
+    for name in sorted(set().union(*texts)):
+        differs = len({setting[name] for setting in texts if name in setting}) > 1
+        verdict = [] if len(texts) == 1 else ["differs" if differs else "same"]
+        shown = [setting.get(name, "-") for setting in texts]
+        lines.append(row_of(name, *shown, *verdict, kind="differs" if differs else ""))
+    headings = ["name", *by_run, *(["same?"] if len(texts) > 1 else [])]
+    return Table(caption, "l" * len(headings), headings, lines)
+
+
+def _protocol_part(rows: list[ReportRow], protocol: str) -> dict[str, Any]:
+    """Rules, charts and kinds of error of a protocol."""
+    errors = [
+        row_of(row.name, *(row.result.errors.get(kind, 0) for kind in ERROR_KINDS))
+        for row in rows
+        if row.result.errors is not None
+    ]
+    caption = f"Kinds of error under {protocol_title(protocol)}"
+    return {
+        "protocol": protocol,
+        "rules": _rules(rows),
+        "charts": _shown(_charts(rows, protocol)),
+        "errors": Table(caption, "l" + "r" * len(ERROR_KINDS), ["localizer", *ERROR_KINDS], errors),
+    }
+
+
 def _rules(rows: list[ReportRow]) -> dict[str, str]:
     """Rules of a protocol, then the views of each run that has some."""
     views = {
@@ -203,36 +285,16 @@ def _rules(rows: list[ReportRow]) -> dict[str, str]:
     return {key: text for key, text in rows[0].result.describe.items() if key != VIEWS_RULE} | views
 
 
-def _rates(row: ReportRow) -> dict[str, Rate]:
-    classes = None if row.is_baseline else row.runs[0].metrics.classification
-    rates = {metric.name: metric.read(row.result, classes) for metric in METRICS.values()}
-    return {name: rate for name, rate in rates.items() if rate is not None}
+def _shown(charts: Sequence[Chart]) -> list[dict[str, str]]:
+    return [svg_image(chart.content, alt=chart.alt) for chart in charts]
 
 
-def _against_baseline(row: ReportRow, rows: list[ReportRow]) -> dict[str, dict[str, Any]]:
-    """GT-known Loc against the best baseline of the same run, where it has one."""
-    baseline = best_baseline(rows, of=row)
-    if row.is_baseline or row.rate is None or baseline is None:
-        return {}
-    text = points_against(row, baseline)
-    return {_AGAINST_BASELINE: {"text": text, "note": baseline.result.localizer, "is_best": False}}
-
-
-def _cell(rate: Rate, *, best: float | None) -> dict[str, Any]:
-    interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
-    return {"text": percent(rate.rate), "note": interval, "is_best": rate.rate is not None and rate.rate == best}
-
-
-def _charts(rows: list[ReportRow], *, protocol: str, form: ChartForm = "page") -> list[Chart]:
+def _charts(rows: list[ReportRow], protocol: str, *, form: ChartForm = "page") -> list[Chart]:
     """Those charts of a protocol for which some row has what they show."""
     title = protocol_title(protocol)
     drawn = {kind: result_chart(kind, rows, protocol=protocol, form=form) for kind in CHART_TITLES}
     return [
-        Chart(
-            f"{protocol}-{kind}",
-            content,
-            f"{CHART_TITLES[kind]}, protocol {title}{_chart_text(kind, rows)}.",
-        )
+        Chart(f"{protocol}-{kind}", content, f"{CHART_TITLES[kind]}, protocol {title}{_chart_text(kind, rows)}.")
         for kind, content in drawn.items()
         if content is not None
     ]
@@ -250,20 +312,3 @@ def _chart_text(kind: str, rows: list[ReportRow]) -> str:
         if row.result.curve is not None
     ]
     return f". {'; '.join(best)}"
-
-
-def _difference(pair: PairedCounts) -> str:
-    if not pair.images:
-        return "-"
-    gained, half = pair.gained
-    return f"{100 * gained:+.2f} ± {100 * half:.2f}"
-
-
-def _setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """Name, value in every run, and whether runs that have the setting differ."""
-    by_run = [setting_texts(setting) for setting in settings]
-    rows = []
-    for name in sorted(set().union(*by_run)):
-        texts = [setting.get(name, "-") for setting in by_run]
-        rows.append((name, texts, len({setting[name] for setting in by_run if name in setting}) > 1))
-    return rows

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.protocols import protocol_title
 from evaluation.results.tables import percent
-from pipelines.reports.report_rows import ReportRow, best_baseline, points_against
+from pipelines.reports.html_pages import Cell, Table, rate_cell, row_of
+from pipelines.reports.report_rows import SOURCE, ReportRow, best_baseline, points_against
 
 _RESULTS_SHOWN = 5
 
@@ -21,13 +23,22 @@ def headline(rows: Sequence[ReportRow], pictures: Sequence[dict[str, Any]]) -> d
         return None
     best = max(shown, key=_order)
     baseline = best_baseline(rows, of=best)
-    lines = [_line(row, baseline) for row in shown]
+    lines = [
+        row_of(
+            row.runs[0].label,
+            row.result.localizer,
+            rate_cell(row.result.gt_known_loc),
+            "-" if baseline is None else points_against(row, baseline),
+        )
+        for row in shown
+    ]
+    name = "a baseline" if baseline is None else baseline.result.localizer
     if baseline is not None:
-        lines.append(_line(baseline, None) | {"name": f"{baseline.result.localizer}, which never looks at the image"})
+        rate = rate_cell(baseline.result.gt_known_loc)
+        lines.append(row_of("baseline", Cell(name, "never looks at the image"), rate, "-", kind="baseline"))
+    caption = f"GT-known Loc under the protocol {protocol_title(best.result.protocol)}"
     return {
-        "protocol": best.result.protocol,
-        "baseline": baseline.result.localizer if baseline else "",
-        "lines": lines,
+        "table": Table(caption, "llrr", [SOURCE, "localizer", "right (%)", f"against {name}"], lines),
         "sentences": [_best_sentence(best), *([_baseline_sentence(shown, baseline)] if baseline else [])],
         "pictures": _pictures(pictures, [best, shown[0]]),
     }
@@ -45,13 +56,6 @@ def main_rows(rows: Sequence[ReportRow]) -> list[ReportRow]:
 
 def _order(row: ReportRow) -> float:
     return row.rate or 0.0
-
-
-def _line(row: ReportRow, baseline: ReportRow | None) -> dict[str, str]:
-    rate = row.result.gt_known_loc
-    interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
-    against = "" if baseline is None else points_against(row, baseline)
-    return {"name": row.name, "rate": percent(rate.rate), "interval": interval, "against": against}
 
 
 def _best_sentence(best: ReportRow) -> str:
@@ -80,24 +84,14 @@ def _baseline_sentence(shown: Sequence[ReportRow], baseline: ReportRow) -> str:
 
 def _pictures(tables: Sequence[dict[str, Any]], rows: Sequence[ReportRow]) -> list[dict[str, str]]:
     """The first image with its ground truth, then with the map and box of each of ``rows`` that has a picture."""
-    for table in tables:
-        if table["protocol"] != rows[0].result.protocol:
-            continue
-        first = table["rows"][0]
-        cells = {
-            (column["run"], column["localizer"]): cell
-            for column, cell in zip(table["columns"], first["cells"], strict=True)
-        }
-        wanted = {(row.runs[0].label, row.result.localizer): row.name for row in rows}
-        predicted = [
-            {"uri": cells[key]["uri"], "alt": cells[key]["alt"], "text": f"{name}, {cells[key]['text']}"}
-            for key, name in wanted.items()
-            if key in cells
-        ]
-        truth = {
-            "uri": first["image"],
-            "alt": f"{first['caption']} with its ground truth",
-            "text": f"{first['caption']}, ground truth",
-        }
-        return [truth, *predicted] if predicted else []
-    return []
+    table = next((table for table in tables if table["protocol"] == rows[0].result.protocol), None)
+    if table is None:
+        return []
+    first = table["rows"][0]
+    columns = [(column["run"], column["localizer"]) for column in table["columns"]]
+    cells = dict(zip(columns, first["cells"], strict=True))
+    wanted = {(row.runs[0].label, row.result.localizer): row.name for row in rows}
+    predicted = [cells[key] | {"text": f"{name}, {cells[key]['text']}"} for key, name in wanted.items() if key in cells]
+    caption = first["caption"]
+    truth = {"uri": first["image"], "alt": f"{caption} with its ground truth", "text": f"{caption}, ground truth"}
+    return [truth, *predicted] if predicted else []

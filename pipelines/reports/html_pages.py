@@ -1,14 +1,16 @@
-"""Self-contained HTML pages from templates, and the texts and pictures that all of them need."""
+"""Self-contained HTML pages from templates, and the tables, texts and pictures that all of them need."""
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from evaluation.protocols import protocol_title
+from evaluation.results.tables import percent
+from evaluation.schema import Rate
 from pseudo_maps.files import write_atomically
 
 
@@ -20,6 +22,45 @@ class Chart(NamedTuple):
     content: bytes
     alt: str
     """What it shows, for readers who do not see it."""
+
+
+class Cell(NamedTuple):
+    """A cell of a table."""
+
+    text: str
+    note: str = ""
+    """Small print below."""
+    is_best: bool = False
+    """Whether it is the best of its column."""
+
+
+class Row(NamedTuple):
+    """A row of a table, which begins with its name."""
+
+    cells: Sequence[Cell]
+    kind: str = ""
+    """``baseline``, ``differs`` or nothing: how it is set apart."""
+
+
+class Table(NamedTuple):
+    """A table of a page, or of a file of its own."""
+
+    caption: str
+    align: str
+    """A letter for each column, as in LaTeX: ``l`` text, ``r`` numbers."""
+    headings: Sequence[str]
+    rows: Sequence[Row]
+
+
+def row_of(*cells: Cell | str | int, kind: str = "") -> Row:
+    """A row of cells, of which some are texts or numbers alone."""
+    return Row([cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in cells], kind)
+
+
+def rate_cell(rate: Rate, *, best: float | None = None) -> Cell:
+    """A rate as a percentage, with its interval below; it may be the ``best`` one."""
+    interval = "" if rate.interval is None else f"{100 * rate.interval[0]:.1f} to {100 * rate.interval[1]:.1f}"
+    return Cell(percent(rate.rate), interval, rate.rate is not None and rate.rate == best)
 
 
 def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ import click
 
 from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import (
-    GROUND_TRUTH_RGB,
     PREDICTED_RGB,
     Picture,
     draw_boxes,
+    draw_ground_truth,
     heat_colours,
     overlay_heat,
     resized,
@@ -72,11 +72,12 @@ class MapGallery:
 
     def pictures(
         self, image_ids: Sequence[str], *, square: bool, longest_px: int
-    ) -> Iterator[tuple[str, dict[str, Picture | None]]]:
-        """Of each id ``image``, ``map``, ``overlay`` and ``box``, each ``(H, W, 3)`` uint8 RGB of one size.
+    ) -> Iterator[tuple[str, dict[str, Picture | None], float | None]]:
+        """Of each id ``image``, ``map``, ``overlay`` and ``box``, each ``(H, W, 3)`` uint8 RGB of one size, and an IoU.
 
         The box picture is the image with ground truth (green) and the map's own box (red). None stands for what is
-        missing because the image cannot be read or has no map. ``square`` squeezes the image as the map shows it.
+        missing because the image cannot be read or has no map. ``square`` squeezes the image as the map shows it. The
+        IoU is the protocol's, the best with any ground-truth box; None without map or ground truth.
         """
         try:
             boxes = load_boxes(self._dataset, image_ids=image_ids)
@@ -85,7 +86,21 @@ class MapGallery:
             click.echo(f"warning: no ground truth is drawn: {error}", err=True)
             boxes = {}
         for image_id in image_ids:
-            yield image_id, self._pictures(image_id, boxes.get(image_id), square=square, longest_px=longest_px)
+            truth = boxes.get(image_id)
+            pictures = self._pictures(image_id, truth, square=square, longest_px=longest_px)
+            yield image_id, pictures, None if truth is None else self._overlap(image_id, truth)
+
+    def _overlap(self, image_id: str, truth: BoxAnnotation) -> float | None:
+        row = self.index.row(image_id)
+        width, height = truth.frame_width or row.width, truth.frame_height or row.height
+        if row.status != STATUS_OK:
+            return None
+        own_b4 = scale_boxes(truth, width=width, height=height, file_width=width, file_height=height)
+        if not len(own_b4):
+            return None
+        candidates = _RULE.candidates(self.index.read_uint8(image_id), fraction=self._threshold)
+        iou_l, _ = _RULE.overlaps(candidates, _RULE.ground_truth(own_b4, image_wh=(width, height)))
+        return float(iou_l[0])
 
     def _pictures(
         self, image_id: str, truth: BoxAnnotation | None, *, square: bool, longest_px: int
@@ -112,8 +127,7 @@ class MapGallery:
             shown["overlay"] = overlay_heat(image, map_hw)
             if truth is not None:
                 boxes_n4 = scale_boxes(truth, width=width, height=height, file_width=row.width, file_height=row.height)
-                # Wider, so that it shows where both boxes coincide.
-                image = draw_boxes(image, boxes_n4, colour=GROUND_TRUTH_RGB, width_px=4)
+                image = draw_ground_truth(image, boxes_n4)
             own_4 = _RULE.box_in_image(map_hw, image_wh=(width, height), threshold=self._threshold)
             shown["box"] = image if own_4 is None else draw_boxes(image, own_4, colour=PREDICTED_RGB)
         return shown

@@ -3,47 +3,46 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from evaluation.metrics.registry import METRICS
-from evaluation.protocols import protocol_title
 from evaluation.results.predictions import decimal
-from evaluation.results.tables import percent
 from evaluation.schema import Rate, Result
 from pipelines.reports.comparison import LoadedRun, threshold_choice
+from pipelines.reports.html_pages import Cell, Table
 
 _LATEX_ESCAPES = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
-_NOTHING = "-"
-_Cell: TypeAlias = tuple[str, bool]
-"""A text, and whether it is the best of its column."""
+_Form: TypeAlias = Callable[[str, Sequence[str], Sequence[Table], Sequence[LoadedRun]], str]
+"""A file's text from a title, warnings, tables and the runs that they are made of."""
 
 
-def _markdown(page: Mapping[str, Any], runs: Sequence[LoadedRun]) -> str:
-    """Warnings, images of every run, and a table for each protocol; the best rates are bold."""
-    lines = [f"# {_in_markdown(page['title'])}", "", *(f"- {_in_markdown(one)}" for one in page["warnings"]), ""]
-    for caption, headings, rows in _tables(page, runs, with_intervals=True):
-        lines += [f"## {_in_markdown(caption)}", "", _markdown_row([(text, False) for text in headings])]
-        lines += ["|---|---|" + "---:|" * (len(headings) - 2), *map(_markdown_row, rows), ""]
+def _markdown(title: str, warnings: Sequence[str], tables: Sequence[Table], _runs: Sequence[LoadedRun]) -> str:
+    """Warnings and tables; intervals and other small print in brackets, the best rates bold."""
+    lines = [f"# {_in_markdown(title)}", "", *(f"- {_in_markdown(one)}" for one in warnings), ""]
+    for table in tables:
+        lines += [f"## {_in_markdown(table.caption)}", "", _markdown_row([Cell(text) for text in table.headings])]
+        lines.append("|" + "".join("---:|" if letter == "r" else "---|" for letter in table.align))
+        lines += [*(_markdown_row(row.cells) for row in table.rows), ""]
     return "\n".join(lines)
 
 
-def _latex(page: Mapping[str, Any], runs: Sequence[LoadedRun]) -> str:
-    """A table for each protocol, for the package booktabs; the best rates are bold, warnings are comments."""
-    lines = [f"% {' '.join(text.split())}" for text in (page["title"], *page["warnings"], "Needs booktabs.")]
-    for caption, headings, rows in _tables(page, runs, with_intervals=False):
-        lines += [r"\begin{table}", r"\centering", rf"\caption{{{_in_latex(caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{ll{'r' * (len(headings) - 2)}}}", r"\toprule"]
-        lines += [_latex_row([(text, False) for text in headings]), r"\midrule", *map(_latex_row, rows)]
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+def _latex(title: str, warnings: Sequence[str], tables: Sequence[Table], _runs: Sequence[LoadedRun]) -> str:
+    """Tables for the package booktabs without small print; the best rates are bold, warnings are comments."""
+    lines = [f"% {' '.join(text.split())}" for text in (title, *warnings, "Needs booktabs.")]
+    for table in tables:
+        lines += [r"\begin{table}", r"\centering", rf"\caption{{{_in_latex(table.caption)}}}"]
+        lines += [rf"\begin{{tabular}}{{{table.align}}}", r"\toprule"]
+        lines += [_latex_row([Cell(text) for text in table.headings]), r"\midrule"]
+        lines += [*(_latex_row(row.cells) for row in table.rows), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def _csv(_page: Mapping[str, Any], runs: Sequence[LoadedRun]) -> str:
+def _csv(_title: str, _warnings: Sequence[str], _tables: Sequence[Table], runs: Sequence[LoadedRun]) -> str:
     """A row for each run, localizer and protocol, one for the run itself, and one for each PxAP, with intervals.
 
     Rates are fractions, as in ``metrics.json``.
@@ -92,40 +91,11 @@ def _csv_rate(name: str, rate: Rate | None) -> dict[str, str]:
     return {key: decimal(value) for key, value in named.items() if value is not None}
 
 
-def _tables(
-    page: Mapping[str, Any], runs: Sequence[LoadedRun], *, with_intervals: bool
-) -> Iterator[tuple[str, list[str], list[list[_Cell]]]]:
-    """Caption, headings and rows of every table."""
-
-    def shown(cell: Mapping[str, Any] | None) -> _Cell:
-        if cell is None:
-            return _NOTHING, False
-        return cell["text"] + (f" ({cell['note']})" if with_intervals and cell["note"] else ""), cell["is_best"]
-
-    rows = []
-    for summary, run in zip(page["runs"], runs, strict=True):
-        texts = [summary["label"], f"wsol-eval {summary['kind']}", str(summary["asked"]), str(summary["scored"])]
-        texts += [summary["failed"] or "none", summary["skipped"] or "none"]
-        classes = [shown(cell) for cell in summary["classes"]] or [(_NOTHING, False)] * 2
-        by_localizer = run.metrics.pixels.px_ap.items() if run.metrics.pixels else ()
-        pixels = ", ".join(f"{name} {percent(px_ap)}" for name, px_ap in by_localizer) or _NOTHING
-        rows.append([*((text, False) for text in texts), *classes, (pixels, False)])
-    headings = ["run", "made by", "asked for", "scored", "of these failed", "skipped"]
-    yield "Images", [*headings, METRICS["top1_class"].heading, METRICS["top5_class"].heading, "PxAP"], rows
-    headings = ["localizer", "run", "threshold", *(" ".join(text.split()) for _, text in page["columns"]), "images"]
-    for group in page["groups"]:
-        rows = []
-        for row in group["rows"]:
-            run_name = "baseline" if row["is_baseline"] else row["runs"][0]
-            threshold = f"{row['threshold']} {row['choice']}".strip()
-            cells = [shown(row["cells"].get(key)) for key, _ in page["columns"]]
-            texts = [row["localizer"], run_name, threshold]
-            rows.append([*((text, False) for text in texts), *cells, (str(row["images"]), False)])
-        yield f"Protocol {protocol_title(group['protocol'])}, rates in %", headings, rows
-
-
-def _markdown_row(cells: Sequence[_Cell]) -> str:
-    texts = [f"**{_in_markdown(text)}**" if is_best else _in_markdown(text) for text, is_best in cells]
+def _markdown_row(cells: Sequence[Cell]) -> str:
+    texts = []
+    for cell in cells:
+        text = _in_markdown(f"{cell.text} ({cell.note})" if cell.note else cell.text)
+        texts.append(f"**{text}**" if cell.is_best else text)
     return f"| {' | '.join(texts)} |"
 
 
@@ -133,8 +103,8 @@ def _in_markdown(text: str) -> str:
     return re.sub(r"([\\|<`*_])", r"\\\1", " ".join(text.split()))
 
 
-def _latex_row(cells: Sequence[_Cell]) -> str:
-    texts = [rf"\textbf{{{_in_latex(text)}}}" if is_best else _in_latex(text) for text, is_best in cells]
+def _latex_row(cells: Sequence[Cell]) -> str:
+    texts = [rf"\textbf{{{_in_latex(cell.text)}}}" if cell.is_best else _in_latex(cell.text) for cell in cells]
     return rf"{' & '.join(texts)} \\"
 
 
@@ -142,9 +112,5 @@ def _in_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(letter, letter) for letter in " ".join(text.split()))
 
 
-PLAIN_TABLES: Mapping[str, Callable[[Mapping[str, Any], Sequence[LoadedRun]], str]] = {
-    ".md": _markdown,
-    ".csv": _csv,
-    ".tex": _latex,
-}
+PLAIN_TABLES: Mapping[str, _Form] = {".md": _markdown, ".csv": _csv, ".tex": _latex}
 """By suffix of the file."""

@@ -6,10 +6,12 @@ from typing import Any
 
 from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import Picture, picture_bytes
-from pipelines.reports.html_pages import data_uri, setting_texts, write_page
+from evaluation.metrics.registry import GT_KNOWN_IOU
+from pipelines.reports.html_pages import Table, data_uri, row_of, setting_texts, write_page
 from pipelines.reports.map_pictures import MapGallery
 from pipelines.reports.map_survey import Histogram, MapSurvey, survey_maps
 from pseudo_maps.shards import STATUS_OK
+from pseudo_maps.wording import counted
 
 THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
@@ -47,13 +49,27 @@ def write_preview_page(
         _group(gallery, "Lowest peaks", survey.worst),
     ]
     configuration = survey.provenance["configuration"]
+    settings = {**setting_texts(configuration), "package version": survey.provenance["package_version"]}
+    statuses = [
+        row_of(status, f"{images:,}", f"{100 * images / survey.images:.2f} %")
+        for status, images in survey.counts.items()
+    ]
     context = {
         "survey": survey,
         "made": survey.counts[STATUS_OK],
         "kilobytes": f"{survey.size_bytes / max(survey.images, 1) / 1000:.1f}",
         "title": f"Saliency maps of the split {split}",
         "description": described_configuration(configuration),
-        "settings": {**setting_texts(configuration), "package version": survey.provenance["package_version"]},
+        "statuses": Table("Images by status", "lrr", ["status", "images", "share"], statuses),
+        "failed": Table(
+            "Images without a map",
+            "lll",
+            ["image", "status", "file"],
+            [row_of(image.image_id, image.status, image.path) for image in survey.failed],
+        ),
+        "settings": Table(
+            "All settings", "ll", ["name", "value"], [row_of(name, value) for name, value in settings.items()]
+        ),
         "charts": _charts(survey),
         "groups": [group for group in groups if group["maps"]],
         "is_random": not chosen,
@@ -90,23 +106,28 @@ def described_configuration(configuration: Mapping[str, Any]) -> str:
 def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[str, Any]:
     """A title and the pictures of those images that the data have."""
     known = [image_id for image_id in image_ids if image_id in gallery]
-    maps = []
-    for image_id, pictures in gallery.pictures(known, square=False, longest_px=THUMBNAIL_PX):
+    maps: list[dict[str, Any]] = []
+    overlaps = []
+    for image_id, pictures, iou in gallery.pictures(known, square=False, longest_px=THUMBNAIL_PX):
         row = gallery.index.row(image_id)
         size = f"{row.width} x {row.height} px, " if row.width and row.height else ""
         is_ok = row.status == STATUS_OK
+        overlaps += [] if iou is None else [iou]
         maps.append(
             {
                 "image_id": image_id,
                 "class": gallery.class_name(image_id),
                 "numbers": f"{size}{row.proposals} proposals, maximum before scaling {row.peak:.3f}"
+                + ("" if iou is None else f", IoU {iou:.2f}")
                 if is_ok
                 else row.status,
                 "status": "" if is_ok else row.status,
                 "pictures": [(name, _thumbnail(picture)) for name, picture in pictures.items()],
             }
         )
-    return {"title": title, "maps": maps}
+    right = sum(iou >= GT_KNOWN_IOU for iou in overlaps)
+    localized = f"The box is right (IoU at least .5) in {right} of {counted(len(overlaps), 'map')} with ground truth."
+    return {"title": title, "maps": maps, "localized": localized if overlaps else ""}
 
 
 def _thumbnail(picture: Picture | None) -> str:

@@ -10,6 +10,9 @@ from evaluation.drawing.result_charts import NamedResult
 from evaluation.schema import Result
 from pipelines.reports.comparison import LoadedRun
 
+SOURCE = "network or maps"
+"""Heading of what the localizer of a result belongs to: an evaluated network, or a folder of maps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRow(NamedResult):
@@ -35,7 +38,7 @@ def report_rows(runs: list[LoadedRun], *, protocol: str, comparable: bool) -> li
             if result.protocol != protocol:
                 continue
             if not is_baseline:
-                name = f"{run.label}: {result.localizer}"
+                name = f"{result.localizer} of {run.label}"
                 rows.append(ReportRow(name=name, runs=(run,), result=result, is_baseline=False))
                 continue
             # Equal rates on other images would be a coincidence, not the same baseline.

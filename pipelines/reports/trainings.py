@@ -96,7 +96,7 @@ def training_charts(histories: Sequence[TrainingHistory], *, form: ChartForm = "
     losses = _lines({run.name: run.values.get("train_classification") for run in histories})
     accuracies = _lines(
         {
-            f"{run.name}: {images}": run.values.get(key)
+            f"{run.name} on {images}": run.values.get(key)
             for run in histories
             for key, images in (("train_top1", "training crops"), ("val_top1", "validation images"))
         },

@@ -51,7 +51,7 @@ def make_run(
     prefix: str = "image",
     labels: int = 20,
 ) -> Path:
-    """A run folder; ``right`` are the images with the verdict ``correct``, None for a run without predictions."""
+    """A run folder; ``right`` are the images with the right box and class, None for a run without predictions."""
     folder.mkdir(parents=True)
     content = content or metrics(folder.name)
     (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
@@ -59,7 +59,7 @@ def make_run(
         lines = [",".join([*IMAGE_COLUMNS, *RESULT_COLUMNS])]
         for number in range(content["counts"]["asked"]):
             skipped = number >= content["counts"]["scored"]
-            verdict = ",,,,," if skipped else f"1,2,3,4,0.5,{'correct' if number in right else 'part'}"
+            verdict = ",,,,," if skipped else f"1,2,3,4,{'0.5,correct' if number in right else '0.4,part'}"
             status = "no boxes" if skipped else "scored"
             lines += [
                 f"{prefix}{number},{number % labels},,{status},,,,-1,,,{made['localizer']},{made['protocol']},{verdict}"
@@ -77,17 +77,14 @@ def report(tmp_path: Path, *runs: Path) -> tuple[str, Page]:
 
 
 def summary_rows(text: str) -> list[list[str]]:
-    """Texts of the cells of the summary table's body."""
-    table = text[text.index('<table class="summary">') :]
-    table = table[: table.index("</table>")]
-    rows = re.findall(r"<tr.*?</tr>", table[table.index("<tbody>") :], flags=re.DOTALL)
-    return [
-        [
-            " ".join(re.sub(r"<[^>]*>", " ", cell).split())
-            for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.DOTALL)
-        ]
-        for row in rows
-    ]
+    """Texts of the cells of all results, row by row; the caption of a protocol's table is the row before its first."""
+    rows = []
+    for table in re.findall(r'<table class="summary">(.*?)</table>', text, flags=re.DOTALL):
+        body = re.sub(r"<thead>.*?</thead>", "", table, flags=re.DOTALL)
+        for row in re.findall(r"<(?:tr|caption).*?</(?:tr|caption)>", body, flags=re.DOTALL):
+            cells = re.findall(r"<(?:t[hd]|caption)\b.*?</(?:t[hd]|caption)>", row, flags=re.DOTALL)
+            rows.append([" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in cells])
+    return rows
 
 
 def comparable_runs(root: Path, *, charts: bool = False) -> list[Path]:

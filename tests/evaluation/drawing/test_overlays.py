@@ -1,13 +1,24 @@
 """Pictures: overlays, boxes, and their bytes as PNG and JPEG."""
 
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.drawing.overlays import draw_boxes, heat_colours, overlay_heat, picture_bytes, resized, save_picture
+from evaluation.drawing.overlays import (
+    GROUND_TRUTH_RGB,
+    PREDICTED_RGB,
+    draw_boxes,
+    draw_ground_truth,
+    heat_colours,
+    overlay_heat,
+    picture_bytes,
+    resized,
+    save_picture,
+)
 
 
 def picture() -> np.ndarray:
@@ -42,6 +53,15 @@ def test_wide_outlines_cover_more() -> None:
     image = np.zeros((40, 40, 3), dtype=np.uint8)
     thin, wide = (draw_boxes(image, [[8, 8, 30, 30]], colour=(9, 9, 9), width_px=px).any(axis=2).sum() for px in (2, 4))
     assert wide > 1.5 * thin
+
+
+def test_ground_truth_shows_around_a_predicted_box_that_covers_it() -> None:
+    image = np.full((60, 60, 3), 128, dtype=np.uint8)
+    drawn = draw_boxes(draw_ground_truth(image, [[9, 9, 50, 50]]), [[9, 9, 50, 50]], colour=PREDICTED_RGB)
+    across = [tuple(pixel) for pixel in drawn[30, 4:16].tolist()]
+    runs = [colour for colour, _ in groupby(across)]
+    grey, dark = (128, 128, 128), (0, 0, 0)
+    assert runs == [grey, dark, GROUND_TRUTH_RGB, PREDICTED_RGB, GROUND_TRUTH_RGB, dark, grey]
 
 
 def test_pictures_are_stretched_and_shrunk_by_means() -> None:

@@ -120,6 +120,8 @@ def test_the_numbers_at_the_end_and_in_the_report_are_those_that_were_measured(f
         assert line == f"CAM of the full method {full}, CAM of gap {gap}, centred box {box}"
         sentence = text[text.index(f"Under the protocol {protocol_title(protocol)}") :]
         assert f"(CAM) of full-method is right in {full} " in sentence and f"that of gap in {gap} " in sentence
+        gained = float(re.search(r"full-method minus gap is ([+-][0-9.]+) ± ", sentence)[1])
+        assert f"{gained:.0f} %" == f"{float(full[:-2]) - float(gap[:-2]):.0f} %"
 
 
 def test_the_report_is_one_page_with_text_tables_curves_and_pictures(finished: tuple[Path, str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from evaluation.protocols import protocol_title
 from evaluation.schema import Rate
 from pipelines.experiments.demo_text import DemoResults, summary_lines, write_introduction
+from pipelines.reports.comparison import PairedCounts
 
 PROTOCOLS = ("cam", "wsoleval-v1")
 
@@ -18,8 +19,8 @@ def rate(percent: float | None) -> Rate:
     return Rate(rate=share, correct=int(percent), images=100, interval=(share / 2, share), interval_kind="95 %")
 
 
-def results(*, gap: float | None = 30, full: float | None = 40) -> DemoResults:
-    rates = {}
+def results(*, gap: int = 30, full: int | None = 40, both: int = 20) -> DemoResults:
+    rates, pairs = {}, {}
     for protocol in PROTOCOLS:
         rates[protocol] = {
             ("gap", "cam"): rate(gap),
@@ -29,7 +30,10 @@ def results(*, gap: float | None = 30, full: float | None = 40) -> DemoResults:
             ("pseudo-maps", "pseudo-map"): rate(73),
             ("boxes", "centred-square"): rate(24),
         }
-    return DemoResults(images=100, rates=rates)
+        lost, won = gap - both, (full or 0) - both
+        counts = {"both": both, "only_first": lost, "only_other": won, "neither": 100 - both - lost - won}
+        pairs[protocol] = PairedCounts(first="gap", other="full-method", localizer="cam", protocol=protocol, **counts)
+    return DemoResults(images=100, rates=rates, pairs=pairs)
 
 
 def paragraphs(made: DemoResults, folder: Path) -> list[str]:
@@ -50,16 +54,18 @@ def test_every_number_is_said_under_its_protocol(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap", "full", "said"),
+    ("gap", "full", "both", "said"),
     [
-        (10, 40, "that of gap in 10 % (5 to 10), 30 points lower. The"),
-        (30, 40, "that of gap in 30 % (15 to 30), 10 points lower with intervals that overlap. The"),
-        (40, 30, "that of gap in 40 % (20 to 40), 10 points higher with intervals that overlap. The"),
-        (30, 30, "that of gap in 30 % (15 to 30), the same. The"),
+        (30, 40, 30, "+10.00 ± 5.88 percentage points, more than chance explains. The"),
+        (30, 40, 10, "+10.00 ± 13.72 percentage points, which may be chance. The"),
+        (40, 30, 30, "-10.00 ± 5.88 percentage points, more than chance explains. The"),
+        (30, 30, 20, "+0.00 ± 8.77 percentage points, which may be chance. The"),
     ],
 )
-def test_a_difference_is_said_with_what_it_is_worth(gap: float, full: float, said: str, tmp_path: Path) -> None:
-    assert " ".join(paragraphs(results(gap=gap, full=full), tmp_path)).count(said) == len(PROTOCOLS)
+def test_a_difference_is_that_of_the_same_images(gap: int, full: int, both: int, said: str, tmp_path: Path) -> None:
+    """Half the interval is 1.96 standard errors of a mean of 100 differences, each -1, 0 or 1."""
+    text = " ".join(paragraphs(results(gap=gap, full=full, both=both), tmp_path))
+    assert text.count(f"Image by image, full-method minus gap is {said}") == len(PROTOCOLS)
 
 
 def test_the_last_lines_have_the_three_numbers() -> None:

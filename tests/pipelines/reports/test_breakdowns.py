@@ -8,6 +8,7 @@ from evaluation.results.predictions import PredictionsError
 from pipelines.reports import breakdowns
 from pipelines.reports.breakdowns import class_table, image_table
 from pipelines.reports.comparison import load_runs
+from pipelines.reports.html_pages import Cell, row_of
 from pipelines.reports.report_rows import ReportRow, report_rows
 from tests.evaluation.example_metrics import metrics
 from tests.pipelines.report_page import comparable_runs, make_run
@@ -23,12 +24,12 @@ def rows_of(runs: list[Path]) -> list[ReportRow]:
 def test_classes_have_a_column_for_each_result_and_the_worst_stand_first(tmp_path: Path) -> None:
     rows = rows_of(comparable_runs(tmp_path))
     table = class_table(rows, NAMES)
-    assert table is not None and table["columns"] == ["gap: cam", "ours: cam"]
+    assert table is not None and table.headings == ["class", "images", "cam of gap", "cam of ours"]
     of_first = {score.label: score.gt_known_loc for score in rows[0].result.per_class}
-    assert [float(row["rates"][0]) for row in table["rows"]] == pytest.approx(
+    assert [float(row.cells[2].text) for row in table.rows] == pytest.approx(
         sorted(100 * (rate or 0) for rate in of_first.values()), abs=0.01
     )
-    names = [row["name"] for row in table["rows"]]
+    names = [row.cells[0].text for row in table.rows]
     assert {"tench", "goldfish", "n00000002"} <= set(names) and len(names) == len(of_first)
     assert class_table([], NAMES) is None
 
@@ -37,15 +38,15 @@ def test_images_stand_worst_first_and_only_where_all_have_them(tmp_path: Path, m
     runs = comparable_runs(tmp_path)
     predictions = runs[1] / "predictions.csv"
     lines = predictions.read_text().splitlines()
-    assert lines[1].startswith("image0,0,") and ",cam,cam,1,2,3,4,0.5," in lines[1]
-    lines[1] = lines[1].replace(",1,2,3,4,0.5,", ",,,,,0,")
+    assert lines[1].startswith("image0,0,") and ",cam,cam,1,2,3,4,0.4," in lines[1]
+    lines[1] = lines[1].replace(",1,2,3,4,0.4,", ",,,,,0,")
     predictions.write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(breakdowns, "IMAGES_SHOWN", 3)
     table = image_table(rows_of(runs), NAMES)
-    assert table is not None and table["images"] == 200 and table["classes"] == ["10", "goldfish", "tench"]
-    first, *others = table["rows"]
-    assert first == {"image": "image0", "class": "tench", "cells": [("0.50", "correct"), ("0.00", "part")]}
-    assert [row["image"] for row in others] == ["image1", "image10"]
+    assert table is not None and table["images"] == 200 and table["classes"] == ["10", "11", "tench"]
+    first, *others = table["table"].rows
+    assert first == row_of("image0", "tench", Cell("0.50", "correct"), Cell("0.00", "part"))
+    assert [row.cells[0].text for row in others] == ["image150", "image151"], "wrong in both"
 
 
 def test_runs_without_predictions_have_no_table_of_images(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_other_images_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
         for localizer in (f"cam, {run}", "centred-gaussian, baseline")
     ]
     captioned = [caption["text"] for caption in page.all("caption")]
-    assert captioned.count("Boxes of the protocol CAM (20 % of the maximum)") == 2
+    assert captioned.count("Boxes of the protocol CAM (20 % of the maximum), by localizer and network or maps") == 2
 
 
 def test_a_damaged_file_of_pictures_is_named(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_px_ap_stands_by_localizer(tmp_path: Path) -> None:
         ("cam", "7", "0.25"),
         ("saliency", "7", "0.5"),
     ]
-    assert "| cam 25.00, saliency 50.00 |" in written(tmp_path, ".md", run)
+    text = written(tmp_path, ".md", run)
+    assert "| a | cam | 25.00 | 7 |" in text and "| a | saliency | 50.00 | 7 |" in text
 
 
 def test_markdown_has_a_table_for_each_protocol(tmp_path: Path) -> None:
@@ -65,9 +66,9 @@ def test_markdown_has_a_table_for_each_protocol(tmp_path: Path) -> None:
     for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     # 130 + 10 and 118 of 200 images; the larger is the best of its column.
-    assert re.search(r"(?m)^\| saliency \| ours \| 0\.200 \| \*\*70\.00 \(63\.6 to 76\.4\)\*\* ", text)
-    assert re.search(r"(?m)^\| cam \| gap \| 0\.200 \| 59\.00 \(", text)
-    assert "| centred-gaussian | baseline | 0.200 | 54.00 (" in text
+    assert re.search(r"(?m)^\| ours \| saliency \| 0\.200 \| \*\*70\.00 \(63\.6 to 76\.4\)\*\* ", text)
+    assert re.search(r"(?m)^\| gap \| cam \| 0\.200 \| 59\.00 \(", text)
+    assert "| baseline | centred-gaussian | 0.200 | 54.00 (" in text
 
 
 def test_latex_is_balanced_and_names_are_text(tmp_path: Path) -> None:

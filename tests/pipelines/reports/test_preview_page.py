@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.results.predictions import read_predictions
+from pipelines.eval_cli import main as evaluate
 from pipelines.reports.preview_page import described_configuration, write_preview_page
 from pseudo_maps.config import MapConfig
 from pseudo_maps.proposals.selective_search import SelectiveSearchConfig
 from pseudo_maps.shards import MapIndex, shard_name
+from tests.command_calls import invoke
 from tests.integration.prep_command import prep, subprocess_run, val_id
 from tests.pipelines.report_page import Page
 from tests.pseudo_maps.shard_making import make_shard
@@ -126,6 +129,21 @@ def test_pictures_keep_the_shape_of_the_image(data: Path, maps: Path, tmp_path: 
         assert np.abs(decoded["overlay"] - mean).mean() < 8
         changed = np.abs(decoded["box"] - decoded["image"]).max(axis=2) > 60
         assert 0.002 < changed.mean() < 0.2, "boxes are lines"
+
+
+def test_boxes_are_as_right_as_the_evaluator_finds_them(data: Path, maps: Path, tmp_path: Path) -> None:
+    ids = [val_id(number) for number in (1, 2, 5, 6, 7, 8)]
+    done = invoke(
+        evaluate, "maps", maps, "--data", data, "--protocol", "cam", "--out", tmp_path / "s", prog_name="wsol-eval"
+    )
+    assert done.exit_code == 0, done.output
+    rows = read_predictions(tmp_path / "s" / "predictions.csv")
+    overlaps = {row["image_id"]: float(row["iou"] or 0) for row in rows if row["localizer"] == "pseudo-map"}
+    right = sum(overlaps[image_id] >= 0.5 for image_id in ids)
+    _, page = make_page(data, maps, tmp_path / "a.html", image_ids=ids, worst=0)
+    assert f"The box is right (IoU at least .5) in {right} of 6 maps with ground truth." in words(page)
+    shown = re.findall(r"IoU (\d\.\d\d)", words(page))
+    assert [float(text) for text in shown] == pytest.approx([overlaps[image_id] for image_id in ids], abs=0.0051)
 
 
 def test_failed_images_show_their_status(whole: tuple[str, Groups]) -> None:

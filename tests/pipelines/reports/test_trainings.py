@@ -52,7 +52,7 @@ def test_charts_say_what_they_show_and_only_the_full_method_has_saliency(tmp_pat
     ]
     loss, accuracy, saliency = training_charts(histories)
     assert loss.alt == "Classification loss, by epoch: gap ends at 1; full ends at 1."
-    assert "gap: training crops ends at 50; gap: validation images ends at 25; full:" in accuracy.alt
+    assert "gap on training crops ends at 50; gap on validation images ends at 25; full on" in accuracy.alt
     assert saliency.alt.startswith("Saliency of full while training, by epoch: map loss ends at 0.25; d_pos")
     for chart in (loss, accuracy, saliency):
         assert chart.content.startswith(b"<?xml")
