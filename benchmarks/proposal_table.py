@@ -50,11 +50,7 @@ def samples_of(path: Path) -> list[Sample]:
         dataset = open_dataset(path, split="val")
         boxes = load_boxes(dataset)
         return [
-            (
-                dataset.root / record.path,
-                boxes[record.image_id].boxes_xyxy,
-                _frame(boxes[record.image_id].frame_width, boxes[record.image_id].frame_height),
-            )
+            (dataset.root / record.path, boxes[record.image_id].boxes_xyxy, boxes[record.image_id].frame_wh)
             for record in dataset.records
             if len(boxes[record.image_id].boxes_xyxy)
         ]
@@ -65,10 +61,6 @@ def samples_of(path: Path) -> list[Sample]:
             corners = [[float(side) for side in box.split()] for box in row[4].split(";")]
             samples.append((files[row[0]], np.array(corners), (int(row[2]), int(row[3]))))
     return samples
-
-
-def _frame(width: int | None, height: int | None) -> tuple[int, int] | None:
-    return None if width is None or height is None else (width, height)
 
 
 def overlaps_of(sample: Sample, config: MapConfig) -> tuple[npt.NDArray[np.float64], float]:

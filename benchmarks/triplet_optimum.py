@@ -99,8 +99,8 @@ def main(data: Path, perceptual_weights: str, images: int, input_size: int) -> N
     overlaps, large = dict.fromkeys(counts, 0.0), 0
     for position, record in enumerate(tqdm(chosen, disable=None, leave=False)):
         annotation = boxes[record.image_id]
-        assert annotation.frame_width is not None and annotation.frame_height is not None
-        frame = np.array([annotation.frame_width, annotation.frame_height] * 2)
+        assert annotation.frame_wh is not None
+        frame = np.array(annotation.frame_wh * 2)
         names, masks = candidates((annotation.boxes_xyxy + np.array([0, 0, 1, 1])) / frame, side=input_size)
         iou = torch.minimum(masks, masks[1]).sum(dim=(1, 2)) / torch.maximum(masks, masks[1]).sum(dim=(1, 2))
         large += bool(masks[1].mean() > 1 / 2)

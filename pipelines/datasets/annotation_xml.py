@@ -21,20 +21,18 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class XmlAnnotation:
-    """Content of one annotation file, corners as written (not ordered, not clipped)."""
+class Annotation:
+    """Boxes of one image, corners as written (not ordered, not clipped)."""
 
     names: tuple[str, ...]
-    """``<name>`` of each object: a wnid, in some files words, possibly empty."""
+    """Class of each object: a wnid, in some XML files words, possibly empty."""
     corners: tuple[tuple[float, ...], ...]
     """``xmin, ymin, xmax, ymax`` of each object, finite, 0-based inclusive pixels."""
-    frame_width: int | None
-    """Width in pixels from ``<size>``; None when either size is missing, empty or 0."""
-    frame_height: int | None
-    """Height in pixels from ``<size>``; None exactly when the width is."""
+    frame_wh: tuple[int, int] | None = None
+    """Width and height in pixels that the file states; None when one of them is missing, empty or 0."""
 
 
-def read_annotation_xml(path: Path) -> XmlAnnotation:
+def read_annotation_xml(path: Path) -> Annotation:
     """Read one annotation file; anything but well-formed XML with finite numbers is a ``DatasetError``."""
     with path.open("rb") as file:
         encoded = file.read(MAX_XML_BYTES + 1)
@@ -55,15 +53,13 @@ def read_annotation_xml(path: Path) -> XmlAnnotation:
 
     objects = annotation.findall("object")
     width, height = (_size(annotation, tag, path=path) for tag in ("width", "height"))
-    known = bool(width and height)
-    return XmlAnnotation(
+    return Annotation(
         names=tuple((item.findtext("name") or "").strip() for item in objects),
         corners=tuple(
             tuple(_number(item.find("bndbox"), tag, path=path, number=number) for tag in _CORNERS)
             for number, item in enumerate(objects, start=1)
         ),
-        frame_width=width if known else None,
-        frame_height=height if known else None,
+        frame_wh=(width, height) if width and height else None,
     )
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 _ROUNDING_PX, _ROUNDING_SHARE = 2.0, 0.02
 """How far a box may reach beyond its frame: boxes counted from 1, or drawn on an enlarged picture."""
+_ENDLESS_WH = (np.inf, np.inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,12 +21,8 @@ class BoxAnnotation:
 
     boxes_xyxy: npt.NDArray[np.float64]
     """(n, 4) float64, read-only, ``0 <= x0 <= x1 <= W - 1``, likewise for y; no upper limit if the frame is unknown."""
-    frame_width: int | None
-    """Width in pixels of the image the boxes were drawn on (the file's may differ); None if unknown."""
-    frame_height: int | None
-    """Height in pixels of that image; None exactly when the width is."""
-    dropped: int
-    """Boxes left out because nothing of them lies inside the frame."""
+    frame_wh: tuple[int, int] | None
+    """Width and height in pixels of the image the boxes were drawn on (the file's may differ); None if unknown."""
     beyond: int = 0
     """Boxes that reach beyond the frame by more than rounding explains, those that were dropped too."""
     swapped: int = 0
@@ -35,41 +32,33 @@ class BoxAnnotation:
 
 
 def tidy_boxes(
-    corners: Sequence[Sequence[float]] | npt.NDArray[np.float64], *, frame_width: int | None, frame_height: int | None
+    corners: Sequence[Sequence[float]] | npt.NDArray[np.float64], *, frame_wh: tuple[int, int] | None = None
 ) -> BoxAnnotation:
     """Order the corners of boxes, clip them to their frame and drop boxes that lie outside it.
 
     ``corners`` are (n, 4) finite numbers, two opposite corners ``x, y, x, y`` in any order, 0-based inclusive pixels.
-    The sizes of the frame are both None when unknown; then boxes are clipped at 0 only. ValueError when only one is
-    known, or one is not positive.
+    In an unknown frame boxes are clipped at 0 only. ValueError for a frame with a side below 1.
     """
-    if (frame_width is None) != (frame_height is None):
-        raise ValueError(f"expected both sizes of the frame or none, found {frame_width} x {frame_height}")
-    if frame_width is not None and frame_height is not None and min(frame_width, frame_height) < 1:
-        raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {frame_width} x {frame_height}")
+    if frame_wh is not None and min(frame_wh) < 1:
+        raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {frame_wh[0]} x {frame_wh[1]}")
     given = np.asarray(corners, dtype=np.float64).reshape(-1, 4)
     first, second = given[:, :2], given[:, 2:]
-    last_xy = np.array([np.inf if side is None else side - 1 for side in (frame_width, frame_height)])
     lower = np.maximum(np.minimum(first, second), 0.0)
-    upper = np.minimum(np.maximum(first, second), last_xy)
+    upper = np.minimum(np.maximum(first, second), np.array(frame_wh or _ENDLESS_WH) - 1.0)
     inside = (lower <= upper).all(axis=1)
     boxes_xyxy = np.concatenate([lower, upper], axis=1)[inside]
     boxes_xyxy.setflags(write=False)
     return BoxAnnotation(
         boxes_xyxy=boxes_xyxy,
-        frame_width=frame_width,
-        frame_height=frame_height,
-        dropped=int(len(given) - inside.sum()),
-        beyond=count_beyond(given, frame_width=frame_width, frame_height=frame_height),
+        frame_wh=frame_wh,
+        beyond=count_beyond(given, frame_wh=frame_wh),
         swapped=int((first > second).any(axis=1).sum()),
     )
 
 
-def count_beyond(
-    corners_n4: npt.NDArray[np.float64], *, frame_width: int | None = None, frame_height: int | None = None
-) -> int:
-    """Boxes (N, 4) that leave the frame by over two pixels and two percent of a side; an unknown side has no end."""
-    side_2 = np.array([np.inf if side is None else side for side in (frame_width, frame_height)])
+def count_beyond(corners_n4: npt.NDArray[np.float64], *, frame_wh: tuple[int, int] | None) -> int:
+    """Boxes (N, 4) that leave the frame by over two pixels and two percent of a side; an unknown frame has no end."""
+    side_2 = np.array(frame_wh or _ENDLESS_WH)
     lower, upper = -_ROUNDING_PX, np.maximum(side_2 - 1 + _ROUNDING_PX, side_2 * (1 + _ROUNDING_SHARE))
     points_n22 = corners_n4.reshape(-1, 2, 2)
     return int(((points_n22 < lower) | (points_n22 > upper)).any(axis=(1, 2)).sum())
@@ -90,14 +79,13 @@ def scale_boxes(
     """
     if min(width, height) < 1:
         raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {width} x {height}")
-    if annotation.frame_width is None or annotation.frame_height is None:
+    if annotation.frame_wh is None:
         if file_width is None or file_height is None:
             raise ValueError("the annotation states no frame size; pass file_width and file_height of the image file")
-        annotation = tidy_boxes(annotation.boxes_xyxy, frame_width=file_width, frame_height=file_height)
-    assert annotation.frame_width is not None and annotation.frame_height is not None
+        annotation = tidy_boxes(annotation.boxes_xyxy, frame_wh=(file_width, file_height))
     # Multiplied before divided: exact for whole pixels, and the full frame maps onto the full frame.
     size = np.array([width, height], dtype=np.float64)
-    frame = np.array([annotation.frame_width, annotation.frame_height], dtype=np.float64)
+    frame = np.array(annotation.frame_wh, dtype=np.float64)
     lower = annotation.boxes_xyxy[:, :2] * size / frame
     upper = (annotation.boxes_xyxy[:, 2:] + 1.0) * size / frame - 1.0
     return np.concatenate([lower, upper], axis=1)

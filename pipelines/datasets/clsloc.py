@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipelines.datasets.annotation_xml import read_annotation_xml
+from pipelines.datasets.annotation_xml import Annotation, read_annotation_xml
 from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
 from pipelines.datasets.folders import WNID, class_folders, image_files
 from pipelines.datasets.model import Classes, Dataset, DatasetError
@@ -100,9 +100,14 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
     annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
     solution = dataset.root / f"LOC_{dataset.split}_solution.csv"
     boxes: dict[str, BoxAnnotation] = {}
-    known = {record.image_id for record in dataset.records}
     wnid_of = {record.image_id: record.wnid for record in dataset.records}
     named = _wnids_by_name(Classes(wnids=dataset.class_wnids, words=dataset.class_words))
+
+    def own_boxes(image_id: str, found: Annotation) -> BoxAnnotation:
+        is_own = [_may_be(name, wnid_of[image_id], named=named) for name in found.names]
+        tidied = tidy_boxes(list(itertools.compress(found.corners, is_own)), frame_wh=found.frame_wh)
+        return dataclasses.replace(tidied, other_class=is_own.count(False))
+
     if annotations.is_dir():
         # One scan of each folder instead of 736,621 failing opens.
         stems: dict[str, dict[str, str]] = {}
@@ -111,22 +116,15 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
             if below not in stems:
                 stems[below] = _xml_stems(annotations / below)
                 if dataset.split != "train":
-                    _check_annotated(stems[below], known, source=annotations / below)
+                    _check_annotated(stems[below], wnid_of, source=annotations / below)
             name = stems[below].get(image_id.rpartition("/")[2])
             if name is not None:
-                found = read_annotation_xml(annotations / below / name)
-                own = [_may_be(name, wnid_of[image_id], named=named) for name in found.names]
-                boxes[image_id] = _tidy_own(
-                    found.corners, own, frame_width=found.frame_width, frame_height=found.frame_height
-                )
+                boxes[image_id] = own_boxes(image_id, read_annotation_xml(annotations / below / name))
     elif solution.is_file():
         rows = read_solution_csv(solution, split=dataset.split)
-        if dataset.split != "train" or known.isdisjoint(rows):
-            _check_annotated(rows, known, source=solution)
-        for image_id in wanted:
-            if image_id in rows:
-                own = [_may_be(wnid, wnid_of[image_id], named=named) for wnid in rows[image_id].wnids]
-                boxes[image_id] = _tidy_own(rows[image_id].corners, own, frame_width=None, frame_height=None)
+        if dataset.split != "train" or wnid_of.keys().isdisjoint(rows):
+            _check_annotated(rows, wnid_of, source=solution)
+        boxes = {image_id: own_boxes(image_id, rows[image_id]) for image_id in wanted if image_id in rows}
     return boxes
 
 
@@ -140,14 +138,6 @@ def _may_be(name: str, wnid: str, *, named: Mapping[str, str]) -> bool:
     """Whether a box's name may mean the image's class: words that name no class, or several, do."""
     found = named.get(name.casefold(), "")
     return not wnid or name == wnid or (not WNID.fullmatch(name) if not found else found == wnid)
-
-
-def _tidy_own(
-    corners: Sequence[Sequence[float]], own: Sequence[bool], *, frame_width: int | None, frame_height: int | None
-) -> BoxAnnotation:
-    kept = list(itertools.compress(corners, own))
-    found = tidy_boxes(kept, frame_width=frame_width, frame_height=frame_height)
-    return dataclasses.replace(found, other_class=len(corners) - len(kept))
 
 
 def _xml_stems(folder: Path) -> dict[str, str]:
@@ -223,10 +213,10 @@ def _val_wnids(root: Path, tree: Path, *, ids: Sequence[str], classes: Classes |
         known = frozenset(() if classes is None else classes.wnids)
         for image_id in ids:
             if image_id in rows:
-                wnid = wnid_of[image_id] = rows[image_id].wnids[0]
+                wnid = wnid_of[image_id] = rows[image_id].names[0]
                 if classes is not None and wnid not in known:
                     raise DatasetError(
-                        f"{solution}, line {rows[image_id].line}: expected {_known_classes(root, classes)}, "
+                        f"{solution}, line {[*rows].index(image_id) + 2}: expected {_known_classes(root, classes)}, "
                         f"found {describe(wnid)}"
                     )
         return wnid_of
@@ -258,23 +248,11 @@ def _wnids_by_name(classes: Classes | None) -> dict[str, str]:
     return names
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SolutionRow:
-    """One image's row, corners as written (not ordered, not clipped)."""
-
-    line: int
-    """Line of the file, 1-based."""
-    wnids: tuple[str, ...]
-    """Class of each box, at least one."""
-    corners: tuple[tuple[float, ...], ...]
-    """``x0, y0, x1, y1`` of each box, finite, 0-based inclusive pixels."""
-
-
-def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
+def read_solution_csv(path: Path, *, split: str) -> dict[str, Annotation]:
     """Read ``LOC_train_solution.csv`` or ``LOC_val_solution.csv``: rows by image id, as the lists write it, in order.
 
-    After a header each line is ``ImageId,PredictionString``, whose second field repeats ``wnid x0 y0 x1 y1``. The frame
-    size is not stated.
+    After a header each line is ``ImageId,PredictionString``, whose second field repeats ``wnid x0 y0 x1 y1``, at least
+    once. The frame size is not stated.
 
     Kaggle's train file writes ``n01440764_10026`` where the list says ``n01440764/n01440764_10026``; both are accepted
     when ``split`` is ``train``.
@@ -284,7 +262,7 @@ def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
         found = describe(lines[0]) if lines else "an empty file"
         raise DatasetError(f"{path}, line 1: expected the header {_SOLUTION_HEADER!r}, found {found}")
     ids: list[str] = []
-    rows: list[SolutionRow] = []
+    rows: list[Annotation] = []
     for number, line in enumerate(lines[1:], start=2):
         image_id, comma, boxes = line.partition(",")
         fields = boxes.split()
@@ -303,6 +281,6 @@ def read_solution_csv(path: Path, *, split: str) -> dict[str, SolutionRow]:
         if split == "train" and "/" not in image_id:
             image_id = f"{image_id.partition('_')[0]}/{image_id}"
         ids.append(image_id)
-        rows.append(SolutionRow(line=number, wnids=tuple(fields[::_FIELDS_A_BOX]), corners=corners))
+        rows.append(Annotation(names=tuple(fields[::_FIELDS_A_BOX]), corners=corners))
     check_ids(ids, source=path, first_line=2)
     return dict(zip(ids, rows, strict=True))

@@ -72,7 +72,7 @@ def load_cub_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, BoxA
                 f"{folder / 'bounding_boxes.txt'}: image {number_of[image_id]}: expected x, y, width and height, found "
                 f"{describe(' '.join(boxes[number_of[image_id]]))}"
             )
-        found[image_id] = tidy_boxes([(x, y, x + width, y + height)], frame_width=None, frame_height=None)
+        found[image_id] = tidy_boxes([(x, y, x + width, y + height)])
     return found
 
 

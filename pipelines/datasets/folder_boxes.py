@@ -7,10 +7,9 @@ split a name is an image's id or its path; in the root of a data set with splits
 
 from collections.abc import Iterable
 
-from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
+from pipelines.datasets.boxes import BoxAnnotation
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
-from pipelines.datasets.text import parse_count, parse_number
-from pipelines.datasets.wsoleval import read_id_rows
+from pipelines.datasets.wsoleval import read_listed_boxes
 
 _NAMES = ("localization.txt", "boxes.csv")
 
@@ -30,24 +29,4 @@ def load_folder_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str, B
         id_of |= {record.image_id: record.image_id for record in dataset.records}
     else:
         others = tuple(f"{split}/" for split in SPLITS if split != dataset.split)
-    rows = read_id_rows(
-        path,
-        ("x0", "y0", "x1", "y1"),
-        parse_number,
-        known=id_of,
-        unique=False,
-        header=path.suffix == ".csv",
-        others=others,
-    )
-    corners: dict[str, list[tuple[float, ...]]] = {}
-    for name, box in rows:
-        corners.setdefault(id_of[name], []).append(box)
-    sizes_file = path.with_name("image_sizes.txt")
-    sizes = read_id_rows(sizes_file, ("width", "height"), parse_count, known=id_of, others=others)
-    size_of = {id_of[name]: size for name, size in sizes}
-    boxes = {}
-    for image_id in wanted:
-        if image_id in corners:
-            width, height = size_of.get(image_id, (None, None))
-            boxes[image_id] = tidy_boxes(corners[image_id], frame_width=width or None, frame_height=height or None)
-    return boxes
+    return read_listed_boxes(path, wanted=wanted, id_of=id_of, header=path.suffix == ".csv", others=others)

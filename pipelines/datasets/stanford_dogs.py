@@ -59,7 +59,7 @@ def load_stanford_dogs_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict
         path = dataset.root / "Annotation" / Path(image_id).with_suffix("")
         if path.is_file():
             found = read_annotation_xml(path)
-            boxes[image_id] = tidy_boxes(found.corners, frame_width=found.frame_width, frame_height=found.frame_height)
+            boxes[image_id] = tidy_boxes(found.corners, frame_wh=found.frame_wh)
     return boxes
 
 

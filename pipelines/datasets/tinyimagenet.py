@@ -74,11 +74,7 @@ def load_tinyimagenet_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[
         rows = {Path(fields[0]).stem: corners for corners, fields in _rows(dataset.root / _VAL_LIST, texts=2)}
     else:
         rows = {}
-    return {
-        image_id: tidy_boxes([rows[image_id]], frame_width=None, frame_height=None)
-        for image_id in wanted
-        if image_id in rows
-    }
+    return {image_id: tidy_boxes([rows[image_id]]) for image_id in wanted if image_id in rows}
 
 
 def _rows(path: Path, *, texts: int) -> Iterator[tuple[tuple[float, ...], list[str]]]:

@@ -6,7 +6,8 @@ id, mask, ignored; one line per mask). Ids are paths with their suffix, such as 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,20 +155,30 @@ def load_wsoleval_boxes(dataset: Dataset, *, wanted: Iterable[str]) -> dict[str,
         raise DatasetError(f"{dataset.root}: the metadata of split {dataset.split!r} is gone; restore it")
     if _lists_masks(folder):
         return {}
-    corners: dict[str, list[tuple[float, ...]]] = {}
-    columns = ("x0", "y0", "x1", "y1")
-    known = frozenset(record.image_id for record in dataset.records)
-    for image_id, box in read_id_rows(folder / _BOXES_FILE, columns, parse_number, known=known, unique=False):
-        corners.setdefault(image_id, []).append(box)
-    sizes = dict(read_id_rows(folder / "image_sizes.txt", ("width", "height"), parse_count, known=known))
-    boxes = {}
-    for image_id in wanted:
-        if image_id in corners:
-            # A size of 0 means unknown.
-            size = sizes.get(image_id, (0, 0))
-            width, height = size if min(size) > 0 else (None, None)
-            boxes[image_id] = tidy_boxes(corners[image_id], frame_width=width, frame_height=height)
-    return boxes
+    known = {record.image_id: record.image_id for record in dataset.records}
+    return read_listed_boxes(folder / _BOXES_FILE, wanted=wanted, id_of=known)
+
+
+def read_listed_boxes(
+    path: Path, *, wanted: Iterable[str], id_of: Mapping[str, str], header: bool = False, others: tuple[str, ...] = ()
+) -> dict[str, BoxAnnotation]:
+    """Boxes of the ``wanted`` images that have any, from lines ``name,x0,y0,x1,y1``.
+
+    ``id_of`` has the image id of every name; ``image_sizes.txt`` beside the file states frames, a size of 0 means
+    unknown. ``header`` and ``others``, and errors, as ``read_id_rows``.
+    """
+    columns, corners = ("x0", "y0", "x1", "y1"), defaultdict(list)
+    rows = read_id_rows(path, columns, parse_number, known=id_of, unique=False, header=header, others=others)
+    for name, box in rows:
+        corners[id_of[name]].append(box)
+    sizes_file = path.with_name("image_sizes.txt")
+    sizes = read_id_rows(sizes_file, ("width", "height"), parse_count, known=id_of, others=others)
+    frames = {id_of[name]: (width, height) for name, (width, height) in sizes if width and height}
+    return {
+        image_id: tidy_boxes(corners[image_id], frame_wh=frames.get(image_id))
+        for image_id in wanted
+        if image_id in corners
+    }
 
 
 def load_wsoleval_masks(dataset: Dataset) -> dict[str, tuple[list[str], str]]:

@@ -45,7 +45,7 @@ def check_boxes(
     compared = {image_id: size for image_id, size in files.items() if size is not None and image_id in annotated}
     shapes, squares = _other_shapes(annotated, compared)
     sizes = {
-        image_id: size for image_id, found in annotated.items() if (size := _frame(found) or compared.get(image_id))
+        image_id: size for image_id, found in annotated.items() if (size := found.frame_wh or compared.get(image_id))
     }
     found = [
         *_left_out(annotated),
@@ -110,12 +110,6 @@ def _judge(source: Path, faults: Mapping[str, str], *, of: int, what: str, advic
     return text
 
 
-def _frame(annotation: BoxAnnotation) -> Size | None:
-    if annotation.frame_width is None or annotation.frame_height is None:
-        return None
-    return annotation.frame_width, annotation.frame_height
-
-
 def _left_out(annotated: Mapping[str, BoxAnnotation]) -> list[str]:
     boxes = sum(one.other_class for one in annotated.values())
     images = sum(one.other_class > 0 for one in annotated.values())
@@ -125,12 +119,12 @@ def _left_out(annotated: Mapping[str, BoxAnnotation]) -> list[str]:
 
 def _beyond(annotated: Mapping[str, BoxAnnotation], sizes: Mapping[str, Size]) -> dict[str, str]:
     faults = {}
-    for image_id, (width, height) in sizes.items():
+    for image_id, size in sizes.items():
         one = annotated[image_id]
         # Boxes whose annotation states a frame have been clipped and counted.
-        number = one.beyond or count_beyond(one.boxes_xyxy, frame_width=width, frame_height=height)
+        number = one.beyond or count_beyond(one.boxes_xyxy, frame_wh=size)
         if number:
-            faults[image_id] = f"{counted(number, 'box', plural='boxes')} beyond {width} x {height} pixels"
+            faults[image_id] = f"{counted(number, 'box', plural='boxes')} beyond {size[0]} x {size[1]} pixels"
     return faults
 
 
@@ -141,7 +135,7 @@ def _other_shapes(
     shapes: dict[str, str] = {}
     squares: dict[str, str] = {}
     for image_id, (width, height) in compared.items():
-        frame = _frame(annotated[image_id])
+        frame = annotated[image_id].frame_wh
         if frame is None or same_shape(frame, (width, height)):
             continue
         text = f"drawn on {frame[0]} x {frame[1]} pixels, the file has {width} x {height}"

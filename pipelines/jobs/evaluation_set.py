@@ -44,15 +44,12 @@ def load_evaluation_set(
         annotation = annotations.get(record.image_id)
         mask_files, ignored_file = masks.get(record.image_id, ((), ""))
         boxes_b4 = np.zeros((0, 4)) if annotation is None else annotation.boxes_xyxy
-        frame_wh = None
-        if annotation is not None and annotation.frame_width is not None and annotation.frame_height is not None:
-            frame_wh = (annotation.frame_width, annotation.frame_height)
         images.append(
             EvaluationImage(
                 index=index,
                 record=record,
                 boxes_xyxy=boxes_b4[:1] if boxes == "first" else boxes_b4,
-                frame_wh=frame_wh,
+                frame_wh=None if annotation is None else annotation.frame_wh,
                 blacklisted=record.image_id in blacklisted,
                 mask_files=tuple(mask_files),
                 ignored_file=ignored_file,

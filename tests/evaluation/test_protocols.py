@@ -261,8 +261,7 @@ def test_fixed_boxes_on_ilsvrc_val(real_data: Path) -> None:
         truths = []
         for record in dataset.records:
             annotation = annotations[record.image_id]
-            image_wh = (annotation.frame_width, annotation.frame_height)
-            truths.append(protocol.ground_truth(annotation.boxes_xyxy, image_wh=image_wh))
+            truths.append(protocol.ground_truth(annotation.boxes_xyxy, image_wh=annotation.frame_wh))
         assert len(truths) == 50_000 and sum(len(boxes) for boxes in truths) == 80_477
         found = {}
         for side in sides:

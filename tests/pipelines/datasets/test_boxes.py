@@ -39,46 +39,25 @@ def annotation_of(tmp_path, text):
     return load_boxes(clsloc_val(tmp_path, text))["a"]
 
 
-def test_plain_box(tmp_path):
-    found = annotation_of(tmp_path, xml((1, 2, 30, 40)))
-    assert found.boxes_xyxy.tolist() == [[1, 2, 30, 40]]
-    assert found.boxes_xyxy.dtype == np.float64
-    assert (found.frame_width, found.frame_height, found.dropped) == (100, 50, 0)
-    with pytest.raises(ValueError, match="read-only"):
-        found.boxes_xyxy[0, 0] = 5
-
-
-def test_box_outside_the_frame_is_clipped(tmp_path):
-    assert annotation_of(tmp_path, xml((-3, -1, 100, 77))).boxes_xyxy.tolist() == [[0, 0, 99, 49]]
-
-
-def test_swapped_corners_are_swapped_back(tmp_path):
-    assert annotation_of(tmp_path, xml((30, 2, 1, 40))).boxes_xyxy.tolist() == [[1, 2, 30, 40]]
-    assert tidy_boxes([[30, 40, 1, 2]], frame_width=100, frame_height=50).boxes_xyxy.tolist() == [[1, 2, 30, 40]]
-
-
-def test_float_corners(tmp_path):
-    assert annotation_of(tmp_path, xml((1.5, 2.25, " 30.0 ", "4e1"))).boxes_xyxy.tolist() == [[1.5, 2.25, 30, 40]]
-
-
-def test_boxes_empty_after_clipping_are_dropped_and_counted(tmp_path):
-    found = annotation_of(tmp_path, xml((100, 0, 120, 10), (5, 5, 5, 5), (-9, 3, -1, 4), (0, 50, 9, 60)))
-    assert found.boxes_xyxy.tolist() == [[5, 5, 5, 5]]
-    assert found.dropped == 3
-
-
-def test_image_whose_boxes_are_all_dropped_stays(tmp_path):
-    found = annotation_of(tmp_path, xml((200, 0, 220, 10)))
-    assert found.boxes_xyxy.shape == (0, 4)
-    assert found.dropped == 1
-
-
-def test_annotation_without_objects(tmp_path):
-    assert annotation_of(tmp_path, xml()).boxes_xyxy.shape == (0, 4)
-
-
-def test_filename_placeholder_is_not_read(tmp_path):
-    assert annotation_of(tmp_path, xml((1, 2, 3, 4), filename="%s")).boxes_xyxy.tolist() == [[1, 2, 3, 4]]
+@pytest.mark.parametrize(
+    ("written", "boxes"),
+    [
+        ([(1, 2, 30, 40)], [[1, 2, 30, 40]]),
+        ([(-3, -1, 100, 77)], [[0, 0, 99, 49]]),
+        ([(30, 2, 1, 40)], [[1, 2, 30, 40]]),
+        ([(1.5, 2.25, " 30.0 ", "4e1")], [[1.5, 2.25, 30, 40]]),
+        ([(100, 0, 120, 10), (5, 5, 5, 5), (-9, 3, -1, 4), (0, 50, 9, 60)], [[5, 5, 5, 5]]),
+        ([(200, 0, 220, 10)], []),
+        ([], []),
+    ],
+    ids=["plain", "clipped", "swapped", "floats", "some outside", "all outside", "no objects"],
+)
+def test_boxes_of_an_annotation(tmp_path, written, boxes):
+    found = annotation_of(tmp_path, xml(*written, filename="%s"))
+    assert found.boxes_xyxy.tolist() == boxes
+    assert (found.boxes_xyxy.dtype, found.boxes_xyxy.shape) == (np.float64, (len(boxes), 4))
+    assert found.frame_wh == (100, 50)
+    assert not found.boxes_xyxy.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -94,7 +73,7 @@ def test_filename_placeholder_is_not_read(tmp_path):
 )
 def test_unknown_frame(tmp_path, size):
     found = annotation_of(tmp_path, xml((-1, 2, 5000, 40), size=size))
-    assert (found.frame_width, found.frame_height) == (None, None)
+    assert found.frame_wh is None
     assert found.boxes_xyxy.tolist() == [[0, 2, 5000, 40]]
 
 
@@ -170,10 +149,10 @@ def test_xml_of_absurd_size(tmp_path):
         read_annotation_xml(path)
 
 
-@pytest.mark.parametrize("frame", [(10, None), (None, 10), (0, 10), (10, -1)])
-def test_tidy_boxes_refuses_half_or_empty_frames(frame):
+@pytest.mark.parametrize("frame", [(0, 10), (10, -1)])
+def test_tidy_boxes_refuses_empty_frames(frame):
     with pytest.raises(ValueError, match="frame"):
-        tidy_boxes([[0, 0, 1, 1]], frame_width=frame[0], frame_height=frame[1])
+        tidy_boxes([[0, 0, 1, 1]], frame_wh=frame)
 
 
 @given(st.lists(st.tuples(*[st.integers(-8, 16)] * 4), max_size=5), st.integers(1, 10), st.integers(1, 10))
@@ -184,14 +163,12 @@ def test_tidy_boxes_covers_the_pixels_inside_the_frame(corners, width, height):
         ys = [y for y in range(height) if min(y0, y1) <= y <= max(y0, y1)]
         if xs and ys:
             expected.append([xs[0], ys[0], xs[-1], ys[-1]])
-    found = tidy_boxes(corners, frame_width=width, frame_height=height)
-    assert found.boxes_xyxy.tolist() == expected
-    assert found.dropped == len(corners) - len(expected)
+    assert tidy_boxes(corners, frame_wh=(width, height)).boxes_xyxy.tolist() == expected
 
 
 def test_scale_boxes_by_hand():
     # 20x10 to 10x30: the box of columns 2..5 covers 2.0 to 6.0, at half the width 1.0 to 3.0, columns 1..2.
-    annotation = tidy_boxes([[2, 1, 5, 4], [0, 0, 19, 9]], frame_width=20, frame_height=10)
+    annotation = tidy_boxes([[2, 1, 5, 4], [0, 0, 19, 9]], frame_wh=(20, 10))
     assert scale_boxes(annotation, width=10, height=30).tolist() == [[1, 3, 2, 14], [0, 0, 9, 29]]
     assert scale_boxes(annotation, width=20, height=10).tolist() == annotation.boxes_xyxy.tolist()
 
@@ -200,7 +177,7 @@ def test_scale_boxes_by_hand():
 def test_scale_boxes_keeps_areas_and_comes_back(width, height, new_width, new_height, data):
     box = [*(data.draw(st.integers(0, side - 1)) for side in (width, height))]
     box += [data.draw(st.integers(low, side - 1)) for low, side in zip(box, (width, height), strict=True)]
-    annotation = tidy_boxes([box], frame_width=width, frame_height=height)
+    annotation = tidy_boxes([box], frame_wh=(width, height))
     scaled = scale_boxes(annotation, width=new_width, height=new_height)
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     x0, y0, x1, y1 = scaled[0]
@@ -209,7 +186,7 @@ def test_scale_boxes_keeps_areas_and_comes_back(width, height, new_width, new_he
 
 
 def test_scale_boxes_without_frame_takes_the_files():
-    annotation = tidy_boxes([[2, 1, 50, 4], [90, 0, 95, 2]], frame_width=None, frame_height=None)
+    annotation = tidy_boxes([[2, 1, 50, 4], [90, 0, 95, 2]])
     scaled = scale_boxes(annotation, width=10, height=20, file_width=20, file_height=10)
     assert scaled.tolist() == [[1, 2, 9, 9]]
     with pytest.raises(ValueError, match="file_width"):
@@ -217,12 +194,12 @@ def test_scale_boxes_without_frame_takes_the_files():
 
 
 def test_scale_boxes_prefers_the_annotations_frame():
-    annotation = tidy_boxes([[2, 1, 5, 4]], frame_width=20, frame_height=10)
+    annotation = tidy_boxes([[2, 1, 5, 4]], frame_wh=(20, 10))
     scaled = scale_boxes(annotation, width=10, height=10, file_width=999, file_height=999)
     assert scaled.tolist() == [[1, 1, 2, 4]]
 
 
 def test_scale_boxes_refuses_an_empty_frame():
-    annotation = tidy_boxes([[0, 0, 1, 1]], frame_width=2, frame_height=2)
+    annotation = tidy_boxes([[0, 0, 1, 1]], frame_wh=(2, 2))
     with pytest.raises(ValueError, match="1 x 1"):
         scale_boxes(annotation, width=0, height=5)

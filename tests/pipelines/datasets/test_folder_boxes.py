@@ -48,9 +48,9 @@ def test_sizes_beside_the_boxes_are_the_frame(tmp_path: Path) -> None:
     write(tmp_path, "boxes.csv", "cat/1.jpg,1,2,300,4\ncat/2.jpg,1,2,300,4\n")
     write(tmp_path, "image_sizes.txt", "cat/1.jpg,20,10\n")
     found = load_boxes(open_dataset(tmp_path, split="val"))
-    assert (found["cat/1.jpg"].frame_width, found["cat/1.jpg"].frame_height) == (20, 10)
+    assert found["cat/1.jpg"].frame_wh == (20, 10)
     assert found["cat/1.jpg"].boxes_xyxy.tolist() == [[1, 2, 19, 4]]
-    assert found["cat/2.jpg"].frame_width is None
+    assert found["cat/2.jpg"].frame_wh is None
 
 
 @pytest.mark.parametrize(

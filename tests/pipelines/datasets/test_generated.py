@@ -70,7 +70,7 @@ def test_boxes_are_tight_around_the_masks(small):
         found = boxes[record.image_id]
         assert found.boxes_xyxy.tolist() == [[columns.min(), rows.min(), columns.max(), rows.max()]]
         image = decode_image(small / record.path)
-        assert mask.shape == (found.frame_height, found.frame_width) == (image.file_height, image.file_width)
+        assert mask.shape == found.frame_wh[::-1] == (image.file_height, image.file_width)
         # The object is neither a speck nor the whole frame, and ends before the border.
         assert 0.02 < np.mean(mask > 0) < 0.7
         assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any()
@@ -97,7 +97,7 @@ def test_csv_and_xml_agree_and_only_val_has_xml(small, tmp_path):
     assert list(from_csv) == list(from_xml) and len(from_xml) == 9
     for image_id, annotation in from_xml.items():
         assert annotation.boxes_xyxy.tolist() == from_csv[image_id].boxes_xyxy.tolist()
-        assert annotation.frame_width is not None and from_csv[image_id].frame_width is None
+        assert annotation.frame_wh is not None and from_csv[image_id].frame_wh is None
 
 
 def test_every_class_has_a_mark_of_its_own(tmp_path):

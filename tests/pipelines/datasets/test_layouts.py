@@ -53,7 +53,7 @@ def test_clsloc_boxes_from_the_csv_have_no_frame(clsloc):
     assert list(boxes) == ["V_2", "V_1"]
     assert boxes["V_2"].boxes_xyxy.tolist() == [[1, 2, 3, 4]]
     assert boxes["V_1"].boxes_xyxy.tolist() == [[0, 0, 5, 5], [1, 1, 2, 2]]
-    assert boxes["V_1"].frame_width is None
+    assert boxes["V_1"].frame_wh is None
     train = load_boxes(open_dataset(clsloc, split="train"))
     assert {image_id: box.boxes_xyxy.tolist() for image_id, box in train.items()} == {"n02/n02_1": [[1, 2, 3, 4]]}
     assert load_boxes(open_dataset(clsloc, split="test")) == {}
@@ -66,7 +66,7 @@ def test_clsloc_train_xml_images_without_are_absent(clsloc):
     write(clsloc, "Annotations/CLS-LOC/train/n02/n02_99.xml", "not in the list, so not read")
     boxes = load_boxes(open_dataset(clsloc, split="train"))
     assert list(boxes) == ["n02/n02_5"]
-    assert (boxes["n02/n02_5"].frame_width, boxes["n02/n02_5"].frame_height) == (9, 8)
+    assert boxes["n02/n02_5"].frame_wh == (9, 8)
 
 
 def test_boxes_of_chosen_images_only(clsloc):

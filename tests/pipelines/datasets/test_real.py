@@ -30,8 +30,8 @@ def test_ilsvrc10_xml_equals_csv(real_data):
     for record in val.records:
         found = boxes[record.image_id]
         assert found.boxes_xyxy.tolist() == [list(corners) for corners in rows[record.image_id].corners]
-        assert (found.frame_width, found.frame_height, found.dropped) == (224, 224, 0)
-        assert set(rows[record.image_id].wnids) == {record.wnid}
+        assert found.frame_wh == (224, 224)
+        assert set(rows[record.image_id].names) == {record.wnid}
 
 
 def test_all_of_ilsvrc_val(real_data):

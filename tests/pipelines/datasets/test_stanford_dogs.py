@@ -44,7 +44,7 @@ def test_lists_tell_splits_and_folders_classes(dogs, below):
     assert "val is its test images" in val.notes[0] and not test.notes
     (boxes,) = load_boxes(test).values()
     assert boxes.boxes_xyxy.tolist() == [[5, 2, 30, 19], [0, 2, 30, 19]]
-    assert (boxes.frame_width, boxes.frame_height) == (40, 20)
+    assert boxes.frame_wh == (40, 20)
     assert not load_boxes(train)
 
 

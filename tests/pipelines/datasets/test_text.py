@@ -155,9 +155,8 @@ def test_solution_csv(tmp_path):
     path.write_text(HEADER + "b,n1 1 2 3 4 n1 5 6.5 7 8 \na,n2 -1 0 9 9\n")
     rows = read_solution_csv(path, split="val")
     assert list(rows) == ["b", "a"]
-    assert rows["b"].wnids == ("n1", "n1")
+    assert rows["b"].names == ("n1", "n1")
     assert rows["b"].corners == ((1, 2, 3, 4), (5, 6.5, 7, 8))
-    assert rows["a"].line == 3
 
 
 def test_solution_csv_of_train_gets_the_class_folder(tmp_path):

@@ -17,8 +17,8 @@ def test_wsoleval(tmp_path, below):
     boxes = load_boxes(dataset)
     assert list(boxes) == ["val/b.JPEG", "val/a.JPEG"]
     assert boxes["val/a.JPEG"].boxes_xyxy.tolist() == [[1, 2, 19, 4], [0, 0, 1.5, 1]]
-    assert (boxes["val/a.JPEG"].frame_width, boxes["val/a.JPEG"].frame_height) == (20, 10)
-    assert boxes["val/b.JPEG"].frame_width is None
+    assert boxes["val/a.JPEG"].frame_wh == (20, 10)
+    assert boxes["val/b.JPEG"].frame_wh is None
 
 
 def test_wsoleval_without_wnids_and_with_the_projects_image_folder(tmp_path):
