@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 
 from evaluation.names import PROTOCOL_NAMES
 from pipelines.cli.eval_options import BASELINE_OPTIONS, MAPS_OPTIONS, PREDICT_OPTIONS, RUN_OPTIONS
-from pipelines.cli.options import EXISTING, EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile
+from pipelines.cli.options import EXISTING, EXISTING_FILE, EXISTING_FOLDER, NEW_FOLDER, Network, NewFile, as_usage_error
 from pipelines.cli.terminal import (
     CONTEXT_SETTINGS,
     CommandGroup,
@@ -53,7 +52,7 @@ def run(checkpoint: Path, **options: Any) -> None:
     from pipelines.jobs.network_maps import NetworkChoices, usable_devices
     from training.inference.config import Views
 
-    with _as_usage_error():
+    with as_usage_error():
         devices = usable_devices(options["device"])
         views = Views(scales=options["scales"] or (1.0,), flip=options["flip"], ten_crop=options["ten_crop"])
     # Runs are told apart by their own names, not by that of the folder that all results have by default.
@@ -143,7 +142,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], **options: Any) -> None:
     from pipelines.jobs.prediction import PredictionOutput, predict_images
     from pseudo_maps.processes import worker_count
 
-    with _as_usage_error():
+    with as_usage_error():
         devices = usable_devices(options["device"])
         jobs = worker_count(options["jobs"])
     network = Localizer(
@@ -241,15 +240,6 @@ def report(runs: tuple[Path, ...], out: Path, introduction: Path | None, **optio
     click.echo(f"{out}: {counted(len(runs), 'run')}")
 
 
-@contextlib.contextmanager
-def _as_usage_error() -> Iterator[None]:
-    """Let a value that an option cannot have end the command as bad usage."""
-    try:
-        yield
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
 def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) -> EvaluationChoices:
     from pipelines.datasets import open_dataset
     from pipelines.jobs.box_checks import check_mask_shapes
@@ -257,7 +247,7 @@ def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) ->
     from pipelines.jobs.evaluation_set import load_evaluation_set
     from pseudo_maps.processes import prepare_worker_process, worker_count
 
-    with _as_usage_error():
+    with as_usage_error():
         jobs = worker_count(options["jobs"])
     if jobs == 1:
         # This process does the work itself.

@@ -19,20 +19,20 @@ from pipelines.cli.options import (
     ChoiceOrPrefixed,
     NewFile,
     Option,
+    as_usage_error,
     given_names,
     task_share,
 )
 from pipelines.cli.terminal import CONTEXT_SETTINGS, CommandGroup, common_options, ending_on_signals, wants_debug
 from pipelines.experiments.paper_table.options import EVALUATION_OPTIONS, TRAINING_OPTIONS
 from pipelines.experiments.paper_table.rows import ROWS
+from pipelines.experiments.steps import STAGES
 from training.networks.registry import ARCHITECTURES, TIMM_PREFIX
 
 if TYPE_CHECKING:
     from pipelines.experiments.paper_table.plan import TablePlan
 
 
-# Spelled out because its module loads more than --help needs; a test compares.
-STAGE_NAMES = ("proposals", "training", "evaluation", "report")
 PAPER_ARCHS = ("alexnet-gap", "googlenet-gap")
 DEFAULT_SEEDS = (0, 1, 2)
 DEFAULT_PROTOCOLS = ("cam", "wsoleval-v1")
@@ -61,8 +61,8 @@ def demo(out: Path, jobs: int) -> None:
 
 @main.command(context_settings=CONTEXT_SETTINGS)
 @click.argument("file", type=EXISTING_FILE)
-@click.option("--until", type=click.Choice(STAGE_NAMES), help="Stop after this stage.")
-@click.option("--only", type=click.Choice(STAGE_NAMES), help="Only this stage, on the results of the others.")
+@click.option("--until", type=click.Choice(STAGES), help="Stop after this stage.")
+@click.option("--only", type=click.Choice(STAGES), help="Only this stage, on the results of the others.")
 @click.option("--dry-run", is_flag=True, help="Check the file, print the commands and stop.")
 @common_options
 def run(file: Path, until: str | None, only: str | None, dry_run: bool) -> None:
@@ -206,10 +206,8 @@ def table(device: str, task_index: int | None, task_count: int | None, **options
         return
     from pipelines.jobs.network_maps import usable_devices
 
-    try:
+    with as_usage_error():
         devices = usable_devices(device)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     check_folders(runs)
     share = runs[index::count]
     if dry_run:

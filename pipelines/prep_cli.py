@@ -16,6 +16,7 @@ from pipelines.cli.options import (
     NewFile,
     Option,
     arguments,
+    as_usage_error,
     given_names,
     options_by_key,
     task_share,
@@ -57,43 +58,42 @@ def proposals(
     After an interruption the same command resumes: finished shards are kept. Other settings into the same folder are
     refused. An image that is damaged, crashes the decoder, hangs or fills the memory gets a status and a zero map.
     """
-    if jobs == 0 or jobs < -1:
-        raise click.UsageError(f"--jobs {jobs}: expected a number of at least 1, or -1 for all cores")
+    from pseudo_maps.processes import worker_count
+
+    with as_usage_error():
+        worker_count(jobs)
     if (backend == "dask") != (scheduler is not None):
         raise click.UsageError("--backend dask needs --scheduler ADDRESS; other backends have none")
     config = map_config(options)
     warning = opencv_clash()
     if warning:
         click.echo(f"wsol-prep: warning: {warning}", err=True)
-    from pipelines.datasets import open_dataset
     from pipelines.jobs.map_status import estimate_lines
     from pipelines.jobs.verification import replaced_images
     from pseudo_maps.runs.child import ImageLimits
     from pseudo_maps.runs.engines import need_engine
-    from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run, warm_up
+    from pseudo_maps.runs.generation import generate_maps, plan_run, warm_up
 
-    index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
     need_engine(backend)
-    dataset = open_dataset(data, split=split, layout=layout)
-    say_notes(dataset.notes)
-    records = dataset.records[: options["limit"]]
-    run = RunConfig(
-        root=dataset.root,
-        out=out,
+    dataset, run = _opened(
+        data,
+        layout,
+        split,
+        out,
+        options,
+        command=("proposals",),
+        declared=PROPOSAL_OPTIONS,
         jobs=jobs,
         backend=backend,
         scheduler=scheduler,
         limits=ImageLimits(time_s=options["image_timeout"], memory_mb=options["image_memory"]),
-        task_index=index,
-        task_count=count,
-        command=("wsol-prep", "proposals", *_given_arguments(PROPOSAL_OPTIONS)),
         boundary_model=None if options["boundary_model"] is None else str(options["boundary_model"]),
-        retry_failed=options["retry_failed"],
     )
+    records = dataset.records[: options["limit"]]
     if dataset.layout == "imagefolder" and not (dataset.root / split).is_dir():
         click.echo(f"wsol-prep: {data} has no folder {split!r}, so all its images make up this split", err=True)
-    plan = plan_run(records, split=split, config=config, run=run, shard_size=options["shard_size"])
-    _echo_plan(plan, run_share=(index, count), layout=dataset.layout)
+    plan = plan_run(records, split=split, configuration=config.as_json(), run=run, shard_size=options["shard_size"])
+    _echo_plan(plan, run=run, layout=dataset.layout)
     settings = ", ".join(f"{key} {value}" for key, value in config.as_json()["proposals"].items() if value != "")
     click.echo(f"{config.method}: {settings}; weighting {config.weighting}, maps {config.map_size}px", err=True)
     say_notes(replaced_images(records, split=split, out=out, root=dataset.root))
@@ -132,7 +132,7 @@ def refine(maps: Path, data: Path, layout: str, split: str, network: Path, out: 
         device=usable_devices(options["device"])[0],
         run=run,
     )
-    _echo_plan(refinement.plan, run_share=(run.task_index, run.task_count), layout=dataset.layout)
+    _echo_plan(refinement.plan, run=run, layout=dataset.layout)
     say_notes((*filter(None, [refinement.note]), *refinement.warnings()))
     with ending_on_signals(), Progress(refinement.plan.images_to_do, label=split) as progress:
         summary = refinement.make(workers=options["workers"], on_images=progress.advance)
@@ -149,8 +149,13 @@ def import_maps(folder: Path, data: Path, layout: str, split: str, out: Path, **
     interruption the same command resumes. An image without a map gets a status and a zero map.
     """
     from pipelines.jobs.map_import import MapImport
+    from pseudo_maps.processes import worker_count
 
-    dataset, run = _opened(data, layout, split, out, options, command=("import", folder), declared=IMPORT_OPTIONS)
+    with as_usage_error():
+        jobs = worker_count(options["jobs"])
+    dataset, run = _opened(
+        data, layout, split, out, options, command=("import", folder), declared=IMPORT_OPTIONS, jobs=jobs
+    )
     given = MapImport(
         dataset,
         folder=folder,
@@ -159,7 +164,7 @@ def import_maps(folder: Path, data: Path, layout: str, split: str, out: Path, **
         limit=options["limit"],
         run=run,
     )
-    _echo_plan(given.plan, run_share=(run.task_index, run.task_count), layout=dataset.layout)
+    _echo_plan(given.plan, run=run, layout=dataset.layout)
     say_notes(given.notes)
     with ending_on_signals(), Progress(given.plan.images_to_do, label=split) as progress:
         summary = given.make(on_images=progress.advance)
@@ -175,27 +180,23 @@ def _opened(
     *,
     command: tuple[object, ...],
     declared: Iterable[Option],
+    **of_run: Any,
 ) -> tuple[Dataset, RunConfig]:
     """The data set, and the run that the options of the running command mean."""
     from pipelines.datasets import open_dataset
-    from pseudo_maps.processes import worker_count
     from pseudo_maps.runs.generation import RunConfig
 
     index, count = task_share(task_index=options["task_index"], task_count=options["task_count"])
-    try:
-        jobs = worker_count(options.get("jobs", 1))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     dataset = open_dataset(data, split=split, layout=layout)
     say_notes(dataset.notes)
     run = RunConfig(
         root=dataset.root,
         out=out,
-        jobs=jobs,
         task_index=index,
         task_count=count,
         command=("wsol-prep", *map(str, command), *_given_arguments(declared)),
         retry_failed=options["retry_failed"],
+        **of_run,
     )
     return dataset, run
 
@@ -231,9 +232,9 @@ def _say_compiling() -> None:
     click.echo("wsol-prep: compiling, once for this installation, about half a minute", err=True)
 
 
-def _echo_plan(plan: Plan, *, run_share: tuple[int, int], layout: str) -> None:
+def _echo_plan(plan: Plan, *, run: RunConfig, layout: str) -> None:
     manifest = plan.manifest
-    share = "" if run_share == (0, 1) else f", task {run_share[0]} of {run_share[1]} has {len(plan.shards)}"
+    share = "" if run.task_count == 1 else f", task {run.task_index} of {run.task_count} has {len(plan.shards)}"
     click.echo(
         f"{plan.split} ({layout}): {counted(manifest.images, 'image')}, up to {manifest.shard_size} a shard: "
         f"{counted(manifest.shards, 'shard')}{share}; {len(plan.shards) - len(plan.to_do)} finished, "

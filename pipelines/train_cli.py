@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,40 +49,32 @@ def main(data: Path, layout: str, maps: Path | None, out: Path, **options: Any) 
         sys.exit(EXIT_INTERRUPTED if str(stopped) == "SIGINT" else EXIT_TERMINATED)
 
 
-@contextlib.contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Keep a second run out of the folder; of several processes the first one writes."""
-    from pseudo_maps.files import LOCK_WAIT_S, folder_lock
-    from training.run_folder.files import LOCK_FILE
-
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-
-    with folder_lock(
-        out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=lambda line: click.echo(f"wsol-train: warning: {line}", err=True)
-    ):
-        yield
-
-
 def _train(
     data: Path, layout: str, maps: Path | None, out: Path, options: dict[str, Any], *, held: contextlib.ExitStack
 ) -> None:
     from pipelines.datasets import open_dataset
     from pipelines.jobs.training import build_trainer
+    from pseudo_maps.files import LOCK_WAIT_S, folder_lock
     from training.processes import start_processes
     from training.run_folder.checkpoints import CheckpointFolder
+    from training.run_folder.files import LOCK_FILE
 
+    def lock() -> None:
+        """Keep a second run out of the folder; of several processes the first one writes."""
+        if is_first:
+            held.enter_context(folder_lock(out, LOCK_FILE, wait_s=LOCK_WAIT_S, warn=lambda line: say_notes([line])))
+
+    is_first = os.environ.get("RANK", "0") == "0"
     folder = CheckpointFolder(out)
     # A finished run is only read, unless it is continued, and may lie where nobody can write.
     is_locked = not folder.is_finished()
     if is_locked:
-        held.enter_context(_alone_in(out))
+        lock()
     finished = folder.finished()
     if finished is None and folder.steps() and not options["resume"]:
         raise click.UsageError(f"{out} has checkpoints already: add --resume to continue, or use another --out")
     datasets = {split: open_dataset(data, split=split, layout=layout) for split in ("train", "val")}
-    if os.environ.get("RANK", "0") == "0":
+    if is_first:
         say_notes(note for dataset in datasets.values() for note in dataset.notes)
     processes = start_processes(options["device"])
     try:
@@ -107,7 +99,7 @@ def _train(
                     click.echo(f"{out}: this run is finished; use another --out for a new one")
                 return
             if not is_locked:
-                held.enter_context(_alone_in(out))
+                lock()
                 if folder.finished() != finished:
                     raise RuntimeError(f"{out}: another process has continued this run; give the command again")
         run = TrainRunConfig(**{option.field: options[str(option.name)] for option in RUN_OPTIONS})
@@ -170,10 +162,7 @@ def _check_finished(
 
 
 def _configuration(options: Mapping[str, Any], *, given: Collection[str], classes: int) -> TrainConfig:
-    """The recipe, changed by the options that were given.
-
-    The identities of maps and perceptual network are added where these are opened.
-    """
+    """The recipe, changed by the options that were given."""
     start = recipe(options["recipe"], method=options["method"] if "method" in given else None)
     without = [f"loss.use_{term}" for term in ("map", "triplet") if options[f"no_{term}_loss"]]
     if without and start.method != "saliency":

@@ -1,6 +1,7 @@
 """Click options made from the fields of configuration dataclasses, and the options that several commands share."""
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -214,6 +215,15 @@ def arguments(options: Mapping[str, click.Option], values: Mapping[str, Any]) ->
 def options_by_key(options: Iterable[Option], *, but: Collection[str] = ()) -> dict[str, Option]:
     """Options by key, in order, without some of them."""
     return {key_of(option): option for option in options if key_of(option) not in but}
+
+
+@contextlib.contextmanager
+def as_usage_error() -> Iterator[None]:
+    """Let a value that an option cannot have end the command as bad usage."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def task_share(*, task_index: int | None, task_count: int | None) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def _lossy_output() -> Iterator[None]:
             sys.exit(EXIT_FAILED)
 
 
-class _ClearErrors(click.Command):
+class SingleCommand(click.Command):
     """A command that ends with a clear message on stderr when its work failed, and a traceback on --debug."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -155,12 +155,8 @@ def _is_first_to_fail() -> bool:
     return True
 
 
-class CommandGroup(_ClearErrors, click.Group):
+class CommandGroup(SingleCommand, click.Group):
     """A group of commands whose failures are clear messages."""
-
-
-class SingleCommand(_ClearErrors):
-    """A program with one job, whose failures are clear messages."""
 
 
 def _remember_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -185,7 +181,7 @@ def common_options(command: _Command) -> _Command:
 def say_notes(notes: Iterable[str]) -> None:
     """Print what a user should know of the data, each once."""
     for note in dict.fromkeys(notes):
-        click.echo(f"{click.get_current_context().find_root().info_name}: warning: {note}", err=True)
+        click.echo(f"{_program()}warning: {note}", err=True)
 
 
 def wants_debug() -> bool:
@@ -211,9 +207,13 @@ def opencv_clash() -> str | None:
 
 def stopped_message(signal_name: str, *, resumes: bool) -> str:
     """Message of every program that a signal has ended; ``resumes`` as in ``ending_on_signals``."""
+    return f"{_program()}stopped by {signal_name}{'; the same command resumes' if resumes else ''}"
+
+
+def _program() -> str:
+    """Name of the running program and a colon, before its messages; empty outside of any."""
     context = click.get_current_context(silent=True)
-    program = "" if context is None else f"{context.find_root().info_name}: "
-    return f"{program}stopped by {signal_name}{'; the same command resumes' if resumes else ''}"
+    return "" if context is None else f"{context.find_root().info_name}: "
 
 
 @contextlib.contextmanager
@@ -307,9 +307,7 @@ class Progress:
     @staticmethod
     def say(text: str) -> None:
         """Print a line above the bar."""
-        context = click.get_current_context(silent=True)
-        program = "" if context is None else f"{context.find_root().info_name}: "
-        tqdm.write(f"{program}{text}", file=sys.stderr)
+        tqdm.write(f"{_program()}{text}", file=sys.stderr)
 
     def reach(self, done: int, total: int) -> None:
         """Tell how many units are done and how many there are, for work that finds out its size itself."""

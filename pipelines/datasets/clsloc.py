@@ -222,7 +222,7 @@ def _val_wnids(root: Path, tree: Path, *, ids: Sequence[str], classes: Classes |
         return wnid_of
     annotations = tree / "Annotations" / "CLS-LOC" / "val"
     available = _xml_stems(annotations)
-    named = _wnids_by_name(classes)
+    named = {} if classes is None else _wnids_by_name(classes)
     for image_id in ids:
         if image_id in available:
             names = read_annotation_xml(annotations / available[image_id]).names
@@ -233,18 +233,18 @@ def _val_wnids(root: Path, tree: Path, *, ids: Sequence[str], classes: Classes |
     return wnid_of
 
 
-def _wnids_by_name(classes: Classes | None) -> dict[str, str]:
+def _wnids_by_name(classes: Classes) -> dict[str, str]:
     """Wnid of everything that ``<name>`` may hold, in lower case; ``""`` for words that two classes share.
 
     Some files hold words instead of the wnid: all words of the class or one of its comma-separated synonyms ("crane" is
     a bird and a machine, hence ambiguous).
     """
     names: dict[str, str] = {}
-    for wnid, words in zip(*classes, strict=True) if classes is not None else ():
+    for wnid, words in zip(*classes, strict=True):
         synonyms = {words.casefold(), *(word.strip().casefold() for word in words.split(","))}
         for name in synonyms - {""}:
             names[name] = "" if names.get(name, wnid) != wnid else wnid
-    names.update({wnid.casefold(): wnid for wnid in (classes.wnids if classes is not None else ())})
+    names.update({wnid.casefold(): wnid for wnid in classes.wnids})
     return names
 
 

@@ -215,10 +215,7 @@ def _lists_masks(folder: Path) -> bool:
 
 
 def _check_split(image_id: str, *, split: str, source: Path) -> None:
-    """Refuse a list whose ids name another split: scoring the wrong images would look like a result.
-
-    The project calls ILSVRC's val images ``val`` in their ids and ``test`` as a split, so both are accepted.
-    """
+    """Refuse a list whose ids name another split; the project calls ILSVRC's val ``val`` in ids, else ``test``."""
     named = image_id.partition("/")[0]
     accepted = {"train": ("train",), "val": ("val", "test"), "test": ("val", "test")}[split]
     if "/" in image_id and named in SPLITS and named not in accepted:

@@ -52,7 +52,7 @@ class Program:
                     raise TimeoutError
                 answer = self._answers.recv(_ANSWER_BYTES)
                 if not answer:
-                    # The server was killed, and nobody would hear of the end of the program.
+                    # Its watcher was killed, and nobody would hear of the end of the program.
                     self.send_signal(signal.SIGKILL)
                 self.returncode = int(answer or -signal.SIGKILL)
                 self._answers.close()
@@ -111,7 +111,7 @@ class ProgramServer:
         return Program(answers)
 
     def close(self) -> None:
-        """End the server; nobody would hear of the end of what still runs."""
+        """End the server; what still runs goes on."""
         if self._requests is not None:
             self._process.kill()
             self._process.wait()
@@ -133,53 +133,40 @@ atexit.register(SERVER.close)
 
 
 def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork and watch programs until the parent closes ``requests``; return in the programs, with request and files."""
+    """Fork programs until the parent closes ``requests``; return in the programs, with request and files."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _TO_EVERY_PROCESS)
-    # The selection below ends when a program does.
-    ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    running: dict[int, socket.socket] = {}
+    # Nobody waits for the watchers.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([requests.fileno(), ended], [], [])
-        if ended in ready:
-            os.read(ended, _ANSWER_BYTES)
-            _tell_ends(running)
-        if requests.fileno() not in ready:
-            continue
         message, files, _, _ = socket.recv_fds(requests, _ANSWER_BYTES, _MOST_FILES)
         if not message:
             sys.exit()
         with os.fdopen(files.pop(0), "rb") as file:
             request = json.load(file)
-        answers = socket.socket(fileno=files.pop(0))
         # What cannot be imported will fail again in the program, with its message.
         with suppress(Exception):
             _import_for(request["module"])
-        process = os.fork()
-        if process == 0:
-            break
+        with socket.socket(fileno=files.pop(0)) as answers:
+            if os.fork() == 0:
+                requests.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                program = os.fork()
+                if program == 0:
+                    answers.close()
+                    return request, files
+                _watch(program, answers, files)
         for number in files:
             os.close(number)
-        with suppress(ConnectionError):
-            answers.send(str(process).encode())
-        running[process] = answers
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for connection in (requests, answers, *running.values()):
-        connection.close()
-    os.close(ended)
-    os.close(wake)
-    return request, files
 
 
-def _tell_ends(running: dict[int, socket.socket]) -> None:
-    while running:
-        process, status = os.waitpid(-1, os.WNOHANG)
-        if process == 0:
-            return
-        with running.pop(process) as answers, suppress(ConnectionError):
-            answers.send(str(os.waitstatus_to_exitcode(status)).encode())
+def _watch(program: int, answers: socket.socket, files: Sequence[int]) -> NoReturn:
+    """Tell the process id and the exit code of a program, of which its parent process alone hears."""
+    for number in files:
+        os.close(number)
+    with suppress(ConnectionError):
+        answers.send(str(program).encode())
+        answers.send(str(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1])).encode())
+    os._exit(0)
 
 
 def _import_for(module: str) -> None:

@@ -69,8 +69,9 @@ class Step:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """``settings``, or the command without its free arguments."""
-        return dict(self.settings) or {"arguments": command_line(self.program, self.arguments)}
+        """``settings``, or the command without its free arguments, as the record gives them back."""
+        values = self.settings or {"arguments": command_line(self.program, self.arguments)}
+        return {**json.loads(json.dumps(values))}
 
     def on(self, device: str | None) -> Self:
         """The step on a device, if it uses one."""
@@ -154,7 +155,7 @@ class StepRecord:
     def is_finished(self, step: Step, *, input_state: str) -> bool:
         """Whether this very step has ended well and nothing has changed since."""
         return self._steps.get(step.name) == {
-            "settings": _as_json(step.decisive),
+            "settings": step.decisive,
             "input": input_state,
             "output": files_state([step.makes]),
         }
@@ -168,7 +169,7 @@ class StepRecord:
 
     def fail(self, step: Step, reason: str) -> None:
         """Note why a step failed, unless it was refused because its results are of other settings."""
-        if self.settings(step.name) == _as_json(step.decisive):
+        if self.settings(step.name) == step.decisive:
             self._write(step.name, {"settings": step.decisive, "failure": reason})
 
     def finish(self, step: Step, *, input_state: str) -> None:
@@ -176,14 +177,10 @@ class StepRecord:
         self._write(step.name, {"settings": step.decisive, "input": input_state, "output": files_state([step.makes])})
 
     def _write(self, name: str, entry: dict[str, Any]) -> None:
-        self._steps[name] = _as_json(entry)
+        self._steps[name] = entry
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"version": __version__, "steps": self._steps}, indent=1)
         write_atomically(self.path, f"{text}\n".encode())
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Evaluation of a network, of a folder of maps, or of the baselines alone: maps, scores, result folder."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.drawing.panels import PANELS_FILE, draw_panels, panel_indexes
 from evaluation.image_scores import ImageScores
-from evaluation.images import EvaluationBatch, EvaluationSet
+from evaluation.images import EvaluationSet
 from evaluation.maps import MapSource, NoMaps, StoredMaps
 from evaluation.masks import masks_digest
 from evaluation.metrics.calibration import Calibration, calibrate
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from training.inference.config import Views
 
 Advance = Callable[..., None]
-"""Called with a number of images that are done, and ``earlier=True`` where an earlier run has scored them."""
-"""Called with the number of further images that are done."""
+"""Called with a number of further images that are done, and ``earlier=True`` where an earlier run has scored them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +154,6 @@ def _evaluate(
         masks=choices.masks,
         needs_labels=source.needs_labels,
     )
-    scores = scores or functools.partial(_score_here, source, jobs=choices.jobs)
     with ResultFolder(choices.out, plan=plan) as folder, ExitStack() as held:
         finished = folder.finished()
         if finished is None or unsaved:
@@ -173,7 +171,12 @@ def _evaluate(
         ]
         if scored_earlier := len(images) - sum(map(len, waiting)):
             advance(scored_earlier, earlier=True)
-        for batch in scores(waiting, task=task):
+        scored = (
+            scores(waiting, task=task)
+            if scores
+            else map_in_order(functools.partial(score, task=task), source.maps(waiting), jobs=choices.jobs)
+        )
+        for batch in scored:
             folder.add(batch)
             advance(len(batch))
         if choices.out is not None and source.localizers:
@@ -229,12 +232,6 @@ def _without_images(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {name: _without_images(one) for name, one in value.items() if name not in of_images}
-
-
-def _score_here(
-    source: MapSource, batches: Iterable[EvaluationBatch], *, task: ScoringTask, jobs: int
-) -> Iterator[list[ImageScores]]:
-    return map_in_order(functools.partial(score, task=task), source.maps(batches), jobs=jobs)
 
 
 def _draw(folder: ResultFolder, choices: EvaluationChoices, source: MapSource) -> None:

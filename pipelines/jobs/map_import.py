@@ -4,7 +4,6 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,6 @@ from pseudo_maps.shards import STATUS_OK, STATUS_TIMEOUT, quantise_map
 from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 _MAT_SUFFIX = ".mat"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportConfig:
-    """What decides imported maps."""
-
-    files: dict[str, Any]
-    """Number and digest of the files."""
-    min_max: bool
-    map_size: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The configuration as every shard stores it."""
-        return {
-            "method": "imported",
-            "rule": "from minimum and maximum to 0 and 1" if self.min_max else "negative is 0; divided by the maximum",
-            "files": self.files,
-            "map_size": self.map_size,
-        }
 
 
 class MapImport:
@@ -89,10 +69,13 @@ class MapImport:
         self.notes += check_map_shapes(source, folder, records, root=dataset.root)
         self._work = [(record, source.paths_of(record)) for record in records]
         paths = [path for _, of_image in self._work for path in of_image]
-        config = ImportConfig(
-            files={"number": len(paths), "sha256": _digest(paths, folder=folder)}, min_max=min_max, map_size=map_size
-        )
-        self.plan = plan_run(records, split=dataset.split, config=config, run=run)
+        configuration = {
+            "method": "imported",
+            "rule": "from minimum and maximum to 0 and 1" if min_max else "negative is 0; divided by the maximum",
+            "files": {"number": len(paths), "sha256": _digest(paths, folder=folder)},
+            "map_size": map_size,
+        }
+        self.plan = plan_run(records, split=dataset.split, configuration=configuration, run=run)
 
     def make(self, *, on_images: Callable[..., None] = lambda _count, *, failed: None) -> Summary:
         """Make the shards that the plan says are to be made, with ``jobs`` processes; as ``write_shards``.

@@ -28,7 +28,14 @@ def read_mat_map(path: Path) -> tuple[npt.NDArray[Any], int]:
     try:
         # MATLAB has a block of its own before HDF5.
         is_hdf5 = any(file.getbuffer()[start : start + 8] == _HDF5 for start in (0, 512))
-        content = _read_hdf5(file) if is_hdf5 else _read_mat5(file)
+        if is_hdf5:
+            with h5py.File(file, "r") as opened:
+                content = _hdf5_group(opened, file=opened)
+        else:
+            from scipy.io import loadmat
+
+            read = loadmat(file, simplify_cells=True)
+            content = {name: _listed(value) for name, value in read.items() if not name.startswith("__")}
     except Exception as error:
         # Whatever SciPy, h5py and zlib raise for damage.
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -67,23 +74,11 @@ def _structures(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _structures(value)
 
 
-def _read_mat5(source: io.BytesIO) -> dict[str, Any]:
-    from scipy.io import loadmat
-
-    content = loadmat(source, simplify_cells=True)
-    return {name: _listed(value) for name, value in content.items() if not name.startswith("__")}
-
-
 def _listed(value: Any) -> Any:
     """Structures as dicts and cells as lists; SciPy makes an array of a cell whose entries are equally long."""
     if isinstance(value, dict):
         return {name: _listed(field) for name, field in value.items()}
     return list(value) if isinstance(value, np.ndarray) and value.dtype == object else value
-
-
-def _read_hdf5(source: io.BytesIO) -> dict[str, Any]:
-    with h5py.File(source, "r") as file:
-        return _hdf5_group(file, file=file)
 
 
 def _hdf5_group(group: h5py.Group, *, file: h5py.File) -> dict[str, Any]:

@@ -6,9 +6,8 @@ are the targets of a second round (self-training). Class labels are used, boxes 
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ from evaluation.scoring import ImageMaps
 from pipelines.datasets import Dataset
 from pipelines.jobs.network_maps import load_for_classes, network_config, network_maps
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
-from pseudo_maps.runs.generation import Plan, RunConfig, Summary, plan_run
+from pseudo_maps.runs.generation import RunConfig, Summary, plan_run
 from pseudo_maps.runs.given_maps import write_shards
 from pseudo_maps.shards import (
     STATUS_OK,
@@ -51,33 +50,8 @@ Mean = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.generic]], npt.NDArray[np
 """``geometric_mean`` or ``sharpened_mean``."""
 
 _NO_BOXES = np.zeros((0, 4))
-
-
 _RULE = "sqrt(map x class activation map of the label), each divided by its maximum"
 _SHARPENED_RULE = f"cbrt(map x class activation map of the label ** 2) ** ({SHARPENING} / standard deviation)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefinementConfig:
-    """What decides refined maps."""
-
-    maps: dict[str, Any]
-    """The maps that are refined: their configuration and a digest of all their shards."""
-    network: dict[str, Any]
-    """The network, as ``network_config`` describes it, with the side of its input in pixels."""
-    sharpen: bool
-    """Whether the rule is ``sharpened_mean``, else ``geometric_mean``."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The configuration as every shard stores it."""
-        return {
-            "method": "refinement",
-            "rule": _SHARPENED_RULE if self.sharpen else _RULE,
-            "uses": "class labels",
-            "maps": self.maps,
-            "network": self.network,
-            "batch_size": BATCH_IMAGES,
-        }
 
 
 class Refinement:
@@ -135,13 +109,16 @@ class Refinement:
         side_px = input_size_px or model.input_size_px
         views = Views(scales=(side_px / model.input_size_px,))
         self._localizer = NetworkLocalizer(model, localizers=("cam",), views=views)
-        config = RefinementConfig(
-            maps={"sha256": digest, "configuration": index.provenance["configuration"]},
-            network={**network_config(model, note=self.note), "input_size_px": side_px},
-            sharpen=sharpen,
-        )
+        configuration = {
+            "method": "refinement",
+            "rule": _SHARPENED_RULE if sharpen else _RULE,
+            "uses": "class labels",
+            "maps": {"sha256": digest, "configuration": index.provenance["configuration"]},
+            "network": {**network_config(model, note=self.note), "input_size_px": side_px},
+            "batch_size": BATCH_IMAGES,
+        }
         size = read_manifest(maps, dataset.split).shard_size
-        self.plan: Plan = plan_run(self._records, split=dataset.split, config=config, run=run, shard_size=size)
+        self.plan = plan_run(self._records, split=dataset.split, configuration=configuration, run=run, shard_size=size)
 
     def warnings(self) -> list[str]:
         """Images that were replaced since their maps were made; ShardError where most were."""
@@ -159,12 +136,10 @@ class Refinement:
             return write_shards(self.plan, made, run=self._run, map_size=self._index.map_shape[0], on_images=on_images)
 
     def _activation_maps(self, *, workers: int) -> Iterator[tuple[int, dict[int, ImageMaps]]]:
-        """Every shard to be made, with what the network found in its images by their row.
-
-        Images whose map failed may crash the decoder as well, and are not looked at.
-        """
+        """Every shard to be made, with what the network found in its images by their row."""
         batches = {}
         for shard in self.plan.to_do:
+            # Images whose map failed may crash the decoder as well.
             usable = [
                 EvaluationImage(index=row, record=record, boxes_xyxy=_NO_BOXES, frame_wh=None, blacklisted=False)
                 for row, record in enumerate(self._records_of(shard))

@@ -48,10 +48,20 @@ class ScoreMapShards:
         split: str,
         config: Mapping[str, Any],
     ) -> None:
-        self._folder, self._split, self._localizers = folder, split, tuple(localizers)
-        self._images = images
-        self._config = config
-        self._ids_sha256 = ids_digest(image.record.image_id for image in images)
+        self._folder, self._images = folder, images
+        self._shards = -(-len(images) // SHARD_ROWS)
+        digest = ids_digest(image.record.image_id for image in images)
+        self._manifests = {
+            localizer: Manifest(
+                split=split,
+                images=len(images),
+                shards=self._shards,
+                shard_size=SHARD_ROWS,
+                ids_sha256=digest,
+                configuration={"score_maps": {"localizer": localizer, **config}},
+            )
+            for localizer in localizers
+        }
         self._rows: dict[int, dict[int, dict[str, tuple[npt.NDArray[np.uint8], MapRow]]]] = {}
 
     def missing(self) -> set[int]:
@@ -59,16 +69,16 @@ class ScoreMapShards:
 
         ManifestMismatch for a folder of maps of other images, or of another network or views; it names all differences.
         """
-        for localizer in self._localizers:
+        for localizer, manifest in self._manifests.items():
             folder = self._folder / folder_name(localizer)
-            if not manifest_path(folder, self._split).exists():
+            if not manifest_path(folder, manifest.split).exists():
                 # Nothing tells what shards without manifest belong to.
                 return set(range(len(self._images)))
-            check_manifest(folder, self._manifest(localizer))
+            check_manifest(folder, manifest)
         return {
             index
-            for shard in range(self._count)
-            if not all(self._path(localizer, shard).exists() for localizer in self._localizers)
+            for shard in range(self._shards)
+            if not all(self._path(localizer, shard).exists() for localizer in self._manifests)
             for index in self._indexes(shard)
         }
 
@@ -76,35 +86,21 @@ class ScoreMapShards:
         """Take the maps of one image; write its shard when it was the last one missing. Errors as ``missing``."""
         shard = image.index // SHARD_ROWS
         rows = self._rows.setdefault(shard, {})
-        rows[image.index] = {localizer: _stored(image, maps, localizer) for localizer in self._localizers}
+        rows[image.index] = {localizer: _stored(image, maps, localizer) for localizer in self._manifests}
         if len(rows) == len(self._indexes(shard)):
             self._write(shard, self._rows.pop(shard))
-
-    @property
-    def _count(self) -> int:
-        return -(-len(self._images) // SHARD_ROWS)
 
     def _indexes(self, shard: int) -> range:
         return range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, len(self._images)))
 
     def _path(self, localizer: str, shard: int) -> Path:
-        return self._folder / folder_name(localizer) / shard_name(self._split, shard, self._count)
-
-    def _manifest(self, localizer: str) -> Manifest:
-        return Manifest(
-            split=self._split,
-            images=len(self._images),
-            shards=self._count,
-            shard_size=SHARD_ROWS,
-            ids_sha256=self._ids_sha256,
-            configuration={"score_maps": {"localizer": localizer, **self._config}},
-        )
+        split = self._manifests[localizer].split
+        return self._folder / folder_name(localizer) / shard_name(split, shard, self._shards)
 
     def _write(self, shard: int, rows: Mapping[int, Mapping[str, tuple[npt.NDArray[np.uint8], MapRow]]]) -> None:
-        for localizer in self._localizers:
+        for localizer, manifest in self._manifests.items():
             path = self._path(localizer, shard)
             path.parent.mkdir(parents=True, exist_ok=True)
-            manifest = self._manifest(localizer)
             agree_on_manifest(path.parent, manifest)
             provenance = make_provenance(manifest.configuration)
             with ShardWriter(path, rows=len(rows), map_size=FRAME_PX, provenance=provenance) as writer:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +38,6 @@ LOG_STAMP = "%Y%m%dT%H%M%S"
 SMALLEST_SHARD, LARGEST_SHARD, WANTED_SHARDS = 16, 1000, 256
 """Enough shards to share among jobs, of at most 1,000 maps: about 10 MB, and 35 s of one core that a kill repeats."""
 _LOGGED_PACKAGES = {"numpy", "opencv-contrib-python-headless", "numba", "h5py", "pillow", "joblib", "torch", "timm"}
-
-
-class StoredConfig(Protocol):
-    """What decides the maps of a folder, such as ``MapConfig``."""
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it as it is stored in every shard: JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +118,16 @@ def default_shard_size(images: int) -> int:
 
 
 def plan_run(
-    records: Sequence[ImageRecord], *, split: str, config: StoredConfig, run: RunConfig, shard_size: int | None = None
+    records: Sequence[ImageRecord],
+    *,
+    split: str,
+    configuration: Mapping[str, Any],
+    run: RunConfig,
+    shard_size: int | None = None,
 ) -> Plan:
     """Divide the records into shards and find out which are still to be made; writes nothing.
 
+    ``configuration`` is what decides the maps, such as ``MapConfig.as_json()``: JSON values that every shard stores.
     ValueError without records or for a shard size below 1; ManifestMismatch for a folder of other settings or images.
     """
     if not records:
@@ -143,7 +142,7 @@ def plan_run(
         shards=count,
         shard_size=size,
         ids_sha256=ids_digest(record.image_id for record in records),
-        configuration=config.as_json(),
+        configuration=configuration,
     )
     try:
         check_manifest(run.out, manifest)

@@ -24,7 +24,7 @@ def main(out: Path, jobs: int, scheduler: str | None) -> None:
         scheduler=scheduler,
         child_module="tests.integration.faulty_child",
     )
-    plan = plan_run(records, split="val", config=CONFIG, run=run, shard_size=SHARD_SIZE)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=run, shard_size=SHARD_SIZE)
     seen = []
     summary = generate_maps(
         records, plan=plan, config=CONFIG, run=run, on_images=lambda done, failed, **_: seen.append((done, failed))

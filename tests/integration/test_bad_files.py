@@ -81,7 +81,7 @@ def write_files(root: Path) -> list[ImageRecord]:
 
 def maps_of(records: list[ImageRecord], *, root: Path, out: Path) -> MapIndex:
     run = RunConfig(root=root, out=out, backend="sequential")
-    plan = plan_run(records, split="val", config=CONFIG, run=run, shard_size=16)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=run, shard_size=16)
     generate_maps(records, plan=plan, config=CONFIG, run=run)
     return MapIndex(out, "val")
 
@@ -108,7 +108,7 @@ def test_the_smallest_limit_on_pixels_is_by_the_header(tmp_path: Path) -> None:
     record = ImageRecord(image_id="a", path="a")
     run = RunConfig(root=tmp_path / "data", out=tmp_path / "maps", backend="sequential")
     config = dataclasses.replace(CONFIG, max_pixels=70 * 60 - 1)
-    plan = plan_run([record], split="val", config=config, run=run)
+    plan = plan_run([record], split="val", configuration=config.as_json(), run=run)
     summary = generate_maps([record], plan=plan, config=config, run=run)
     assert summary.counts == {"decode-error": 1}
     assert summary.log_path is not None and "70x60 pixels, more than the limit of 4199" in summary.log_path.read_text()

@@ -132,7 +132,7 @@ def make_faulty(
     limits = ImageLimits(time_s=time_s, memory_mb=400)
     config = RunConfig(root=root, out=out, child_module=CHILD, limits=limits, backend=backend, jobs=2)
     records = faulty_records(faults)
-    plan = plan_run(records, split="val", config=CONFIG, run=config, shard_size=9)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=config, shard_size=9)
     return generate_maps(records, plan=plan, config=CONFIG, run=config)
 
 
@@ -183,7 +183,7 @@ def test_images_that_end_the_process_of_a_worker_cost_only_themselves(tmp_path: 
 def test_an_image_whose_process_others_killed_three_times_is_still_made(tmp_path: Path) -> None:
     records = [ImageRecord(image_id=name, path=name) for name in ("thrice-1", "good-1")]
     run = RunConfig(root=tmp_path, out=tmp_path / "maps", child_module=CHILD, backend="sequential")
-    plan = plan_run(records, split="val", config=CONFIG, run=run)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=run)
     assert generate_maps(records, plan=plan, config=CONFIG, run=run).counts == {"ok": 2}
     assert len(list(tmp_path.glob("thrice-1.*"))) == 3
 
@@ -191,7 +191,7 @@ def test_an_image_whose_process_others_killed_three_times_is_still_made(tmp_path
 def test_an_image_that_ends_its_process_every_time_is_given_up(tmp_path: Path) -> None:
     records = [ImageRecord(image_id=name, path=name) for name in ("good-1", "counted-1", "good-2")]
     run = RunConfig(root=tmp_path, out=tmp_path / "maps", child_module=CHILD, backend="sequential")
-    plan = plan_run(records, split="val", config=CONFIG, run=run)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=run)
     assert generate_maps(records, plan=plan, config=CONFIG, run=run).counts == {"ok": 2, "crashed": 1}
     assert len(list(tmp_path.glob("counted-1.*"))) == TRIES
     assert list(run.out.glob(".*")) == []
@@ -203,7 +203,7 @@ def test_a_child_that_does_not_start_stops_the_run_and_costs_no_image(
     monkeypatch.setattr("pseudo_maps.runs.child._START_PAUSE_S", 0.0)
     records = [ImageRecord(image_id="a", path="a")]
     run = RunConfig(root=tmp_path, out=tmp_path / "maps", child_module="pseudo_maps.nothing", backend="sequential")
-    plan = plan_run(records, split="val", config=CONFIG, run=run)
+    plan = plan_run(records, split="val", configuration=CONFIG.as_json(), run=run)
     with pytest.raises(RuntimeError, match=r"val-00000-of-00001\.h5: the process for the images does not start"):
         generate_maps(records, plan=plan, config=CONFIG, run=run)
     assert list((tmp_path / "maps").glob("*.h5")) == list((tmp_path / "maps").glob(".*")) == []

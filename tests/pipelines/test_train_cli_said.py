@@ -45,12 +45,12 @@ def test_a_finished_run_of_a_constant_rate_is_continued_to_more_epochs(
         assert marker.read_bytes() == content
 
     @contextlib.contextmanager
-    def wait_for_another(_out: Path) -> Iterator[None]:
+    def wait_for_another(*_folder: object, **_options: object) -> Iterator[None]:
         marker.unlink()
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.train_cli._alone_in", wait_for_another)
+        patch.setattr("pseudo_maps.files.folder_lock", wait_for_another)
         late = train(data, tmp_path / "run", *constant, epochs=2)
         assert late.exit_code == 1 and "another process has continued this run" in late.stderr
     marker.write_bytes(content)

@@ -72,25 +72,36 @@ def make_shard(
 
 
 def make_folder(
-    folder: Path, *, split="val", images=7, shard_size=3, configuration=CONFIGURATION, failed: Sequence[str] = ()
+    folder: Path,
+    *,
+    split="val",
+    images=7,
+    ids: Sequence[str] = (),
+    shard_size=3,
+    configuration=CONFIGURATION,
+    failed: Sequence[str] = (),
+    size_wh=(500, 375),
 ):
-    """A complete folder with its manifest; ids are ``<split>_0`` and on. Returns (ids, stored maps)."""
-    ids = [f"{split}_{number}" for number in range(images)]
-    count = -(-images // shard_size)
+    """A complete folder with its manifest; ids are ``<split>_0`` and on if not given. Returns (ids, stored maps)."""
+    ids = ids or [f"{split}_{number}" for number in range(images)]
+    count = -(-len(ids) // shard_size)
     manifest = Manifest(
         split=split,
-        images=images,
+        images=len(ids),
         shards=count,
         shard_size=shard_size,
         ids_sha256=ids_digest(ids),
         configuration=configuration,
     )
+    folder.mkdir(exist_ok=True)
     agree_on_manifest(folder, manifest)
     stored = []
     for index in range(count):
         part = ids[index * shard_size : (index + 1) * shard_size]
         path = folder / shard_name(split, index, count)
-        stored += make_shard(path, part, configuration=configuration, failed=failed, first_map=index * shard_size)
+        stored += make_shard(
+            path, part, configuration=configuration, failed=failed, first_map=index * shard_size, size_wh=size_wh
+        )
     return ids, stored
 
 

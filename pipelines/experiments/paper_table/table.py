@@ -81,10 +81,7 @@ def _possible(plan: TablePlan, runs: Sequence[TableRun]) -> list[TableRun]:
 
 
 def _require_maps(plan: TablePlan) -> None:
-    """MapsMissingError now, not after days of training the rows that could do without maps.
-
-    What to do about it (``--on-missing skip``) holds for all rows, and would be refused by those that are trained.
-    """
+    """MapsMissingError now: ``--on-missing skip`` holds for all rows, and trained ones would refuse it."""
     if any(ROWS[row].uses_map for row in plan.rows):
         index = MapIndex(plan.maps, plan.train.split)
         choose_records(plan.train, index=index, on_missing=plan.values["on-missing"], limit=plan.values["limit"])

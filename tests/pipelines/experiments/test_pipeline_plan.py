@@ -5,11 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-import pipelines.pipeline_cli as pipeline_cli
 from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.experiments.pipeline_file import read_pipeline_file
 from pipelines.experiments.pipeline_plan import pipeline_steps, wanted_steps
-from pipelines.experiments.steps import STAGES
 from pipelines.pipeline_cli import main
 from tests.command_calls import invoke
 from tests.command_parsing import refusal
@@ -83,10 +81,6 @@ def test_the_commands_are_taken_by_the_programs(file: Path) -> None:
 def test_the_steps_that_are_wanted(file: Path, wanted: dict[str, str], stages: str) -> None:
     steps = wanted_steps(pipeline_steps(read_pipeline_file(file)), **wanted)
     assert " ".join(step.stage[0] for step in steps) == stages
-
-
-def test_the_stages_of_the_command_line_are_those_that_are_defined() -> None:
-    assert pipeline_cli.STAGE_NAMES == STAGES
 
 
 @pytest.fixture

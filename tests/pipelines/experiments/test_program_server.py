@@ -75,14 +75,27 @@ def test_programs_run_side_by_side_and_end_by_signals(server: ProgramServer, mod
     assert "no_such_module" in (modules / "out.err").read_text()
 
 
-def test_a_killed_server_ends_its_programs_and_is_replaced(modules: Path) -> None:
+def test_a_killed_server_is_replaced_and_its_programs_are_still_heard(modules: Path) -> None:
     with closing(ProgramServer()) as server:
-        program = start(server, "sleeper", out=modules / "out")
-        while not (modules / "out").read_text():
-            time.sleep(0.01)
-        os.kill(server._process.pid, signal.SIGKILL)
-        assert program.wait() == -signal.SIGKILL
+        program = start(server, "sleeper", out=modules / "slept")
+        server._process.kill()
+        server._process.wait()
         assert start(server, "teller", "0", out=modules / "out").wait() == 0
+    with pytest.raises(TimeoutError):
+        program.wait(0)
+    program.send_signal(signal.SIGTERM)
+    assert program.wait() == -signal.SIGTERM
+
+
+def test_a_program_that_nobody_hears_of_is_killed(server: ProgramServer, modules: Path) -> None:
+    program = start(server, "sleeper", out=modules / "out")
+    watcher = int(Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(watcher, signal.SIGKILL)
+    assert program.wait() == -signal.SIGKILL
+    give_up_s = time.monotonic() + 30
+    while Path(f"/proc/{program.pid}").exists():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("module", PROGRAMS.values())

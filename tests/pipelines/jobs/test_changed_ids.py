@@ -9,11 +9,11 @@ from PIL import Image
 from pipelines.datasets import open_dataset
 from pseudo_maps.config import MapConfig
 from pseudo_maps.runs.generation import RunConfig, plan_run
-from pseudo_maps.shards import MapIndex, shard_name
-from pseudo_maps.shards.manifest import Manifest, ManifestMismatch, agree_on_manifest, ids_digest
+from pseudo_maps.shards import MapIndex
+from pseudo_maps.shards.manifest import ManifestMismatch
 from tests.integration.eval_command import evaluate, evaluated
 from tests.pipelines.datasets.file_trees import write
-from tests.pseudo_maps.shard_making import make_shard
+from tests.pseudo_maps.shard_making import make_folder
 from training.data.loading import MapsMissingError, check_maps
 
 IDS = ("food/1.png", "food/2.png")
@@ -32,17 +32,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def maps(tmp_path: Path) -> Path:
-    folder = tmp_path / "maps"
-    folder.mkdir()
-    configuration = MapConfig().as_json()
-    agree_on_manifest(
-        folder,
-        Manifest(
-            split="val", images=2, shards=1, shard_size=16, ids_sha256=ids_digest(IDS), configuration=configuration
-        ),
-    )
-    make_shard(folder / shard_name("val", 0, 1), list(IDS), configuration=configuration, size_wh=(40, 20))
-    return folder
+    make_folder(tmp_path / "maps", ids=IDS, shard_size=16, configuration=MapConfig().as_json(), size_wh=(40, 20))
+    return tmp_path / "maps"
 
 
 def add_lists(data: Path) -> None:
@@ -66,7 +57,7 @@ def test_maps_of_other_ids_are_not_scored_as_missing(data: Path, maps: Path, tmp
 def test_the_first_id_that_changed_is_named_where_maps_are_to_be_made(data: Path, maps: Path) -> None:
     def plan() -> None:
         records = open_dataset(data, split="val").records
-        plan_run(records, split="val", config=MapConfig(), run=RunConfig(root=data, out=maps))
+        plan_run(records, split="val", configuration=MapConfig().as_json(), run=RunConfig(root=data, out=maps))
 
     plan()
     add_lists(data)

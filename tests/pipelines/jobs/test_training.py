@@ -16,9 +16,7 @@ import torch
 import pipelines.jobs.training as training_setup
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.jobs.training import TerminalProgress, build_trainer
-from pseudo_maps.shards import shard_name
-from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest
-from tests.pseudo_maps.shard_making import CONFIGURATION, make_shard
+from tests.pseudo_maps.shard_making import CONFIGURATION, make_folder
 from tests.training.training_runs import (
     ALONE,
     HURRIED,
@@ -50,19 +48,7 @@ def splits(data: Path) -> tuple[Dataset, Dataset]:
 
 
 def make_maps(folder: Path, ids: list[str], *, failed: tuple[str, ...] = ()) -> Path:
-    folder.mkdir()
-    agree_on_manifest(
-        folder,
-        Manifest(
-            split="train",
-            images=len(ids),
-            shards=1,
-            shard_size=len(ids),
-            ids_sha256=ids_digest(ids),
-            configuration=CONFIGURATION,
-        ),
-    )
-    make_shard(folder / shard_name("train", 0, 1), ids, failed=failed, size_wh=(96, 80))
+    make_folder(folder, split="train", ids=ids, shard_size=len(ids), failed=failed, size_wh=(96, 80))
     return folder
 
 

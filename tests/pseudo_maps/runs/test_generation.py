@@ -64,7 +64,7 @@ def generate(
 ) -> tuple[Plan, Summary]:
     run_config = RunConfig(root=root, out=out, backend="sequential", **run)
     wanted = records(images)
-    plan = plan_run(wanted, split="val", config=config, run=run_config, shard_size=SHARD_SIZE)
+    plan = plan_run(wanted, split="val", configuration=config.as_json(), run=run_config, shard_size=SHARD_SIZE)
     return plan, generate_maps(wanted, plan=plan, config=config, run=run_config)
 
 
@@ -116,7 +116,7 @@ def test_the_tasks_of_an_array_share_all_shards_and_agree(images: int, size: int
         plan_run(
             records(images),
             split="val",
-            config=CONFIG,
+            configuration=CONFIG.as_json(),
             shard_size=size,
             run=RunConfig(root=Path("d"), out=Path("missing"), task_index=task, task_count=tasks, jobs=jobs),
         )
@@ -131,7 +131,7 @@ def test_the_tasks_of_an_array_share_all_shards_and_agree(images: int, size: int
 
 def test_planning_writes_nothing(root: Path, tmp_path: Path) -> None:
     run = RunConfig(root=root, out=tmp_path / "maps")
-    plan_run(records(IMAGES), split="val", config=CONFIG, run=run)
+    plan_run(records(IMAGES), split="val", configuration=CONFIG.as_json(), run=run)
     assert not (tmp_path / "maps").exists()
 
 
@@ -143,7 +143,7 @@ def test_nothing_to_plan_is_an_error(images: int, size: int | None, message: str
         plan_run(
             records(images),
             split="val",
-            config=CONFIG,
+            configuration=CONFIG.as_json(),
             run=RunConfig(root=Path("d"), out=Path("o")),
             shard_size=size,
         )
@@ -301,7 +301,7 @@ def test_failed_images_are_counted_and_logged(bad_root: Path, tmp_path: Path) ->
 
 def test_progress_sums_to_all_images_and_failures(bad_root: Path, tmp_path: Path) -> None:
     run, seen = RunConfig(root=bad_root, out=tmp_path / "maps", backend="sequential"), []
-    plan = plan_run(records(IMAGES), split="val", config=CONFIG, run=run, shard_size=SHARD_SIZE)
+    plan = plan_run(records(IMAGES), split="val", configuration=CONFIG.as_json(), run=run, shard_size=SHARD_SIZE)
     generate_maps(
         records(IMAGES),
         plan=plan,
@@ -349,7 +349,11 @@ def test_a_shard_that_cannot_be_written_stops_the_run_and_keeps_the_others(root:
     # A folder of that name makes the last step, the renaming, fail, also for root.
     (maps / shard_name("val", 1, 3) / "inside").mkdir(parents=True)
     plan = plan_run(
-        records(IMAGES), split="val", config=CONFIG, run=RunConfig(root=root, out=maps), shard_size=SHARD_SIZE
+        records(IMAGES),
+        split="val",
+        configuration=CONFIG.as_json(),
+        run=RunConfig(root=root, out=maps),
+        shard_size=SHARD_SIZE,
     )
     run = RunConfig(root=root, out=maps, backend="sequential")
     with pytest.raises(RuntimeError, match=r"val-00001-of-00003\.h5: cannot write the shard") as caught:

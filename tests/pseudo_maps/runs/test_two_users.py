@@ -19,7 +19,9 @@ from tests.pseudo_maps.shard_making import make_shard as write_shard
 def test_a_log_folder_of_another_user_is_told_once(tmp_path: Path) -> None:
     (tmp_path / LOG_FOLDER).mkdir(mode=0o555)
     run = RunConfig(root=tmp_path, out=tmp_path)
-    plan = plan_run([ImageRecord(image_id="a", path="a.png")], split="val", config=MapConfig(), run=run)
+    plan = plan_run(
+        [ImageRecord(image_id="a", path="a.png")], split="val", configuration=MapConfig().as_json(), run=run
+    )
     said: list[str] = []
     with bound_by_permissions():
         log = RunLog(run, plan, say=said.append)
