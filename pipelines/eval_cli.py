@@ -262,8 +262,7 @@ def _choices(options: dict[str, Any], *, default_name: str, need_boxes: bool) ->
         limit=options["limit"],
         need_boxes=need_boxes,
     )
-    for warning in evaluation_set.warnings:
-        click.echo(f"wsol-eval: warning: {warning}", err=True)
+    say_notes(evaluation_set.warnings)
     if options.get("masks"):
         say_notes(check_mask_shapes(evaluation_set, options["masks"]))
     return EvaluationChoices(

@@ -65,9 +65,7 @@ def proposals(
     if (backend == "dask") != (scheduler is not None):
         raise click.UsageError("--backend dask needs --scheduler ADDRESS; other backends have none")
     config = map_config(options)
-    warning = opencv_clash()
-    if warning:
-        click.echo(f"wsol-prep: warning: {warning}", err=True)
+    say_notes(filter(None, [opencv_clash()]))
     from pipelines.jobs.map_status import estimate_lines
     from pipelines.jobs.verification import replaced_images
     from pseudo_maps.runs.child import ImageLimits

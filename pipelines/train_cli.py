@@ -176,7 +176,7 @@ def _configuration(options: Mapping[str, Any], *, given: Collection[str], classe
     if "crop.scale" in values:
         values["crop.scale"] = (values["crop.scale"], 1.0)
         if values.get("crop.kind", start.crop.kind) != "resized-crop":
-            click.echo("wsol-train: warning: --crop-scale has no effect without --crop resized-crop", err=True)
+            say_notes(["--crop-scale has no effect without --crop resized-crop"])
     if "clip_norm" in values:
         values["clip_norm"] = values["clip_norm"] or None
     return changed(start, values)

@@ -1,6 +1,6 @@
 """Trainer from data sets, a folder of maps and names of weights, with its progress bars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,10 +121,10 @@ def build_trainer(
         for warning in check_sources(index, records, root=train.root):
             progress.say(f"warning: {warning}")
     val_records = list(val.records[:limit])
-    shared = _count_shared(records, val_records) if train.root == val.root else 0
-    if shared:
+    shared = {record.path for record in val_records}.intersection(record.path for record in records)
+    if shared and train.root == val.root:
         progress.say(
-            f"warning: {shared} of {len(val_records)} validation images are training images, so the accuracy says "
+            f"warning: {len(shared)} of {len(val_records)} validation images are training images, so the accuracy says "
             f"nothing about new images; put images into the folders train and val of {train.root}"
         )
     names, weights_at_start = ClassNames(train.class_wnids, train.class_words), config.init
@@ -172,11 +172,6 @@ def build_trainer(
         initialise=None if weights_at_start == RANDOM else start,
         progress=progress,
     )
-
-
-def _count_shared(records: Sequence[ImageRecord], others: Sequence[ImageRecord]) -> int:
-    """How many of ``others`` are files of ``records``, below the same root."""
-    return len({record.path for record in others}.intersection(record.path for record in records))
 
 
 def choose_records(

@@ -1,6 +1,6 @@
 """Notes above the tables: data, settings and protocols that the runs have in common."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def _training(results: TableResults) -> list[tuple[str, str]]:
     name, configuration = next(iter(results.configurations.items()))
     size = configuration["crop"]["input_size"]
     optimiser, schedule = configuration["optimiser"], configuration["schedule"]
+    maps = setting_texts(_first(results, "maps") or {})
     found = {
         "Input": f"{size} x {size} pixels{'' if size == PAPER_INPUT_PX else f' (the paper: {PAPER_INPUT_PX})'}",
         "Training, the same in all rows": (
@@ -74,7 +75,7 @@ def _training(results: TableResults) -> list[tuple[str, str]]:
         ),
         "Further options": _shown_options(results),
         "Frozen network F": _weights(results, _first(results, "perceptual") or ""),
-        "Pseudo maps": _texts(_first(results, "maps") or {}),
+        "Pseudo maps": ", ".join(f"{name} {text}" for name, text in maps.items() if text != "none"),
     }
     return [(heading, text) for heading, text in found.items() if text]
 
@@ -102,10 +103,6 @@ def _shown_options(results: TableResults) -> str:
 
 def _first(results: TableResults, key: str) -> Any:
     return next((value for one in results.configurations.values() if (value := one.get(key))), None)
-
-
-def _texts(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {text}" for name, text in setting_texts(settings).items() if text != "none")
 
 
 def _protocols(results: TableResults) -> list[tuple[str, str]]:

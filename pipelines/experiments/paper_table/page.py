@@ -202,8 +202,8 @@ def _plain(value: float | None, *, signed: bool = False) -> str:
 def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
     """GT-known Loc of every row and seed, one chart per protocol, all with the same axis."""
     drawn = {}
-    named = [(arch, row, ROWS[row].localizers[0], ROWS[row].title) for row in results.plan.rows]
-    named = [(of_arch, row, localizer, f"{title} ({localizer})") for of_arch, row, localizer, title in named]
+    first_of = {row: ROWS[row].localizers[0] for row in results.plan.rows}
+    named = [(arch, row, localizer, f"{ROWS[row].title} ({localizer})") for row, localizer in first_of.items()]
     named += [("", row, localizer, f"{row} (no training)") for row, localizer in results.untrained]
     for protocol in results.plan.protocols:
         dots = [
