@@ -46,9 +46,9 @@ _RESCANS = "--retry-failed"
 class StepFailed(RuntimeError):
     """A step that ended with another exit code than 0; ``reason`` is the message without the name of the step."""
 
-    def __init__(self, message: str, *, exit_code: int, reason: str = "") -> None:
-        super().__init__(message)
-        self.exit_code, self.reason = exit_code, reason or message
+    def __init__(self, reason: str, *, step: str = "") -> None:
+        super().__init__(f"{step}: {reason}" if step else reason)
+        self.reason = reason
 
 
 class StepRunner:
@@ -104,7 +104,7 @@ class StepRunner:
             click.echo(f"{program} was stopped; the same command resumes", err=True)
             sys.exit(_STOPPED[code])
         if code:
-            raise _failure(program, code, log=log)
+            raise StepFailed(_reason(program, code, log=log))
 
     def _start(self, program: str, options: Sequence[str], *, stdout: int, stderr: int) -> Program:
         with self._lock:
@@ -139,28 +139,18 @@ class StepRunner:
             sys.exit(EXIT_TERMINATED)
 
 
-def _failure(program: str, code: int, *, log: Path | None) -> StepFailed:
-    if code < 0:
-        how = f"was ended by {signal.Signals(-code).name}"
-        how += " (out of memory?)" if code == -signal.SIGKILL else ""
-        # As a shell has it.
-        code = 128 - code
-    else:
-        how = f"failed with exit code {code}"
-    reason = None if log is None else _reason_in(log, program=program)
-    where = "its message is above" if log is None else f"see {log}"
-    return StepFailed(reason or f"{program} {how}; {where}", exit_code=code)
-
-
-def _reason_in(log: Path, *, program: str) -> str | None:
-    """The error message of the last call of a program in a log."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    begin = max(index for index, line in enumerate(lines) if line.startswith(f"$ {program} "))
-    for mark in (f"{program}: error: ", "Error: "):
-        for line in reversed(lines[begin:]):
-            if line.startswith(mark):
-                return line.removeprefix(mark).strip()
-    return None
+def _reason(program: str, code: int, *, log: Path | None) -> str:
+    """The error message of the last call of a program in its log, or else how it ended."""
+    if log is not None:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        begin = max(index for index, line in enumerate(lines) if line.startswith(f"$ {program} "))
+        for mark in (f"{program}: error: ", "Error: "):
+            for line in reversed(lines[begin:]):
+                if line.startswith(mark):
+                    return line.removeprefix(mark).strip()
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+    guess = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return f"{program} {how}{guess}; {'its message is above' if log is None else f'see {log}'}"
 
 
 def run_chain(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: str | None = None) -> None:
@@ -194,8 +184,8 @@ def _run_steps(chain: Chain, *, runner: StepRunner, data: DataIdentity, device: 
                 input_state = step.input_state(data)
             runner.run(step.program, (*step.arguments, *step.free), log=step.log)
         except StepFailed as error:
-            record.fail(step, str(error))
-            raise StepFailed(f"{step.name}: {error}", exit_code=error.exit_code, reason=str(error)) from None
+            record.fail(step, error.reason)
+            raise StepFailed(error.reason, step=step.name) from None
         record.finish(step, input_state=input_state)
 
 

@@ -234,11 +234,6 @@ class Localizer:
             + (f"; similar are {', '.join(map(repr, near))}" if near else "")
         )
 
-    def check_label(self, label: int | None) -> None:
-        """ValueError for the index of a class that the network has not."""
-        if label is not None and not 0 <= label < self.model.classes:
-            raise ValueError(f"class {label}: expected 0 to {self.model.classes - 1}, one of the network's classes")
-
     def _predict(
         self,
         images_bchw: torch.Tensor,
@@ -246,7 +241,8 @@ class Localizer:
         sizes_wh: Sequence[tuple[int, int]],
         label: int | None,
     ) -> list[Prediction | ValueError]:
-        self.check_label(label)
+        if label is not None and not 0 <= label < self.model.classes:
+            raise ValueError(f"class {label}: expected 0 to {self.model.classes - 1}, one of the network's classes")
         if not images:
             return []
         labels_b = torch.full((len(images),), UNKNOWN_LABEL if label is None else label)
