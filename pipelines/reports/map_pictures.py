@@ -92,7 +92,7 @@ class MapGallery:
 
     def _overlap(self, image_id: str, truth: BoxAnnotation) -> float | None:
         row = self.index.row(image_id)
-        width, height = truth.frame_width or row.width, truth.frame_height or row.height
+        width, height = truth.frame_wh or (row.width, row.height)
         if row.status != STATUS_OK:
             return None
         own_b4 = scale_boxes(truth, width=width, height=height, file_width=width, file_height=height)
