@@ -19,6 +19,7 @@ from evaluation.images import EvaluationImage
 from evaluation.scoring import ImageMaps
 from pipelines.datasets import Dataset
 from pipelines.jobs.network_maps import load_for_classes, network_config, network_maps
+from pipelines.jobs.verification import replaced_images
 from pseudo_maps.records import UNKNOWN_LABEL, ImageRecord
 from pseudo_maps.runs.generation import RunConfig, Summary, plan_run
 from pseudo_maps.runs.given_maps import write_shards
@@ -121,8 +122,10 @@ class Refinement:
         self.plan = plan_run(self._records, split=dataset.split, configuration=configuration, run=run, shard_size=size)
 
     def warnings(self) -> list[str]:
-        """Images that were replaced since their maps were made; ShardError where most were."""
-        return check_sources(self._index, self._records, root=self._dataset.root)
+        """Images replaced since their maps were made, or refined by another label; ShardError where most were."""
+        root, split = self._dataset.root, self._dataset.split
+        refined = replaced_images(self._records, split=split, out=self._run.out, root=root)
+        return list(dict.fromkeys([*check_sources(self._index, self._records, root=root), *refined]))
 
     def make(self, *, workers: int, on_images: Callable[..., None] = lambda _count, **_notes: None) -> Summary:
         """Make the shards that the plan says are to be made; ``workers`` processes decode.

@@ -98,17 +98,17 @@ def _open_maps(folder: Path, split: str) -> MapIndex | None:
 
 
 def _compare_images(folder: Path, dataset: Dataset) -> tuple[list[Problem], list[str]]:
-    """Shards with maps of images of another size, and a note of newer ones."""
+    """Shards with maps of images of another size or class, and a note of newer ones."""
     index = _open_maps(folder, dataset.split)
     if index is None:
         return [], []
     found = compare_sources(index, dataset.records, root=dataset.root, most=COMPARED_FILES)
     by_shard: defaultdict[Path, dict[str, str]] = defaultdict(dict)
-    for image_id, sizes in found.resized.items():
+    for image_id, sizes in found.changed.items():
         by_shard[index.shard_path(image_id)][image_id] = sizes
     problems = []
-    for path, resized in by_shard.items():
-        (image_id, sizes), *others = resized.items()
+    for path, changed in by_shard.items():
+        (image_id, sizes), *others = changed.items()
         more = f" (and {counted(len(others), 'image')} more)" if others else ""
         message = f"{image_id!r} was replaced: {sizes}{more}; make the shard again"
         problems.append(

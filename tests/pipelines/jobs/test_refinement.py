@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from pipelines.datasets import open_dataset
 from pipelines.jobs.evaluation_set import load_evaluation_set
 from pipelines.jobs.refinement import Mean, geometric_mean, refined_map, sharpened_mean
 from pipelines.reports.preview_page import described_configuration
-from pseudo_maps.shards import STATUS_OK, MapIndex, ShardWriter, make_provenance, quantise_map, shard_name
+from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError, ShardWriter, make_provenance, quantise_map, shard_name
 from pseudo_maps.shards.manifest import Manifest, agree_on_manifest, ids_digest, read_manifest
 from pseudo_maps.shards.outcomes import row_of
-from tests.integration.eval_command import make_checkpoint, make_listed_data
+from pseudo_maps.shards.sources import check_sources
+from tests.integration.eval_command import evaluate, make_checkpoint, make_listed_data
 from tests.integration.prep_command import error_lines, files, prep
 from tests.pseudo_maps.shard_making import make_map, make_row
 from tests.training.train_program import train
@@ -328,6 +330,28 @@ def test_another_network_into_the_same_folder_is_refused(maps: Path, data: Path,
     result = refine(maps, data, other, refined)
     assert result.exit_code == 1 and "configuration.network.weights" in result.output
     assert files(refined) == before
+
+
+@pytest.mark.parametrize(("relabelled", "code"), [("a", 0), ("aceg", 1)])
+def test_maps_of_other_labels_are_not_completed_scored_or_trained_on_in_silence(
+    maps: Path, data: Path, checkpoint: Path, refined: Path, tmp_path: Path, relabelled: str, code: int
+) -> None:
+    other, out = tmp_path / "data", tmp_path / "maps"
+    shutil.copytree(data, other)
+    shutil.copytree(refined, out)
+    labels = other / "class_labels.txt"
+    for name in relabelled:
+        labels.write_text(labels.read_text().replace(f"val/{name}.png,0", f"val/{name}.png,1"))
+    assert labels.read_text() != (data / "class_labels.txt").read_text()
+    said = "'val/a.png' (class 'n00000001', its map is of 'n00000000')"
+    for result in (refine(maps, other, checkpoint, out), evaluate("maps", out, "--data", other, "--protocol", "cam")):
+        assert result.exit_code == code and said in result.stderr
+    with pytest.raises(ShardError, match="class") if code else nullcontext():
+        (warning,) = check_sources(MapIndex(out, "val"), open_dataset(other, split="val").records, root=other)
+        assert said in warning
+    assert "'val/a.png' was replaced: class 'n00000001'" in prep("verify", out, "--data", other).output
+    # Maps of proposals are of no class.
+    assert prep("verify", maps, "--data", other).output.count("'n0000") == 0
 
 
 def test_failures_beyond_the_limit_are_exit_1(maps: Path, data: Path, checkpoint: Path, refined: Path) -> None:
