@@ -13,6 +13,9 @@ PYTEST = $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadsco
 STATE := $(shell { pwd; cat setup.cfg pyproject.toml; } | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(STATE)
 
+# Tests and the programs that they start read bytecode, where it is, instead of compiling all sources again.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-fast slow-tests viewers pictures lint install help
 
 help:

@@ -1,7 +1,8 @@
 """A process for the images that stays from one run of this process to the next one."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,11 +18,13 @@ def keeping_the_map_child() -> Iterator[None]:
     """
 
     def children(module: str) -> object:
-        return ExitStack() if module == CHILD_MODULE else worker_children(module)
+        pool = worker_children(module)
+        return SimpleNamespace(make_images=pool.make_images, close=lambda: None) if module == CHILD_MODULE else pool
 
     with pytest.MonkeyPatch.context() as patch:
-        # What a run closes at its end.
+        # What a run and an estimate close at their ends.
         patch.setattr("pseudo_maps.runs.generation.worker_children", children)
+        patch.setattr("pseudo_maps.runs.estimate.worker_children", children)
         yield
     worker_children(CHILD_MODULE).close()
 

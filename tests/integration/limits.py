@@ -10,7 +10,6 @@ from pathlib import Path
 CAPABILITY_VERSION = 0x20080522
 OVERRIDING = (1, 2)
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities(7))."""
-PR_CAPBSET_DROP = 24
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_REMOUNT, MS_REC, MS_PRIVATE = 32, 16384, 1 << 18
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -46,13 +45,6 @@ def bound_by_permissions() -> Iterator[None]:
     finally:
         sets[0] = effective
         _check(LIBC.capset(header, sets))
-
-
-def bind_new_programs_by_permissions() -> None:
-    """The same for all programs that this process will start; cannot be undone."""
-    if os.geteuid() == 0:
-        for number in OVERRIDING:
-            _check(LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0))
 
 
 class NotPermitted(Exception):

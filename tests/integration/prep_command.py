@@ -50,17 +50,6 @@ def start_prep(*words: object) -> StartedProgram:
     return start_program("pipelines.prep_cli", *words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def run_prep(*words: object) -> "subprocess.CompletedProcess[str]":
-    """The command as a program."""
-    return run_program("pipelines.prep_cli", *words)
-
-
-def run_limited(limit: int | str, *words: object) -> "subprocess.CompletedProcess[str]":
-    """The command as a program with files of so many bytes at most, or under ``"permissions"`` (``limited_prep``)."""
-    import_map_making()
-    return run_program("tests.integration.limited_prep", limit, *words)
-
-
 def subprocess_run(program: str, *words: object, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
     """A Python program, from nothing."""
     return subprocess.run(

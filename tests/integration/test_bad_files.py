@@ -8,15 +8,18 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pseudo_maps.config import MapConfig
+from pseudo_maps.map_making import make_map
 from pseudo_maps.proposals import PRESETS
+from pseudo_maps.reading import LIMIT_VARIABLE
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.generation import RunConfig, generate_maps, plan_run
 from pseudo_maps.shards import MapIndex
 from pseudo_maps.shards.verify import verify_folder
-from tests.integration.prep_command import QUICK, run_limited
+from tests.integration.limits import bound_by_permissions
 
 CONFIG = MapConfig(proposals=dataclasses.replace(PRESETS["b650"], working_size=48), map_size=24)
 
@@ -63,7 +66,7 @@ FILES: dict[str, tuple[Callable[[], bytes | None], str]] = {
     "30000x30000 header": (lambda: header_of(30_000, 30_000), "decode-error"),
     "missing": (lambda: None, "missing"),
 }
-"""Content (None is no file) and status. The twelfth kind, a file without permission, needs another user."""
+"""Content (None is no file) and status. The twelfth kind, a file without permission, has a test of its own."""
 
 
 def write_files(root: Path) -> list[ImageRecord]:
@@ -114,16 +117,11 @@ def test_the_smallest_limit_on_pixels_is_by_the_header(tmp_path: Path) -> None:
     assert summary.log_path is not None and "70x60 pixels, more than the limit of 4199" in summary.log_path.read_text()
 
 
-def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
-    folder = tmp_path / "data" / "val" / "kind"
-    folder.mkdir(parents=True)
-    for name in ("before", "secret", "xlast"):
-        (folder / f"{name}.jpg").write_bytes(encoded(noise(60, 40), "JPEG"))
-    (folder / "secret.jpg").chmod(0o000)
-    words = ("--data", tmp_path / "data", "--split", "val", "--out", tmp_path / "maps", *QUICK)
-    done = run_limited("permissions", "proposals", *words)
-    assert done.returncode == 1 and "2 ok of 3" in done.stdout and "1 unreadable" in done.stdout, done.stderr
-    index = MapIndex(tmp_path / "maps", "val")
-    before, secret, last = index
-    assert index.status(secret) == "unreadable" and not index.read_uint8(secret).any()
-    assert index.read_uint8(before).tobytes() == index.read_uint8(last).tobytes()
+def test_a_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in the process for the images, whose reads have no thread of their own.
+    monkeypatch.setenv(LIMIT_VARIABLE, "inf")
+    (tmp_path / "a.jpg").write_bytes(encoded(noise(60, 40), "JPEG"))
+    (tmp_path / "a.jpg").chmod(0o000)
+    with bound_by_permissions():
+        made = make_map(ImageRecord(image_id="a", path="a.jpg"), root=str(tmp_path), config=CONFIG)
+    assert made.row.status == "unreadable" and "Permission denied" in made.message and not made.map_uint8.any()

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.datasets.generated import make_clsloc_dataset
 from pipelines.prep_cli import main
 from pseudo_maps.runs.array_tasks import array_share
 from tests.command_calls import REPOSITORY
-from tests.integration.prep_command import QUICK, files, prep, run_prep
+from tests.integration.prep_command import QUICK, files, prep
 from tests.world import World
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -137,33 +136,27 @@ def test_parts_of_a_split_are_merged_as_the_guide_says(world: World, tmp_path: P
     assert lines == ["val: 10 of 10 images (100.0 %) in 4 of 4 shards; 0 failed"]
 
 
-def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(tmp_path, processes):
+def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(world: World, tmp_path: Path, processes) -> None:
     pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    data = tmp_path / "data"
-    make_clsloc_dataset(data, classes=2, train_per_class=6, val_per_class=1)
     recipe = [block for block in blocks("sh") if ADDRESS in block or "dask scheduler" in block]
     assert [block.split()[:2] for block in recipe] == [
         ["dask", "scheduler"],
         ["dask", "worker"],
         ["wsol-prep", "proposals"],
     ]
+    # A port of its own, so that tests can run beside each other, and one worker: each takes five seconds to be ready.
     port = free_port()
-    scheduler, worker, prep = (shlex.split(block.replace("8786", str(port))) for block in recipe)
-    # Ports and files of its own, so that tests can run beside each other; the child processes find this package.
+    scheduler, worker, run = (
+        shlex.split(block.replace("8786", str(port)).replace("--nworkers 2", "--nworkers 1")) for block in recipe
+    )
     dask = [sys.executable, "-m", "dask"]
+    # The child processes find this package.
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     processes.append(subprocess.Popen([*dask, *scheduler[1:], "--no-dashboard"], **quiet))
     wait_for_port(port, processes[-1])
     processes.append(subprocess.Popen([*dask, *worker[1:], "--no-dashboard"], **quiet))
-
-    def run(out: Path, words: list[str]) -> None:
-        words = [{"ILSVRC": str(data), "maps": str(out)}.get(word, word) for word in words]
-        done = run_prep(*words[1:], *QUICK, "--shard-size", 3)
-        assert done.returncode == 0, done.stderr
-        assert "12 ok of 12" in done.stdout
-
-    run(tmp_path / "dask", prep)
-    run(tmp_path / "plain", prep[: prep.index("--backend")])
-    assert files(tmp_path / "dask") == files(tmp_path / "plain")
-    assert len(files(tmp_path / "dask")) == 9
+    own = {"ILSVRC": world.data, "maps": tmp_path / "maps", "train": "val"}
+    done = prep(*[own.get(word, word) for word in run[1:]], *QUICK, "--shard-size", 3)
+    assert done.exit_code == 0 and "10 ok of 10" in done.output, done.output
+    assert files(tmp_path / "maps") == files(world.maps)

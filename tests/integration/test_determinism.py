@@ -1,4 +1,8 @@
-"""The same images and settings give the same bytes, however the work is cut, interrupted or moved."""
+"""The same images and settings give the same bytes, however the work is cut, interrupted or moved.
+
+By the command, whose process for images takes two seconds of a core to start; ``test_faults`` kills runs with a
+smaller one.
+"""
 
 import os
 import shutil
@@ -11,8 +15,7 @@ import pytest
 
 from pipelines.datasets.generated import make_clsloc_dataset
 from pseudo_maps.shards.verify import verify_folder
-from tests.command_calls import StartedProgram
-from tests.counts import full
+from tests.command_calls import StartedProgram, sigterm_when
 from tests.integration.fault_runs import DEADLINE_S, contents, kill_run, wait_until_alone
 from tests.integration.held_files import HeldFiles
 from tests.integration.prep_command import prep, start_prep
@@ -20,7 +23,7 @@ from tests.integration.prep_command import prep, start_prep
 IMAGES = 16
 SETTINGS = ("--split", "val", "--shard-size", "2", "--working-size", "64", "--map-size", "32", "--max-failed", "2")
 SHARDS = IMAGES // 2
-WAITED_FOR = {"1": [(5,), (8,), (13,)][: full(1, 3)], "2": [(5, 12)]}
+WAITED_FOR = {"1": [(5,), (8,), (13,)], "2": [(5, 12)]}
 """For each number of jobs the images at which a run waits to be killed, again and again."""
 
 
@@ -82,7 +85,15 @@ def start_run(data: Path, out: Path, *words: str) -> StartedProgram:
     return start_prep("proposals", "--data", data, "--out", out, *SETTINGS, *words)
 
 
-@pytest.mark.parametrize("words", [["--jobs", "2"], ["--backend", "sequential", "--jobs", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--backend", "sequential", "--jobs", "2"],
+        # As those of interrupted runs, below.
+        pytest.param(["--jobs", "2"], marks=pytest.mark.full),
+    ],
+    ids=" ".join,
+)
 def test_jobs_backend_and_folder_do_not_matter(
     data: Path, tmp_path: Path, expected: dict[str, str], words: list[str]
 ) -> None:
@@ -98,6 +109,7 @@ def test_the_place_and_the_age_of_the_data_do_not_matter(data: Path, tmp_path: P
     assert contents(tmp_path / "maps") == expected
 
 
+@pytest.mark.full
 def test_concurrent_array_tasks_make_the_same_folder(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
     tasks = [start_run(data, tmp_path / "maps", "--task-index", str(task), "--task-count", "2") for task in range(2)]
     for task in tasks:
@@ -106,6 +118,7 @@ def test_concurrent_array_tasks_make_the_same_folder(data: Path, tmp_path: Path,
     assert contents(tmp_path / "maps") == expected
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("jobs", WAITED_FOR)
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
@@ -126,30 +139,37 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     assert verify_folder(out) == []
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_an_interrupted_run_says_so_and_can_go_on(
-    data: Path, tmp_path: Path, expected: dict[str, str], jobs: str
-) -> None:
-    out = tmp_path / "maps"
-    run = WaitingData(data, tmp_path / "data", [5, 12]).start_run(out, jobs=jobs)
-    # What Ctrl-C on a terminal does: every process of the group gets it.
-    os.killpg(run.pid, signal.SIGINT)
-    _, stderr = run.communicate(timeout=DEADLINE_S)
-    assert run.returncode == 130, stderr
+def check_stopped(out: Path, code: int, stderr: str, *, by: str) -> None:
+    assert code == {"SIGINT": 130, "SIGTERM": 143}[by], stderr
     # Workers get the signal too, and where it meets a finalizer of a library, Python prints that it ignored it.
-    assert "\nwsol-prep: stopped by SIGINT; the same command resumes\n" in stderr
+    assert f"\nwsol-prep: stopped by {by}; the same command resumes\n" in stderr
     assert [path.name for path in out.iterdir() if path.name.endswith(".tmp")] == []
-    propose(data, out, "--jobs", "1")
+    assert 0 < len(list(out.glob("*.h5"))) < SHARDS
+
+
+def test_an_interrupted_run_says_so_and_can_go_on(data: Path, tmp_path: Path, expected: dict[str, str]) -> None:
+    out, waiting = tmp_path / "maps", WaitingData(data, tmp_path / "data", [5])
+    with sigterm_when(lambda: len(list(out.glob("*.h5"))) == 2):
+        done = prep("proposals", "--data", waiting.root, "--out", out, *SETTINGS)
+    check_stopped(out, done.exit_code, done.stderr, by="SIGTERM")
+    propose(data, out)
     assert contents(out) == expected
 
 
-def test_sigterm_ends_the_workers_too_and_a_rerun_goes_on(data: Path, expected: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_run_ends_its_workers_too(
+    data: Path, expected: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "maps"
     run = WaitingData(data, tmp_path / "data", [5, 12]).start_run(out, jobs="2")
-    run.send_signal(signal.SIGTERM)
+    if number == signal.SIGINT:
+        # What Ctrl-C on a terminal does: every process of the group gets it.
+        os.killpg(run.pid, number)
+    else:
+        run.send_signal(number)
     _, stderr = run.communicate(timeout=DEADLINE_S)
     wait_until_alone(run)
-    assert run.returncode == 143, stderr
-    assert "\nwsol-prep: stopped by SIGTERM; the same command resumes\n" in stderr
-    propose(data, out, "--jobs", "1")
+    assert run.returncode is not None
+    check_stopped(out, run.returncode, stderr, by=number.name)
+    propose(data, out)
     assert contents(out) == expected

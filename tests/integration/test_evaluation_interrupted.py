@@ -61,8 +61,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 ) -> None:
     out = tmp_path / "run"
     obstacles = Obstacles(data, tmp_path / "data")
-    command = ("run", world.network, "--data", obstacles.data, *FEW, "--out", out, *words)
-    process = start(*command)
+    command = ("run", world.network, "--data", obstacles.data, *FEW, "--out", out)
+    process = start(*command, *words)
     # Headers have been looked at by now, and no image has been read.
     wait_until((out / "journal").exists, process=process)
     obstacles.hold()

@@ -15,7 +15,7 @@ from tests.integration.eval_command import (
     metrics_of,
 )
 from tests.integration.prep_command import val_id
-from tests.world import World, copy_of
+from tests.world import QUIET_RUN, World, copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -52,7 +52,7 @@ def test_masks_are_part_of_what_is_evaluated(data: Path, made: Path, tmp_path: P
 
 def test_pixel_precision_of_a_network_is_that_of_its_saved_maps(world: World, data: Path, tmp_path: Path) -> None:
     words = ("--data", data, "--masks", data / "Masks" / "CLS-LOC" / "val", "--panels", 0, "--protocol", "cam")
-    network = ("--device", "cpu", "--workers", 0, "--localizer", "cam", "--localizer", "saliency", "--save-maps")
+    network = (*QUIET_RUN, "--localizer", "cam", "--localizer", "saliency", "--save-maps")
     result = evaluate("run", world.network, *words, *network, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     pixels = metrics_of(tmp_path / "run")["pixels"]

@@ -25,12 +25,11 @@ from tests.integration.eval_command import (
     results_in,
 )
 from tests.integration.prep_command import VAL, prep, val_id
-from tests.world import EVALUATION_OPTIONS, World, copy_of
+from tests.world import EVALUATION_OPTIONS, QUIET_RUN, World, copy_of
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 IMAGES = 10
-SHORT = "--device cpu --workers 0 --batch-size 1 --panels 0".split()
 FEW = (*EVALUATION_OPTIONS, "--name", "run")
 
 
@@ -127,7 +126,7 @@ def test_maps_are_scored_alike_by_one_job_and_two(data: Path, made: Path, tmp_pa
 def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     sweeps = ("--protocol", "wsoleval-v1", "--protocol", "wsoleval-v2", "--panels", 0)
-    command = ("run", network, "--data", data, *SHORT, *sweeps, "--save-maps")
+    command = ("run", network, "--data", data, *QUIET_RUN, *sweeps, "--save-maps")
     of_network = evaluated(out, *command)
     assert {path.name for path in (out / "maps").iterdir()} == {"cam", "saliency", "cam-x-saliency"}
     for localizer, folder in (("cam", "cam"), ("cam*saliency", "cam-x-saliency")):
@@ -166,7 +165,7 @@ def test_saved_maps_score_as_the_network_did(network: Path, data: Path, tmp_path
 def test_views_change_the_maps_and_are_told(
     network: Path, data: Path, whole: Path, tmp_path: Path, words: str, views: str
 ) -> None:
-    few = (*SHORT, "--limit", 3, "--localizer", "cam", "--protocol", "cam", "--protocol", "cam-release")
+    few = (*QUIET_RUN, "--limit", 3, "--localizer", "cam", "--protocol", "cam", "--protocol", "cam-release")
     metrics = evaluated(tmp_path / "views", "run", network, "--data", data, *few, *words.split())
     assert views in metrics["config"]["views"] and views not in metrics_of(whole)["config"]["views"]
     assert metrics["counts"]["scored"] == 3
@@ -192,7 +191,7 @@ def test_grad_cam_of_a_linear_classifier_is_the_positive_part_of_cam(network: Pa
 
 def test_a_network_without_decoder_has_no_saliency_map(data: Path, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "gap.pt", classes=2, decoder=False)
-    few = ("--limit", 2, *SHORT, "--protocol", "cam")
+    few = ("--limit", 2, *QUIET_RUN, "--protocol", "cam")
     metrics = evaluated(tmp_path / "run", "run", checkpoint, "--data", data, *few)
     assert metrics["config"]["localizers"] == ["cam"]
     result = evaluate("run", checkpoint, "--data", data, *few, "--localizer", "saliency")
@@ -239,7 +238,7 @@ def test_a_picture_of_examples(network: Path, data: Path, tmp_path: Path) -> Non
 def test_data_without_boxes_ends_in_a_report(network: Path, tmp_path: Path) -> None:
     data = make_listed_data(tmp_path / "data", {name: [] for name in "abc"})
     out, page = tmp_path / "out", tmp_path / "report.html"
-    result = evaluate("run", network, "--data", data, *SHORT, "--panels", 2, "--localizer", "cam", "--out", out)
+    result = evaluate("run", network, "--data", data, *QUIET_RUN, "--panels", 2, "--localizer", "cam", "--out", out)
     assert result.exit_code == 0, result.output
     assert "none of the 3 images of split 'val'" in result.output and "localization is not scored" in result.output
     metrics = metrics_of(out)
@@ -274,7 +273,7 @@ def test_predict_a_folder_with_a_broken_file(network: Path, data: Path, tmp_path
         shutil.copy(data / VAL / f"{val_id(number)}.JPEG", folder)
     (folder / "broken.png").write_bytes(b"no image")
     (tmp_path / "names.txt").write_text("first\nsecond\n")
-    words = ("--out", tmp_path / "out", "--device", "cpu", "--class-names", tmp_path / "names.txt")
+    words = ("--out", tmp_path / "out", "--device", "cpu", "--jobs", 1, "--class-names", tmp_path / "names.txt")
     result = evaluate("predict", network, folder, *words, "--localizer", "cam*saliency")
     assert result.exit_code == 1 and "Traceback" not in result.output
     assert (

@@ -36,7 +36,7 @@ from tests.integration.faulty_run import SHARD_SIZE
 
 __all__ = ["leaping_clock"]
 
-RUNS_KILLED = full(5, 20)
+RUNS_KILLED = full(4, 20)
 WORKERS_KILLED = full(2, 6)
 CHILD = "tests.integration.faulty_child"
 
@@ -95,14 +95,6 @@ def test_loky_workers_and_their_children_that_are_killed_cost_nothing(tmp_path: 
     assert contents(out) == expected
 
 
-def test_two_runs_into_one_folder_at_once_make_the_same_shards(tmp_path: Path, expected: dict[str, str]) -> None:
-    out = tmp_path / "maps"
-    runs = [start_run(out, 1) for _ in range(2)]
-    for run in runs:
-        finish(run)
-    assert contents(out) == expected
-
-
 # --- images that end their process
 
 FAULTS = {
@@ -113,6 +105,14 @@ FAULTS = {
     "hog-5": "out-of-memory",
     "once-6": "ok",
     "noise-7": "ok",
+}
+FEW_FAULTS = ("segfault-1", "killed-3", "hang-4", "once-6", "noise-7")
+"""Every way in which a run goes on; each try is a process to start. ``test_child`` has the other deaths."""
+TOLD = {
+    "segfault-1": "SIGSEGV",
+    "exit-2": "exited with code 7",
+    "hang-4": "took longer than 1000 s",
+    "hog-5": "limit of 400 MB",
 }
 CONFIG = MapConfig(map_size=16)
 
@@ -161,23 +161,24 @@ def check_faulty(out: Path, undisturbed: MapIndex, *, faults: Collection[str]) -
 
 @pytest.mark.usefixtures("leaping_clock")
 def test_images_that_end_their_process_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
-    summary = make_faulty(tmp_path, tmp_path / "maps", faults=FAULTS)
-    assert summary.counts == Counter(FAULTS.values()) + Counter(ok=len(faulty_records(FAULTS)) - len(FAULTS))
-    check_faulty(tmp_path / "maps", undisturbed, faults=FAULTS)
+    faults = FAULTS if full(0, 1) else FEW_FAULTS
+    summary = make_faulty(tmp_path, tmp_path / "maps", faults=faults)
+    statuses = Counter(FAULTS[fault] for fault in faults)
+    assert summary.counts == statuses + Counter(ok=len(faulty_records(faults)) - len(faults))
+    check_faulty(tmp_path / "maps", undisturbed, faults=faults)
     assert summary.log_path is not None
     log = summary.log_path.read_text()
-    told = ("SIGSEGV", "exited with code 7", "took longer than 1000 s", "limit of 400 MB")
-    assert [text for text in told if text not in log] == []
+    assert [fault for fault in faults if TOLD.get(fault, "") not in log] == []
     children = (line for path in Path("/proc/self/task").glob("*/children") for line in path.read_text().split())
     assert [child for child in children if CHILD in command_line(int(child))] == []
 
 
+@pytest.mark.full
 def test_images_that_end_the_process_of_a_worker_cost_only_themselves(tmp_path: Path, undisturbed: MapIndex) -> None:
     # The clock of another process does not leap.
-    faults = FAULTS if full(0, 1) else ["segfault-1", "killed-3"]
-    summary = make_faulty(tmp_path, tmp_path / "maps", faults=faults, time_s=full(1000, 10), backend="loky")
-    assert summary.failed == len([fault for fault in faults if FAULTS[fault] != "ok"])
-    check_faulty(tmp_path / "maps", undisturbed, faults=faults)
+    summary = make_faulty(tmp_path, tmp_path / "maps", faults=FAULTS, time_s=10, backend="loky")
+    assert summary.failed == len([status for status in FAULTS.values() if status != "ok"])
+    check_faulty(tmp_path / "maps", undisturbed, faults=FAULTS)
 
 
 def test_an_image_whose_process_others_killed_three_times_is_still_made(tmp_path: Path) -> None:

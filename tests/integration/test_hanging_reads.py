@@ -194,7 +194,7 @@ def test_predict_leaves_one_image_out(
     world: World, both: tuple[Path, Path, Path], tmp_path: Path, hold: Callable[..., None]
 ) -> None:
     data, spoilt, image = both
-    words = ("--device", "cpu", "--no-overlays")
+    words = ("--device", "cpu", "--jobs", 1, "--no-overlays")
     evaluate("predict", world.network, spoilt / VAL, *words, "--out", tmp_path / "damaged")
     hold(image)
     result = evaluate("predict", world.network, data / VAL, *words, "--out", tmp_path / "held")

@@ -10,7 +10,9 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from pipelines.prep_cli import main
 from pseudo_maps.shards import MapIndex
+from tests.command_calls import run_program, run_with_steps
 from tests.integration.limits import files_of_at_most
 from tests.integration.prep_command import (
     QUICK,
@@ -20,8 +22,6 @@ from tests.integration.prep_command import (
     log_text,
     prep,
     propose,
-    run_limited,
-    run_prep,
     states,
     val_id,
 )
@@ -189,9 +189,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_shard(data: Path, made: Path
     check_full_disk(tmp_path / "m", done.exit_code, done.stderr)
 
 
+@pytest.mark.full
 def test_a_full_disk_of_workers_is_one_line_and_leaves_no_half_shard(data: Path, made: Path, tmp_path: Path) -> None:
     words = ("--data", data, "--split", "val", "--out", tmp_path / "m", *QUICK, "--shard-size", 3, "--jobs", 2)
-    done = run_limited(int(0.5 * size_of_shards(made)), "proposals", *words)
+    done = run_program("tests.integration.limited_prep", int(0.5 * size_of_shards(made)), "proposals", *words)
     check_full_disk(tmp_path / "m", done.returncode, done.stderr)
 
 
@@ -218,9 +219,12 @@ def test_a_file_that_is_no_forest_is_one_line(data: Path, tmp_path: Path, conten
     model.write_text(content)
     words = ["--boundaries", "structured-forest", "--boundary-model", model]
     out = tmp_path / "m"
-    done = run_prep("proposals", "--data", data, "--split", "val", "--out", out, *QUICK, *words)
-    assert done.returncode == 1, f"exit {done.returncode}: {done.stderr}"
-    (line,) = (line for line in unexpected_lines(done.stderr) if line)
+    # What OpenCV itself prints would be seen too.
+    code, text = run_with_steps(
+        main, "proposals", "--data", data, "--split", "val", "--out", out, *QUICK, *words, prog_name="wsol-prep"
+    )
+    assert code == 1, text
+    (line,) = (line for line in unexpected_lines(text) if line)
     assert line.startswith(f"wsol-prep: error: boundary model {model}: not a structured forest model")
     assert not out.exists()
 

@@ -13,21 +13,13 @@ from pseudo_maps.config import MapConfig
 from pseudo_maps.shards import MapIndex
 from tests.command_calls import start_python
 from tests.counts import FULL_TESTS, full
-from tests.integration.prep_command import (
-    QUICK,
-    files,
-    prep,
-    propose,
-    run_prep,
-    states,
-    val_id,
-)
+from tests.integration.prep_command import files, prep, propose, states, val_id
 
 
 @pytest.mark.usefixtures("made")  # the kernels are compiled then, which would be said
 def test_a_run_says_what_it_does_and_what_it_did(data: Path, tmp_path: Path) -> None:
-    done = run_prep("proposals", "--data", data, "--split", "train", "--out", tmp_path / "m", *QUICK)
-    assert done.returncode == 0, done.stderr
+    done = propose(data, tmp_path / "m", split="train")
+    assert done.exit_code == 0, done.stderr
     first, second, progress = done.stderr.splitlines()
     assert first == "train (clsloc): 4 images, up to 16 a shard: 1 shard; 0 finished, 4 images to do"
     assert second.startswith("geodesic: boundaries directed-sobel, superpixels 1000") and "maps 32px" in second

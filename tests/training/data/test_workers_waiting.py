@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -54,10 +55,15 @@ def batches_through(workers: int, *, size: int, told: bool, batches: int = 12) -
 def in_a_fork(prepare: Callable[[], None], work: Callable[[], str]) -> str:
     """What ``work`` gives in a fork that ``prepare`` has changed; the test is skipped where it may not do that."""
     reading, writing = os.pipe()
+    threads = cv2.getNumThreads()
+    # A fork would wait for ever for the threads that other tests have had OpenCV start.
+    cv2.setNumThreads(1)
     child = os.fork()
     if child == 0:
         # Whatever happens here, the fork must not run the other tests.
         try:
+            # A handler in Python would not be reached from a wait in C.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(DEADLINE_S)
             prepare()
             found = work()
@@ -67,6 +73,7 @@ def in_a_fork(prepare: Callable[[], None], work: Callable[[], str]) -> str:
             found = f"{type(error).__name__}: {error}"
         os.write(writing, found.encode())
         os._exit(0)
+    cv2.setNumThreads(threads)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
         found = file.read().decode()
