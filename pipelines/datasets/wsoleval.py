@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.datasets.boxes import BoxAnnotation, tidy_boxes
+from pipelines.datasets.folders import WNID
 from pipelines.datasets.model import SPLITS, Classes, Dataset, DatasetError
 from pipelines.datasets.text import (
     check_ids,
@@ -121,6 +122,12 @@ def open_wsoleval(root: Path, *, split: str) -> Dataset:
     for image_id in ids:
         label = labels.get(image_id, UNKNOWN_LABEL)
         wnid = "" if label == UNKNOWN_LABEL else classes.wnids[label]
+        class_folder = image_id.rpartition("/")[0].rpartition("/")[2]
+        if class_folder != wnid and WNID.fullmatch(class_folder) and WNID.fullmatch(wnid):
+            raise DatasetError(
+                f"{folder / _LABELS_FILE}: {describe(image_id)} has the label {label}, which is the class {wnid}, but "
+                f"lies in the folder of {class_folder}; put the classes of synsets.txt into the order of the labels"
+            )
         records.append(ImageRecord(image_id=image_id, path=f"{prefix}{image_id}", wnid=wnid, label=label))
     return Dataset(
         root=root,

@@ -19,6 +19,7 @@ from evaluation.workers import map_in_order
 from pipelines.datasets.folders import describe_unread, walk_images
 from pipelines.jobs.localizer import ClassScore, Localizer, Prediction
 from pseudo_maps.files import write_atomically
+from pseudo_maps.wording import counted
 from training.data.workers import explaining_lost_workers
 
 PREDICTIONS_FILE = "predictions.json"
@@ -69,6 +70,7 @@ def predict_images(
     has no such class. RuntimeError when a process was lost.
     """
     index = None if label is None else network.find_class(label)
+    earlier = _files_listed(output.folder)
     files = _find_files(images, output=output, say=say)
     if len(files) <= batch_size:
         workers, jobs = 0, 1
@@ -92,12 +94,25 @@ def predict_images(
         **({} if network.threshold is None else {"threshold": network.threshold}),
         "images": entries,
     }
+    made = {entry[kind] for entry in entries for kind in ("overlay", "map") if kind in entry}
+    left = sorted(name for name in earlier - made if (output.folder / name).is_file())
+    if left:
+        say(f"warning: {output.folder}: {counted(len(left), 'file')} of an earlier prediction left, such as {left[0]}")
     text = json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(output.folder / PREDICTIONS_FILE, text.encode("utf-8", errors="replace"))
     if output.csv is not None:
         output.csv.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output.csv, _csv(entries, wnids=network.model.names.wnids).encode(errors="surrogateescape"))
     return sum("error" in entry for entry in entries)
+
+
+def _files_listed(folder: Path) -> set[str]:
+    """Pictures and maps that a ``predictions.json`` in a folder names; none where there is none that reads."""
+    try:
+        images = json.loads((folder / PREDICTIONS_FILE).read_text(encoding="utf-8"))["images"]
+        return {str(entry[kind]) for entry in images for kind in ("overlay", "map") if kind in entry}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
 
 
 def _find_files(images: Sequence[Path], *, output: PredictionOutput, say: Callable[[str], None]) -> dict[str, Path]:

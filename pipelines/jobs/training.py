@@ -1,6 +1,8 @@
 """Trainer from data sets, a folder of maps and names of weights, with its progress bars."""
 
-from collections.abc import Mapping
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,8 +123,8 @@ def build_trainer(
         for warning in check_sources(index, records, root=train.root):
             progress.say(f"warning: {warning}")
     val_records = list(val.records[:limit])
-    shared = {record.path for record in val_records}.intersection(record.path for record in records)
-    if shared and train.root == val.root:
+    shared = set(_real_files(val_records, root=val.root)).intersection(_real_files(records, root=train.root))
+    if shared:
         progress.say(
             f"warning: {len(shared)} of {len(val_records)} validation images are training images, so the accuracy says "
             f"nothing about new images; put images into the folders train and val of {train.root}"
@@ -172,6 +174,14 @@ def build_trainer(
         initialise=None if weights_at_start == RANDOM else start,
         progress=progress,
     )
+
+
+def _real_files(records: Iterable[ImageRecord], *, root: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of each file, links to folders resolved: a split may be a link to another."""
+    real = functools.cache(os.path.realpath)
+    for record in records:
+        folder, name = os.path.split(record.path)
+        yield real(os.path.join(root, folder)), name
 
 
 def choose_records(

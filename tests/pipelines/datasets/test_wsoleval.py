@@ -55,6 +55,18 @@ def test_wsoleval_refuses_the_list_of_another_split(tmp_path):
     assert len(open_dataset(tmp_path, split="test").records) == 2  # ILSVRC val, as the project calls it
 
 
+def test_labels_and_classes_in_different_orders_are_refused(tmp_path):
+    ids = [f"train/n0000000{number}/{number}.JPEG" for number in (1, 2)]
+    write(tmp_path, "image_ids.txt", "".join(f"{image_id}\n" for image_id in ids))
+    write(tmp_path, "class_labels.txt", f"{ids[0]},1\n{ids[1]},0\n")
+    assert len(open_dataset(tmp_path, split="train", layout="wsoleval").records) == 2
+    write(tmp_path, "synsets.txt", "n00000002\nn00000001\n")
+    assert [one.wnid for one in open_dataset(tmp_path, split="train").records] == ["n00000001", "n00000002"]
+    write(tmp_path, "synsets.txt", "n00000001\nn00000002\n")
+    with pytest.raises(DatasetError, match=r"1\.JPEG' has the label 1, .* n00000002, but .* folder of n00000001"):
+        open_dataset(tmp_path, split="train")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

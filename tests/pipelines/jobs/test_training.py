@@ -147,6 +147,16 @@ def test_validating_on_training_images_is_said(
     assert warnings[0].startswith("warning: 4 of 4 validation images are training images") and str(flat) in warnings[0]
 
 
+def test_a_link_to_the_training_images_is_no_validation_set(
+    recorded: None, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(data / "train")
+    both = tuple(open_dataset(tmp_path, split=split, layout="imagefolder") for split in ("train", "val"))
+    build((both[0], both[1]), tmp_path / "out")
+    assert "warning: 6 of 6 validation images are training images" in capsys.readouterr().err
+
+
 def test_weights_count_the_images_that_are_trained_on(
     recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
