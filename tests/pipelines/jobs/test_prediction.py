@@ -285,9 +285,9 @@ def refused(checkpoint: Path, images: list[Path], out: Path, *, match: str, **op
 
 def test_files_of_an_earlier_prediction_are_counted(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     predict(checkpoint, [folder], tmp_path / "out")
-    _, said = predict(checkpoint, [folder / "wide.jpg"], tmp_path / "out")
+    _, said = predict(checkpoint, [folder / "wide.png"], tmp_path / "out")
     assert said[-1] == f"warning: {tmp_path / 'out'}: 3 files of an earlier prediction left, such as deep/grey.png"
-    _, said = predict(checkpoint, [folder / "wide.jpg"], tmp_path / "out")
+    _, said = predict(checkpoint, [folder / "wide.png"], tmp_path / "out")
     assert len(said) == 1
 
 
