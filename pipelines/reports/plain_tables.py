@@ -21,25 +21,40 @@ _Form: TypeAlias = Callable[[str, Sequence[str], Sequence[Table], Sequence[Loade
 """A file's text from a title, warnings, tables and the runs that they are made of."""
 
 
+def markdown_table(table: Table, *, small_print: bool = True) -> str:
+    """A table in Markdown, the best cells bold; small print of the first column, or of all, in brackets."""
+    lines = [[Cell(text) for text in table.headings], *(row.cells for row in table.rows)]
+    rows = [_texts(cells, escaped=_in_markdown, bold="**%s**", small_print=small_print) for cells in lines]
+    rows.insert(1, ["---:" if letter == "r" else "---" for letter in table.align])
+    return "".join(f"| {' | '.join(texts)} |\n" for texts in rows)
+
+
 def _markdown(title: str, warnings: Sequence[str], tables: Sequence[Table], _runs: Sequence[LoadedRun]) -> str:
-    """Warnings and tables; intervals and other small print in brackets, the best rates bold."""
     lines = [f"# {_in_markdown(title)}", "", *(f"- {_in_markdown(one)}" for one in warnings), ""]
     for table in tables:
-        lines += [f"## {_in_markdown(table.caption)}", "", _markdown_row([Cell(text) for text in table.headings])]
-        lines.append("|" + "".join("---:|" if letter == "r" else "---|" for letter in table.align))
-        lines += [*(_markdown_row(row.cells) for row in table.rows), ""]
+        lines += [f"## {_in_markdown(table.caption)}", "", markdown_table(table)]
     return "\n".join(lines)
 
 
 def _latex(title: str, warnings: Sequence[str], tables: Sequence[Table], _runs: Sequence[LoadedRun]) -> str:
-    """Tables for the package booktabs without small print; the best rates are bold, warnings are comments."""
+    """Tables for the package booktabs without intervals; the best rates are bold, warnings are comments."""
     lines = [f"% {' '.join(text.split())}" for text in (title, *warnings, "Needs booktabs.")]
     for table in tables:
+        cells = [[Cell(text) for text in table.headings], *(row.cells for row in table.rows)]
+        rows = [_texts(of_row, escaped=_in_latex, bold=r"\textbf{%s}", small_print=False) for of_row in cells]
+        heading, *others = (rf"{' & '.join(texts)} \\" for texts in rows)
         lines += [r"\begin{table}", r"\centering", rf"\caption{{{_in_latex(table.caption)}}}"]
-        lines += [rf"\begin{{tabular}}{{{table.align}}}", r"\toprule"]
-        lines += [_latex_row([Cell(text) for text in table.headings]), r"\midrule"]
-        lines += [*(_latex_row(row.cells) for row in table.rows), r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        lines += [rf"\begin{{tabular}}{{{table.align}}}", r"\toprule", heading, r"\midrule", *others]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _texts(cells: Sequence[Cell], *, escaped: Callable[[str], str], bold: str, small_print: bool) -> list[str]:
+    texts = []
+    for place, cell in enumerate(cells):
+        text = escaped(f"{cell.text} ({cell.note})" if cell.note and (small_print or not place) else cell.text)
+        texts.append(bold % text if cell.is_best else text)
+    return texts
 
 
 def _csv(_title: str, _warnings: Sequence[str], _tables: Sequence[Table], runs: Sequence[LoadedRun]) -> str:
@@ -91,21 +106,8 @@ def _csv_rate(name: str, rate: Rate | None) -> dict[str, str]:
     return {key: decimal(value) for key, value in named.items() if value is not None}
 
 
-def _markdown_row(cells: Sequence[Cell]) -> str:
-    texts = []
-    for cell in cells:
-        text = _in_markdown(f"{cell.text} ({cell.note})" if cell.note else cell.text)
-        texts.append(f"**{text}**" if cell.is_best else text)
-    return f"| {' | '.join(texts)} |"
-
-
 def _in_markdown(text: str) -> str:
     return re.sub(r"([\\|<`*_])", r"\\\1", " ".join(text.split()))
-
-
-def _latex_row(cells: Sequence[Cell]) -> str:
-    texts = [rf"\textbf{{{_in_latex(cell.text)}}}" if cell.is_best else _in_latex(cell.text) for cell in cells]
-    return rf"{' & '.join(texts)} \\"
 
 
 def _in_latex(text: str) -> str:

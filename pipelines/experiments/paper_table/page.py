@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,37 +23,13 @@ from pipelines.experiments.paper_table.results import (
     Value,
 )
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
-from pipelines.reports.html_pages import svg_image, write_page
+from pipelines.reports.html_pages import Cell, Row, Table, row_of, svg_image, write_page
+from pipelines.reports.plain_tables import markdown_table
 from pseudo_maps.files import write_atomically
 
 TABLE_FILES = ("table.md", "table.csv", "table.html")
 _HEADINGS = tuple(METRICS[name].heading for name in PAPER_METRICS)
 _NOTHING = "-"
-
-
-class _Cell(NamedTuple):
-    text: str
-    by_seed: str = ""
-    """Each seed's value, for pages that have room."""
-
-
-class _Line(NamedTuple):
-    name: str
-    note: str
-    """Localizer, in small letters."""
-    cells: Sequence[_Cell]
-    is_baseline: bool = False
-
-
-class _Table(NamedTuple):
-    caption: str
-    headings: Sequence[str]
-    lines: Sequence[_Line]
-
-    @property
-    def is_paper(self) -> list[bool]:
-        """Which columns are the paper's own."""
-        return [heading.startswith("paper: ") for heading in self.headings]
 
 
 class _Section(NamedTuple):
@@ -62,7 +39,7 @@ class _Section(NamedTuple):
     summary: str
     """Its best row, against GAP and the best of what takes no training and never looks at an image."""
     charts: Sequence[dict[str, str]]
-    tables: Sequence[_Table]
+    tables: Sequence[Table]
     unfinished: Sequence[str]
     """Sentences about runs that are not in the tables."""
 
@@ -71,7 +48,6 @@ def write_tables(results: TableResults, out: Path) -> None:
     """Write all three files, each in one step; the same results give the same bytes."""
     sections = [_section(results, arch) for arch in results.plan.archs]
     done, planned = len(results.finished), len(results.finished) + len(results.unfinished)
-    has_paper = any(any(table.is_paper) for section in sections for table in section.tables)
     of_archs = tuple(f"{arch} " for arch in results.plan.archs)
     context = {
         "title": f"The paper's tables on {results.plan.data.resolve().name}",
@@ -79,7 +55,8 @@ def write_tables(results: TableResults, out: Path) -> None:
         if done == planned
         else f"{done} of {planned} runs are finished; the others are named below.",
         "statements": notes(results),
-        "paper_note": PAPER_NOTE if has_paper else "",
+        "paper_note": PAPER_NOTE if any(_has_paper(results, arch) for arch in results.plan.archs) else "",
+        "markdown": partial(markdown_table, small_print=False),
         "warnings": results.warnings,
         "unfinished": [f"{name}: {why}" for name, why in results.unfinished.items() if not name.startswith(of_archs)],
         "sections": sections,
@@ -134,50 +111,52 @@ def _of_row(results: TableResults, arch: str, row: str) -> list[Value]:
     return [results.value(*where, metric) for metric in PAPER_METRICS]
 
 
-def _main_table(results: TableResults, arch: str) -> _Table:
+def _main_table(results: TableResults, arch: str) -> Table:
     plan, paper = results.plan, _has_paper(results, arch)
     lines = []
     for row in plan.rows:
         values = _of_row(results, arch, row)
         n = values[0].measured.n
         seeds = str(n) if n == len(plan.seeds) else f"{n} of {len(plan.seeds)}"
-        cells = [*(_cell(value.measured) for value in values), _Cell(seeds)]
-        cells += [_Cell(_plain(value.paper)) for value in values] if paper else []
-        lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], cells))
+        cells = [*(_cell(value.measured) for value in values), seeds]
+        cells += [_plain(value.paper) for value in values] if paper else []
+        lines.append(row_of(Cell(ROWS[row].title, ROWS[row].localizers[0]), *cells))
     for row, localizer in results.untrained:
         first = _cell(results.value("", row, localizer, plan.protocols[0], "gt_known_loc").measured)
-        lines.append(_Line(row, "no training", [first, *[_Cell(_NOTHING)] * (6 if paper else 3)], is_baseline=True))
-    return _Table(
+        rest = _NOTHING * (6 if paper else 3)
+        lines.append(row_of(Cell(row, "no training"), first, *rest, kind="baseline"))
+    return _table(
         f"{arch}, protocol {protocol_title(plan.protocols[0])}: mean ± standard deviation over seeds, %",
         [*_HEADINGS, "seeds", *(f"paper: {heading}" for heading in _HEADINGS if paper)],
         lines,
     )
 
 
-def _difference_table(results: TableResults, arch: str) -> _Table:
+def _difference_table(results: TableResults, arch: str) -> Table:
     plan, paper = results.plan, _has_paper(results, arch)
     lines = []
     for row in (row for row in plan.rows if row != REFERENCE_ROW):
-        values, cells = _of_row(results, arch, row), []
+        values = _of_row(results, arch, row)
+        cells: list[Cell | str] = []
         for value in values:
             cells.append(_cell(value.difference, signed=True))
-            cells += [_Cell(_plain(value.paper_difference, signed=True))] if paper else []
-        cells.append(_Cell(str(values[0].difference.n)))
-        lines.append(_Line(ROWS[row].title, ROWS[row].localizers[0], cells))
+            cells += [_plain(value.paper_difference, signed=True)] if paper else []
+        lines.append(row_of(Cell(ROWS[row].title, ROWS[row].localizers[0]), *cells, values[0].difference.n))
     headings = [text for heading in _HEADINGS for text in (heading, *([f"paper: {heading}"] if paper else []))]
     caption = (
         f"{arch}, protocol {protocol_title(plan.protocols[0])}: difference to GAP of the same seed, percentage points"
     )
-    return _Table(caption, [*headings, "seeds compared"], lines)
+    return _table(caption, [*headings, "seeds compared"], lines)
 
 
-def _localizer_table(results: TableResults, arch: str) -> _Table:
+def _localizer_table(results: TableResults, arch: str) -> Table:
     plan = results.plan
     columns = [(protocol, metric) for protocol in plan.protocols for metric in ("gt_known_loc", "top1_loc")]
 
-    def line(of_arch: str, row: str, localizer: str) -> _Line:
+    def line(of_arch: str, row: str, localizer: str) -> Row:
         cells = [_cell(results.value(of_arch, row, localizer, *column).measured) for column in columns]
-        return _Line(ROWS[row].title, localizer, cells) if of_arch else _Line(row, "no training", cells, True)
+        name = Cell(ROWS[row].title, localizer) if of_arch else Cell(row, "no training")
+        return row_of(name, *cells, kind="" if of_arch else "baseline")
 
     lines = [line(arch, row, localizer) for row in plan.rows for localizer in ROWS[row].localizers]
     lines += [line("", row, localizer) for row, localizer in results.untrained]
@@ -186,13 +165,18 @@ def _localizer_table(results: TableResults, arch: str) -> _Table:
         f"{protocol_title(protocol)}{', oracle' if protocol in oracles else ''}: {METRICS[metric].heading}"
         for protocol, metric in columns
     ]
-    return _Table(f"{arch}, by localizer: mean ± standard deviation over seeds, %", headings, lines)
+    return _table(f"{arch}, by localizer: mean ± standard deviation over seeds, %", headings, lines)
 
 
-def _cell(values: SeedValues, *, signed: bool = False) -> _Cell:
+def _table(caption: str, headings: Sequence[str], rows: Sequence[Row]) -> Table:
+    return Table(caption, "l" + "r" * len(headings), ["method", *headings], rows)
+
+
+def _cell(values: SeedValues, *, signed: bool = False) -> Cell:
+    """Mean and standard deviation; below them each seed's value."""
     spread = "" if values.sd is None else f" ± {values.sd:.2f}"
     by_seed = ", ".join(_plain(value, signed=signed) for value in values.by_seed.values()) if values.n > 1 else ""
-    return _Cell(f"{_plain(values.mean, signed=signed)}{spread}", by_seed)
+    return Cell(f"{_plain(values.mean, signed=signed)}{spread}", by_seed)
 
 
 def _plain(value: float | None, *, signed: bool = False) -> str:
