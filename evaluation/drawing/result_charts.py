@@ -7,7 +7,7 @@ import numpy as np
 
 from evaluation.drawing.charts import ChartForm, Line, error_chart, line_chart
 from evaluation.protocols import protocol_title
-from evaluation.schema import Curve, Histogram, Result
+from evaluation.schema import Result
 
 CHART_TITLES = {
     "accuracy": "Accuracy against threshold",
@@ -35,40 +35,31 @@ def result_chart(kind: str, results: Sequence[NamedResult], *, protocol: str, fo
     if kind == "errors":
         bars = [(named.name, named.result.errors) for named in results if named.result.errors is not None]
         return error_chart(bars, title=title, form=form) if bars else None
-    if kind == "accuracy":
-        curves = [_curve(named, named.result.curve) for named in results if named.result.curve is not None]
-        if not curves:
-            return None
-        return line_chart(
-            curves,
-            title=title,
-            x_label="threshold, as a fraction of the map's maximum",
-            y_label=f"images localized at IoU {_COUNTED_IOU} (%)",
-            dots="highest",
-            form=form,
-        )
-    shares = [
-        _at_least(named, named.result.iou_histogram) for named in results if named.result.iou_histogram is not None
-    ]
-    if not shares:
+    drawn = [(_curve if kind == "accuracy" else _at_least)(named) for named in results]
+    lines = [line for line in drawn if line is not None]
+    if not lines:
         return None
-    return line_chart(
-        shares,
-        title=title,
-        x_label="IoU",
-        y_label="images with at least that IoU (%)",
-        marked_x=_COUNTED_IOU,
-        form=form,
-    )
+    if kind == "accuracy":
+        x_label = "threshold, as a fraction of the map's maximum"
+        y_label = f"images localized at IoU {_COUNTED_IOU} (%)"
+        return line_chart(lines, title=title, x_label=x_label, y_label=y_label, dots="highest", form=form)
+    y_label = "images with at least that IoU (%)"
+    return line_chart(lines, title=title, x_label="IoU", y_label=y_label, marked_x=_COUNTED_IOU, form=form)
 
 
-def _curve(named: NamedResult, curve: Curve) -> Line:
+def _curve(named: NamedResult) -> Line | None:
+    curve = named.result.curve
+    if curve is None:
+        return None
     percent_l = 100 * np.asarray(curve.gt_known_50)
     return Line(name=named.name, x_n=curve.thresholds, y_n=percent_l, is_baseline=named.is_baseline)
 
 
-def _at_least(named: NamedResult, histogram: Histogram) -> Line:
-    """Share of images whose overlap is at least that of each edge of a histogram."""
+def _at_least(named: NamedResult) -> Line | None:
+    """Share of images whose overlap is at least that of each edge of the histogram."""
+    histogram = named.result.iou_histogram
+    if histogram is None:
+        return None
     counts = np.asarray(histogram.counts)
     at_least = np.append(counts[::-1].cumsum()[::-1], 0)
     percent_n = 100 * at_least / max(counts.sum(), 1)

@@ -25,7 +25,7 @@ from pipelines.reports.comparison import (
     threshold_choice,
 )
 from pipelines.reports.headline import headline, main_rows
-from pipelines.reports.html_pages import Cell, Chart, Table, rate_cell, row_of, setting_texts, svg_image, write_page
+from pipelines.reports.html_pages import Cell, Chart, Table, rate_cell, row_of, setting_texts, write_page
 from pipelines.reports.pictures import picture_tables
 from pipelines.reports.plain_tables import PLAIN_TABLES
 from pipelines.reports.report_rows import SOURCE, ReportRow, best_baseline, points_against, report_rows
@@ -71,7 +71,7 @@ def write_report(
     }
     warnings = comparison_warnings(loaded)
     warnings += other_training_images({name: read_finished(folder) or {} for name, folder in trained.items()})
-    histories = [read_history(folder, name=name) for name, folder in trained.items()]
+    histories = {name: read_history(folder) for name, folder in trained.items()}
     title = title or f"Localization results: {', '.join(run.label for run in loaded)}"
     results = [_results_table(rows[protocol], protocol, runs=len(loaded), comparable=comparable) for protocol in rows]
     if plain:
@@ -87,7 +87,7 @@ def write_report(
             "introduction": _paragraphs(introduction),
             "results": results,
             "marks_best": any(cell.is_best for table in results for row in table.rows for cell in row.cells),
-            "training": _shown(training_charts(histories)),
+            "training": training_charts(histories),
             **_page(loaded, rows, comparable=comparable),
         }
         write_page(out, template="report.html.jinja", context=context)
@@ -270,7 +270,7 @@ def _protocol_part(rows: list[ReportRow], protocol: str) -> dict[str, Any]:
     return {
         "protocol": protocol,
         "rules": _rules(rows),
-        "charts": _shown(_charts(rows, protocol)),
+        "charts": _charts(rows, protocol),
         "errors": Table(caption, "l" + "r" * len(ERROR_KINDS), ["localizer", *ERROR_KINDS], errors),
     }
 
@@ -283,10 +283,6 @@ def _rules(rows: list[ReportRow]) -> dict[str, str]:
         if VIEWS_RULE in row.result.describe
     }
     return {key: text for key, text in rows[0].result.describe.items() if key != VIEWS_RULE} | views
-
-
-def _shown(charts: Sequence[Chart]) -> list[dict[str, str]]:
-    return [svg_image(chart.content, alt=chart.alt) for chart in charts]
 
 
 def _charts(rows: list[ReportRow], protocol: str, *, form: ChartForm = "page") -> list[Chart]:
@@ -306,9 +302,5 @@ def _chart_text(kind: str, rows: list[ReportRow]) -> str:
         return "; the counts are in the table below"
     if kind == "overlaps":
         return ": share of images with at least that IoU"
-    best = [
-        f"{row.name}: best {percent(max(row.result.curve.gt_known_50))} %"
-        for row in rows
-        if row.result.curve is not None
-    ]
-    return f". {'; '.join(best)}"
+    curves = {row.name: row.result.curve.gt_known_50 for row in rows if row.result.curve is not None}
+    return f". {'; '.join(f'{name}: best {percent(max(rates))} %' for name, rates in curves.items())}"

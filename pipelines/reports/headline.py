@@ -59,15 +59,10 @@ def _order(row: ReportRow) -> float:
 
 
 def _best_sentence(best: ReportRow) -> str:
-    result = best.result
-    hedge = (
-        " The threshold is the best one on these very images, so the rate is an upper estimate."
-        if result.threshold_is_oracle
-        else ""
-    )
+    oracle = " The threshold is the best one on these very images, so the rate is an upper estimate."
     return (
         f"Best is “{best.name}”: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % "
-        f"of {result.gt_known_loc.images} images.{hedge}"
+        f"of {best.result.gt_known_loc.images} images.{oracle if best.result.threshold_is_oracle else ''}"
     )
 
 

@@ -23,6 +23,11 @@ class Chart(NamedTuple):
     alt: str
     """What it shows, for readers who do not see it."""
 
+    @property
+    def uri(self) -> str:
+        """An SVG as the source of an ``img`` element."""
+        return data_uri(self.content, kind="svg+xml")
+
 
 class Cell(NamedTuple):
     """A cell of a table."""
@@ -88,11 +93,6 @@ def write_page(out: Path, *, template: str, context: Mapping[str, Any]) -> None:
 def data_uri(content: bytes, *, kind: str) -> str:
     """A picture as the source of an ``img`` element; ``kind`` is ``jpeg`` or ``svg+xml``."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def svg_image(svg: bytes, *, alt: str) -> dict[str, str]:
-    """``uri`` and ``alt`` of a chart, as the templates show it."""
-    return {"uri": data_uri(svg, kind="svg+xml"), "alt": alt}
 
 
 def setting_texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

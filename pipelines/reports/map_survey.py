@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,13 @@ class Histogram:
     high: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedImage:
+class FailedImage(NamedTuple):
     """An image without a map."""
 
     image_id: str
+    status: str
     path: str
     """Its file, relative to the data root."""
-    status: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,8 +103,7 @@ def survey_maps(
         counts.update(table["status"].tolist())
         is_ok = table["status"] == STATUS_OK
         for row in np.flatnonzero(~is_ok)[: failed - len(failures)].tolist():
-            values = {name: str(table[name][row]) for name in ("image_id", "path", "status")}
-            failures.append(FailedImage(**values))
+            failures.append(FailedImage(*(str(table[name][row]) for name in FailedImage._fields)))
         peaks.append(table["peak"][is_ok])
         proposals.append(table["proposals"][is_ok])
         made = np.empty(int(is_ok.sum()), dtype=_ROW)

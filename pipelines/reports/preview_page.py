@@ -1,6 +1,7 @@
 """HTML page about the saliency maps of a split: counts, histograms, failed images and pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,6 @@ from pseudo_maps.wording import counted
 
 THUMBNAIL_PX = 192
 """Longest side of a picture: as wide as a phone shows it, and about 8 KB as JPEG."""
-
-_CHART_WIDTH, _CHART_HEIGHT = 320, 120
-"""Of the area of bars, in units of the template's drawing. Drawn there, because wsol-prep imports no matplotlib."""
 
 
 def write_preview_page(
@@ -50,10 +48,9 @@ def write_preview_page(
     ]
     configuration = survey.provenance["configuration"]
     settings = {**setting_texts(configuration), "package version": survey.provenance["package_version"]}
-    statuses = [
-        row_of(status, f"{images:,}", f"{100 * images / survey.images:.2f} %")
-        for status, images in survey.counts.items()
-    ]
+    shares = {status: f"{100 * images / survey.images:.2f} %" for status, images in survey.counts.items()}
+    statuses = [row_of(status, f"{survey.counts[status]:,}", share) for status, share in shares.items()]
+    lost = [row_of(*image) for image in survey.failed]
     context = {
         "survey": survey,
         "made": survey.counts[STATUS_OK],
@@ -61,15 +58,8 @@ def write_preview_page(
         "title": f"Saliency maps of the split {split}",
         "description": described_configuration(configuration),
         "statuses": Table("Images by status", "lrr", ["status", "images", "share"], statuses),
-        "failed": Table(
-            "Images without a map",
-            "lll",
-            ["image", "status", "file"],
-            [row_of(image.image_id, image.status, image.path) for image in survey.failed],
-        ),
-        "settings": Table(
-            "All settings", "ll", ["name", "value"], [row_of(name, value) for name, value in settings.items()]
-        ),
+        "failed": Table("Images without a map", "lll", ["image", "status", "file"], lost),
+        "settings": Table("All settings", "ll", ["name", "value"], [row_of(*item) for item in settings.items()]),
         "charts": _charts(survey),
         "groups": [group for group in groups if group["maps"]],
         "is_random": not chosen,
@@ -111,17 +101,15 @@ def _group(gallery: MapGallery, title: str, image_ids: Sequence[str]) -> dict[st
     for image_id, pictures, iou in gallery.pictures(known, square=False, longest_px=THUMBNAIL_PX):
         row = gallery.index.row(image_id)
         size = f"{row.width} x {row.height} px, " if row.width and row.height else ""
-        is_ok = row.status == STATUS_OK
+        overlap = "" if iou is None else f", IoU {iou:.2f}"
+        numbers = f"{size}{row.proposals} proposals, maximum before scaling {row.peak:.3f}{overlap}"
         overlaps += [] if iou is None else [iou]
         maps.append(
             {
                 "image_id": image_id,
                 "class": gallery.class_name(image_id),
-                "numbers": f"{size}{row.proposals} proposals, maximum before scaling {row.peak:.3f}"
-                + ("" if iou is None else f", IoU {iou:.2f}")
-                if is_ok
-                else row.status,
-                "status": "" if is_ok else row.status,
+                "numbers": numbers if row.status == STATUS_OK else row.status,
+                "status": row.status,
                 "pictures": [(name, _thumbnail(picture)) for name, picture in pictures.items()],
             }
         )
@@ -150,18 +138,12 @@ def _charts(survey: MapSurvey) -> list[dict[str, Any]]:
 
 
 def _drawn(histogram: Histogram, *, number: Callable[[float], str]) -> dict[str, Any]:
-    """Places of bars and ticks in units of the drawing from its top left, with their texts."""
+    """Bars and ticks with their texts, which the template draws, because wsol-prep imports no matplotlib."""
     edges, counts = histogram.edges.tolist(), histogram.counts.tolist()
-    highest, width = max(counts), _CHART_WIDTH / len(counts)
-    bars = []
-    for place, count in enumerate(counts):
-        height = _CHART_HEIGHT * count / highest
-        text = f"{number(edges[place])} to {number(edges[place + 1])}: {count:,} {'map' if count == 1 else 'maps'}"
-        top = _CHART_HEIGHT - height
-        bars.append({"x": place * width, "y": top, "width": width, "height": height, "text": text})
-    ticks = [
-        (_CHART_WIDTH * share, number(edges[0] + share * (edges[-1] - edges[0])), anchor)
-        for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end"))
+    bars = [
+        (count / max(counts), f"{number(low)} to {number(high)}: {counted(count, 'map')}")
+        for count, (low, high) in zip(counts, pairwise(edges), strict=True)
     ]
+    ticks = [number(edges[0] + share * (edges[-1] - edges[0])) for share in (0.0, 0.5, 1.0)]
     summary = f"mean {number(histogram.mean)}, lowest {number(histogram.low)}, highest {number(histogram.high)}"
-    return {"bars": bars, "ticks": ticks, "highest": highest, "summary": summary}
+    return {"bars": bars, "ticks": ticks, "highest": counted(max(counts), "map"), "summary": summary}

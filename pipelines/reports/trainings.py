@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from evaluation.drawing.charts import ChartForm, Line, line_chart
 from pipelines.reports.html_pages import Chart
@@ -20,13 +20,8 @@ _SALIENCY_VALUES = {
 """What the full method logs besides the classification loss, and its names in the legend."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingHistory:
-    """A training run, epoch by epoch."""
-
-    name: str
-    values: Mapping[str, Mapping[float, float]]
-    """By logged name the value after each epoch: means over the epoch's steps, accuracies as fractions."""
+History: TypeAlias = Mapping[str, Mapping[float, float]]
+"""By logged name the value after each epoch: means over the epoch's steps, accuracies as fractions."""
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -64,7 +59,7 @@ def other_training_images(finished: Mapping[str, Mapping[str, object]]) -> list[
     ]
 
 
-def read_history(folder: Path, *, name: str) -> TrainingHistory:
+def read_history(folder: Path) -> History:
     """Read what a run of wsol-train logged after each epoch; ValueError without a log or a finished epoch."""
     path = folder / METRICS_LOG_FILE
     if not path.is_file():
@@ -86,18 +81,18 @@ def read_history(folder: Path, *, name: str) -> TrainingHistory:
                 values.setdefault(prefix + key, {})[epoch] = math.nan if value is None else float(value)
     if "train_classification" not in values:
         raise ValueError(f"{path}: expected at least one finished epoch, found none; report after the first epoch")
-    return TrainingHistory(name=name, values=values)
+    return values
 
 
-def training_charts(histories: Sequence[TrainingHistory], *, form: ChartForm = "page") -> list[Chart]:
-    """The classification loss, accuracies, and each run's map loss and triplet distances."""
+def training_charts(histories: Mapping[str, History], *, form: ChartForm = "page") -> list[Chart]:
+    """The classification loss, accuracies, and each run's map loss and triplet distances, by the runs' names."""
     if not histories:
         return []
-    losses = _lines({run.name: run.values.get("train_classification") for run in histories})
+    losses = _lines({name: history.get("train_classification") for name, history in histories.items()})
     accuracies = _lines(
         {
-            f"{run.name} on {images}": run.values.get(key)
-            for run in histories
+            f"{name} on {images}": history.get(key)
+            for name, history in histories.items()
             for key, images in (("train_top1", "training crops"), ("val_top1", "validation images"))
         },
         factor=100,
@@ -106,10 +101,10 @@ def training_charts(histories: Sequence[TrainingHistory], *, form: ChartForm = "
         _chart("training-loss", losses, title="Classification loss", y_label="cross entropy", form=form),
         _chart("training-accuracy", accuracies, title="Top-1 accuracy while training", y_label="images (%)", form=form),
     ]
-    for number, run in enumerate(histories, start=1):
-        lines = _lines({name: run.values.get(f"train_{key}") for key, name in _SALIENCY_VALUES.items()})
+    for number, (name, history) in enumerate(histories.items(), start=1):
+        lines = _lines({value: history.get(f"train_{key}") for key, value in _SALIENCY_VALUES.items()})
         if lines:
-            title = f"Saliency of {run.name} while training"
+            title = f"Saliency of {name} while training"
             charts.append(_chart(f"training-saliency-{number}", lines, title=title, y_label="value", form=form))
     return charts
 

@@ -23,7 +23,7 @@ from pipelines.experiments.paper_table.results import (
     Value,
 )
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
-from pipelines.reports.html_pages import Cell, Row, Table, row_of, svg_image, write_page
+from pipelines.reports.html_pages import Cell, Chart, Row, Table, row_of, write_page
 from pipelines.reports.plain_tables import markdown_table
 from pseudo_maps.files import write_atomically
 
@@ -38,7 +38,7 @@ class _Section(NamedTuple):
     arch: str
     summary: str
     """Its best row, against GAP and the best of what takes no training and never looks at an image."""
-    charts: Sequence[dict[str, str]]
+    charts: Sequence[Chart]
     tables: Sequence[Table]
     unfinished: Sequence[str]
     """Sentences about runs that are not in the tables."""
@@ -118,7 +118,7 @@ def _main_table(results: TableResults, arch: str) -> Table:
         values = _of_row(results, arch, row)
         n = values[0].measured.n
         seeds = str(n) if n == len(plan.seeds) else f"{n} of {len(plan.seeds)}"
-        cells = [*(_cell(value.measured) for value in values), seeds]
+        cells: list[Cell | str] = [*(_cell(value.measured) for value in values), seeds]
         cells += [_plain(value.paper) for value in values] if paper else []
         lines.append(row_of(Cell(ROWS[row].title, ROWS[row].localizers[0]), *cells))
     for row, localizer in results.untrained:
@@ -183,7 +183,7 @@ def _plain(value: float | None, *, signed: bool = False) -> str:
     return _NOTHING if value is None else f"{value:{'+' if signed else ''}.2f}"
 
 
-def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
+def _charts(results: TableResults, arch: str) -> list[Chart]:
     """GT-known Loc of every row and seed, one chart per protocol, all with the same axis."""
     drawn = {}
     first_of = {row: ROWS[row].localizers[0] for row in results.plan.rows}
@@ -203,7 +203,7 @@ def _charts(results: TableResults, arch: str) -> list[dict[str, str]]:
         percents = (min(values), max(values))
         svg = seed_chart(dots, title=f"{arch}\n{title}", axis="GT-known Loc (%)", percents=percents)
         alt = f"GT-known Loc of every row and seed, {arch}, {title}; the numbers stand below"
-        charts.append(svg_image(svg, alt=alt))
+        charts.append(Chart(title, svg, alt))
     return charts
 
 
