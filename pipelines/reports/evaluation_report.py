@@ -201,7 +201,7 @@ def _images_table(runs: Sequence[LoadedRun]) -> Table:
     lines = []
     for run in runs:
         counts, classes = run.metrics.counts, run.metrics.classification
-        classified = (str(classes.images), rate_cell(classes.top1), rate_cell(classes.top5)) if classes else "---"
+        classified = [classes.images, rate_cell(classes.top1), rate_cell(classes.top5)] if classes else ["-"] * 3
         lines.append(
             row_of(
                 run.label,

@@ -123,7 +123,7 @@ def _main_table(results: TableResults, arch: str) -> Table:
         lines.append(row_of(Cell(ROWS[row].title, ROWS[row].localizers[0]), *cells))
     for row, localizer in results.untrained:
         first = _cell(results.value("", row, localizer, plan.protocols[0], "gt_known_loc").measured)
-        rest = _NOTHING * (6 if paper else 3)
+        rest = [_NOTHING] * (6 if paper else 3)
         lines.append(row_of(Cell(row, "no training"), first, *rest, kind="baseline"))
     return _table(
         f"{arch}, protocol {protocol_title(plan.protocols[0])}: mean ± standard deviation over seeds, %",
