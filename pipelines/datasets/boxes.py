@@ -65,7 +65,7 @@ def count_beyond(corners_n4: npt.NDArray[np.float64], *, frame_wh: tuple[int, in
 
 
 def scale_boxes(
-    annotation: BoxAnnotation, *, width: int, height: int, file_width: int | None = None, file_height: int | None = None
+    annotation: BoxAnnotation, *, width: int, height: int, file_width: int, file_height: int
 ) -> npt.NDArray[np.float64]:
     """Boxes of ``annotation`` in a frame of another size.
 
@@ -75,17 +75,17 @@ def scale_boxes(
 
     Returns (n, 4) float64, 0-based inclusive pixels of the new frame, ``width`` x ``height``. The size of the image
     file counts only where the annotation states no frame, as in CSV files: boxes are then clipped to it, and dropped
-    when nothing is left. ValueError for a size below 1, or where neither states a frame.
+    when nothing is left. ValueError for a size below 1.
     """
     if min(width, height) < 1:
         raise ValueError(f"expected a frame of at least 1 x 1 pixel, found {width} x {height}")
-    if annotation.frame_wh is None:
-        if file_width is None or file_height is None:
-            raise ValueError("the annotation states no frame size; pass file_width and file_height of the image file")
-        annotation = tidy_boxes(annotation.boxes_xyxy, frame_wh=(file_width, file_height))
+    frame_wh, boxes_xyxy = annotation.frame_wh, annotation.boxes_xyxy
+    if frame_wh is None:
+        frame_wh = file_width, file_height
+        boxes_xyxy = tidy_boxes(boxes_xyxy, frame_wh=frame_wh).boxes_xyxy
     # Multiplied before divided: exact for whole pixels, and the full frame maps onto the full frame.
     size = np.array([width, height], dtype=np.float64)
-    frame = np.array(annotation.frame_wh, dtype=np.float64)
-    lower = annotation.boxes_xyxy[:, :2] * size / frame
-    upper = (annotation.boxes_xyxy[:, 2:] + 1.0) * size / frame - 1.0
+    frame = np.array(frame_wh, dtype=np.float64)
+    lower = boxes_xyxy[:, :2] * size / frame
+    upper = (boxes_xyxy[:, 2:] + 1.0) * size / frame - 1.0
     return np.concatenate([lower, upper], axis=1)

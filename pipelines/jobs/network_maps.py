@@ -11,6 +11,7 @@ import torch
 
 from evaluation.image_scores import TIMEOUT, UNREADABLE_IMAGE
 from evaluation.images import EvaluationBatch, EvaluationImage, EvaluationSet
+from evaluation.maps import MapSource
 from evaluation.scoring import ImageMaps, MapBatch, ranked_classes
 from pipelines.jobs.score_map_shards import ScoreMapShards
 from pseudo_maps.files import spaced_files
@@ -97,8 +98,8 @@ def network_config(model: InferenceModel, *, note: str) -> dict[str, Any]:
     }
 
 
-class NetworkMaps:
-    """A network on one device as a ``MapSource``.
+class NetworkMaps(MapSource):
+    """A network on one device as a source of maps.
 
     It also looks at the centre crop when ``centre`` is set, and saves maps below ``out``, the folder of the results,
     when the choices ask for it. CheckpointError and ValueError as ``evaluate_network``.
@@ -153,9 +154,6 @@ class NetworkMaps:
             # Of a thousand images, so that files replaced under their names are noticed.
             "image_bytes": self._image_bytes,
         }
-
-    def stamp(self) -> None:
-        """Nothing: the digest of the weights tells them apart."""
 
     def unsaved(self) -> frozenset[int]:
         """Indexes of the images whose score maps are wanted and not stored yet."""

@@ -97,8 +97,7 @@ def test_class_of_a_val_image_from_its_xml(tmp_path, name, wnid, label):
 
 def test_words_in_the_xml_leave_the_class_of_the_record(tmp_path):
     dataset = clsloc_val(tmp_path, xml((1, 2, 3, 4), name="crane"), csv="a,n2 0 0 1 1\n")
-    assert dataset.records[0].wnid == "n2"
-    assert len(load_boxes(dataset)["a"].boxes_xyxy) == 1
+    assert (dataset.records[0].wnid, len(load_boxes(dataset)["a"].boxes_xyxy)) == ("n2", 1)
 
 
 BOMB = (
@@ -135,17 +134,18 @@ def test_xml_refuses(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
-def test_xml_that_is_not_utf8(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<annotation>\n<filename>\xff\xfe</filename></annotation>", "line 2: expected well-formed"),
+        (b"<annotation>" + b" " * MAX_XML_BYTES + b"</annotation>", f"at most {MAX_XML_BYTES} bytes"),
+    ],
+    ids=["not UTF-8", "absurd size"],
+)
+def test_xml_bytes_that_are_refused(tmp_path, content, message):
     path = tmp_path / "a.xml"
-    path.write_bytes(b"<annotation>\n<filename>\xff\xfe</filename></annotation>")
-    with pytest.raises(DatasetError, match="line 2: expected well-formed"):
-        read_annotation_xml(path)
-
-
-def test_xml_of_absurd_size(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_bytes(b"<annotation>" + b" " * MAX_XML_BYTES + b"</annotation>")
-    with pytest.raises(DatasetError, match=f"at most {MAX_XML_BYTES} bytes"):
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
         read_annotation_xml(path)
 
 
@@ -169,8 +169,9 @@ def test_tidy_boxes_covers_the_pixels_inside_the_frame(corners, width, height):
 def test_scale_boxes_by_hand():
     # 20x10 to 10x30: the box of columns 2..5 covers 2.0 to 6.0, at half the width 1.0 to 3.0, columns 1..2.
     annotation = tidy_boxes([[2, 1, 5, 4], [0, 0, 19, 9]], frame_wh=(20, 10))
-    assert scale_boxes(annotation, width=10, height=30).tolist() == [[1, 3, 2, 14], [0, 0, 9, 29]]
-    assert scale_boxes(annotation, width=20, height=10).tolist() == annotation.boxes_xyxy.tolist()
+    of_file = {"file_width": 20, "file_height": 10}
+    assert scale_boxes(annotation, width=10, height=30, **of_file).tolist() == [[1, 3, 2, 14], [0, 0, 9, 29]]
+    assert scale_boxes(annotation, width=20, height=10, **of_file).tolist() == annotation.boxes_xyxy.tolist()
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 500), st.integers(1, 500), st.data())
@@ -178,7 +179,7 @@ def test_scale_boxes_keeps_areas_and_comes_back(width, height, new_width, new_he
     box = [*(data.draw(st.integers(0, side - 1)) for side in (width, height))]
     box += [data.draw(st.integers(low, side - 1)) for low, side in zip(box, (width, height), strict=True)]
     annotation = tidy_boxes([box], frame_wh=(width, height))
-    scaled = scale_boxes(annotation, width=new_width, height=new_height)
+    scaled = scale_boxes(annotation, width=new_width, height=new_height, file_width=width, file_height=height)
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     x0, y0, x1, y1 = scaled[0]
     assert (x1 - x0 + 1) * (y1 - y0 + 1) == pytest.approx(area * new_width * new_height / (width * height))
@@ -187,19 +188,8 @@ def test_scale_boxes_keeps_areas_and_comes_back(width, height, new_width, new_he
 
 def test_scale_boxes_without_frame_takes_the_files():
     annotation = tidy_boxes([[2, 1, 50, 4], [90, 0, 95, 2]])
-    scaled = scale_boxes(annotation, width=10, height=20, file_width=20, file_height=10)
-    assert scaled.tolist() == [[1, 2, 9, 9]]
-    with pytest.raises(ValueError, match="file_width"):
-        scale_boxes(annotation, width=10, height=20)
-
-
-def test_scale_boxes_prefers_the_annotations_frame():
-    annotation = tidy_boxes([[2, 1, 5, 4]], frame_wh=(20, 10))
-    scaled = scale_boxes(annotation, width=10, height=10, file_width=999, file_height=999)
-    assert scaled.tolist() == [[1, 1, 2, 4]]
-
-
-def test_scale_boxes_refuses_an_empty_frame():
-    annotation = tidy_boxes([[0, 0, 1, 1]], frame_wh=(2, 2))
+    assert scale_boxes(annotation, width=10, height=20, file_width=20, file_height=10).tolist() == [[1, 2, 9, 9]]
+    stated = tidy_boxes([[2, 1, 5, 4]], frame_wh=(20, 10))
+    assert scale_boxes(stated, width=10, height=10, file_width=999, file_height=999).tolist() == [[1, 1, 2, 4]]
     with pytest.raises(ValueError, match="1 x 1"):
-        scale_boxes(annotation, width=0, height=5)
+        scale_boxes(stated, width=0, height=5, file_width=20, file_height=10)

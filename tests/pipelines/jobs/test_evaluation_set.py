@@ -35,6 +35,7 @@ def test_images_come_in_the_list_s_order_with_boxes_and_frames(root: Path) -> No
     assert [image.index for image in images] == [0, 1, 2]
     assert images[0].boxes_xyxy.tolist() == [list(FIRST), list(SECOND)]
     assert images[1].boxes_xyxy.shape == (0, 4)
+    assert {image.boxes_xyxy.dtype for image in images} == {np.dtype(np.float64)}
     # An image without annotation has no frame either.
     assert [image.frame_wh for image in images] == [(40, 20), None, (40, 20)]
     assert not any(image.blacklisted for image in images)
@@ -45,31 +46,20 @@ def test_frames_that_the_annotation_does_not_state_are_unknown(tmp_path: Path) -
     assert [image.frame_wh for image in loaded(root).images] == [None] * 3
 
 
-def test_only_the_box_annotated_first(root: Path) -> None:
+def test_only_the_boxes_and_images_that_are_asked_for(root: Path) -> None:
     images = loaded(root, boxes="first").images
     assert [image.boxes_xyxy.tolist() for image in images] == [[list(FIRST)], [], [list(SECOND)]]
-
-
-def test_a_limit_keeps_the_first_images(root: Path) -> None:
     assert [image.record.image_id for image in loaded(root, limit=2).images] == ["val/a.png", "val/b.png"]
     assert len(loaded(root, limit=7).images) == 3
-
-
-def test_another_choice_of_boxes_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="boxes 'largest', expected one of all, first"):
         loaded(root, boxes="largest")
 
 
-def test_images_that_have_no_box_at_all_are_refused(tmp_path: Path) -> None:
-    root = make_listed_data(tmp_path / "data", {"a": [], "b": []})
-    with pytest.raises(DatasetError, match=r"none of the 2 images of split 'val' \(layout wsoleval\)"):
-        loaded(root)
-
-
-def test_no_box_among_the_first_images_is_refused_too(tmp_path: Path) -> None:
-    root = make_listed_data(tmp_path / "data", {"a": [], "b": [FIRST]})
-    with pytest.raises(DatasetError, match="none of the 1 images"):
-        loaded(root, limit=1)
+@pytest.mark.parametrize(("of_b", "limit"), [([], None), ([FIRST], 1)])
+def test_images_that_have_no_box_are_refused(tmp_path: Path, of_b: list[object], limit: int | None) -> None:
+    root = make_listed_data(tmp_path / "data", {"a": [], "b": of_b})  # type: ignore[dict-item]
+    with pytest.raises(DatasetError, match=rf"none of the {limit or 2} images of split 'val' \(layout wsoleval\)"):
+        loaded(root, limit=limit)
 
 
 # --- the digest of what is scored
@@ -162,7 +152,3 @@ def test_an_id_that_looks_like_a_number_is_an_id(tmp_path: Path) -> None:
     numbered = [type(record)(image_id=record.image_id[4:-4], path=record.path) for record in records]
     assert [record.image_id for record in numbered] == ["2", "1"]
     assert read_blacklist(blacklist(tmp_path, "1\n"), numbered) == {"1"}
-
-
-def test_arrays_are_float64(root: Path) -> None:
-    assert {image.boxes_xyxy.dtype for image in loaded(root).images} == {np.dtype(np.float64)}
