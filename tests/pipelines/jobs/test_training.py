@@ -1,10 +1,12 @@
 """From data sets, maps and names of weights to a trainer: what is found, refused, recorded and shown."""
 
+import functools
 import hashlib
 import os
 import re
 import sys
 import termios
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,39 +68,36 @@ class Recorded:
         self.arguments = arguments
 
 
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_setup, "Trainer", Recorded)
-
-
-def build(splits: tuple[Dataset, Dataset], out: Path, config: TrainConfig = SMALL, **others: Any) -> Any:
+def build_both(splits: tuple[Dataset, Dataset], out: Path, config: TrainConfig = SMALL, **others: Any) -> Any:
     arguments: dict[str, Any] = {"maps": None, "perceptual_weights": "random", "processes": ALONE, "run": HURRIED}
     return build_trainer(*splits, config=config, out=out, **{**arguments, **others})
 
 
-def test_the_images_of_both_splits(recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
-    built = build(splits, tmp_path)
+@pytest.fixture
+def build(splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Call with a configuration and other arguments; gives those of the trainer that would be built."""
+    monkeypatch.setattr(training_setup, "Trainer", Recorded)
+    return functools.partial(build_both, splits, tmp_path)
+
+
+def test_the_images_of_both_splits(build: Any) -> None:
+    built = build()
     assert (len(built.arguments["train_images"]), len(built.arguments["val_images"])) == (6, 3)
     assert built.config == SMALL
     assert built.arguments["perceptual"] is None
     assert built.arguments["class_weights_k"] is None
     assert built.arguments["initialise"] is None
-
-
-def test_a_limit_takes_the_first_images_of_each_split(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
-    built = build(splits, tmp_path, limit=2)
-    assert (len(built.arguments["train_images"]), len(built.arguments["val_images"])) == (2, 2)
+    limited = build(limit=2)
+    assert (len(limited.arguments["train_images"]), len(limited.arguments["val_images"])) == (2, 2)
 
 
 def test_the_maps_configuration_becomes_part_of_the_run_s(
-    recorded: None, splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build: Any, maps: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     by_map = replace(saliency(use_map=False, use_triplet=False), pooling="pseudo-map")
     of_cam = saliency(use_map=False, use_triplet=False, cam_map_weight=4.0)
     for config in (saliency(use_triplet=False), of_cam, by_map):
-        built = build(splits, tmp_path, config, maps=maps)
+        built = build(config, maps=maps)
         assert built.config.maps == CONFIGURATION
         assert built.config.perceptual == ""
         assert "maps: all 6 images have a map" in capsys.readouterr().err
@@ -106,20 +105,20 @@ def test_the_maps_configuration_becomes_part_of_the_run_s(
 
 
 def test_images_without_a_map_are_refused_or_skipped(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build: Any, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = [record.image_id for record in splits[0].records]
     maps = make_maps(tmp_path / "maps", ids[:-1], failed=(ids[0],))
     config = saliency(use_triplet=False)
     with pytest.raises(MapsMissingError, match=r"2 of 6 images have no usable map: 1 are in no shard; 1 have status"):
-        build(splits, tmp_path, config, maps=maps)
-    built = build(splits, tmp_path, config, maps=maps, on_missing="skip")
+        build(config, maps=maps)
+    built = build(config, maps=maps, on_missing="skip")
     assert len(built.arguments["train_images"]) == 4
     assert "2 of 6 images have no usable map" in capsys.readouterr().err
     # A method without maps sees the same images, reads no map, and stores nothing about them.
     with pytest.raises(MapsMissingError, match="--on-missing skip"):
-        build(splits, tmp_path, maps=maps)
-    gap = build(splits, tmp_path, maps=maps, on_missing="skip")
+        build(maps=maps)
+    gap = build(maps=maps, on_missing="skip")
     assert gap.arguments["train_images"].sha256() == built.arguments["train_images"].sha256()
     batch = gap.arguments["train_images"][SampleKey(0, 0)]
     assert batch.maps_bhw is None and not batch.unreadable
@@ -127,20 +126,20 @@ def test_images_without_a_map_are_refused_or_skipped(
 
 
 def test_classes_are_stored_by_the_names_that_the_data_set_knows(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
+    build: Any, splits: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
     named = [replace(split, class_words=("azure", "lime", "crimson")) for split in splits]
-    assert build((named[0], named[1]), tmp_path).arguments["class_names"].words == ("azure", "lime", "crimson")
+    assert build_both((named[0], named[1]), tmp_path).arguments["class_names"].words == ("azure", "lime", "crimson")
 
 
 def test_validating_on_training_images_is_said(
-    recorded: None, data: Path, splits: tuple[Dataset, Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build(splits, tmp_path)
+    build()
     assert "warning" not in capsys.readouterr().err
     flat = data / "train"
     both = tuple(open_dataset(flat, split=split, layout="imagefolder") for split in ("train", "val"))
-    build((both[0], both[1]), tmp_path, limit=4)
+    build_both((both[0], both[1]), tmp_path, limit=4)
     said = capsys.readouterr().err.splitlines()
     warnings = [line for line in said if line.startswith("warning: ")]
     assert len(warnings) == 1
@@ -148,20 +147,18 @@ def test_validating_on_training_images_is_said(
 
 
 def test_a_link_to_the_training_images_is_no_validation_set(
-    recorded: None, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    build: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(data / "train")
     both = tuple(open_dataset(tmp_path, split=split, layout="imagefolder") for split in ("train", "val"))
-    build((both[0], both[1]), tmp_path / "out")
+    build_both((both[0], both[1]), tmp_path / "out")
     assert "warning: 6 of 6 validation images are training images" in capsys.readouterr().err
 
 
-def test_weights_count_the_images_that_are_trained_on(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
+def test_weights_count_the_images_that_are_trained_on(build: Any) -> None:
     loss = LossConfig(use_map=False, use_triplet=False, class_weighting="balanced")
-    built = build(splits, tmp_path, replace(SMALL, loss=loss), limit=3)
+    built = build(replace(SMALL, loss=loss), limit=3)
     # Two of the first class, one of the second, none of the third: n / (K n_k).
     assert built.arguments["class_weights_k"].tolist() == [0.5, 1.0, 0.0]
 
@@ -173,7 +170,7 @@ class SmallNetwork(torch.nn.Module):
 
 
 def test_the_perceptual_network_is_recorded_by_name_or_content(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[tuple[str, int]] = []
 
@@ -185,14 +182,14 @@ def test_the_perceptual_network_is_recorded_by_name_or_content(
     config = replace(saliency(use_map=False), seed=5)
     file = tmp_path / "weights.pth"
     file.write_bytes(b"weights")
-    built = [build(splits, tmp_path, config, perceptual_weights=name) for name in ("random", "imagenet", str(file))]
+    built = [build(config, perceptual_weights=name) for name in ("random", "imagenet", str(file))]
     assert loaded == [("random", 5), ("imagenet", 5), (str(file), 5)]
     assert [one.config.perceptual for one in built] == ["random", "imagenet", hashlib.sha256(b"weights").hexdigest()]
     assert isinstance(built[0].arguments["perceptual"], SmallNetwork)
 
 
 def test_imagenet_weights_are_loaded_when_asked_for(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Report:
         def describe(self) -> str:
@@ -211,7 +208,7 @@ def test_imagenet_weights_are_loaded_when_asked_for(
     file.write_bytes(b"weights")
     identities = {"imagenet": "imagenet", str(file): hashlib.sha256(b"weights").hexdigest()}
     for weights, identity in identities.items():
-        built = build(splits, tmp_path, replace(SMALL, init=weights))
+        built = build(replace(SMALL, init=weights))
         assert built.config.init == identity
         built.arguments["initialise"](model)
         expected = {"weights": weights, "linear": model.classifier.linear, "wnids": ("blue", "green", "red")}
@@ -222,13 +219,11 @@ def test_imagenet_weights_are_loaded_when_asked_for(
 def test_splits_of_different_classes_are_refused(splits: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     other = replace(splits[1], class_wnids=("blue", "red"))
     with pytest.raises(ValueError, match="the 3 classes of train are not the 2 of val"):
-        build((splits[0], other), tmp_path)
+        build_both((splits[0], other), tmp_path)
 
 
-def test_validation_shows_the_whole_image_at_the_size_that_is_trained(
-    recorded: None, splits: tuple[Dataset, Dataset], tmp_path: Path
-) -> None:
-    images = build(splits, tmp_path).arguments["val_images"]
+def test_validation_shows_the_whole_image_at_the_size_that_is_trained(build: Any) -> None:
+    images = build().arguments["val_images"]
     one, again = images[SampleKey(0, 0)], images[SampleKey(9, 0)]
     assert one.images_bchw.shape == (1, 3, 64, 64)
     assert torch.equal(one.images_bchw, again.images_bchw)
@@ -238,7 +233,7 @@ def test_a_run_with_maps_from_shards_and_the_real_perceptual_network(
     splits: tuple[Dataset, Dataset], maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(saliency(), epochs=1, batch_size=2)
-    summary = build(splits, tmp_path, config, maps=maps, limit=2).fit()
+    summary = build_both(splits, tmp_path, config, maps=maps, limit=2).fit()
     assert summary.steps == 1
     (line,) = events(tmp_path, "train")
     assert {"classification", "map", "triplet", "d_pos", "d_neg", "mean_saliency", "total"} < set(line)
