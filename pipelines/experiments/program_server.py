@@ -135,8 +135,6 @@ atexit.register(SERVER.close)
 def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork programs until the parent closes ``requests``; return in the programs, with request and files."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _TO_EVERY_PROCESS)
-    # Nobody waits for the watchers.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         message, files, _, _ = socket.recv_fds(requests, _ANSWER_BYTES, _MOST_FILES)
         if not message:
@@ -149,7 +147,6 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
         with socket.socket(fileno=files.pop(0)) as answers:
             if os.fork() == 0:
                 requests.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 program = os.fork()
                 if program == 0:
                     answers.close()
@@ -157,6 +154,10 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 _watch(program, answers, files)
         for number in files:
             os.close(number)
+        # Watchers that have ended.
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _watch(program: int, answers: socket.socket, files: Sequence[int]) -> NoReturn:
