@@ -86,7 +86,7 @@ def test_the_pictures_show_image_map_overlay_and_boxes(data: Path, maps: Path, t
         brightness = cv2.resize(heat.astype(np.float32).mean(axis=2), stored.shape[::-1], interpolation=cv2.INTER_AREA)
         assert np.corrcoef(brightness.ravel(), stored.ravel())[0, 1] > 0.95
         np.testing.assert_allclose(overlay, (image.astype(float) + heat) / 2, atol=0.6)
-        (truth,) = scale_boxes(boxes[name], width=CELL_PX, height=CELL_PX)
+        (truth,) = scale_boxes(boxes[name], width=CELL_PX, height=CELL_PX, file_width=CELL_PX, file_height=CELL_PX)
         rows, columns = np.nonzero((boxed == GREEN).all(axis=2))
         found = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
         assert np.abs(found - truth).max() <= 2.5
