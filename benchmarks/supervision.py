@@ -21,6 +21,7 @@ from pseudo_maps.map_making import make_map
 from pseudo_maps.processes import prepare_worker_process
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.runs.child import CHILD_MODULE, ImageLimits
+from pseudo_maps.runs.generation import RunConfig
 from pseudo_maps.runs.shard_task import ShardTask, make_shard, worker_children
 from pseudo_maps.shards import compress_map
 
@@ -62,9 +63,7 @@ def supervised(records: list[ImageRecord], *, root: Path, config: MapConfig) -> 
         task = ShardTask(
             path=Path(folder) / "val-00000-of-00001.h5",
             records=tuple(records),
-            root=str(root),
-            configuration=config.as_json(),
-            boundary_model=None,
+            settings=RunConfig(root=root, out=Path(folder)).child_settings(config),
             limits=ImageLimits(),
         )
         start, own_start = cpu_s(), time.process_time()

@@ -16,32 +16,6 @@ from evaluation.protocols import Protocol
 from pseudo_maps.records import UNKNOWN_LABEL
 from pseudo_maps.shards import STATUS_TIMEOUT, STATUSES_OF_LOST_PROCESSES
 
-__all__ = [
-    "BLACKLISTED",
-    "BOXES_CLIPPED",
-    "CONSTANT_MAP",
-    "FAILED_STATUSES",
-    "MAP_NOT_USABLE",
-    "NON_FINITE_MAP",
-    "NOT_TO_DECODE",
-    "NO_BOXES",
-    "NO_LABEL",
-    "NO_MAP",
-    "OTHER_SHAPE",
-    "SCORED",
-    "SKIPPED_STATUSES",
-    "TIMEOUT",
-    "TOP_CLASSES",
-    "UNKNOWN_RANK",
-    "UNREADABLE_IMAGE",
-    "ImageScores",
-    "Pair",
-    "exceeds",
-    "is_failed",
-    "is_skipped",
-    "stack_levels",
-]
-
 Pair: TypeAlias = tuple[str, str]
 """Localizer and protocol, by name."""
 

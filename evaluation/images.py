@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from pseudo_maps.records import ImageRecord
 
-__all__ = ["BLOCK_IMAGES", "EvaluationBatch", "EvaluationImage", "EvaluationSet"]
-
 BLOCK_IMAGES = 1000
 """Batches do not reach over multiples of this index, so that each belongs to one shard of saved score maps."""
 

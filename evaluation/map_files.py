@@ -10,8 +10,6 @@ from PIL import Image, ImageSequence
 
 from pseudo_maps.reading import read_file
 
-__all__ = ["MAP_SUFFIXES", "read_map"]
-
 MAP_SUFFIXES = (".npy", ".npz", ".png", ".tif", ".tiff")
 """Files that ``read_map`` reads."""
 

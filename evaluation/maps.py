@@ -16,20 +16,10 @@ from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationBatch, EvaluationImage
 from evaluation.map_files import MAP_SUFFIXES, read_map
 from evaluation.scoring import ImageMaps, MapBatch
+from pseudo_maps.files import evenly_spaced
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import STATUS_OK, MapIndex, ShardError
 from pseudo_maps.shards.sources import check_sources
-
-__all__ = [
-    "MAP_LOCALIZER",
-    "FileMaps",
-    "MapSource",
-    "NoMaps",
-    "ShardMaps",
-    "StoredMaps",
-    "names_of",
-    "open_stored_maps",
-]
 
 MAP_LOCALIZER = "pseudo-map"
 """Name of the localizer that is a folder of maps, unless the maps say that a network's localizer made them."""
@@ -135,7 +125,7 @@ class StoredMaps(MapSource):
 
         Read from up to ``LOOKED_AT_MAPS`` evenly spaced maps; those of two values, such as masks, tell nothing.
         """
-        spaced = images[:: max(1, -(-len(images) // LOOKED_AT_MAPS))]
+        spaced = evenly_spaced(images, most=LOOKED_AT_MAPS)
         given = [map_hw for image in spaced for map_hw in self.maps_of(image).whole.values()]
         lowest = [float(map_hw.min()) for map_hw in given if _tells_zero(map_hw)]
         negative = sum(least < 0 for least in lowest)

@@ -6,7 +6,6 @@ put together in the frame of 224 x 224 pixels, as in ``MaskEvaluator`` of Choe e
 object localization methods right" (CVPR 2020).
 """
 
-import functools
 import hashlib
 from pathlib import Path
 
@@ -17,9 +16,8 @@ import numpy.typing as npt
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.images import EvaluationImage, EvaluationSet
 from evaluation.metrics.pixels import BACKGROUND, IGNORED, OBJECT
-from pseudo_maps.files import file_sha256
 from pseudo_maps.images import decode_image
-from pseudo_maps.reading import within_limit
+from pseudo_maps.reading import read_sha256
 
 
 def mask_files(image: EvaluationImage) -> tuple[str, ...]:
@@ -37,7 +35,7 @@ def masks_digest(evaluation_set: EvaluationSet, folder: Path) -> str:
             path = folder / name
             if not path.is_file():
                 raise ValueError(f"{path}: no mask of image {image.record.image_id!r}, expected one for every image")
-            digest.update(bytes.fromhex(within_limit(functools.partial(file_sha256, path), path)))
+            digest.update(bytes.fromhex(read_sha256(path)))
     return digest.hexdigest()
 
 

@@ -2,8 +2,6 @@
 
 from typing import Literal, get_args
 
-__all__ = ["BASELINES", "BOX_CHOICES", "ERROR_KINDS", "PROTOCOL_NAMES", "ErrorKind", "EvaluationKind"]
-
 PROTOCOL_NAMES = ("cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop")
 """Keys of ``evaluation.protocols.PROTOCOLS``, the default first."""
 

@@ -40,8 +40,6 @@ from evaluation.boxes.wsoleval import (
     normalise_score_map,
 )
 
-__all__ = ["FRAME_PX", "PROTOCOLS", "Protocol", "frame_box", "get_protocol", "protocol_title"]
-
 _SQUASHED = "image squeezed to 224x224"
 
 

@@ -17,24 +17,6 @@ from msgspec import Meta, Struct
 from evaluation.names import ErrorKind, EvaluationKind
 from pseudo_maps.files import write_atomically
 
-__all__ = [
-    "METRICS_FILE",
-    "ClassScore",
-    "Classification",
-    "Counts",
-    "Curve",
-    "Histogram",
-    "Metrics",
-    "MetricsError",
-    "NamedRate",
-    "PixelScores",
-    "Rate",
-    "Result",
-    "parse_metrics",
-    "read_metrics",
-    "write_json",
-]
-
 METRICS_FILE = "metrics.json"
 """Name of the file in a folder of results."""
 

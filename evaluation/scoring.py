@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.boxes.fixed_thresholds import checked_map
-from evaluation.boxes.geometry import same_shape
+from evaluation.boxes.geometry import FRAME_PX, same_shape
 from evaluation.boxes.ground_truth import RESIZED_PX
 from evaluation.boxes.overlaps import NO_BOX, Candidates
 from evaluation.image_scores import (
@@ -38,12 +38,10 @@ from evaluation.masks import mask_files, read_mask
 from evaluation.metrics.baselines import centred_gaussian_map, centred_square_box
 from evaluation.metrics.pixels import PIXEL_BASELINE, count_pixels
 from evaluation.names import BASELINES
-from evaluation.protocols import FRAME_PX, Protocol, frame_box, get_protocol
-from pseudo_maps.images import ImageDecodeError, decode_image, read_image_size
-from pseudo_maps.reading import is_hanging, raise_system_error
+from evaluation.protocols import Protocol, frame_box, get_protocol
+from pseudo_maps.images import ImageDecodeError, ImageTimeoutError, decode_image, read_image_size
+from pseudo_maps.reading import raise_system_error
 from pseudo_maps.records import UNKNOWN_LABEL
-
-__all__ = ["ImageMaps", "MapBatch", "ScoringTask", "centre_crop", "ranked_classes", "score"]
 
 Map = npt.NDArray[np.generic]
 
@@ -138,12 +136,17 @@ def _score_image(image: EvaluationImage, maps: ImageMaps, task: ScoringTask) -> 
     if is_unlabelled:
         return replace(scores, status=NO_LABEL)
     image_wh = image.frame_wh or maps.file_wh
+    status = TIMEOUT if maps.failure == TIMEOUT else UNREADABLE_IMAGE
     if image_wh is None and maps.failure not in NOT_TO_DECODE:
-        image_wh = _file_wh(task.root / record.path)
+        try:
+            decoded = decode_image(task.root / record.path, enough_px=1)
+            image_wh = (decoded.file_width, decoded.file_height)
+        except (ImageDecodeError, OSError) as error:
+            raise_system_error([error])
+            status = TIMEOUT if isinstance(error, ImageTimeoutError) else UNREADABLE_IMAGE
     if image_wh is None:
         # Its boxes cannot be brought to a frame, so not even a baseline has a score: wrong for all.
-        hangs = maps.failure == TIMEOUT or is_hanging(task.root / record.path)
-        return replace(scores, status=TIMEOUT if hangs else UNREADABLE_IMAGE)
+        return replace(scores, status=status)
     own_n4, notes = image.boxes_xyxy, set[str]()
     if image.frame_wh is None:
         # As boxes whose annotation states a frame are clipped when they are read.
@@ -202,15 +205,6 @@ def _pixels(
         }
     except ValueError as error:
         raise ValueError(f"image {image.record.image_id!r} with {mask_files(image)[0]}: {error}") from error
-
-
-def _file_wh(path: Path) -> tuple[int, int] | None:
-    try:
-        decoded = decode_image(path, enough_px=1)
-    except (ImageDecodeError, OSError) as error:
-        raise_system_error([error])
-        return None
-    return decoded.file_width, decoded.file_height
 
 
 def _candidates(maps: ImageMaps, localizer: str, protocol: Protocol, image_id: str) -> Candidates:

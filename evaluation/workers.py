@@ -13,8 +13,6 @@ from typing import TypeVar
 
 from pseudo_maps.processes import StopWatch, describe_limits, end_with_parent, fork_server, prepare_worker_process
 
-__all__ = ["map_in_order"]
-
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 

@@ -10,8 +10,12 @@ import io
 import os
 import warnings
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +23,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pseudo_maps.files import open_regular_file
 from pseudo_maps.reading import ReadTimeout, raise_system_error, within_limit
+
+_Item = TypeVar("_Item")
 
 ACCEPTED_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats read, recognised by content, not by file name.
@@ -103,8 +109,10 @@ def decode_image(
     """
     if enough_px is not None and enough_px < 1:
         raise ValueError(f"enough_px must be at least 1, found {enough_px}")
-    name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
-    encoded = source if isinstance(source, bytes) else _read_file(source, max_pixels=max_pixels)
+    if isinstance(source, bytes):
+        name, encoded = "image bytes", source
+    else:
+        name, encoded = os.fspath(source), _within_limit(partial(_bytes_of, source, max_pixels=max_pixels), source)
     if not encoded:
         raise ImageDecodeError(f"{name}: the file is empty")
     with warnings.catch_warnings():
@@ -131,9 +139,9 @@ def decode_image(
     return decoded
 
 
-def _read_file(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
+def _within_limit(read: Callable[[], _Item], path: str | os.PathLike[str]) -> _Item:
     try:
-        return within_limit(lambda: _bytes_of(path, max_pixels=max_pixels), path)
+        return within_limit(read, path)
     except ReadTimeout as error:
         raise ImageTimeoutError(str(error)) from None
 
@@ -154,25 +162,33 @@ def _bytes_of(path: str | os.PathLike[str], *, max_pixels: int) -> bytes:
 
 
 def read_image_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Width and height in pixels as the header of an image file states them (0.1 ms); None when it cannot be read.
+    """As ``image_size``; None when it cannot be read."""
+    with suppress(ImageDecodeError):
+        return image_size(path)
+    return None
 
-    OSError as ``raise_system_error``.
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height in pixels as the header of an image file states them (0.1 ms).
+
+    ImageDecodeError when it cannot be read, of which ImageTimeoutError not within the limit; OSError as
+    ``raise_system_error``.
     """
 
-    def read() -> tuple[int, int] | None:
-        if not Path(path).is_file():
-            return None
-        with Image.open(path) as image:
-            return image.size
+    def read() -> tuple[int, int]:
+        try:
+            if Path(path).is_file():
+                with Image.open(path) as image:
+                    return image.size
+        except Exception as error:
+            # Every kind of damage, as in decode_image.
+            raise_system_error([error])
+            raise ImageDecodeError(f"{os.fspath(path)}: the header cannot be read: {error}") from error
+        raise ImageDecodeError(f"{os.fspath(path)}: not a regular file")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return within_limit(read, path)
-        except Exception as error:
-            # Every kind of damage, as in decode_image, which reports it.
-            raise_system_error([error])
-            return None
+        return _within_limit(read, path)
 
 
 def _decode_open_image(image: Image.Image, *, name: str, enough_px: int | None, max_pixels: int) -> DecodedImage:

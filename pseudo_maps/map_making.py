@@ -35,7 +35,9 @@ def saliency_map(
 
 def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_model: str | None = None) -> MadeMap:
     """Make the map of the image file ``root/record.path``; a bad image gives a status and a message, no exception."""
-    height = width = 0
+    height = width = count = 0
+    peak, status, message = 0.0, STATUS_OK, ""
+    map_uint8 = np.zeros((config.map_size, config.map_size), dtype=np.uint8)
     try:
         decoded = decode_image(
             os.path.join(root, record.path), enough_px=config.proposals.working_size, max_pixels=config.max_pixels
@@ -43,27 +45,19 @@ def make_map(record: ImageRecord, *, root: str, config: MapConfig, boundary_mode
         height, width = decoded.file_height, decoded.file_width
         saliency, count = saliency_map(decoded.rgb_hwc, config=config, boundary_model=boundary_model)
         if count == 0:
-            return _failed(record, config, "no-proposals", "nothing was proposed", height=height, width=width)
-        map_uint8, peak = quantise_map(saliency)
+            status, message = "no-proposals", "nothing was proposed"
+        else:
+            map_uint8, peak = quantise_map(saliency)
     except FileNotFoundError as error:
-        return _failed(record, config, "missing", str(error))
+        status, message = "missing", str(error)
     except ImageDecodeError as error:
-        return _failed(record, config, "decode-error", str(error))
+        status, message = "decode-error", str(error)
     except OSError as error:
-        return _failed(record, config, "unreadable", str(error))
+        status, message = "unreadable", str(error)
     except MemoryError as error:
-        return _failed(record, config, "out-of-memory", repr(error), height=height, width=width)
+        status, message = "out-of-memory", repr(error)
     except Exception:  # One bad image must not stop the others; the traceback goes to the run log.
-        return _failed(record, config, "error", traceback.format_exc(), height=height, width=width)
-    row = row_of(record, height=height, width=width, peak=peak, proposals=count, status=STATUS_OK)
-    return MadeMap(map_uint8=map_uint8, row=row, message="")
-
-
-def _failed(
-    record: ImageRecord, config: MapConfig, status: str, message: str, *, height: int = 0, width: int = 0
-) -> MadeMap:
-    return MadeMap(
-        map_uint8=np.zeros((config.map_size, config.map_size), dtype=np.uint8),
-        row=row_of(record, height=height, width=width, peak=0.0, proposals=0, status=status),
-        message=message,
-    )
+        status, message = "error", traceback.format_exc()
+    proposals = count if status == STATUS_OK else 0
+    row = row_of(record, height=height, width=width, peak=peak, proposals=proposals, status=status)
+    return MadeMap(map_uint8=map_uint8, row=row, message=message)

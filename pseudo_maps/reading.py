@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from pseudo_maps.files import open_regular_file
+from pseudo_maps.files import file_sha256, open_regular_file
 
 _Item = TypeVar("_Item")
 
@@ -121,17 +122,17 @@ def within_limit(read: Callable[[], _Item], path: str | os.PathLike[str]) -> _It
     raise ReadTimeout(text)
 
 
-def is_hanging(path: str | os.PathLike[str]) -> bool:
-    """Whether a read of the file was left behind by this process and may still hang."""
-    return os.fspath(path) in _HANGING
-
-
 def raise_system_error(errors: Iterable[Exception]) -> None:
     """OSError where not a file was at fault, but the machine: too many open files, a file server that is gone."""
     for error in errors:
         # Pillow's own have no number.
         if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_ONE_FILE:
             raise error
+
+
+def read_sha256(path: Path) -> str:
+    """``file_sha256`` within the limit; errors of both."""
+    return within_limit(lambda: file_sha256(path), path)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -17,8 +17,6 @@ from evaluation.boxes.fixed_thresholds import checked_map, one_box
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.overlaps import Candidates
 
-__all__ = ["RELEASE_GREY_LEVELS", "cam_release_box", "pooled_boxes"]
-
 RELEASE_GREY_LEVELS = (20, 100, 110)
 """Grey levels that the released scripts hand to the box finder (``bbox_threshold`` of ``generate_bbox.m``)."""
 

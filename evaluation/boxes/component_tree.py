@@ -17,8 +17,6 @@ import numpy.typing as npt
 from evaluation.boxes.hole_filling import flood
 from pseudo_maps.kernels import Bytes, Ints, Longs, kernel
 
-__all__ = ["LEVELS", "LevelContours", "all_level_contours", "largest_level_contours"]
-
 LEVELS = 255
 """Levels 0..254; at level 255 an 8-bit map has no foreground."""
 

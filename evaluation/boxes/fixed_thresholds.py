@@ -12,16 +12,6 @@ import numpy.typing as npt
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.overlaps import Candidates
 
-__all__ = [
-    "CAM_FRACTION",
-    "TS_CAM_FALLBACK_BOX",
-    "TS_CAM_FRACTION",
-    "checked_map",
-    "largest_component",
-    "one_box",
-    "ts_cam_box",
-]
-
 CAM_FRACTION = 0.2
 """Share of the peak that a pixel must exceed (Zhou et al., "Learning deep features for discriminative
 localization", CVPR 2016, section 3.2)."""

@@ -7,8 +7,6 @@ Legend: N boxes. Every box is ``x0, y0, x1, y1`` in 0-based pixel coordinates wi
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FRAME_PX", "boxes_in_image", "checked_boxes", "same_shape"]
-
 FRAME_PX = 224
 """Side in pixels of the square frame that images, maps and boxes are squeezed to before scoring."""
 

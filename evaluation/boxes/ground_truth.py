@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX, checked_boxes
 
-__all__ = ["RESIZED_PX", "clipped_truncated_boxes", "cropped_boxes", "scaled_boxes", "truncated_boxes"]
-
 RESIZED_PX = 256
 """Side in pixels to which ``psol-crop`` squeezes an image before it cuts out the centre (PSOL's inference script)."""
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from pseudo_maps.kernels import Bytes, Ints, Longs, kernel
 
-__all__ = ["Flood", "flood"]
-
 _NO_PIXEL = -1
 
 

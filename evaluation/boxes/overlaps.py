@@ -12,8 +12,6 @@ import numpy.typing as npt
 from evaluation.boxes.geometry import checked_boxes
 from pseudo_maps.kernels import Doubles, Longs, kernel
 
-__all__ = ["NO_BOX", "Candidates", "best_overlaps"]
-
 NO_BOX = (-1.0, -1.0, -1.0, -1.0)
 """Stands where a map gives no box at all; its overlap is 0."""
 

@@ -16,18 +16,6 @@ from evaluation.boxes.component_tree import LEVELS, all_level_contours, largest_
 from evaluation.boxes.geometry import FRAME_PX
 from evaluation.boxes.overlaps import Candidates
 
-__all__ = [
-    "LEVELS",
-    "WSOLEVAL_FALLBACK_BOX",
-    "WSOLEVAL_THRESHOLDS",
-    "all_contours",
-    "boxes_at_thresholds",
-    "largest_contours",
-    "level_thresholds",
-    "normalise_score_map",
-    "unit_score_map",
-]
-
 WSOLEVAL_THRESHOLDS: npt.NDArray[np.float64] = np.arange(0, 1, 0.001)
 """The 1000 fractions of a map's maximum tried by the evaluator (its ``cam_curve_interval`` of .001)."""
 WSOLEVAL_THRESHOLDS.setflags(write=False)

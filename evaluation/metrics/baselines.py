@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from evaluation.boxes.geometry import FRAME_PX
 
-__all__ = ["SQUARE_SIDE", "centred_gaussian_map", "centred_square_box"]
-
 SQUARE_SIDE = 0.75
 """Side of the centred square as a share of the frame's: 168 of 224 pixels, chosen on ILSVRC val."""
 

@@ -11,8 +11,6 @@ from evaluation.image_scores import Pair
 from evaluation.protocols import PROTOCOLS, Protocol
 from evaluation.schema import Metrics
 
-__all__ = ["Calibration", "calibrate", "choice_of_level"]
-
 _BEST = "the level that is best for GT-known Loc at IoU .5"
 _AT_LEVEL = (
     "the lowest of equals; Top-1 and Top-5 Loc, histogram, errors and classes are counted at it; MaxBoxAcc at each IoU"

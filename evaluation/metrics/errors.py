@@ -19,8 +19,6 @@ from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
 from pseudo_maps.kernels import Bytes, Doubles, Longs, kernel
 
-__all__ = ["classify_errors", "image_verdicts"]
-
 CORRECT, WRONG_CLASS, MULTI_INSTANCE, PART, MORE, OTHER, NO_BOX_VERDICT = range(len(ERROR_KINDS))
 """Verdicts: positions in ``ERROR_KINDS``."""
 

@@ -14,19 +14,6 @@ import numpy.typing as npt
 
 from evaluation.schema import Rate
 
-__all__ = [
-    "COVERAGE",
-    "INTERVAL_KIND",
-    "WILSON_KIND",
-    "WeightedSums",
-    "interval_of",
-    "percentile_interval",
-    "poisson_weights",
-    "rate_of",
-    "ratios_of",
-    "wilson_interval",
-]
-
 COVERAGE = 0.95
 """Coverage of the intervals printed beside rates."""
 

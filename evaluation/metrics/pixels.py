@@ -17,8 +17,6 @@ from evaluation.image_scores import ImageScores
 from evaluation.names import BASELINES
 from evaluation.schema import PixelScores
 
-__all__ = ["BACKGROUND", "IGNORED", "OBJECT", "PIXEL_BASELINE", "PixelPrecision", "count_pixels", "pixel_scores"]
-
 BACKGROUND = 0
 """Mask value of pixels outside every object."""
 OBJECT = 255
@@ -35,19 +33,16 @@ _INTERVAL = 0.001
 _EDGES = np.append(np.arange(0, 1, _INTERVAL), [1.0, 2.0, 3.0])
 """Bins [0, .001), ..., [.999, 1), [1, 2), [2, 3) of the reference; the last stays empty and starts the curve."""
 
-_BINS = len(_EDGES) - 1
 
-
-def count_pixels(map_hw: npt.NDArray[np.generic] | None, mask_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
+def count_pixels(map_hw: npt.NDArray[np.generic], mask_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """Object and background pixels of one image by score, ``(2, T)`` uint16.
 
-    ``map_hw`` are scores of any size and real dtype, brought to the frame by ``unit_score_map``; an image without
-    map scores 0 everywhere. ``mask_hw`` (H, W) uint8, of any size, is the union of all objects of the image; it is
-    resized to the frame by nearest neighbour. ValueError when map or mask is not 2-D or has no pixels, or the mask
-    has another dtype or value.
+    ``map_hw`` are scores of any size and real dtype, brought to the frame by ``unit_score_map``. ``mask_hw`` (H, W)
+    uint8, of any size, is the union of all objects of the image; it is resized to the frame by nearest neighbour.
+    ValueError when map or mask is not 2-D or has no pixels, or the mask has another dtype or value.
     """
     mask_px = _mask_in_frame(mask_hw)
-    scores_px = np.zeros((FRAME_PX, FRAME_PX)) if map_hw is None else unit_score_map(map_hw)
+    scores_px = unit_score_map(map_hw)
     # A frame has 50,176 pixels, so every count fits.
     return np.stack(
         [np.histogram(scores_px[mask_px == kind], bins=_EDGES)[0].astype(np.uint16) for kind in (OBJECT, BACKGROUND)]
@@ -59,57 +54,48 @@ def pixel_scores(images: Iterable[ImageScores], *, localizers: Sequence[str]) ->
 
     An image without a localizer's map scores 0 everywhere. ValueError when no object pixel was counted.
     """
-    counted = {name: PixelPrecision() for name in (*localizers, PIXEL_BASELINE)}
-    failed = 0
+    counts = {name: np.zeros((2, len(_EDGES) - 1), dtype=np.int64) for name in (*localizers, PIXEL_BASELINE)}
+    counted = failed = 0
     for image in images:
         if PIXEL_BASELINE not in image.pixels:
             continue
         nothing_2t = np.zeros_like(image.pixels[PIXEL_BASELINE])
         nothing_2t[:, 0] = image.pixels[PIXEL_BASELINE].sum(axis=1)
+        counted += 1
         failed += len(image.pixels) == 1
-        for name, precision in counted.items():
-            precision.add(image.pixels.get(name, nothing_2t))
-    baseline = counted.pop(PIXEL_BASELINE)
-    objects, background = map(int, baseline.counts_2t.sum(axis=1))
+        for name, counts_2t in counts.items():
+            counts_2t += image.pixels.get(name, nothing_2t)
+    precisions = {name: average_precision(counts_2t, images=counted) for name, counts_2t in counts.items()}
+    objects, background = map(int, counts[PIXEL_BASELINE].sum(axis=1))
     return PixelScores(
-        px_ap={name: precision.average_precision() for name, precision in counted.items()},
-        images=baseline.images,
+        centred_gaussian_px_ap=precisions.pop(PIXEL_BASELINE),
+        px_ap=precisions,
+        images=counted,
         failed=failed,
         object_pixels=objects,
         background_pixels=background,
-        ignored_pixels=baseline.images * FRAME_PX**2 - objects - background,
+        ignored_pixels=counted * FRAME_PX**2 - objects - background,
         frame_px=FRAME_PX,
-        centred_gaussian_px_ap=baseline.average_precision(),
     )
 
 
-class PixelPrecision:
-    """Pixels of many images by score; memory does not grow with images."""
+def average_precision(counts_2t: npt.NDArray[np.int64], *, images: int) -> float:
+    """PxAP, a fraction, of the sum of ``count_pixels`` over images: the sum of precision times gain in recall.
 
-    def __init__(self) -> None:
-        self.images = 0
-        self.counts_2t = np.zeros((2, _BINS), dtype=np.int64)
-        """Object and background pixels."""
-
-    def add(self, counts_2t: npt.NDArray[np.uint16]) -> None:
-        """Add an image, as ``count_pixels`` gives it."""
-        self.counts_2t += counts_2t
-        self.images += 1
-
-    def average_precision(self) -> float:
-        """PxAP, a fraction: the sum of precision times gain in recall; ValueError when no object pixel was counted."""
-        objects = int(self.counts_2t[0].sum())
-        if objects == 0:
-            raise ValueError(
-                f"no object pixel in {self.images} masks: PxAP is not defined; objects must have the value {OBJECT}"
-            )
-        # From the highest bin down; float64 as in the reference, exact below 2^53 pixels.
-        hits_t, missed_t = np.cumsum(self.counts_2t[:, ::-1], axis=1).astype(np.float64)
-        predicted_t = hits_t + missed_t
-        # Nothing scores 2 or more, and maybe nothing 1: precision has no value there, and recall gains nothing.
-        some_t = predicted_t > 0
-        gained_t = np.diff(hits_t / objects, prepend=0.0)[some_t]
-        return float((hits_t[some_t] / predicted_t[some_t] * gained_t).sum())
+    ValueError when no object pixel was counted.
+    """
+    objects = int(counts_2t[0].sum())
+    if objects == 0:
+        raise ValueError(
+            f"no object pixel in {images} masks: PxAP is not defined; objects must have the value {OBJECT}"
+        )
+    # From the highest bin down; float64 as in the reference, exact below 2^53 pixels.
+    hits_t, missed_t = np.cumsum(counts_2t[:, ::-1], axis=1).astype(np.float64)
+    predicted_t = hits_t + missed_t
+    # Nothing scores 2 or more, and maybe nothing 1: precision has no value there, and recall gains nothing.
+    some_t = predicted_t > 0
+    gained_t = np.diff(hits_t / objects, prepend=0.0)[some_t]
+    return float((hits_t[some_t] / predicted_t[some_t] * gained_t).sum())
 
 
 def _mask_in_frame(mask_hw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

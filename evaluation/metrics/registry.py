@@ -6,6 +6,7 @@ that has its name.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,6 @@ import numpy.typing as npt
 from evaluation.image_scores import TOP_CLASSES, exceeds
 from evaluation.protocols import Protocol
 from evaluation.schema import Classification, Rate, Result
-
-__all__ = ["GT_KNOWN_IOU", "IOU_THRESHOLDS", "METRICS", "HitFunction", "Metric"]
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)
 """Overlaps that MaxBoxAccV2 averages over (Choe et al., CVPR 2020 and its extension arXiv:2007.04178)."""
@@ -44,27 +43,21 @@ class Metric:
     """Whether it is over the images of known class alone, and exists with class scores only."""
 
 
-def _localized_at(wanted_iou: float) -> HitFunction:
-    def hits(
-        iou_il: npt.NDArray[np.float64], _rank_i: npt.NDArray[np.int64], protocol: Protocol
-    ) -> npt.NDArray[np.bool_]:
-        return exceeds(iou_il, wanted_iou, exclusive=protocol.gt_known_exclusive)
-
-    return hits
+def _localized(
+    iou_il: npt.NDArray[np.float64], _rank_i: npt.NDArray[np.int64], protocol: Protocol, *, wanted_iou: float
+) -> npt.NDArray[np.bool_]:
+    return exceeds(iou_il, wanted_iou, exclusive=protocol.gt_known_exclusive)
 
 
-_LOCALIZED = {wanted_iou: _localized_at(wanted_iou) for wanted_iou in IOU_THRESHOLDS}
+_LOCALIZED = {wanted_iou: partial(_localized, wanted_iou=wanted_iou) for wanted_iou in IOU_THRESHOLDS}
 """Shared by metrics of the same overlap, so that each is counted once."""
 
 
-def _localized_and_among_best(count: int) -> HitFunction:
-    def hits(
-        iou_il: npt.NDArray[np.float64], rank_i: npt.NDArray[np.int64], protocol: Protocol
-    ) -> npt.NDArray[np.bool_]:
-        is_best_i = (rank_i >= 0) & (rank_i < count)
-        return exceeds(iou_il, GT_KNOWN_IOU, exclusive=protocol.top1_exclusive) & is_best_i[:, None]
-
-    return hits
+def _localized_and_among_best(
+    iou_il: npt.NDArray[np.float64], rank_i: npt.NDArray[np.int64], protocol: Protocol, *, count: int
+) -> npt.NDArray[np.bool_]:
+    is_best_i = (rank_i >= 0) & (rank_i < count)
+    return exceeds(iou_il, GT_KNOWN_IOU, exclusive=protocol.top1_exclusive) & is_best_i[:, None]
 
 
 def _max_box_acc(wanted_iou: float) -> Metric:
@@ -94,7 +87,7 @@ METRICS: dict[str, Metric] = {
             heading="Top-1 Loc",
             meaning="GT-known Loc, and the true class has the highest score.",
             read=lambda result, _: result.top1_loc,
-            hits=_localized_and_among_best(1),
+            hits=partial(_localized_and_among_best, count=1),
             needs_classes=True,
         ),
         Metric(
@@ -102,7 +95,7 @@ METRICS: dict[str, Metric] = {
             heading="Top-5 Loc",
             meaning="GT-known Loc, and the true class is among the five highest scores.",
             read=lambda result, _: result.top5_loc,
-            hits=_localized_and_among_best(TOP_CLASSES),
+            hits=partial(_localized_and_among_best, count=TOP_CLASSES),
             needs_classes=True,
         ),
         Metric(

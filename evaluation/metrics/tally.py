@@ -36,8 +36,6 @@ from evaluation.protocols import Protocol
 from evaluation.schema import Classification, ClassScore, Counts, Curve, Histogram, NamedRate, Rate, Result
 from pseudo_maps.records import UNKNOWN_LABEL
 
-__all__ = ["HISTOGRAM_EDGES", "IMAGES_AT_ONCE", "V2_NAMES", "Tally"]
-
 HISTOGRAM_EDGES: npt.NDArray[np.float64] = np.linspace(0, 1, 21)
 """Edges of the 20 bins of overlaps: each holds its lower edge, the last both."""
 HISTOGRAM_EDGES.setflags(write=False)
@@ -93,17 +91,17 @@ class Tally:
         classes = len(class_wnids)
         self._calibration = calibration
         chosen = calibration.levels if calibration else {}
+        self._has_scores = False
         self._class_wnids = tuple(class_wnids)
         self._baselines = frozenset(baselines)
         self._samples, self._seed = bootstrap_samples, seed
         self._statuses: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
-        self._classification = _ClassificationCounts(classes, samples=bootstrap_samples)
-        self._localized_k = np.zeros(classes, dtype=np.int64)
-        self._images = 0
-        self._labelled_images = 0
-        # Columns: images, images of known class.
-        self._image_sums = WeightedSums(2, samples=bootstrap_samples)
+        # By class: images of the localization denominators, images classified, those whose class is right.
+        self._localized_k, self._classified_k, self._top1_k = np.zeros((3, classes), dtype=np.int64)
+        # Images of the localization denominators, those of known class, images classified, Top-1, Top-5.
+        self._totals_5 = np.zeros(5, dtype=np.int64)
+        self._sums = WeightedSums(5, samples=bootstrap_samples)
         self._counts: dict[Pair, _ResultCounts] = {
             (localizer, protocol.name): _ResultCounts(
                 protocol,
@@ -130,22 +128,29 @@ class Tally:
         if not batch:
             return
         weights_is = poisson_weights([image.index for image in batch], samples=self._samples, seed=self._seed)
-        self._classification.add(batch, weights_is)
-        inside = [row for row, image in enumerate(batch) if not is_skipped(image.status)]
-        kept = [batch[row] for row in inside]
+        label_i = np.array([image.label for image in batch], dtype=np.int64)
+        rank_i = np.array([image.true_rank for image in batch], dtype=np.int64)
+        inside_i = np.array([not is_skipped(image.status) for image in batch])
+        inside = [image for image in batch if not is_skipped(image.status)]
         counted = _Batch(
-            images=kept,
-            label_i=np.array([image.label for image in kept], dtype=np.int64),
-            rank_i=np.array([image.true_rank for image in kept], dtype=np.int64),
-            weights_is=weights_is[inside],
+            images=inside, label_i=label_i[inside_i], rank_i=rank_i[inside_i], weights_is=weights_is[inside_i]
         )
         for counts in self._counts.values():
             counts.add(counted)
-        known_i = counted.label_i != UNKNOWN_LABEL
-        self._images += len(kept)
-        self._labelled_images += int(known_i.sum())
-        self._image_sums.add(counted.weights_is, np.stack([np.ones_like(known_i), known_i], axis=1))
-        self._localized_k += np.bincount(counted.label_i[known_i], minlength=len(self._localized_k))
+        known_i = label_i != UNKNOWN_LABEL
+        classified_i = known_i & np.array([image.status != BLACKLISTED for image in batch])
+        top5_i = classified_i & (rank_i >= 0) & (rank_i < TOP_CLASSES)
+        top1_i = top5_i & (rank_i == 0)
+        columns_i5 = np.stack([inside_i, inside_i & known_i, classified_i, top1_i, top5_i], axis=1)
+        self._totals_5 += columns_i5.sum(axis=0)
+        self._sums.add(weights_is, columns_i5)
+        for counts_k, of_class_i in (
+            (self._localized_k, inside_i & known_i),
+            (self._classified_k, classified_i),
+            (self._top1_k, top1_i),
+        ):
+            counts_k += np.bincount(label_i[of_class_i], minlength=len(counts_k))
+        self._has_scores = self._has_scores or any(image.top_classes is not None for image in batch)
         self._statuses.update(image.status for image in batch)
         self._notes.update(note for image in batch for note in image.notes)
 
@@ -163,47 +168,47 @@ class Tally:
 
     def classification(self) -> Classification | None:
         """Accuracy of the class alone; None when no image had class scores, or none of them a known class."""
-        return self._classification.rates()
+        *_, images, top1, top5 = self._totals_5.tolist()
+        *_, images_s, top1_s, top5_s = self._sums.sums_sc.T
+        if not self._has_scores or not images:
+            return None
+        return Classification(
+            images=images,
+            top1=rate_of(top1, images, ratios_of(top1_s, images_s)),
+            top5=rate_of(top5, images, ratios_of(top5_s, images_s)),
+        )
 
-    def results(self) -> tuple[Result, ...]:
-        """Results of all localizers but the baselines; none when no image is in the localization denominators."""
-        return self._results(baselines=False)
-
-    def baseline_results(self) -> tuple[Result, ...]:
-        """Likewise of the baselines."""
-        return self._results(baselines=True)
+    def results(self, *, baselines: bool = False) -> tuple[Result, ...]:
+        """Results of all localizers, or of the baselines; none when no image is in the localization denominators."""
+        chosen = [counts for counts in self._counts.values() if (counts.localizer in self._baselines) == baselines]
+        return tuple(map(self._result, chosen)) if self._totals_5[0] else ()
 
     def reported_levels(self) -> dict[Pair, int]:
         """Level that each result is reported at, by localizer and protocol: the oracle's, the calibrated one, or 0."""
         return {pair: counts.level(_REPORTED) for pair, counts in self._counts.items()}
 
-    def _results(self, *, baselines: bool) -> tuple[Result, ...]:
-        chosen = [counts for counts in self._counts.values() if (counts.localizer in self._baselines) == baselines]
-        return tuple(map(self._result, chosen)) if self._images else ()
-
     def _result(self, counts: "_ResultCounts") -> Result:
         protocol = counts.protocol
         level = counts.level(_REPORTED)
         calibration = self._calibration if counts.chosen else None
-        images_s, labelled_s = self._image_sums.sums_sc.T
+        images, labelled, *_ = self._totals_5.tolist()
+        images_s, labelled_s, *_ = self._sums.sums_sc.T
         level_s = counts.level_of_samples(_REPORTED)
         at_level_fs = np.take_along_axis(counts.sums_sfl, level_s[:, None, None], axis=2)[:, :, 0].T
 
         def rate(name: str) -> Rate | None:
-            metric, row = METRICS[name], _row(name)
-            images, denominator_s = (
-                (self._labelled_images, labelled_s) if metric.needs_classes else (self._images, images_s)
-            )
-            if metric.needs_classes and not (self._classification.has_scores and images):
+            needs_classes, row = METRICS[name].needs_classes, _row(name)
+            count, count_s = (labelled, labelled_s) if needs_classes else (images, images_s)
+            if needs_classes and not (self._has_scores and count):
                 return None
-            return rate_of(int(counts.correct_fl[row, level]), images, ratios_of(at_level_fs[row], denominator_s))
+            return rate_of(int(counts.correct_fl[row, level]), count, ratios_of(at_level_fs[row], count_s))
 
         gt_known = rate("gt_known_loc")
         assert gt_known is not None
         by_iou = v2 = curve = None
         if protocol.threshold_is_oracle:
-            by_iou, v2 = self._best_of_sweep(counts, images_s)
-            rates_dl = (counts.correct_fl[list(_BY_IOU.values())] / self._images).tolist()
+            by_iou, v2 = self._best_of_sweep(counts, images, images_s)
+            rates_dl = (counts.correct_fl[list(_BY_IOU.values())] / images).tolist()
             curve = Curve(
                 thresholds=tuple(protocol.thresholds_l.tolist()),
                 gt_known_30=tuple(rates_dl[0]),
@@ -213,10 +218,7 @@ class Tally:
         return Result(
             localizer=counts.localizer,
             protocol=protocol.name,
-            describe={
-                **protocol.describe(),
-                "reported threshold": choice_of_level(protocol, calibration),
-            },
+            describe={**protocol.describe(), "reported threshold": choice_of_level(protocol, calibration)},
             threshold=float(protocol.thresholds_l[level]),
             threshold_is_oracle=protocol.threshold_is_oracle and calibration is None,
             calibrated_on=calibration.name if calibration else None,
@@ -234,7 +236,7 @@ class Tally:
         )
 
     def _best_of_sweep(
-        self, counts: "_ResultCounts", images_s: npt.NDArray[np.int32]
+        self, counts: "_ResultCounts", images: int, images_s: npt.NDArray[np.int32]
     ) -> tuple[dict[str, Rate], NamedRate]:
         """MaxBoxAcc at each overlap, and their mean."""
         best = {iou: int(counts.correct_fl[row, counts.level(iou)]) for iou, row in _BY_IOU.items()}
@@ -243,32 +245,29 @@ class Tally:
             iou: ratios_of(counts.sums_sfl[rows, row, counts.level_of_samples(iou)], images_s)
             for iou, row in _BY_IOU.items()
         }
-        mean = float(sum(best.values())) / (len(best) * self._images)
-        interval, kind = interval_of(mean, self._images, np.mean(list(ratios.values()), axis=0))
+        mean = float(sum(best.values())) / (len(best) * images)
+        interval, kind = interval_of(mean, images, np.mean(list(ratios.values()), axis=0))
         v2 = NamedRate(
             name=V2_NAMES.get(counts.protocol.name, "V2 over largest boxes"),
             rate=mean,
             correct=None,
-            images=self._images,
+            images=images,
             interval=interval,
             interval_kind=kind,
         )
-        return {iou: rate_of(best[iou], self._images, ratios[iou]) for iou in best}, v2
+        return {iou: rate_of(best[iou], images, ratios[iou]) for iou in best}, v2
 
     def _per_class(self, counts: "_ResultCounts", level: int) -> Iterator[ClassScore]:
-        has_scores = self._classification.has_scores
-        for label in np.flatnonzero(self._localized_k + self._classification.images_k).tolist():
-            images = int(self._localized_k[label])
-            classified = int(self._classification.images_k[label])
+        for label in np.flatnonzero(self._localized_k + self._classified_k).tolist():
+            images, classified = int(self._localized_k[label]), int(self._classified_k[label])
             gt_known, top1 = counts.class_correct_fkl[:, label, level].tolist()
-            top1_class = int(self._classification.top1_k[label])
             yield ClassScore(
                 label=label,
                 wnid=self._class_wnids[label],
                 images=images,
                 gt_known_loc=gt_known / images if images else None,
-                top1_loc=top1 / images if images and has_scores else None,
-                top1_class=top1_class / classified if classified and has_scores else None,
+                top1_loc=top1 / images if images and self._has_scores else None,
+                top1_class=int(self._top1_k[label]) / classified if classified and self._has_scores else None,
             )
 
 
@@ -339,44 +338,6 @@ class _ResultCounts:
             labels_u, starts_u = np.unique(label_i[order_i], return_index=True)
             sums_ufl = np.add.reduceat(hits_ifl[order_i], starts_u, axis=0, dtype=np.int32)
             self.class_correct_fkl[:, labels_u] += sums_ufl.transpose(1, 0, 2)
-
-
-class _ClassificationCounts:
-    """Top-1 and Top-5 classification of the images of known class."""
-
-    def __init__(self, classes: int, *, samples: int) -> None:
-        self.has_scores = False
-        self.images_k = np.zeros(classes, dtype=np.int64)
-        self.top1_k = np.zeros(classes, dtype=np.int64)
-        self._top5 = 0
-        # Columns: images, Top-1, Top-5.
-        self._sums = WeightedSums(3, samples=samples)
-
-    def add(self, images: Sequence[ImageScores], weights_is: npt.NDArray[np.uint8]) -> None:
-        """Count a batch, images without boxes included."""
-        self.has_scores = self.has_scores or any(image.top_classes is not None for image in images)
-        label_i = np.array([image.label for image in images], dtype=np.int64)
-        rank_i = np.array([image.true_rank for image in images], dtype=np.int64)
-        listed_i = np.array([image.status == BLACKLISTED for image in images], dtype=np.bool_)
-        inside_i = (label_i != UNKNOWN_LABEL) & ~listed_i
-        top1_i = inside_i & (rank_i == 0)
-        top5_i = inside_i & (rank_i >= 0) & (rank_i < TOP_CLASSES)
-        self.images_k += np.bincount(label_i[inside_i], minlength=len(self.images_k))
-        self.top1_k += np.bincount(label_i[top1_i], minlength=len(self.top1_k))
-        self._top5 += int(top5_i.sum())
-        self._sums.add(weights_is, np.stack([inside_i, top1_i, top5_i], axis=1))
-
-    def rates(self) -> Classification | None:
-        """Rates with intervals, or None when no image had class scores, or none of them a known class."""
-        images = int(self.images_k.sum())
-        if not self.has_scores or not images:
-            return None
-        images_s, top1_s, top5_s = self._sums.sums_sc.T
-        return Classification(
-            images=images,
-            top1=rate_of(int(self.top1_k.sum()), images, ratios_of(top1_s, images_s)),
-            top5=rate_of(self._top5, images, ratios_of(top5_s, images_s)),
-        )
 
 
 def _add_by_level(counts_lc: npt.NDArray[np.int64], column_il: npt.NDArray[np.integer[Any]]) -> None:

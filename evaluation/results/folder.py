@@ -6,17 +6,15 @@ It is deleted once all files are there.
 
 import functools
 import json
-import os
 import platform
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -34,8 +32,6 @@ from evaluation.results.predictions import PREDICTIONS_FILE, write_predictions
 from evaluation.schema import METRICS_FILE, Metrics, MetricsError, Result, read_metrics, write_json
 from pseudo_maps import __version__
 from pseudo_maps.files import LOCK_WAIT_S, differences, folder_lock
-
-__all__ = ["EVALUATION_FOLDER", "JOURNAL_FOLDER", "EvaluationPlan", "ResultFolder", "find_metrics"]
 
 LOCK_FILE = ".evaluation.lock"
 """Locked by the evaluation that writes to the folder, and there only meanwhile."""
@@ -98,8 +94,8 @@ class ResultFolder:
 
     def __init__(self, out: Path | None, *, plan: EvaluationPlan) -> None:
         self._plan = plan
-        self._temporary = tempfile.TemporaryDirectory() if out is None else None
-        self.folder = Path(self._temporary.name) if self._temporary else Path(os.fspath(out or ""))
+        self._temporary = ExitStack()
+        self.folder = out or Path(self._temporary.enter_context(tempfile.TemporaryDirectory()))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def finished(self) -> Metrics | None:
@@ -155,7 +151,7 @@ class ResultFolder:
             counts=tally.counts(),
             classification=tally.classification(),
             results=tuple(_with_views(result, plan.views) for result in tally.results()),
-            baselines=tally.baseline_results(),
+            baselines=tally.results(baselines=True),
             pixels=pixel_scores(self.journal, localizers=plan.localizers) if plan.masks else None,
             config=plan.config(),
             versions=_versions(),
@@ -179,11 +175,8 @@ class ResultFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._temporary:
-            self._temporary.cleanup()
+    def __exit__(self, *_: object) -> None:
+        self._temporary.close()
 
     def _protocols(self) -> list[Protocol]:
         first_box_only = self._plan.boxes == "first"

@@ -20,8 +20,6 @@ import numpy.typing as npt
 from evaluation.image_scores import ImageScores
 from pseudo_maps.files import create_exclusively, differences, temporary_name_pattern, write_atomically
 
-__all__ = ["DamagedResultWarning", "ResultJournal"]
-
 _FORMAT = 3
 """Format of the files; another one makes another configuration."""
 _CONFIG_NAME = "config.json"

@@ -13,8 +13,6 @@ from evaluation.results.predictions import PredictionsError, decimal
 from evaluation.schema import Metrics
 from pseudo_maps.files import write_atomically
 
-__all__ = ["PER_CLASS_FILE", "read_class_names", "write_per_class"]
-
 PER_CLASS_FILE = "per_class.csv"
 """Name of the file in a folder of results."""
 

@@ -34,8 +34,6 @@ from evaluation.names import ERROR_KINDS
 from evaluation.protocols import Protocol
 from pseudo_maps.files import replacing
 
-__all__ = ["PREDICTIONS_FILE", "PredictionsError", "decimal", "read_predictions", "write_predictions"]
-
 PREDICTIONS_FILE = "predictions.csv"
 """Name of the file in a folder of results."""
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from evaluation.metrics.registry import METRICS
 from evaluation.schema import Counts, Metrics, Rate, Result, protocols_in_order
 
-__all__ = ["image_account", "metrics_table", "percent", "reasons"]
-
 _TEXT_COLUMNS = ("protocol", "localizer", "threshold")
 
 

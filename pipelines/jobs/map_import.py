@@ -18,10 +18,10 @@ from evaluation.workers import map_in_order
 from pipelines.datasets import Dataset
 from pipelines.jobs.box_checks import check_map_names, check_map_shapes
 from pipelines.jobs.mat_files import read_mat_map
-from pseudo_maps.files import evenly_spaced, file_sha256
-from pseudo_maps.images import read_image_size
+from pseudo_maps.files import evenly_spaced
+from pseudo_maps.images import ImageDecodeError, ImageTimeoutError, image_size
 from pseudo_maps.proposals.weighting import uniform_saliency
-from pseudo_maps.reading import ReadTimeout, is_hanging, within_limit
+from pseudo_maps.reading import ReadTimeout, read_sha256
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.resampling import area_average
 from pseudo_maps.runs.generation import RunConfig, Summary, plan_run
@@ -98,17 +98,22 @@ def _digest(paths: Sequence[Path], *, folder: Path) -> str:
             f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode(errors="surrogateescape")
         )
     for path in evenly_spaced(paths, most=1000):
-        digest.update(within_limit(functools.partial(file_sha256, path), path).encode())
+        digest.update(read_sha256(path).encode())
     return digest.hexdigest()
 
 
 def _made_map(work: tuple[ImageRecord, Sequence[Path]], *, root: Path, map_size: int, min_max: bool) -> MadeMap:
     record, paths = work
     image = root / record.path
-    image_wh = read_image_size(image)
+    image_wh = None
+    try:
+        image_wh = image_size(image)
+    except ImageTimeoutError:
+        status = STATUS_TIMEOUT
+    except ImageDecodeError:
+        status = "unreadable" if image.exists() else "missing"
     map_uint8, peak, count, message = np.zeros((map_size, map_size), dtype=np.uint8), 0.0, 0, ""
     if image_wh is None:
-        status = STATUS_TIMEOUT if is_hanging(image) else "unreadable" if image.exists() else "missing"
         message = f"{image}: the header of the image cannot be read"
     elif not paths:
         status, message = "no-map", "no file is called as the image"

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Pipe
 from typing import Any
@@ -201,13 +201,6 @@ class MapChild:
         self._process.wait()
         self._files.close()
 
-    def close(self) -> None:
-        """Let the idle process end by closing its connection."""
-        self._connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_LIMIT_S)
-        self.kill()
-
 
 class ChildPool:
     """Child processes of one worker, which run ``module``: kept from shard to shard, each used by one thread."""
@@ -220,7 +213,7 @@ class ChildPool:
         """End the children that have nothing to do."""
         with suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle.pop().kill()
 
     def make_images(
         self, records: Sequence[ImageRecord], *, settings: Mapping[str, Any], limits: ImageLimits
@@ -254,14 +247,6 @@ class ChildPool:
                 child.kill()
             elif child is not None:
                 self._idle.append(child)
-
-    def make_alone(
-        self, record: ImageRecord, *, settings: Mapping[str, Any], limits: ImageLimits
-    ) -> MadeImage | ChildDeath:
-        """What becomes of an image in a child of its own, in which no other image can have broken anything."""
-        with closing(ChildPool(self._module)) as alone:
-            ((_, outcome),) = alone.make_images([record], settings=settings, limits=limits)
-        return outcome
 
     def _take_idle(self) -> MapChild | None:
         with suppress(IndexError):

@@ -1,6 +1,5 @@
 """Time and disk that the maps of a run take, measured on some of its images before it starts."""
 
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -43,11 +42,7 @@ def estimate_run(records: Sequence[ImageRecord], *, plan: Plan, config: MapConfi
     """
     size = plan.manifest.shard_size
     to_do = [record for shard in plan.to_do for record in records[shard * size : (shard + 1) * size]]
-    settings = {
-        "map_config": config.as_json(),
-        "root": os.path.abspath(run.root),
-        "boundary_model": run.boundary_model and os.path.abspath(run.boundary_model),
-    }
+    settings = run.child_settings(config)
     children = worker_children(run.child_module)
     sample = evenly_spaced(to_do, most=SAMPLE_IMAGES)
     chunks: list[int] = []

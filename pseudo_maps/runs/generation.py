@@ -66,6 +66,14 @@ class RunConfig:
     command: tuple[str, ...] = ()
     """Command line of the run, for the log."""
 
+    def child_settings(self, config: MapConfig) -> dict[str, Any]:
+        """The settings of ``child_program``, with absolute paths."""
+        return {
+            "map_config": config.as_json(),
+            "root": os.path.abspath(self.root),
+            "boundary_model": self.boundary_model and os.path.abspath(self.boundary_model),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -236,9 +244,7 @@ def generate_maps(
     remove_stale_progress(run.out)
     if not plan.to_do:
         return summary
-    start = time.perf_counter()
     log = RunLog(run, plan, say=say)
-    summary.log_path = log.path
 
     def on_event(**event: Any) -> None:
         log.write(**event)
@@ -250,9 +256,7 @@ def generate_maps(
             ShardTask(
                 path=run.out.absolute() / shard_name(plan.split, shard, count),
                 records=tuple(records[shard * size : (shard + 1) * size]),
-                root=os.path.abspath(run.root),
-                configuration=config.as_json(),
-                boundary_model=run.boundary_model and os.path.abspath(run.boundary_model),
+                settings=run.child_settings(config),
                 limits=run.limits,
                 child_module=run.child_module,
                 replace=run.retry_failed,
@@ -267,10 +271,7 @@ def generate_maps(
             for report in reports:
                 if report.error:
                     raise RuntimeError(report.error)
-                for image_id, status, message in report.failures:
-                    log.write(event="failed-image", image_id=image_id, status=status, message=message)
-                summary.add(report)
-                summary.elapsed_s = time.perf_counter() - start
+                log.add(report, summary)
                 watch.finish(
                     report.name,
                     done=sum(report.counts.values()),
@@ -294,6 +295,7 @@ class RunLog:
     def __init__(self, run: RunConfig, plan: Plan, *, say: Callable[[str], None] = warnings.warn) -> None:
         self._say: Callable[[str], None] | None = say
         self._line_end = ""
+        self._started_s = time.perf_counter()
         started = datetime.now(UTC)
         stamp = started.strftime(LOG_STAMP)
         self.path = run.out / LOG_FOLDER / f"{plan.split}-{stamp}-{host_name()}-{os.getpid()}.jsonl"
@@ -318,6 +320,7 @@ class RunLog:
     @contextmanager
     def until_end(self, summary: Summary) -> Iterator[None]:
         """Note how the run ends: finished, or stopped by an error or a signal, unless it is killed."""
+        summary.log_path = self.path
         event: dict[str, Any] = {"event": "finished", "counts": summary.counts}
         try:
             yield
@@ -328,6 +331,13 @@ class RunLog:
         finally:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self.write(**event, time=now, images_made=summary.images_made, elapsed_s=round(summary.elapsed_s, 3))
+
+    def add(self, report: ShardReport, summary: Summary) -> None:
+        """Note the images of a shard that failed, and count it."""
+        for image_id, status, message in report.failures:
+            self.write(event="failed-image", image_id=image_id, status=status, message=message)
+        summary.add(report)
+        summary.elapsed_s = time.perf_counter() - self._started_s
 
     def write(self, **entry: Any) -> None:
         """Append one line."""

@@ -1,12 +1,10 @@
 """Shards of maps that one process makes or brings together, without supervision; resumable at any moment."""
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from pseudo_maps.runs.generation import Plan, RunConfig, RunLog, Summary, begin_run, failures_in
-from pseudo_maps.runs.shard_task import ShardReport
-from pseudo_maps.shards import STATUS_OK, ShardWriter, make_provenance, shard_name
+from pseudo_maps.runs.shard_task import write_shard
+from pseudo_maps.shards import shard_name
 from pseudo_maps.shards.outcomes import MadeMap
 
 
@@ -27,33 +25,16 @@ def write_shards(
     summary = begin_run(plan, run=run)
     if not plan.to_do:
         return summary
-    start = time.perf_counter()
-    log = RunLog(run, plan)
-    summary.log_path = log.path
+    log, manifest = RunLog(run, plan), plan.manifest
     with log.until_end(summary):
         for shard, maps in made:
-            report = _write_shard(plan, shard, maps, run=run, map_size=map_size)
-            for image_id, status, message in report.failures:
-                log.write(event="failed-image", image_id=image_id, status=status, message=message)
-            summary.add(report)
-            summary.elapsed_s = time.perf_counter() - start
+            report = write_shard(
+                run.out / shard_name(manifest.split, shard, manifest.shards),
+                enumerate(maps),
+                rows=manifest.shard_rows(shard),
+                map_size=map_size,
+                configuration=manifest.configuration,
+            )
+            log.add(report, summary)
             on_images(sum(report.counts.values()), failed=failures_in(report.counts))
     return summary
-
-
-def _write_shard(plan: Plan, shard: int, maps: Iterable[MadeMap], *, run: RunConfig, map_size: int) -> ShardReport:
-    manifest = plan.manifest
-    path = run.out / shard_name(manifest.split, shard, manifest.shards)
-    counts: Counter[str] = Counter()
-    failures = []
-    provenance = make_provenance(manifest.configuration)
-    with ShardWriter(path, rows=manifest.shard_rows(shard), map_size=map_size, provenance=provenance) as writer:
-        for number, made in enumerate(maps):
-            writer.write(number, made.map_uint8, made.row)
-            counts[made.row.status] += 1
-            if made.row.status != STATUS_OK:
-                failures.append((made.row.image_id, made.row.status, made.message))
-        writer.commit()
-    return ShardReport(
-        name=path.name, counts=counts, failures=tuple(failures), made=True, size_bytes=path.stat().st_size
-    )

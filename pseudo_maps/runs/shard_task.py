@@ -5,7 +5,8 @@ Imports neither numba nor OpenCV: the worker's child process does the images.
 
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from pseudo_maps.runs.child import CHILD_MODULE, ChildDeath, ChildPool, ChildSta
 from pseudo_maps.runs.progress import ShardProgress
 from pseudo_maps.shards import STATUS_OK, ShardReader, ShardWriter, compress_map, make_provenance
 from pseudo_maps.shards.manifest import refuse_differences
-from pseudo_maps.shards.outcomes import row_of
+from pseudo_maps.shards.outcomes import MadeMap, row_of
 
 TRIES = 2
 """An image that ended its process once is tried again, last in its shard and in a process of its own."""
@@ -33,11 +34,8 @@ class ShardTask:
 
     path: Path
     records: tuple[ImageRecord, ...]
-    root: str
-    """Data root that the records' paths are relative to."""
-    configuration: Mapping[str, Any]
-    """``MapConfig.as_json()``: as JSON a worker need not import what makes maps."""
-    boundary_model: str | None
+    settings: Mapping[str, Any]
+    """``RunConfig.child_settings``: as JSON a worker need not import what makes maps."""
     limits: ImageLimits
     child_module: str = CHILD_MODULE
     replace: bool = False
@@ -74,13 +72,20 @@ def make_shard(task: ShardTask) -> ShardReport:
     An image whose process ended is put behind all others; it fails when its process ends again although it has it for
     itself.
     """
-    doing = "write"
+    doing, configuration = "write", task.settings["map_config"]
     try:
         if task.path.is_file() and not task.replace:
             doing = "read"
             # Another run into the same folder was faster, or a worker that was killed before it could say so.
-            return committed_report(task.path, configuration=task.configuration)
-        return _make_shard(task)
+            return committed_report(task.path, configuration=configuration)
+        return write_shard(
+            task.path,
+            _make_images(task),
+            rows=len(task.records),
+            map_size=configuration["map_size"],
+            configuration=configuration,
+            progress_folder=task.progress_folder,
+        )
     except OSError as error:
         reason = f"cannot {doing} the shard: {os.strerror(error.errno) if error.errno else error}"
     except ChildStartError as error:
@@ -88,39 +93,51 @@ def make_shard(task: ShardTask) -> ShardReport:
     return ShardReport(name=task.path.name, counts={}, error=f"{task.path}: {reason}")
 
 
-def _make_shard(task: ShardTask) -> ShardReport:
+def write_shard(
+    path: Path,
+    images: Iterable[tuple[int, MadeImage | MadeMap]],
+    *,
+    rows: int,
+    map_size: int,
+    configuration: Mapping[str, Any],
+    progress_folder: Path | None = None,
+) -> ShardReport:
+    """Write and commit a shard from its images, each with the number of its row, in any order; errors of its writer."""
     counts: Counter[str] = Counter()
     failures = []
-    progress = ShardProgress(task.progress_folder, name=task.path.name)
+    progress = ShardProgress(progress_folder, name=path.name)
     with ShardWriter(
-        task.path,
-        rows=len(task.records),
-        map_size=task.configuration["map_size"],
-        provenance=make_provenance(task.configuration),
-        by_name=task.configuration["by_name"],
+        path,
+        rows=rows,
+        map_size=map_size,
+        provenance=make_provenance(configuration),
+        by_name=configuration.get("by_name", True),
     ) as writer:
-        for index, image in _make_images(task):
-            writer.write_chunk(index, image.chunk, image.row)
-            counts[image.row.status] += 1
-            if image.row.status != STATUS_OK:
-                failures.append((index, (image.row.image_id, image.row.status, image.message)))
-            progress.add(failed=image.row.status != STATUS_OK)
+        for index, image in images:
+            row = image.row
+            if isinstance(image, MadeMap):
+                writer.write(index, image.map_uint8, row)
+            else:
+                writer.write_chunk(index, image.chunk, row)
+            counts[row.status] += 1
+            if row.status != STATUS_OK:
+                failures.append((index, (row.image_id, row.status, image.message)))
+            progress.add(failed=row.status != STATUS_OK)
         writer.commit()
     return ShardReport(
-        name=task.path.name,
+        name=path.name,
         counts=counts,
         failures=tuple(failure for _, failure in sorted(failures)),
         made=True,
-        size_bytes=task.path.stat().st_size,
+        size_bytes=path.stat().st_size,
     )
 
 
 def _make_images(task: ShardTask) -> Generator[tuple[int, MadeImage]]:
     """Every image of the shard once, with its row; those that ended their process come last."""
     children = worker_children(task.child_module)
-    settings = {"map_config": dict(task.configuration), "root": task.root, "boundary_model": task.boundary_model}
     died = []
-    for index, outcome in children.make_images(task.records, settings=settings, limits=task.limits):
+    for index, outcome in children.make_images(task.records, settings=task.settings, limits=task.limits):
         if isinstance(outcome, MadeImage):
             yield index, outcome
         else:
@@ -128,12 +145,14 @@ def _make_images(task: ShardTask) -> Generator[tuple[int, MadeImage]]:
     for index in died:
         record, tries = task.records[index], 1
         while True:
-            outcome = children.make_alone(record, settings=settings, limits=task.limits)
+            # In a process in which no other image can have broken anything.
+            with closing(ChildPool(task.child_module)) as alone:
+                ((_, outcome),) = alone.make_images([record], settings=task.settings, limits=task.limits)
             tries += 1
             if isinstance(outcome, MadeImage):
                 break
             if tries >= (TRIES_KILLED if outcome.killed else TRIES):
-                outcome = _failed_image(record, outcome, map_size=task.configuration["map_size"])
+                outcome = _failed_image(record, outcome, map_size=task.settings["map_config"]["map_size"])
                 break
         yield index, outcome
 

@@ -27,7 +27,6 @@ from pseudo_maps.shards.layout import (
     TABLE_PATH,
     MapRow,
     ShardError,
-    decode_row,
 )
 
 _TABLE_FILTERS = [h5py.h5z.FILTER_FLETCHER32]
@@ -268,15 +267,13 @@ class ShardReader:
 
     @cached_property
     def rows(self) -> list[MapRow]:
-        """The N rows of the table; ShardError when text in it is not UTF-8."""
-        try:
-            return [decode_row(record) for record in self._stored_table]
-        except UnicodeDecodeError as error:
-            raise ShardError(f"{self._path}: the table holds text that is not UTF-8 ({error})") from error
+        """The N rows of ``table``."""
+        names = [name for name in TABLE_FIELDS if name != "row"]
+        return [MapRow(**dict(zip(names, row, strict=True))) for row in self.table[names].tolist()]
 
     @cached_property
     def table(self) -> npt.NDArray[Any]:
-        """(N,) structured array with the columns of ``/images``, strings as numpy ``U``."""
+        """(N,) structured array with the columns of ``/images``, strings as numpy ``U``; ShardError for no UTF-8."""
         columns = {name: self._stored_table[name] for name in TABLE_FIELDS}
         for name in STRING_FIELDS:
             try:

@@ -44,7 +44,7 @@ def tally_of(images: Sequence[ImageScores], *, batch: int = 1000, **options: Any
 
 def content(tally: Tally) -> dict[str, Any]:
     """What metrics.json holds of a tally."""
-    parts = (tally.counts(), tally.classification(), tally.results(), tally.baseline_results())
+    parts = (tally.counts(), tally.classification(), tally.results(), tally.results(baselines=True))
     made = json.loads(json.dumps(msgspec.to_builtins(parts), allow_nan=False))
     return dict(zip(("counts", "classification", "results", "baselines"), made, strict=True))
 

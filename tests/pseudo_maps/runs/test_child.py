@@ -134,16 +134,6 @@ def test_a_child_is_kept_for_the_next_images_and_replaced_when_it_died_meanwhile
     assert children_of(os.getpid()) != [first]
 
 
-def test_alone_is_a_new_process_that_ends_with_its_image(pool: ChildPool) -> None:
-    (shared,) = make(pool, ["a"])
-    (kept,) = children_of(os.getpid())
-    record = ImageRecord(image_id="a", path="a")
-    assert pool.make_alone(record, settings=SETTINGS, limits=LIMITS) == shared
-    death = pool.make_alone(ImageRecord(image_id="b", path="exit-1"), settings=SETTINGS, limits=LIMITS)
-    assert isinstance(death, ChildDeath)
-    assert children_of(os.getpid()) == [kept]
-
-
 def test_a_child_that_cannot_start_is_an_error_of_its_own() -> None:
     with pytest.raises(ChildStartError, match=r"(?s)does not start: exited with code 1.*No module named"):
         MapChild(module="pseudo_maps.no_such_module")

@@ -33,9 +33,7 @@ def test_a_shard_of_another_user_is_said_to_be_unreadable(tmp_path: Path) -> Non
     path = tmp_path / "val-00000-of-00001.h5"
     write_shard(path, ["a"])
     path.chmod(0)
-    task = ShardTask(
-        path=path, records=(), root=str(tmp_path), configuration={}, boundary_model=None, limits=ImageLimits()
-    )
+    task = ShardTask(path=path, records=(), settings={"map_config": {}}, limits=ImageLimits())
     with bound_by_permissions():
         assert make_shard(task).error == f"{path}: cannot read the shard: Permission denied"
 
