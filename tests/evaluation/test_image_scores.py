@@ -56,10 +56,6 @@ def test_fields_that_do_not_fit_name_the_image(changes: dict[str, Any], message:
     assert str(caught.value).startswith("image 'val/x' (index 3): ")
 
 
-def test_a_true_class_outside_the_kept_ones_has_a_rank_beyond_them() -> None:
-    assert scored(label=0, true_rank=2).true_rank == 2
-
-
 def test_statuses_are_failures_or_reasons_to_skip_never_both() -> None:
     assert [is_failed(s) for s in (SCORED, NO_MAP, f"{MAP_NOT_USABLE}timeout", NO_BOXES)] == [False, True, True, False]
     assert [is_skipped(s) for s in (SCORED, NO_MAP, f"{MAP_NOT_USABLE}timeout", NO_BOXES)] == [False] * 3 + [True]

@@ -15,7 +15,6 @@ from evaluation.image_scores import MAP_NOT_USABLE, NO_MAP
 from evaluation.images import EvaluationImage
 from evaluation.maps import MAP_LOCALIZER, FileMaps, ShardMaps, open_stored_maps
 from pseudo_maps.records import ImageRecord
-from pseudo_maps.shards import ShardError
 from tests.integration.eval_command import bump
 from tests.pseudo_maps.shard_making import make_folder
 
@@ -136,21 +135,6 @@ def test_the_configuration_of_shards_tells_their_content_and_not_their_place(
     assert open_stored_maps(tmp_path / "others", split="val").config() != config
 
 
-def test_an_image_that_is_there_twice_is_named(tmp_path: Path) -> None:
-    from tests.pseudo_maps.shard_making import make_shard
-
-    for number in range(2):
-        make_shard(tmp_path / f"val-{number:05d}-of-00002.h5", ["twice", f"once_{number}"])
-    with pytest.raises(ShardError, match="twice"):
-        open_stored_maps(tmp_path, split="val")
-
-
-def test_a_missing_shard_is_named(shards: tuple[Path, list[np.ndarray]]) -> None:
-    (shards[0] / "val-00001-of-00003.h5").unlink()
-    with pytest.raises(ShardError, match=r"val-00001-of-00003\.h5"):
-        open_stored_maps(shards[0], split="val")
-
-
 # --- .npy files
 
 
@@ -234,15 +218,6 @@ def test_a_file_name_in_the_folder_of_other_images_is_refused(tmp_path: Path, pl
         return
     with pytest.raises(ValueError, match=rf"^{place}: has the file name of val/cat/1\.jpg, but .* folder '{strange}'"):
         source.unused(records)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, np.bool_])
-def test_arrays_come_as_they_are_stored(tmp_path: Path, dtype: type) -> None:
-    wanted = (bump() * 100).astype(dtype)
-    save(tmp_path / "name.v2.npy", np.asfortranarray(wanted))
-    found = open_stored_maps(tmp_path, split="val").maps_of(IMAGE).whole[MAP_LOCALIZER]
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, wanted)
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

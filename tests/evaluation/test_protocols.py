@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from evaluation.boxes.fixed_thresholds import one_box
-from evaluation.boxes.overlaps import NO_BOX, Candidates
+from evaluation.boxes.overlaps import Candidates
 from evaluation.boxes.wsoleval import normalise_score_map
 from evaluation.metrics.baselines import centred_square_box
-from evaluation.protocols import FRAME_PX, PROTOCOLS, Protocol, frame_box, get_protocol
+from evaluation.protocols import FRAME_PX, PROTOCOLS, Protocol, get_protocol
 from pipelines.datasets.wsoleval import load_wsoleval_boxes, open_wsoleval
 
 NAMES = ["cam", "cam-release", "wsoleval-v1", "wsoleval-v2", "ts-cam", "psol-crop"]
@@ -98,11 +97,6 @@ def test_protocols_travel_to_other_processes_and_stay_as_they_are(protocol: Prot
             setattr(protocol, field, None)
 
 
-def test_the_frame_box() -> None:
-    assert FRAME_PX == 224
-    assert frame_box().tolist() == [0, 0, 223, 223]
-
-
 # --- maps
 
 
@@ -137,18 +131,6 @@ def test_largest_or_all_contours() -> None:
     assert boxes_at(v1, 100) == [[60, 40, 120, 80]]
     assert sorted(boxes_at(v2, 100)) == [[60, 40, 120, 80], [150, 150, 160, 160]]
     assert boxes_at(v2, 128) == [[60, 40, 120, 80]]
-
-
-def test_wsoleval_enlarges_before_it_stretches() -> None:
-    small = np.zeros((7, 7))
-    small[3, 3] = 1
-    resized = cv2.resize(small, (224, 224), interpolation=cv2.INTER_CUBIC)
-    grey = ((resized - resized.min()) / (resized.max() - resized.min()) * 255).astype(np.uint8)
-    for level in (60, 128, 200):
-        contours, _ = cv2.findContours((grey > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
-        x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
-        for name in SWEEPS:
-            assert boxes_at(get_protocol(name).candidates(small), level) == [[x, y, x + width, y + height]]
 
 
 BAD_MAPS = {
@@ -220,15 +202,6 @@ def test_ground_truth_of_each_protocol() -> None:
     assert moved["psol-crop"] == [[pytest.approx(9.6), pytest.approx(60.6467, abs=1e-4), 223, 223]]
 
 
-def test_ground_truth_refuses_what_is_no_box_and_passes_none(protocol: Protocol) -> None:
-    assert protocol.ground_truth([], image_wh=(5, 5)).shape == (0, 4)
-    for wrong in ([[3, 0, 2, 4]], [[0, 0, np.inf, 4]], [[0, 0, np.nan, 4]]):
-        with pytest.raises(ValueError, match="row 0"):
-            protocol.ground_truth(wrong, image_wh=(5, 5))
-    with pytest.raises(ValueError, match="positive image width"):
-        protocol.ground_truth([[0, 0, 1, 1]], image_wh=(0, 5))
-
-
 def test_overlap_is_inclusive_and_best_over_boxes_and_truths(protocol: Protocol) -> None:
     levels = len(protocol.thresholds_l)
     stands = np.array([0, 0]), np.array([levels - 1, levels - 1])
@@ -239,13 +212,6 @@ def test_overlap_is_inclusive_and_best_over_boxes_and_truths(protocol: Protocol)
         iou_l, boxes_l4 = protocol.overlaps(pair, truth)
         assert iou_l.tolist() == [expected] * levels
         assert boxes_l4[-1].tolist() == box.tolist()
-
-
-def test_a_map_without_box_overlaps_nothing() -> None:
-    cam = get_protocol("cam")
-    iou_l, boxes_l4 = cam.overlaps(cam.candidates(np.zeros((7, 7))), [[0, 0, 223, 223]])
-    assert iou_l.tolist() == [0]
-    assert boxes_l4.tolist() == [list(NO_BOX)]
 
 
 # --- the published baselines

@@ -53,27 +53,10 @@ def test_the_changes_above_leave_out_no_field() -> None:
     assert varied == {field.name for field in dataclasses.fields(ProposalConfig)}
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_the_stored_configuration_is_plain_json(change: dict) -> None:
-    stored = MapConfig(**change).as_json()
-    assert json.loads(json.dumps(stored, allow_nan=False)) == stored
-
-
 def test_both_methods_have_a_configuration_and_a_name() -> None:
     named = {MapConfig().method, MapConfig(proposals=SelectiveSearchConfig()).method}
     assert named == set(METHODS)
     assert MapConfig().method == MapConfig().as_json()["method"] == "geodesic"
-
-
-def test_the_configuration_cannot_be_changed_or_given_by_position() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        MapConfig().map_size = 7
-    with pytest.raises(TypeError):
-        MapConfig(PRESETS["b650"])
-
-
-def test_equal_settings_are_equal_whatever_the_object() -> None:
-    assert MapConfig(map_size=96) == MapConfig(map_size=96) != MapConfig(map_size=97)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +80,9 @@ def test_settings_that_mean_nothing_are_refused(setting: dict, message: str) -> 
 @pytest.mark.parametrize("change", [{}, *CHANGES, {"weighting": "objectness"}], ids=str)
 def test_the_stored_configuration_gives_the_configuration_back(change: dict) -> None:
     config = MapConfig(**change)
-    assert MapConfig.from_json(json.loads(json.dumps(config.as_json()))) == config
+    read = json.loads(json.dumps(config.as_json(), allow_nan=False))
+    assert read == config.as_json(), "a resumed run compares them"
+    assert MapConfig.from_json(read) == config
 
 
 def test_a_stored_configuration_of_an_unknown_method_is_refused() -> None:

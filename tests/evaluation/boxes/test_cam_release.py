@@ -121,13 +121,6 @@ def test_full_constant_and_empty_maps() -> None:
     assert box_of(np.zeros((1, 1))) == []
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_maps_with_a_score_that_is_no_number_give_no_box(bad: float) -> None:
-    scores = np.ones((14, 14))
-    scores[3, 3] = bad
-    assert box_of(scores) == []
-
-
 def test_negative_scores_count_by_their_size() -> None:
     scores = np.zeros((224, 224))
     scores[10:20, 10:20] = 1

@@ -250,14 +250,6 @@ def test_each_level_has_its_lowest_threshold() -> None:
             level_thresholds(outside)
 
 
-def test_boxes_of_a_full_size_map_equal_the_plain_protocol() -> None:
-    blurred = cv2.GaussianBlur(np.random.default_rng(5).random((14, 14)), (0, 0), 1)
-    map_uint8 = normalise_score_map(blurred)
-    np.testing.assert_array_equal(
-        boxes_at_thresholds(map_uint8, WSOLEVAL_THRESHOLDS), plain_boxes(map_uint8, WSOLEVAL_THRESHOLDS)
-    )
-
-
 def test_box_reaches_one_beyond_its_contour_but_not_out_of_the_frame() -> None:
     map_uint8 = np.zeros((20, 30), dtype=np.uint8)
     map_uint8[3:8, 4:10] = 200

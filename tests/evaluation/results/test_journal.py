@@ -154,12 +154,6 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path: Path) -> None:
         journal_in(tmp_path, protocols=["sweep"])
 
 
-def test_a_flag_that_equals_a_number_is_another_configuration(tmp_path: Path) -> None:
-    journal_in(tmp_path, limit=1)
-    with pytest.raises(ValueError, match="limit: 1 stored, true now"):
-        journal_in(tmp_path, limit=True)
-
-
 def test_results_without_or_with_a_damaged_configuration_are_refused(tmp_path: Path) -> None:
     journal_in(tmp_path).add(random_images(1))
     (tmp_path / "config.json").write_text("{")

@@ -1,4 +1,7 @@
+import functools
+import operator
 import re
+from typing import Any
 
 import pytest
 
@@ -44,6 +47,7 @@ def test_numbers_are_percentages_under_their_heading() -> None:
 
 def test_columns_end_at_the_same_place() -> None:
     lines = table_of(metrics()).splitlines()
+    assert all(line == line.rstrip() for line in lines)
     heading = next(number for number, line in enumerate(lines) if line.startswith("protocol"))
     for name in ("GT-known Loc", "Top-5 Loc"):
         end = lines[heading].index(name) + len(name)
@@ -66,11 +70,7 @@ def test_images_are_accounted_for_on_the_first_line() -> None:
     )
 
 
-def test_the_account_of_the_docstring() -> None:
-    counts = Counts(asked=5, scored=4, failed={"no map": 1}, skipped={"no boxes": 1}, notes={})
-    assert image_account(counts) == (
-        "5 images asked for = 4 scored (1 of them failed and counted as wrong: 1 no map) + 1 skipped (1 no boxes)"
-    )
+def test_without_failed_and_skipped_images_there_are_no_reasons() -> None:
     nothing = Counts(asked=4, scored=4, failed={}, skipped={}, notes={})
     assert image_account(nothing) == "4 images asked for = 4 scored + 0 skipped"
 
@@ -86,11 +86,6 @@ def test_a_data_set_without_scored_images_has_dashes() -> None:
 
 def test_no_results_is_said() -> None:
     assert table_of(metrics(results=[], baselines=[])).endswith("localization was not scored: every image was skipped")
-
-
-def test_lines_have_no_trailing_space() -> None:
-    table = table_of(metrics())
-    assert all(line == line.rstrip() for line in table.split("\n"))
 
 
 @pytest.mark.parametrize(("fraction", "text"), [(0.54062, "54.06"), (0.0, "0.00"), (1.0, "100.00"), (None, "-")])
@@ -122,60 +117,40 @@ def test_a_checked_file_keeps_its_numbers() -> None:
     assert checked.baselines[0].top1_loc is None
 
 
-def damaged(change: str) -> dict[str, object]:
-    made = metrics()
-    one = made["results"][1]
-    match change:
-        case "schema":
-            made["schema"] = "wsol-metrics-0"
-        case "kind":
-            made["kind"] = "party"
-        case "missing":
-            del one["gt_known_loc"]["images"]
-        case "percentage":
-            one["gt_known_loc"]["rate"] = 54.06
-        case "text":
-            one["threshold"] = "0.2"
-        case "flag":
-            one["gt_known_loc"]["correct"] = True
-        case "unaccounted":
-            made["counts"]["skipped"] = {}
-        case "failures":
-            made["counts"]["failed"] = {"no map": 201}
-        case "interval":
-            one["gt_known_loc"]["interval"] = [0.6, 0.4]
-        case "curve":
-            one["curve"]["gt_known_0.5"].pop()
-        case "histogram":
-            one["iou_histogram"]["edges"].pop()
-        case "error":
-            one["errors"]["mistake"] = 1
-        case "list":
-            made["results"] = {}
-    return made
+ONE = ("results", 1)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("entry", "value", "message"),
     [
-        ("schema", r"m\.json: .*wsol-metrics-0.* `schema`"),
-        ("kind", r"m\.json: .*'party'.* `kind`"),
-        ("missing", r"missing required field `images`.* `results\[1\]\.gt_known_loc`"),
-        ("percentage", r"<= 1.* `results\[1\]\.gt_known_loc\.rate`"),
-        ("text", r"got `str`.* `results\[1\]\.threshold`"),
-        ("flag", r"got `bool`.* `results\[1\]\.gt_known_loc\.correct`"),
-        ("unaccounted", r"= 205 asked for .* got 200 \+ 0 .* `counts`"),
-        ("failures", r"at most 200 failed, got .*201.* `counts`"),
-        ("interval", r"lower end .* first, got \[0\.6, 0\.4\].* `results\[1\]\.gt_known_loc`"),
-        ("curve", r"Expected 25 values, one per threshold, got \[24, 25\].* `results\[1\]\.curve`"),
-        ("histogram", r"Expected 21 edges of 20 counts.* `results\[1\]\.iou_histogram`"),
-        ("error", r"'mistake'.* `results\[1\]\.errors`"),
-        ("list", r"`array`, got `object`.* `results`"),
+        (("schema",), "wsol-metrics-0", r"m\.json: .*wsol-metrics-0.* `schema`"),
+        (("kind",), "party", r"m\.json: .*'party'.* `kind`"),
+        ((*ONE, "gt_known_loc"), {"rate": 0.5}, r"missing required field `correct`.* `results\[1\]\.gt_known_loc`"),
+        ((*ONE, "gt_known_loc", "rate"), 54.06, r"<= 1.* `results\[1\]\.gt_known_loc\.rate`"),
+        ((*ONE, "threshold"), "0.2", r"got `str`.* `results\[1\]\.threshold`"),
+        ((*ONE, "gt_known_loc", "correct"), True, r"got `bool`.* `results\[1\]\.gt_known_loc\.correct`"),
+        (("counts", "skipped"), {}, r"= 205 asked for .* got 200 \+ 0 .* `counts`"),
+        (("counts", "failed"), {"no map": 201}, r"at most 200 failed, got .*201.* `counts`"),
+        (
+            (*ONE, "gt_known_loc", "interval"),
+            [0.6, 0.4],
+            r"lower end .* first, got \[0\.6, 0\.4\].* `results\[1\]\.gt_known_loc`",
+        ),
+        (
+            (*ONE, "curve", "gt_known_0.5"),
+            [0.1],
+            r"Expected 25 values.* got \[1, 25\].* `results\[1\]\.curve`",
+        ),
+        ((*ONE, "iou_histogram", "edges"), [0, 1], r"Expected 21 edges of 20 counts.* `results\[1\]\.iou_histogram`"),
+        ((*ONE, "errors", "mistake"), 1, r"'mistake'.* `results\[1\]\.errors`"),
+        (("results",), {}, r"`array`, got `object`.* `results`"),
     ],
 )
-def test_a_damaged_entry_is_named(change: str, message: str) -> None:
+def test_a_damaged_entry_is_named(entry: tuple[Any, ...], value: object, message: str) -> None:
+    made: Any = metrics()
+    functools.reduce(operator.getitem, entry[:-1], made)[entry[-1]] = value
     with pytest.raises(MetricsError, match=message):
-        parse_metrics(damaged(change), source="m.json")
+        parse_metrics(made, source="m.json")
 
 
 @pytest.mark.parametrize(

@@ -106,16 +106,3 @@ def test_white_ground_beside_an_object_has_no_invalid_values() -> None:
     for part in (boundaries.step_x, boundaries.step_y, *boundaries.weight_maps[0]):
         assert np.isfinite(part).all() and part.min() >= 0 and part.max() <= 1
     assert boundaries.step_x[60, :80].max() < 0.01 < 0.5 < boundaries.step_x[60, 95:105].max()
-
-
-def test_the_stronger_of_both_maps_reaches_one() -> None:
-    boundaries = directed_sobel(random_image(30, 40, block=7))
-    for x, y in ((boundaries.step_x, boundaries.step_y), boundaries.weight_maps[0]):
-        assert max(x.max(), y.max()) == 1 and min(x.min(), y.min()) >= 0
-
-
-def test_turning_the_image_turns_the_boundaries() -> None:
-    image = random_image(24, 33, block=5)
-    upright, turned = directed_sobel(image), directed_sobel(np.ascontiguousarray(image.swapaxes(0, 1)))
-    np.testing.assert_allclose(turned.step_y.T, upright.step_x, atol=1e-5)
-    np.testing.assert_allclose(turned.weight_maps[0][0].T, upright.weight_maps[0][1], atol=1e-5)

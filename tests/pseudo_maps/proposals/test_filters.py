@@ -34,16 +34,13 @@ def all_colours() -> npt.NDArray[np.uint8]:
     return np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
 
 
-def test_shape_and_type(all_colours: npt.NDArray[np.uint8]) -> None:
+def test_lightness_is_the_formula_rounded_down_to_a_table_step(all_colours: npt.NDArray[np.uint8]) -> None:
+    _, y, _ = tristimulus(all_colours)
     before = all_colours.copy()
     luv = rgb_to_luv(all_colours)
     assert luv.shape == (3, *all_colours.shape[:2]) and luv.dtype == np.float32
     assert np.array_equal(all_colours, before)
-
-
-def test_lightness_is_the_formula_rounded_down_to_a_table_step(all_colours: npt.NDArray[np.uint8]) -> None:
-    _, y, _ = tristimulus(all_colours)
-    level = rgb_to_luv(all_colours)[0]
+    level = luv[0]
     exact = lightness(y)
     assert (level <= exact + 1e-6).all()
     assert (level > exact - LIGHTNESS_STEP - 1e-6).all()
@@ -59,12 +56,6 @@ def test_chromaticity_follows_the_formula(all_colours: npt.NDArray[np.uint8]) ->
     q = 1 / (x + 15 * y + 3 * z + 1e-35)
     np.testing.assert_allclose(luv[1], luv[0] * 13 * (4 * x * q - 0.197833) + 88 / 270, atol=2e-6)
     np.testing.assert_allclose(luv[2], luv[0] * 13 * (9 * y * q - 0.468331) + 134 / 270, atol=2e-6)
-
-
-def test_all_channels_stay_near_the_unit_interval(all_colours: npt.NDArray[np.uint8]) -> None:
-    luv = rgb_to_luv(all_colours)
-    assert np.isfinite(luv).all()
-    assert luv.min() >= -0.01 and luv.max() <= 1.01
 
 
 @pytest.mark.parametrize(
@@ -116,21 +107,15 @@ def convolved(values: npt.NDArray[np.float32], radius: int) -> npt.NDArray[np.fl
 def test_equals_direct_convolution(shape: tuple[int, ...], radius: int) -> None:
     # Most of these images are smaller than the radius: they are mirrored several times over.
     values = np.random.default_rng(radius).random(shape, dtype=np.float32)
+    before = values.copy()
     smoothed = tent_filter(values, radius=radius)
-    assert smoothed.shape == shape and smoothed.dtype == np.float32
+    assert smoothed.shape == shape and smoothed.dtype == np.float32 and np.array_equal(values, before)
     np.testing.assert_allclose(smoothed, convolved(values, radius), atol=2e-6)
 
 
 def test_equals_direct_convolution_on_an_image_larger_than_the_radius() -> None:
     values = np.random.default_rng(0).random((17, 23, 3), dtype=np.float32)
     np.testing.assert_allclose(tent_filter(values, radius=3), convolved(values, 3), atol=2e-6)
-
-
-def test_impulse_shows_the_kernel() -> None:
-    impulse = np.zeros((9, 9), dtype=np.float32)
-    impulse[4, 4] = 81
-    tent = np.array([0, 0, 1, 2, 3, 2, 1, 0, 0])
-    np.testing.assert_allclose(tent_filter(impulse, radius=2), np.outer(tent, tent), atol=1e-5)
 
 
 def test_edge_pixel_is_repeated_outside() -> None:
@@ -154,13 +139,3 @@ def test_no_residue_on_flat_ground_beside_strong_values() -> None:
     values[:, :3] = 1000
     smoothed = tent_filter(values, radius=5)
     assert (smoothed[:, 8:] == 0).all() and (smoothed[:, :8] > 0).all()
-
-
-def test_channels_do_not_mix_and_the_input_stays() -> None:
-    values = np.zeros((8, 9, 3), dtype=np.float32)
-    values[..., 1] = np.random.default_rng(1).random((8, 9))
-    before = values.copy()
-    smoothed = tent_filter(values, radius=4)
-    assert (smoothed[..., [0, 2]] == 0).all()
-    np.testing.assert_allclose(smoothed[..., 1], tent_filter(np.ascontiguousarray(values[..., 1]), radius=4), atol=1e-6)
-    assert np.array_equal(values, before)

@@ -6,8 +6,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from pseudo_maps.proposals.geodesic_distances import (
     CostGraph,
@@ -125,19 +123,6 @@ def test_distances_equal_dijkstra_to_the_bit(
         assert distances[:, column].tobytes() == expected.tobytes()
 
 
-@given(node_count, seed)
-@settings(max_examples=60, deadline=None)
-def test_distances_equal_scipy(nodes: int, seed: int) -> None:
-    edges, costs = random_edges(nodes, seed, connected=False, equal_costs=False)
-    sources = np.random.default_rng(seed).random((nodes, 3)) < 0.3
-    sources[0] = True
-    matrix = csr_array((costs.astype(np.float64), (edges[:, 0], edges[:, 1])), shape=(nodes, nodes))
-    distances = distances_from_sets(build_cost_graph(edges, costs, region_count=nodes), sources)
-    for column in range(3):
-        expected = dijkstra(matrix, directed=False, indices=np.nonzero(sources[:, column])[0], min_only=True)
-        np.testing.assert_allclose(distances[:, column], expected, rtol=1e-5)
-
-
 def test_a_path_against_the_order_of_the_nodes_is_found() -> None:
     # 0-9-1-8-2-7-3-6-4-5: every sweep can settle little of it.
     order = [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
@@ -146,13 +131,6 @@ def test_a_path_against_the_order_of_the_nodes_is_found() -> None:
     distances = distances_from_sets(graph, np.eye(10, dtype=np.bool_))
     place = np.argsort(order)
     assert np.array_equal(distances, np.abs(place[:, None] - place[None]).astype(np.float32))
-
-
-def test_an_empty_set_is_infinitely_far_and_a_full_one_is_here() -> None:
-    edges, costs = random_edges(12, 3, connected=True, equal_costs=False)
-    graph = build_cost_graph(edges, costs, region_count=12)
-    distances = distances_from_sets(graph, np.array([[False, True]] * 12))
-    assert np.isinf(distances[:, 0]).all() and (distances[:, 1] == 0).all()
 
 
 def test_one_region_and_no_sets() -> None:

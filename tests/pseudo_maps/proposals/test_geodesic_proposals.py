@@ -179,11 +179,6 @@ def test_large_images_are_shrunk_first(shape: tuple[int, int], working: tuple[in
     assert_sound(propose(pictures(shape)["noise"], config=PRESETS["b650"]), working, 0.8)
 
 
-def test_extreme_aspect_at_full_size() -> None:
-    config = ProposalConfig(seeds=10, levels=3, working_size=2000)
-    assert_sound(propose(pictures((3, 2000))["noise"], config=config), (3, 2000), config.max_iou)
-
-
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 @pytest.mark.parametrize("superpixels", [1, 2, 30, 5000])
 def test_any_number_of_superpixels(superpixels: int, rounds: int) -> None:
@@ -298,13 +293,6 @@ def test_layout_and_permissions_of_the_image_do_not_matter() -> None:
         assert np.array_equal(found.scores, expected.scores)
 
 
-def test_the_image_stays_as_it_is() -> None:
-    image, _ = disc_image(60, 80)
-    before = image.copy()
-    propose(image, config=SMALL)
-    assert np.array_equal(image, before)
-
-
 # --- bad input
 
 
@@ -324,12 +312,6 @@ def test_the_image_stays_as_it_is() -> None:
 def test_refuses_what_is_no_image(image: npt.NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=r"expected a \(H, W, 3\) uint8 RGB image, found shape .* and type"):
         propose(image, config=SMALL)
-
-
-def test_refuses_a_detector_without_its_model() -> None:
-    config = dataclasses.replace(SMALL, boundaries="structured-forest")
-    with pytest.raises(ValueError, match="needs a model file"):
-        propose(disc_image()[0], config=config)
 
 
 @pytest.mark.parametrize(

@@ -123,27 +123,12 @@ def test_the_step_to_unreachable_regions_is_no_gap() -> None:
     assert scores.tolist() == [2] and masks.sum(axis=1).tolist() == [3]
 
 
-def test_masks_of_a_field_are_nested_and_hold_one_region_more_than_their_size() -> None:
-    field = random_fields(1, 500, 11, steps=0)
-    masks, scores = critical_level_sets(field, levels=15, max_iou=0.85, min_size=0, max_size=0.75)
-    assert len(masks) > 5 and (np.diff(scores) <= 0).all()
-    ordered = masks[np.argsort(masks.sum(axis=1))]
-    assert (ordered[:-1] <= ordered[1:]).all()
-    x = np.sort(field[0])
-    for mask, score in zip(masks, scores, strict=True):
-        size = int(mask.sum()) - 1
-        assert score == x[size + 1] - x[size] and 2 <= size <= 375
-
-
 def test_no_fields_give_no_masks() -> None:
     masks, scores = critical_level_sets(np.zeros((0, 5), np.float32), levels=3, max_iou=0.8, min_size=0, max_size=1)
     assert masks.shape == (0, 5) and scores.shape == (0,)
 
 
 # --- near-duplicates
-
-
-Bools = npt.NDArray[np.bool_]
 
 
 def slow_keep(masks: Bools, max_iou: Fraction) -> list[int]:

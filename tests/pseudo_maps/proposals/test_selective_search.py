@@ -128,11 +128,6 @@ def test_average_equals_drawn_boxes(height: int, width: int, count: int, seed: i
     assert np.array_equal(average, (drawn / count).astype(np.float32))
 
 
-def test_hand_made_average() -> None:
-    boxes = np.array([[0, 0, 2, 1], [1, 1, 1, 1]], dtype=np.int32)
-    assert average_boxes(boxes, height=2, width=3).tolist() == [[0.5, 0.5, 0.5], [0.5, 1, 0.5]]
-
-
 def test_no_boxes_average_to_zero() -> None:
     average = average_boxes(np.zeros((0, 4), np.int32), height=3, width=4)
     assert average.shape == (3, 4) and not average.any()

@@ -256,16 +256,7 @@ def test_dependent_modes_do_no_harm() -> None:
     assert np.isfinite(distances).all()
 
 
-def test_same_input_same_bytes() -> None:
-    edges, positions, affinities = walled(15, 12, gap=7)
-    runs = {commute_distances(edges, affinities, positions, height=15, width=12).tobytes() for _ in range(3)}
-    assert len(runs) == 1
-
-
 # --- the detector
-
-
-Bytes = npt.NDArray[np.uint8]
 
 
 def textured_disc() -> tuple[Bytes, npt.NDArray[np.bool_]]:

@@ -53,16 +53,11 @@ def test_whatever_the_array_no_shard_is_lost_silently(ids: set[int], step: int, 
         assert refused == (0 if sorted(ids) == list(range(min(ids), max(ids) + 1)) else len(ids))
 
 
-@pytest.mark.parametrize("task", [3, 7])
-def test_an_array_with_holes_is_refused_with_the_way_out(task: int) -> None:
+@pytest.mark.parametrize(("task", "first", "last"), [(3, 3, 7), (7, 3, 7), (5, 2, 5)])
+def test_an_array_with_holes_is_refused_with_the_way_out(task: int, first: int, last: int) -> None:
+    # As of sbatch --array=2,5, which repeats two tasks of 0-7: the shares would be those of another division.
     with pytest.raises(ValueError, match=r"holes.*--array=0-63.*--task-index and --task-count"):
-        share(slurm(task, first=3, last=7, count=2))
-
-
-def test_resubmitted_tasks_of_an_array_are_refused() -> None:
-    # sbatch --array=2,5 to repeat two tasks of 0-7: the shares would be those of another division.
-    with pytest.raises(ValueError, match="holes"):
-        share(slurm(5, first=2, last=5, count=2))
+        share(slurm(task, first=first, last=last, count=2))
 
 
 def test_explicit_values_win_over_a_slurm_array_even_with_holes() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -60,12 +61,18 @@ def bad_root(root: Path) -> Path:
 
 
 def generate(
-    root: Path, out: Path, *, config: MapConfig = CONFIG, images: int = IMAGES, **run: object
+    root: Path,
+    out: Path,
+    *,
+    config: MapConfig = CONFIG,
+    images: int = IMAGES,
+    on_images: Callable[..., None] = lambda _count, **_notes: None,
+    **run: object,
 ) -> tuple[Plan, Summary]:
     run_config = RunConfig(root=root, out=out, backend="sequential", **run)
     wanted = records(images)
     plan = plan_run(wanted, split="val", configuration=config.as_json(), run=run_config, shard_size=SHARD_SIZE)
-    return plan, generate_maps(wanted, plan=plan, config=config, run=run_config)
+    return plan, generate_maps(wanted, plan=plan, config=config, run=run_config, on_images=on_images)
 
 
 def shards_in(folder: Path) -> dict[str, bytes]:
@@ -127,12 +134,7 @@ def test_the_tasks_of_an_array_share_all_shards_and_agree(images: int, size: int
     assert sorted(shard for plan in plans for shard in plan.shards) == list(range(manifests[0].shards))
     assert all(plan.to_do == plan.shards for plan in plans)
     assert sum(plan.images_to_do for plan in plans) == images
-
-
-def test_planning_writes_nothing(root: Path, tmp_path: Path) -> None:
-    run = RunConfig(root=root, out=tmp_path / "maps")
-    plan_run(records(IMAGES), split="val", configuration=CONFIG.as_json(), run=run)
-    assert not (tmp_path / "maps").exists()
+    assert not Path("missing").exists(), "planning writes nothing"
 
 
 @pytest.mark.parametrize(
@@ -153,24 +155,23 @@ def test_nothing_to_plan_is_an_error(images: int, size: int | None, message: str
 
 
 def test_every_map_and_row_is_that_of_its_image(root: Path, tmp_path: Path) -> None:
-    plan, summary = generate(root, tmp_path / "maps")
+    maps = tmp_path / "deep" / "maps"
+    plan, summary = generate(root, maps)
     assert plan.to_do == (0, 1, 2) and plan.images_to_do == IMAGES
+    shards = [shard_name("val", shard, 3) for shard in range(3)]
+    checksums = [f"{name}.sha256" for name in shards]
+    assert {path.name for path in maps.iterdir()} == {*shards, *checksums, "val.manifest.json", "logs"}
+    assert read_manifest(maps, "val").configuration == CONFIG.as_json()
     for number, record in enumerate(records(IMAGES)):
         shard, row = divmod(number, SHARD_SIZE)
         made = make_map(record, root=str(root), config=CONFIG)
-        with ShardReader(tmp_path / "maps" / shard_name("val", shard, 3)) as reader:
+        with ShardReader(maps / shards[shard]) as reader:
+            assert reader.provenance["configuration"] == CONFIG.as_json()
             assert reader.rows[row] == made.row
             np.testing.assert_array_equal(reader.read_uint8(row), made.map_uint8)
-    assert verify_folder(tmp_path / "maps", expected_ids={"val": [r.image_id for r in records(IMAGES)]}) == []
+    assert verify_folder(maps, expected_ids={"val": [r.image_id for r in records(IMAGES)]}) == []
     assert summary.counts == Counter(ok=IMAGES) and summary.failed == 0 and summary.images_made == IMAGES
-    assert summary.size_bytes == sum(path.stat().st_size for path in (tmp_path / "maps").glob("*.h5"))
-
-
-def test_the_folder_holds_shards_checksums_manifest_and_logs_only(root: Path, tmp_path: Path) -> None:
-    generate(root, tmp_path / "deep" / "maps")
-    shards = [shard_name("val", shard, 3) for shard in range(3)]
-    expected = {*shards, *(f"{name}.sha256" for name in shards), "val.manifest.json", "logs"}
-    assert {path.name for path in (tmp_path / "deep" / "maps").iterdir()} == expected
+    assert summary.size_bytes == sum(path.stat().st_size for path in maps.glob("*.h5"))
 
 
 def test_nothing_about_the_run_is_in_a_shard(root: Path, tmp_path: Path) -> None:
@@ -178,13 +179,6 @@ def test_nothing_about_the_run_is_in_a_shard(root: Path, tmp_path: Path) -> None
     moved = root.rename(tmp_path / "moved data")
     generate(moved, tmp_path / "two", jobs=2, task_index=0, task_count=1)
     assert shards_in(tmp_path / "one") == shards_in(tmp_path / "two")
-
-
-def test_the_stored_configuration_is_the_one_given(root: Path, tmp_path: Path) -> None:
-    generate(root, tmp_path / "maps")
-    with ShardReader(tmp_path / "maps" / shard_name("val", 1, 3)) as reader:
-        assert reader.provenance["configuration"] == CONFIG.as_json()
-    assert read_manifest(tmp_path / "maps", "val").configuration == CONFIG.as_json()
 
 
 def test_finished_shards_are_left_alone_and_lost_ones_made_again(root: Path, tmp_path: Path) -> None:
@@ -241,17 +235,11 @@ def test_shards_of_other_settings_are_not_taken_for_finished_when_the_manifest_i
 
 def test_tasks_of_an_array_together_make_what_one_run_makes(root: Path, tmp_path: Path) -> None:
     generate(root, tmp_path / "whole")
-    for task in (1, 0):
-        plan, summary = generate(root, tmp_path / "shared", task_index=task, task_count=2)
-        assert plan.shards == ((0, 2), (1,))[task]
-        assert summary.images_made == summary.counts.total() == (4, 3)[task]
+    for task, count, shards, images in ((5, 6, (), 0), (1, 2, (1,), 3), (0, 2, (0, 2), 4)):
+        plan, summary = generate(root, tmp_path / "shared", task_index=task, task_count=count)
+        assert plan.shards == shards
+        assert summary.images_made == summary.counts.total() == images
     assert shards_in(tmp_path / "shared") == shards_in(tmp_path / "whole")
-
-
-def test_a_task_without_a_shard_has_nothing_to_do(root: Path, tmp_path: Path) -> None:
-    plan, summary = generate(root, tmp_path / "maps", task_index=5, task_count=6)
-    assert plan.shards == () and summary.counts.total() == summary.failed == 0
-    assert list((tmp_path / "maps").glob("*.h5")) == []
 
 
 def test_what_a_killed_process_left_goes_away(root: Path, tmp_path: Path) -> None:
@@ -287,7 +275,9 @@ def test_failed_images_cost_nothing_but_themselves(bad_root: Path, tmp_path: Pat
 
 
 def test_failed_images_are_counted_and_logged(bad_root: Path, tmp_path: Path) -> None:
-    _, summary = generate(bad_root, tmp_path / "maps")
+    seen: list[tuple[int, int]] = []
+    _, summary = generate(bad_root, tmp_path / "maps", on_images=lambda done, *, failed: seen.append((done, failed)))
+    assert [sum(column) for column in zip(*seen, strict=True)] == [7, 2]
     assert summary.counts == {"ok": 5, "decode-error": 1, "missing": 1} and summary.failed == 2
     started, *failed, finished = log_entries(summary)
     assert [(entry["event"], entry["image_id"], entry["status"]) for entry in failed] == [
@@ -297,25 +287,8 @@ def test_failed_images_are_counted_and_logged(bad_root: Path, tmp_path: Path) ->
     assert all(str(bad_root) in entry["message"] for entry in failed)
     assert (started["event"], started["shards"], started["images"], started["task"]) == ("started", 3, 7, [0, 1])
     assert finished["event"] == "finished" and finished["counts"] == dict(summary.counts)
-
-
-def test_progress_sums_to_all_images_and_failures(bad_root: Path, tmp_path: Path) -> None:
-    run, seen = RunConfig(root=bad_root, out=tmp_path / "maps", backend="sequential"), []
-    plan = plan_run(records(IMAGES), split="val", configuration=CONFIG.as_json(), run=run, shard_size=SHARD_SIZE)
-    generate_maps(
-        records(IMAGES),
-        plan=plan,
-        config=CONFIG,
-        run=run,
-        on_images=lambda count, *, failed: seen.append((count, failed)),
-    )
-    assert [sum(column) for column in zip(*seen, strict=True)] == [7, 2]
-
-
-def test_a_later_run_still_counts_the_failed_images(bad_root: Path, tmp_path: Path) -> None:
-    generate(bad_root, tmp_path / "maps")
-    _, summary = generate(bad_root, tmp_path / "maps")
-    assert summary.failed == 2 and summary.images_made == 0
+    _, later = generate(bad_root, tmp_path / "maps")
+    assert later.failed == 2 and later.images_made == 0
 
 
 def test_mended_images_are_made_only_when_asked_for(bad_root: Path, tmp_path: Path) -> None:

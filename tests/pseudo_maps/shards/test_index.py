@@ -1,6 +1,5 @@
 import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -47,13 +46,8 @@ def test_ids_are_found_as_a_dict_finds_them(folder):
     index = MapIndex(folder, "val")
     assert list(index) == ids
     assert [index.row(text).image_id for text in ids] == ids
+    others += ["a\0", "\ud800", ""]
     assert index.missing(others) == others and not any(text in index for text in others)
-
-
-def test_texts_that_no_shard_can_hold_are_not_found(folder):
-    make_folder(folder, images=1)
-    texts = ["a\0", "\ud800", ""]
-    assert MapIndex(folder, "val").missing(texts) == texts
 
 
 # Reading
@@ -150,26 +144,25 @@ def test_no_shard(folder, allow_incomplete):
         MapIndex(folder, "val", allow_incomplete=allow_incomplete)
 
 
-def test_two_numberings(folder):
-    make_shard(folder / shard_name("val", 0, 1), ["a"])
-    make_shard(folder / shard_name("val", 0, 2), ["b"])
-    with pytest.raises(ShardError, match=r"numbered of \[1, 2\]: expected those of one run"):
-        MapIndex(folder, "val", allow_incomplete=True)
-
-
-def test_a_numbering_that_is_not_the_manifests(folder):
-    make_folder(folder, images=2, shard_size=1)
-    for number in range(2):
-        remove(folder / shard_name("val", number, 2))
-    make_shard(folder / shard_name("val", 0, 1), ["val_0", "val_1"])
-    with pytest.raises(ShardError, match=r"numbered of \[1\], the manifest states 2"):
-        MapIndex(folder, "val")
-
-
-def test_rows_that_are_not_the_manifests(folder):
-    make_folder(folder, images=4, shard_size=2)
-    make_shard(folder / shard_name("val", 1, 2), ["val_2", "val_3", "val_4"])
-    with pytest.raises(ShardError, match="hold 5 rows, the manifest states 4"):
+@pytest.mark.parametrize(
+    ("images", "shards", "message"),
+    [
+        (0, {(0, 1): ["a"], (0, 2): ["b"]}, r"numbered of \[1, 2\]: expected those of one run"),
+        (4, {(0, 1): ["val_0"]}, r"numbered of \[1, 2\], the manifest states 2"),
+        (4, {(1, 2): ["val_2", "val_3", "val_4"]}, "hold 5 rows, the manifest states 4"),
+        (
+            0,
+            {(0, 2): ["x", "a"], (1, 2): ["y", "z", "a"]},
+            "val-00001-of-00002.h5: row 2: image id 'a' is also row 1 of val-00000-of-00002.h5",
+        ),
+    ],
+)
+def test_shards_that_contradict_each_other_or_the_manifest(folder, images, shards, message):
+    if images:
+        make_folder(folder, images=images, shard_size=2)
+    for (index, count), ids in shards.items():
+        make_shard(folder / shard_name("val", index, count), ids)
+    with pytest.raises(ShardError, match=message):
         MapIndex(folder, "val")
 
 
@@ -189,16 +182,6 @@ def test_a_configuration_that_is_not_the_manifests(folder):
     make_folder(folder, images=1)
     make_shard(folder / shard_name("val", 0, 1), ["val_0"], configuration={"method": "other"})
     with pytest.raises(ShardError, match=r"than the manifest:\n  configuration.method: \"other\" here"):
-        MapIndex(folder, "val")
-
-
-@pytest.mark.parametrize("first", ["a", "b"])
-def test_an_id_that_is_there_twice(folder, first):
-    make_shard(folder / shard_name("val", 0, 2), ["x", first])
-    make_shard(folder / shard_name("val", 1, 2), ["y", "z", first])
-    with pytest.raises(
-        ShardError, match=rf"val-00001-of-00002.h5: row 2: image id '{first}' is also row 1 of val-00000-of-00002.h5"
-    ):
         MapIndex(folder, "val")
 
 
@@ -319,13 +302,3 @@ def test_worker_processes_read_what_the_parent_reads(folder, method):
         worker.join(timeout=60)
         assert worker.exitcode == 0
     assert wrong == []
-
-
-def test_a_copy_by_pickle_reads_the_same(folder):
-    ids, stored = make_folder(folder)
-    index = MapIndex(folder, "val")
-    index.read(ids[0])
-    copy = pickle.loads(pickle.dumps(index))
-    for number, image_id in enumerate(ids):
-        np.testing.assert_array_equal(copy.read_uint8(image_id), stored[number])
-    assert copy.counts() == index.counts()

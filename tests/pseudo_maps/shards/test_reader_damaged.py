@@ -208,6 +208,3 @@ def test_heavy_packages_are_not_imported():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-
-
-# Names under /by_name, and comparison of configurations

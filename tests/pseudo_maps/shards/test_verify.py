@@ -13,7 +13,7 @@ from pseudo_maps.shards.layout import checksum_path
 from pseudo_maps.shards.manifest import manifest_path
 from pseudo_maps.shards.repair import repair_folder
 from pseudo_maps.shards.verify import verify_folder
-from tests.pseudo_maps.shard_making import flip_byte, make_folder, make_shard, renew_checksum
+from tests.pseudo_maps.shard_making import CONFIGURATION, flip_byte, make_folder, make_shard, renew_checksum
 
 
 @pytest.fixture
@@ -118,38 +118,14 @@ def test_a_bad_checksum_file(folder, shard, damage):
 def test_a_missing_shard(folder, shard):
     shard.unlink()
     checksum_path(shard).unlink()
-    problem = only_problem(folder)
-    assert (problem.path, problem.kind) == (shard, "missing")
+    text = f"missing: {shard}: the shard is missing; give the command of the folder again to make it"
+    assert str(only_problem(folder)) == text
     assert_rerun_completes(folder, removed=[])
 
 
 def test_a_missing_shard_whose_checksum_stayed(folder, shard):
     shard.unlink()
     assert found(folder) == [(shard.name, "missing"), (shard.name + ".sha256", "stray")]
-    assert_rerun_completes(folder, removed=[shard.name])
-
-
-def test_a_row_too_many(folder, shard):
-    make_shard(shard, ["val_3", "val_4", "val_5", "more"])
-    problem = only_problem(folder)
-    assert (problem.path, problem.kind) == (shard, "rows")
-    assert "has 4 rows, expected 3" in problem.message
-    assert_rerun_completes(folder, removed=[shard.name])
-
-
-def test_another_schema_version(folder, shard):
-    edit(shard, lambda file: file.attrs.__setitem__("schema_version", 99))
-    problem = only_problem(folder)
-    assert (problem.path, problem.kind) == (shard, "unreadable")
-    assert "schema version 99, expected 1" in problem.message
-    assert_rerun_completes(folder, removed=[shard.name])
-
-
-def test_a_shard_of_another_configuration(folder, shard):
-    make_shard(shard, ["val_3", "val_4", "val_5"], configuration={"method": "other"})
-    problem = only_problem(folder)
-    assert (problem.path, problem.kind) == (shard, "configuration")
-    assert 'configuration.method: "other" in the shard, "geodesic" in the manifest' in problem.message
     assert_rerun_completes(folder, removed=[shard.name])
 
 
@@ -164,12 +140,7 @@ def test_wrong_ids(folder, shard):
     assert [path.name for path in repair_folder([problem]).removed] == [shard.name, shard.name + ".sha256"]
 
 
-def test_an_id_in_two_shards(folder, shard):
-    make_shard(shard, ["val_3", "val_0", "val_5"])
-    assert (shard.name, "table") in found(folder)
-
-
-def changed_table(**columns):
+def table(**columns):
     def change(file):
         table = file["images"][()]
         for name, (row, value) in columns.items():
@@ -179,30 +150,57 @@ def changed_table(**columns):
     return change
 
 
+def darker(file):
+    file["saliency/maps"][...] = file["saliency/maps"][()] // 2
+
+
+def other_schema(file):
+    file.attrs["schema_version"] = 99
+
+
 @pytest.mark.parametrize(
-    ("columns", "kind", "message"),
+    ("change", "kind", "message"),
     [
-        ({"row": (2, 1)}, "table", "row 2: its number is 1"),
-        ({"height": (0, -5)}, "table", "row 0: height -5"),
-        ({"status": (0, b"decode")}, "map", "row 0 (val_3): status 'decode' with map maximum 255"),
-        ({"status": (1, b"ok"), "peak": (1, 0.5)}, "map", "row 1 (val_4): map maximum 0 with peak 0.5"),
-        ({"peak": (2, np.nan)}, "map", "row 2 (val_5): peak nan"),
-        ({"path": (1, b"\xff")}, "unreadable", "not UTF-8"),
+        (table(row=(2, 1)), "table", "row 2: its number is 1"),
+        (table(height=(0, -5)), "table", "row 0: height -5"),
+        (table(status=(0, b"decode")), "map", "row 0 (val_3): status 'decode' with map maximum 255"),
+        (table(status=(1, b"ok"), peak=(1, 0.5)), "map", "row 1 (val_4): map maximum 0 with peak 0.5"),
+        (table(peak=(2, np.nan)), "map", "row 2 (val_5): peak nan"),
+        (table(path=(1, b"\xff")), "unreadable", "not UTF-8"),
+        (darker, "map", "(and 1 row more)"),
+        (other_schema, "unreadable", "schema version 99, expected 1"),
     ],
 )
-def test_an_inconsistent_table(folder, shard, columns, kind, message):
-    edit(shard, changed_table(**columns))
+def test_a_shard_that_contradicts_itself(folder, shard, change, kind, message):
+    edit(shard, change)
     problem = only_problem(folder)
-    assert (problem.path, problem.kind) == (shard, kind)
-    assert message in problem.message
+    assert (problem.path, problem.kind) == (shard, kind) and message in problem.message
+    assert_rerun_completes(folder, removed=[shard.name])
 
 
-def test_further_bad_rows_are_counted(folder, shard):
-    def darken(file):
-        file["saliency/maps"][...] = file["saliency/maps"][()] // 2
-
-    edit(shard, darken)
-    assert only_problem(folder).message.endswith("(and 1 row more)")
+@pytest.mark.parametrize(
+    ("ids", "configuration", "kind", "message"),
+    [
+        (["val_3", "val_4", "val_5", "more"], CONFIGURATION, "rows", "has 4 rows, expected 3"),
+        (
+            ["val_3", "val_0", "val_5"],
+            CONFIGURATION,
+            "table",
+            "image id 'val_0' is also row 0 of",
+        ),
+        (
+            ["val_3", "val_4", "val_5"],
+            {"method": "other"},
+            "configuration",
+            'configuration.method: "other" in the shard, "geodesic" in the manifest',
+        ),
+    ],
+)
+def test_a_shard_that_contradicts_the_others(folder, shard, ids, configuration, kind, message):
+    make_shard(shard, ids, configuration=configuration)
+    problem = only_problem(folder)
+    assert (problem.path, problem.kind) == (shard, kind) and message in problem.message
+    assert_rerun_completes(folder, removed=[shard.name])
 
 
 def test_stray_shards(folder):
@@ -386,12 +384,3 @@ def test_a_link_to_a_shard_is_as_good_as_the_shard(folder, shard):
     repair = repair_folder([only_problem(folder)])
     assert [path.name for path in repair.removed] == [shard.name, shard.name + ".sha256"]
     assert target.exists(), "only what is in the folder is removed"
-
-
-def test_problems_print_on_one_line(folder, shard):
-    shard.unlink()
-    checksum_path(shard).unlink()
-    assert (
-        str(only_problem(folder))
-        == f"missing: {shard}: the shard is missing; give the command of the folder again to make it"
-    )

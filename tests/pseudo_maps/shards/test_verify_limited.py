@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from pseudo_maps.shards import shard_name
-from pseudo_maps.shards.layout import checksum_path
-from pseudo_maps.shards.manifest import manifest_path, read_manifest
+from pseudo_maps.shards.manifest import manifest_path
 from pseudo_maps.shards.verify import Problem, verify_folder
-from tests.pseudo_maps.shard_making import flip_byte, make_folder, make_shard
+from tests.pseudo_maps.shard_making import make_folder, make_shard
 
 IDS = [f"val_{number}" for number in range(9)]
 
@@ -25,13 +24,6 @@ def against(folder: Path, ids: list[str]) -> list[Problem]:
     return verify_folder(folder, expected_ids={"val": ids})
 
 
-def test_a_manifest_knows_the_first_images_alone(folder: Path) -> None:
-    manifest = read_manifest(folder, "val")
-    assert manifest.is_of_first(IDS) and manifest.is_of_first(IDS[:7])
-    assert not manifest.is_of_first(IDS[:6]) and not manifest.is_of_first(IDS[1:])
-    assert not manifest.is_of_first(["val_1", "val_0", *IDS[2:]])
-
-
 def test_the_first_images_of_the_data_are_no_problem(folder: Path) -> None:
     assert against(folder, IDS) == []
 
@@ -40,17 +32,6 @@ def test_the_first_images_of_the_data_are_no_problem(folder: Path) -> None:
 def test_other_images_than_the_first_are_one(folder: Path, ids: list[str]) -> None:
     (problem,) = against(folder, ids)
     assert problem.kind == "data" and "--limit" not in problem.message
-
-
-def test_damage_among_the_first_images_is_that_alone(folder: Path) -> None:
-    shard = folder / shard_name("val", 1, 3)
-    flip_byte(shard, 900)
-    (problem,) = against(folder, IDS)
-    assert (problem.path, problem.kind) == (shard, "checksum") and problem.judged is not None
-    shard.unlink()
-    checksum_path(shard).unlink()
-    (problem,) = against(folder, IDS)
-    assert problem.kind == "missing" and "of 3 images, 'val_3' to 'val_5'," in problem.message
 
 
 def test_a_wrong_row_among_the_first_images_is_found(folder: Path) -> None:

@@ -254,9 +254,6 @@ def test_empty_shards_are_refused(path, changes):
         writer_of(path, **changes)
 
 
-# Damage
-
-
 def test_maps_that_another_process_compressed_give_the_same_bytes(tmp_path):
     for name in ("maps.h5", "chunks.h5"):
         with writer_of(tmp_path / name, rows=2) as writer:
