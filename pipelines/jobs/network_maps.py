@@ -202,7 +202,7 @@ def network_maps(
             for position, error in pixels_of_batch.unreadable.items()
         }
         if labels:
-            whole = localizer(pixels_of_batch.images_bchw.to(device, non_blocking=True), labels_b.to(device))
+            whole = localizer(pixels_of_batch.images_bchw.to(device, non_blocking=True), labels_b)
             cropped = None
             if pixels_of_batch.centre_bchw is not None:
                 # The map of the class that the whole image was taken for, where the true one is unknown.

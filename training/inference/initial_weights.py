@@ -17,8 +17,6 @@ from training.networks.weights import (
 )
 from training.run_folder.checkpoints import CHECKPOINT_FORMAT, CheckpointFolder, read_tensors
 
-__all__ = ["initial_weights_identity", "initialise"]
-
 
 def initialise(model: LocalizationModel, weights: str, *, arch: str, names: ClassNames) -> str:
     """Load weights into a new network in place; what was loaded, in a line or two.
