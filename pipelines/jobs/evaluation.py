@@ -98,6 +98,11 @@ def evaluate_network(
     )
     if source.note:
         say(source.note)
+    if source.learned:
+        say(
+            "warning: these images have the paths and classes of those that the network was trained on; scores of "
+            "training images say nothing about new ones"
+        )
     with explaining_lost_workers():
         return _evaluate(
             choices,

@@ -1,6 +1,7 @@
 """A trained network on one device as a source of class scores and maps, optionally saved as shards."""
 
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from pseudo_maps.images import ImageTimeoutError
 from pseudo_maps.reading import raise_system_error
 from training.class_names import ClassNames, match_classes
 from training.config import Precision
+from training.data.loading import images_digest
 from training.inference.config import Views
 from training.inference.images import EvaluationBatch as ImageBatch
 from training.inference.images import EvaluationPixels, build_evaluation_loader
@@ -121,6 +123,10 @@ class NetworkMaps(MapSource):
         names = ClassNames(evaluation_set.class_wnids, evaluation_set.class_words)
         self._model, self.note = load_for_classes(choices.checkpoint, names=names, device=device)
         """What a user should know about the classes; empty where checkpoint and data have the same."""
+        records = [image.record for image in evaluation_set.images]
+        digest = images_digest([one.label for one in records], (os.fsencode(one.path) for one in records))
+        self.learned = digest == self._model.images_sha256
+        """Whether the images have the paths and classes of the training images."""
         # The file of a folder's newest checkpoint: the folder may have another one when other processes look into it.
         self.choices = replace(choices, checkpoint=self._model.source)
         given = available_localizers(self._model)

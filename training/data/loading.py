@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -133,6 +133,14 @@ class DeviceBatch(NamedTuple):
     positions_b: Tensor
 
 
+def images_digest(labels: npt.ArrayLike, paths: Iterable[bytes]) -> str:
+    """SHA-256 (hexadecimal) of the labels and paths of images in their order."""
+    digest = hashlib.sha256(np.asarray(labels, dtype=np.int64).tobytes())
+    for path in paths:
+        digest.update(path + b"\0")
+    return digest.hexdigest()
+
+
 class TrainingImages(Dataset[Batch]):
     """Images and maps by position, a batch at a time.
 
@@ -195,10 +203,7 @@ class TrainingImages(Dataset[Batch]):
 
     def sha256(self) -> str:
         """Digest of all paths and labels in their order: what a resumed run has to find again."""
-        digest = hashlib.sha256(self._labels.tobytes())
-        for path in self._paths:
-            digest.update(path + b"\0")
-        return digest.hexdigest()
+        return images_digest(self._labels, self._paths)
 
     def file_bytes(self) -> int:
         """Bytes of a thousand of the image files: another number where these were replaced under their names."""

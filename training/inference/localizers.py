@@ -54,6 +54,8 @@ class InferenceModel:
     """The checkpoint file, or ``timm:NAME`` as it was given."""
     names: ClassNames = NO_NAMES
     """Names of the K classes, as the training's data set knew them; empty where the checkpoint has none."""
+    images_sha256: str | None = None
+    """``images_digest`` of the training images; None where the checkpoint has none."""
     digest: str = field(init=False)
     """First 12 hexadecimal digits of the SHA-256 of all weights and their names."""
 
@@ -143,6 +145,7 @@ def load_for_inference(
         step=int(state["step"]),
         source=source,
         names=names,
+        images_sha256=state.get("images_sha256"),
     )
 
 

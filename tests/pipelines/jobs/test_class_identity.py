@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.datasets import open_dataset
 from pipelines.datasets.generated import make_clsloc_dataset
 from tests.integration.eval_command import evaluate, evaluated, make_checkpoint, make_listed_data
+from training.config import CropConfig
+from training.data.loading import TrainingImages
 from training.run_folder.checkpoints import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
@@ -28,6 +31,16 @@ def checkpoint(data: Path, tmp_path: Path) -> Path:
     wnids, words = zip(*(line.split(" ", 1) for line in lines), strict=True)
     save_checkpoint(path, {**load_checkpoint(path), "class_wnids": list(wnids), "class_names": list(words)})
     return path
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(None, True), (4, False)])
+def test_evaluation_on_the_training_images_is_said(
+    data: Path, checkpoint: Path, tmp_path: Path, limit: int | None, warned: bool
+) -> None:
+    images = TrainingImages(open_dataset(data, split="val").records[:limit], root=data, crop=CropConfig(), seed=0)
+    save_checkpoint(checkpoint, {**load_checkpoint(checkpoint), "images_sha256": images.sha256()})
+    result = evaluate("run", checkpoint, "--data", data, "--out", tmp_path / "out", *OPTIONS)
+    assert result.exit_code == 0 and ("that the network was trained on" in result.stderr) is warned
 
 
 def mapping(data: Path) -> Path:
