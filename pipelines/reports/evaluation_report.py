@@ -197,7 +197,8 @@ def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
 
 
 def _images_table(runs: Sequence[LoadedRun]) -> Table:
-    """What became of the images of each run, and how many were classified."""
+    """What became of the images of each run, and how many were classified, where some were."""
+    has_classes = any(run.metrics.classification for run in runs)
     lines = []
     for run in runs:
         counts, classes = run.metrics.counts, run.metrics.classification
@@ -210,12 +211,12 @@ def _images_table(runs: Sequence[LoadedRun]) -> Table:
                 counts.scored,
                 *(reasons(found) or "none" for found in (counts.failed, counts.skipped, counts.notes)),
                 "first box only" if run.metrics.config.get("boxes") == "first" else "all boxes",
-                *classified,
+                *(classified if has_classes else ()),
             )
         )
     headings = [SOURCE, "made by", "asked for", "scored", "of these failed", "skipped", "remarks", "ground truth"]
-    rates = [METRICS[name].heading for name in ("top1_class", "top5_class")]
-    return Table("Images", "llrrllllrrr", [*headings, "classified", *rates], lines)
+    rates = ["classified", METRICS["top1_class"].heading, METRICS["top5_class"].heading] if has_classes else []
+    return Table("Images", "llrrllll" + "r" * len(rates), [*headings, *rates], lines)
 
 
 def _pairs_table(runs: Sequence[LoadedRun]) -> Table:

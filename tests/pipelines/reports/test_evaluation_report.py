@@ -243,7 +243,7 @@ def test_a_run_without_anything_but_metrics(tmp_path: Path) -> None:
     made = metrics("bare", kind="maps", results=[], baselines=[])
     text, page = report(tmp_path, make_run(tmp_path / "a", made, right=None))
     assert "Localization was not scored: every image was skipped" in text and 'class="warning"' not in text
-    assert not page.all("img")
+    assert not page.all("img") and "Top-1 Class" not in page.all("table")[0]["text"]
 
 
 def test_results_of_the_baseline_command_are_baselines(tmp_path: Path) -> None:
