@@ -1,13 +1,9 @@
-"""The commands of docs/cluster.md: every one parses, and those for dask run as they stand there."""
+"""The commands of docs/cluster.md: every one parses. Those for dask run in ``test_faults_dask``."""
 
-import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,12 +11,18 @@ import pytest
 from pipelines.prep_cli import main
 from pseudo_maps.runs.array_tasks import array_share
 from tests.command_calls import REPOSITORY
-from tests.integration.prep_command import QUICK, files, prep
+from tests.integration.prep_command import prep
 from tests.world import World
 
 GUIDE = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
 ADDRESS = "tcp://127.0.0.1:8786"
-START_LIMIT_S = 120
+
+
+def dask_recipe() -> list[list[str]]:
+    """Words of scheduler, worker and run."""
+    recipe = [shlex.split(block) for block in blocks("sh") if ADDRESS in block or "dask scheduler" in block]
+    assert [words[:2] for words in recipe] == [["dask", "scheduler"], ["dask", "worker"], ["wsol-prep", "proposals"]]
+    return recipe
 
 
 def blocks(language: str) -> list[str]:
@@ -89,36 +91,6 @@ def test_the_costs_are_the_measured_ones_times_the_images():
         assert int(shards) == -(-int(images) // 1000)
 
 
-# The dask recipe, as it stands there
-
-
-@pytest.fixture
-def processes():
-    """Programs that a test leaves running; they are ended with it, the last started first."""
-    started: list[subprocess.Popen] = []
-    yield started
-    for process in reversed(started):
-        process.terminate()
-        process.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_for_port(port: int, process: subprocess.Popen) -> None:
-    end = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < end:
-        assert process.poll() is None, "the scheduler has ended"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError("the scheduler does not listen")
-
-
 def test_parts_of_a_split_are_merged_as_the_guide_says(world: World, tmp_path: Path, monkeypatch) -> None:
     for part in (0, 1):
         (tmp_path / f"part-{part}").mkdir()
@@ -134,29 +106,3 @@ def test_parts_of_a_split_are_merged_as_the_guide_says(world: World, tmp_path: P
     assert result.exit_code == 0 and "maps: val complete and undamaged" in result.output, result.output
     lines = prep("status", "maps", "--data", world.data).output.splitlines()
     assert lines == ["val: 10 of 10 images (100.0 %) in 4 of 4 shards; 0 failed"]
-
-
-def test_the_dask_recipe_gives_the_bytes_of_a_plain_run(world: World, tmp_path: Path, processes) -> None:
-    pytest.importorskip("distributed", reason="needs the extra 'dask'")
-    recipe = [block for block in blocks("sh") if ADDRESS in block or "dask scheduler" in block]
-    assert [block.split()[:2] for block in recipe] == [
-        ["dask", "scheduler"],
-        ["dask", "worker"],
-        ["wsol-prep", "proposals"],
-    ]
-    # A port of its own, so that tests can run beside each other, and one worker: each takes five seconds to be ready.
-    port = free_port()
-    scheduler, worker, run = (
-        shlex.split(block.replace("8786", str(port)).replace("--nworkers 2", "--nworkers 1")) for block in recipe
-    )
-    dask = [sys.executable, "-m", "dask"]
-    # The child processes find this package.
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    quiet = {"cwd": tmp_path, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes.append(subprocess.Popen([*dask, *scheduler[1:], "--no-dashboard"], **quiet))
-    wait_for_port(port, processes[-1])
-    processes.append(subprocess.Popen([*dask, *worker[1:], "--no-dashboard"], **quiet))
-    own = {"ILSVRC": world.data, "maps": tmp_path / "maps", "train": "val"}
-    done = prep(*[own.get(word, word) for word in run[1:]], *QUICK, "--shard-size", 3)
-    assert done.exit_code == 0 and "10 ok of 10" in done.output, done.output
-    assert files(tmp_path / "maps") == files(world.maps)

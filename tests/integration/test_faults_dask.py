@@ -1,4 +1,4 @@
-"""A real dask scheduler and two workers on 127.0.0.1: the same bytes as without, also when workers die."""
+"""A real dask scheduler and workers on 127.0.0.1: the same bytes as without, also when workers die."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,9 @@ from tests.integration.fault_runs import (
     kill_workers,
     start_run,
 )
+from tests.integration.prep_command import QUICK, files, prep
+from tests.integration.test_cluster_guide import ADDRESS, dask_recipe
+from tests.world import World
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'saliency-aware-wsol[dask]'")
 
@@ -30,14 +33,16 @@ WORKERS_KILLED = full(2, 4)
 
 
 class Cluster:
-    """A scheduler and two workers in a process group of their own."""
+    """The scheduler of docs/cluster.md and one-process workers in a process group of their own."""
 
     def __init__(self, folder: Path) -> None:
         self.processes: list[subprocess.Popen] = []
         self.group = 0
         self._folder = folder
+        scheduler, self._worker, self.run_words = dask_recipe()
         file = folder / "scheduler.json"
-        self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+        # A port of its own, so that tests can run beside each other.
+        self._start([{"8786": "0"}.get(word, word) for word in scheduler], "--scheduler-file", file)
         give_up = time.monotonic() + DEADLINE_S
         while not file.exists() or not file.read_text().strip():
             assert time.monotonic() < give_up and self.processes[0].poll() is None, self.log()
@@ -45,13 +50,13 @@ class Cluster:
         self.address = json.loads(file.read_text())["address"]
 
     def start_worker(self) -> None:
-        where = ("--local-directory", self._folder, "--host", "127.0.0.1")
-        self._start("dask_worker", self.address, "--nthreads", "1", "--no-dashboard", *where)
+        own = {ADDRESS: self.address, "2": "1"}
+        self._start([own.get(word, word) for word in self._worker], "--local-directory", self._folder)
 
-    def _start(self, program: str, *arguments: object) -> None:
+    def _start(self, words: Sequence[str], *more: object) -> None:
         with (self._folder / "log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{program}", *map(str, arguments)],
+                [sys.executable, "-m", *words, "--no-dashboard", *map(str, more)],
                 cwd=self._folder,
                 # From the test's folder the workers find the package where the tests have it.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])},
@@ -117,20 +122,30 @@ def test_no_scheduler_is_an_error_that_names_the_address() -> None:
         list(results)
 
 
-def test_two_dask_workers_make_the_same_bytes_when_they_are_killed(
+def test_dask_workers_make_the_same_bytes_when_they_are_killed(
     cluster: Cluster, tmp_path: Path, expected: dict[str, str]
 ) -> None:
-    cluster.start_worker()
-    cluster.start_worker()
+    for _ in range(full(1, 2)):
+        cluster.start_worker()
     out = tmp_path / "maps"
     out.mkdir()
     hold_at(out, 1)
     run = start_run(out, 1, cluster.address)
-    # The scheduler and the two nannies that start workers again are to live; what they started may die.
+    # The scheduler and the nannies that start workers again are to live; what they started may die.
     but = {process.pid for process in cluster.processes}
     kill_workers(run, out, times=WORKERS_KILLED, group=cluster.group, programs=("faulty_child", "spawn_main"), but=but)
     finish(run)
     assert contents(out) == expected
+
+
+def test_the_recipe_of_the_guide_gives_the_bytes_of_a_plain_run(cluster: Cluster, world: World, tmp_path: Path) -> None:
+    if len(cluster.processes) == 1:
+        cluster.start_worker()
+    out = tmp_path / "maps"
+    own = {"ILSVRC": world.data, "maps": out, "train": "val", ADDRESS: cluster.address}
+    done = prep(*[own.get(word, word) for word in cluster.run_words[1:]], *QUICK, "--shard-size", 3)
+    assert done.exit_code == 0 and "10 ok of 10" in done.output, done.output
+    assert files(out) == files(world.maps)
 
 
 def test_an_error_of_the_work_itself_is_raised(cluster: Cluster) -> None:

@@ -72,6 +72,7 @@ def test_one_file_leads_from_images_to_a_report(finished: tuple[Path, str]) -> N
     assert [line.split()[0] for line in text.splitlines() if line.startswith("[")] == [f"[{n}/6]" for n in range(1, 7)]
 
 
+@pytest.mark.full
 def test_data_without_boxes_end_in_a_report_too(finished: tuple[Path, str], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished[0].parent, tmp_path / "pipeline"))
     shutil.rmtree(folder / "data" / "Annotations")

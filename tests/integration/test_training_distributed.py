@@ -5,13 +5,15 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from pseudo_maps.files import LOCK_WAIT_S, folder_lock
-from tests.command_calls import start_program
+from tests.command_calls import StartedProgram, start_program
+from tests.counts import full
 from tests.training.train_program import NEVER, start_two, train
 from tests.training.training_runs import assert_same, events, final_state, make_colour_folders
 from training.run_folder.checkpoints import CheckpointFolder
@@ -72,16 +74,38 @@ def test_two_processes_train_what_one_does(colours: Path, tmp_path: Path) -> Non
     assert_same(first["accuracy"], second["accuracy"])
 
 
-def test_sigterm_to_torchrun_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1000")
-    process = start_program("torch.distributed.run", *TORCHRUN, NEVER, "", *words)
+def wait_for_two_steps(out: Path, process: StartedProgram) -> None:
     while not (out / "metrics.jsonl").exists() or len(events(out, "train")) < 2:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+
+
+def stop_two(out: Path, *words: object) -> str:
+    """SIGTERM to both processes, as torchrun passes it on; what they said."""
+    with start_two(TRAIN, NEVER, "", *words) as (processes, _):
+        wait_for_two_steps(out, processes[0])
+        for process in processes:
+            process.terminate()
+        texts = [process.communicate()[0] for process in processes]
+    assert 143 in [process.returncode for process in processes], texts
+    return "".join(texts)
+
+
+def stop_torchrun(out: Path, *words: object) -> str:
+    """torchrun itself, whose processes import PyTorch."""
+    process = start_program("torch.distributed.run", *TORCHRUN, NEVER, "", *words)
+    wait_for_two_steps(out, process)
+    process.terminate()
     text, _ = process.communicate()
     assert process.returncode != 0
+    return text
+
+
+@pytest.mark.parametrize("stop_run", [stop_two, stop_torchrun][: full(1, 2)])
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(colours: Path, tmp_path: Path, stop_run: Callable[..., str]) -> None:
+    out = tmp_path / "run"
+    words = ("--data", colours, "--out", out, *WORDS, "--epochs", "1000")
+    text = stop_run(out, *words)
     assert text.count(f"stopped by SIGTERM with a checkpoint in {out}; --resume continues") == 1, text
     *_, saved = CheckpointFolder(out).steps()
     assert saved == max(line["step"] for line in events(out))
