@@ -149,11 +149,6 @@ class Protocol:
         return boxes_in_image(boxes_n4, image_wh=image_wh, margin_px=margin_px)
 
 
-def frame_box() -> npt.NDArray[np.float64]:
-    """The box ``(4,)`` float64 that is the whole frame, inclusive: 0, 0, 223, 223."""
-    return np.array([0, 0, FRAME_PX - 1, FRAME_PX - 1], dtype=np.float64)
-
-
 def _largest_wsoleval(map_hw: npt.NDArray[np.generic], *, fraction: float | None = None) -> Candidates:
     map_uint8_hw = normalise_score_map(checked_map(map_hw))
     if fraction is None:

@@ -38,7 +38,7 @@ from evaluation.masks import mask_files, read_mask
 from evaluation.metrics.baselines import centred_gaussian_map, centred_square_box
 from evaluation.metrics.pixels import PIXEL_BASELINE, count_pixels
 from evaluation.names import BASELINES
-from evaluation.protocols import Protocol, frame_box, get_protocol
+from evaluation.protocols import Protocol, get_protocol
 from pseudo_maps.images import ImageDecodeError, ImageTimeoutError, decode_image, read_image_size
 from pseudo_maps.reading import raise_system_error
 from pseudo_maps.records import UNKNOWN_LABEL
@@ -235,8 +235,9 @@ def _baseline(name: str, protocol_name: str) -> Candidates:
     protocol = get_protocol(protocol_name)
     if name == "centred-gaussian":
         return protocol.candidates(centred_gaussian_map())
+    frame_4 = np.array([0, 0, FRAME_PX - 1, FRAME_PX - 1], dtype=np.float64)
     return Candidates(
-        boxes_n4=(centred_square_box() if name == "centred-square" else frame_box())[None],
+        boxes_n4=(centred_square_box() if name == "centred-square" else frame_4)[None],
         first_level_n=np.zeros(1, dtype=np.int64),
         last_level_n=np.full(1, len(protocol.thresholds_l) - 1, dtype=np.int64),
     )

@@ -9,6 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -122,14 +123,6 @@ def is_running(process: int, *, since_s: float | None = None) -> bool:
     return fields[0] not in "ZX" and (since_s is None or began_s <= since_s + _CLOCK_TOLERANCE_S)
 
 
-def is_stopped(process: int) -> bool:
-    """Whether a process is stopped (SIGSTOP, Ctrl-Z, a debugger), so that nothing is to be expected of it."""
-    try:
-        return _stat_fields(process)[0] in "Tt"
-    except OSError:
-        return False
-
-
 def _stat_fields(process: int) -> list[str]:
     """Fields of /proc/PID/stat from the third on; the second, a name in parentheses, may itself hold spaces."""
     return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -156,9 +149,13 @@ class StopWatch:
 
     def look(self, processes: Iterable[int]) -> None:
         """To be called while waiting; RuntimeError that names one that has been stopped all the time for too long."""
-        now_s = time.monotonic()
-        stopped = [process for process in processes if is_stopped(process)]
-        self._since = {process: self._since.get(process, now_s) for process in stopped}
+        now_s, before = time.monotonic(), self._since
+        self._since = {}
+        for process in processes:
+            with suppress(OSError):
+                # By SIGSTOP, Ctrl-Z or a debugger.
+                if _stat_fields(process)[0] in "Tt":
+                    self._since[process] = before.get(process, now_s)
         for process, since_s in self._since.items():
             if now_s - since_s >= self._patience_s:
                 raise RuntimeError(

@@ -6,7 +6,6 @@ level. Rates are fractions between 0 and 1. Memory does not grow with images: on
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -132,11 +131,8 @@ class Tally:
         rank_i = np.array([image.true_rank for image in batch], dtype=np.int64)
         inside_i = np.array([not is_skipped(image.status) for image in batch])
         inside = [image for image in batch if not is_skipped(image.status)]
-        counted = _Batch(
-            images=inside, label_i=label_i[inside_i], rank_i=rank_i[inside_i], weights_is=weights_is[inside_i]
-        )
         for counts in self._counts.values():
-            counts.add(counted)
+            counts.add(inside, label_i=label_i[inside_i], rank_i=rank_i[inside_i], weights_is=weights_is[inside_i])
         known_i = label_i != UNKNOWN_LABEL
         classified_i = known_i & np.array([image.status != BLACKLISTED for image in batch])
         top5_i = classified_i & (rank_i >= 0) & (rank_i < TOP_CLASSES)
@@ -271,16 +267,6 @@ class Tally:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """Images inside the localization denominators."""
-
-    images: Sequence[ImageScores]
-    label_i: npt.NDArray[np.int64]
-    rank_i: npt.NDArray[np.int64]
-    weights_is: npt.NDArray[np.uint8]
-
-
 class _ResultCounts:
     """Counts of one localizer under one protocol, at all levels."""
 
@@ -313,22 +299,28 @@ class _ResultCounts:
         sums_sl = self.sums_sfl[:, _BY_IOU[iou]]
         return np.full(len(sums_sl), self.chosen[iou]) if self.chosen else sums_sl.argmax(axis=1)
 
-    def add(self, batch: _Batch) -> None:
-        """Count a batch."""
-        images = len(batch.images)
-        if images == 0:
+    def add(
+        self,
+        images: Sequence[ImageScores],
+        *,
+        label_i: npt.NDArray[np.int64],
+        rank_i: npt.NDArray[np.int64],
+        weights_is: npt.NDArray[np.uint8],
+    ) -> None:
+        """Count images inside the localization denominators."""
+        if not images:
             return
-        iou_il, boxes_il4 = stack_levels(batch.images, localizer=self.localizer, protocol=self.protocol)
+        iou_il, boxes_il4 = stack_levels(images, localizer=self.localizer, protocol=self.protocol)
         # F between images and levels, so that one matrix product serves all of them.
-        hits_ifl = np.empty((images, *self.correct_fl.shape), dtype=np.bool_)
+        hits_ifl = np.empty((len(images), *self.correct_fl.shape), dtype=np.bool_)
         for row, hits in enumerate(_HITS):
-            hits_ifl[:, row] = hits(iou_il, batch.rank_i, self.protocol)
+            hits_ifl[:, row] = hits(iou_il, rank_i, self.protocol)
         self.correct_fl += hits_ifl.sum(axis=0)
-        self._sums.add(batch.weights_is, hits_ifl.reshape(images, -1))
-        self._add_by_class(hits_ifl[:, [_GT_KNOWN, _TOP1]], batch.label_i)
+        self._sums.add(weights_is, hits_ifl.reshape(len(images), -1))
+        self._add_by_class(hits_ifl[:, [_GT_KNOWN, _TOP1]], label_i)
         bins_il = np.searchsorted(HISTOGRAM_EDGES[1:-1], iou_il, side="right")
         _add_by_level(self.histogram_lh, bins_il)
-        verdicts_il = image_verdicts(batch.images, protocol=self.protocol, iou_il=iou_il, boxes_il4=boxes_il4)
+        verdicts_il = image_verdicts(images, protocol=self.protocol, iou_il=iou_il, boxes_il4=boxes_il4)
         _add_by_level(self.verdicts_lv, verdicts_il)
 
     def _add_by_class(self, hits_ifl: npt.NDArray[np.bool_], label_i: npt.NDArray[np.int64]) -> None:

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pseudo_maps.config import MapConfig
 from pseudo_maps.files import evenly_spaced
@@ -62,16 +61,11 @@ def estimate_run(records: Sequence[ImageRecord], *, plan: Plan, config: MapConfi
         children.close()
     if not chunks:
         raise RuntimeError("no estimate: every image that was tried ended its process")
-    images = plan.images_to_do
+    images, out = plan.images_to_do, run.out.absolute()
+    existing = next(place for place in (out, *out.parents) if place.is_dir())
     return Estimate(
         sample=len(chunks),
         core_s=images * elapsed_s / len(chunks),
         size_bytes=images * (sum(chunks) / len(chunks) + ROW_BYTES),
-        free_bytes=shutil.disk_usage(_existing(run.out)).free,
+        free_bytes=shutil.disk_usage(existing).free,
     )
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.is_dir())

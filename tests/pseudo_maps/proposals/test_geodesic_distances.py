@@ -180,13 +180,6 @@ def test_both_on_a_graph_as_images_give_it(
         assert distances[:, column].tobytes() == slow_dijkstra(neighbours, [source]).tobytes()
 
 
-def test_fewer_seeds_are_the_first_of_more(image_sized_graph: tuple[CostGraph, list[dict[int, np.float32]]]) -> None:
-    graph, neighbours = image_sized_graph
-    everything = farthest_point_seeds(graph, count=10_000)
-    assert sorted(everything.tolist()) == list(range(len(neighbours)))
-    assert np.array_equal(farthest_point_seeds(graph, count=25), everything[:25])
-
-
 def test_first_seed_of_a_path_is_its_middle() -> None:
     edges = np.array([[i, i + 1] for i in range(10)], dtype=np.int32)
     graph = build_cost_graph(edges, np.ones(10, np.float32), region_count=11)

@@ -85,10 +85,6 @@ def test_grey_pixels_share_their_colour_bins() -> None:
     assert (appearance_bins(rgb_to_luv(grey))[..., 1:3] == 8).all()
 
 
-def test_flat_image_of_one_pixel() -> None:
-    assert appearance_bins(luv_image([[50]])).tolist() == [[[8, 8, 8, 0]]]
-
-
 def test_histograms_by_hand() -> None:
     bins = np.zeros((1, 4, 4), dtype=np.uint8)
     bins[0, :, 0] = (0, 5, 5, 15)

@@ -192,11 +192,6 @@ def test_colour_share_is_the_mean_over_equal_colours() -> None:
     np.testing.assert_allclose(found, [0.25, 0.25, 0.375, 0.375])
 
 
-def test_colour_share_of_one_colour_is_the_mean() -> None:
-    regions = grid_features(np.full((3, 3, 3), 70, np.uint8))
-    np.testing.assert_allclose(colour_share(np.arange(9.0), regions), np.full(9, 4.0))
-
-
 def test_combined_keeps_the_object_and_fades_to_the_corners(disc_regions: RegionFeatures) -> None:
     inside = disc_regions.frame_distance == 1
     shapes = np.where(inside, 0.6, 0.2)
