@@ -28,9 +28,11 @@ def score_on_devices(
     network = functools.partial(
         NetworkMaps, source.choices, source.evaluation_set, centre=source.centre, out=source.out
     )
+    # Saved maps of a shard are those of one device.
+    parts = [batch[0].index // BLOCK_IMAGES if source.choices.save_maps else n for n, batch in enumerate(batches)]
     processes = []
-    for part, device in enumerate(devices):
-        share = _share(batches, part=part, of=len(devices), whole_shards=source.choices.save_maps)
+    for number, device in enumerate(devices):
+        share = [batch for part, batch in zip(parts, batches, strict=True) if part % len(devices) == number]
         # --jobs are those of all devices together.
         arguments = (network, device, source.config(), share, task, max(1, jobs // len(devices)), results)
         processes.append(context.Process(target=_score_share, args=arguments))
@@ -63,13 +65,6 @@ def score_on_devices(
             # One that is stopped hears nothing else.
             process.kill()
             process.join()
-
-
-def _share(batches: Sequence[EvaluationBatch], *, part: int, of: int, whole_shards: bool) -> list[EvaluationBatch]:
-    """Batches of one of the devices: those of whole shards when maps are saved, else every n-th."""
-    if not whole_shards:
-        return list(batches[part::of])
-    return [batch for batch in batches if batch[0].index // BLOCK_IMAGES % of == part]
 
 
 def _score_share(
