@@ -3,6 +3,7 @@
 Shapes: K classes of the network, k classes of the data set.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,4 +104,6 @@ def _orders(ours: Sequence[str], theirs: Sequence[str], *, other: str = "that of
 
 
 def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    # Escapes for decomposed letters, which look like the composed ones of another name.
+    shown = [name if unicodedata.is_normalized("NFC", name) else ascii(name) for name in names[:most]]
+    return ", ".join(shown) + (", ..." if len(names) > most else "")

@@ -6,11 +6,12 @@ archives, file servers and file systems add, and the output of this package's ow
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.datasets.model import SPLITS, Dataset, DatasetError
-from pipelines.datasets.text import check_ids, path_fault, read_synset_mapping
+from pipelines.datasets.text import check_ids, describe, path_fault, read_synset_mapping
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.wording import counted
 
@@ -100,9 +101,9 @@ def folder_classes(root: Path, *, split: str) -> tuple[list[str], list[str]]:
     other = "val" if split == "train" else split
     strange = [name for name in folders.get(other, ()) if name not in known and _has_images(root / other, name)]
     if strange and (other != "test" or len(strange) < len(folders[other])):
-        written = {name.casefold(): name for name in train}
-        near = next((written[name.casefold()] for name in strange if name.casefold() in written), None)
-        hint = "" if near in (None, *strange) else f" (its {near!r} is written otherwise)"
+        written = {_folded(name): name for name in train}
+        near = next((written[_folded(name)] for name in strange if _folded(name) in written), "")
+        hint = f" (its {describe(near)} is written otherwise)" if near and near not in strange else ""
         raise DatasetError(
             f"{root / other}: expected the classes of {root / 'train'}, found {counted(len(strange), 'class folder')} "
             f"whose class has no image in train: {named(strange)}{hint}; rename or remove them, or sort the images "
@@ -111,13 +112,17 @@ def folder_classes(root: Path, *, split: str) -> tuple[list[str], list[str]]:
     return folders.get(split, []), train
 
 
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _has_images(folder: Path, name: str) -> bool:
     return next(walk_images(folder, below=name), None) is not None
 
 
 def named(names: Sequence[str]) -> str:
     """The first three names, quoted."""
-    return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
+    return ", ".join(map(describe, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
 
 
 def image_files(folder: Path, *, below: str = "", unread: list[str] | None = None) -> list[str]:

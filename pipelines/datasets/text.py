@@ -6,6 +6,7 @@ anywhere, because clusters keep images behind links.
 
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -18,8 +19,10 @@ _MAX_COUNT_DIGITS = 9  # sizes and labels are far below 10^9; int() of megabytes
 
 
 def describe(text: str) -> str:
-    """``text`` quoted for an error message, cut to 80 characters."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
+    """``text`` quoted for an error message, cut to 80 characters; letters that macOS decomposes as escapes."""
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    # They look like the composed ones, which are another name.
+    return repr(shown) if unicodedata.is_normalized("NFC", shown) else ascii(shown)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from evaluation.maps import LOOKED_AT_MAPS, FileMaps, StoredMaps
 from evaluation.masks import mask_files
 from pipelines.datasets import BoxAnnotation, Dataset, DatasetError
 from pipelines.datasets.boxes import count_beyond
+from pipelines.datasets.text import describe
 from pseudo_maps.files import evenly_spaced
 from pseudo_maps.images import read_image_size
 from pseudo_maps.records import ImageRecord
@@ -239,8 +240,8 @@ def check_map_names(
         notes.append(f"{counted(len(unused), 'map')} in {folder} without an image of the data set: {named}")
     if unused and not there:
         raise ValueError(
-            f"{folder}: no map fits any of {counted(len(wanted), 'image')}: map ids are like {unused[0]!r}, image ids "
-            f"like {wanted[0].image_id!r}; give the --data and --layout that the maps were made with"
+            f"{folder}: no map fits any of {counted(len(wanted), 'image')}: map ids are like {describe(unused[0])}, "
+            f"image ids like {describe(wanted[0].image_id)}; give the --data and --layout that the maps were made with"
         )
     if lacking and there:
         # As wsol-prep --limit leaves them.

@@ -42,6 +42,7 @@ def test_output_inside_a_class_has_no_images_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "named"),
     [
+        (["train/caf\xe9/1.jpg", "val/cafe\u0301/2.jpg"], r"'cafe\\u0301' \(its 'caf\xe9' is written otherwise"),
         (["train/Cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "val/dog/2.jpg"], "'cat'.*'Cat' is written otherwise"),
         (["train/cat/1.jpg", "val/cat/2.jpg", "val/emu/2.jpg"], "1 class folder .*'emu'"),
         (["train/n00000001/1.jpg", "val/n00000001/2.jpg", "val/n00000002/2.jpg"], "'n00000002'"),
