@@ -332,7 +332,7 @@ def evaluated_run(folder: Path, *, images: int = 60, seed: int = 0) -> Path:
         counts=tally.counts(),
         classification=tally.classification(),
         results=tally.results(),
-        baselines=tally.baseline_results(),
+        baselines=tally.results(baselines=True),
         pixels=None,
         config={},
         versions={},
