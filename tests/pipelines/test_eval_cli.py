@@ -201,9 +201,3 @@ def test_an_introduction_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     result = evaluate("report", tmp_path, "--introduction", text, "--out", tmp_path / "page.html")
     assert result.exit_code == 1
     assert result.output.startswith(f"wsol-eval: error: {text}: expected UTF-8 text") and result.output.count("\n") == 1
-
-
-def test_debug_shows_the_traceback(data: Path) -> None:
-    result = evaluate("baseline", "--data", data, "--split", "train", "--debug")
-    assert result.exit_code == 1
-    assert "Traceback" in result.output
