@@ -1,7 +1,7 @@
 """``benchmarks/train_step.py``: both steps compare the same work, the arithmetic of its table, and whole runs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def small_networks() -> Iterator[None]:
+    with tiny_networks():
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Root of four training images and folder of their maps, of which one could not be made."""
@@ -58,6 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, maps
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_both_steps_have_the_same_loss_and_the_same_number_of_operations() -> None:
     config = train_step.benchmark_config("alexnet-gap", batch_size=BATCH, input_size=SIZE, device=CPU)
     theirs = train_step.torchvision_perceptual_network(seed=3)

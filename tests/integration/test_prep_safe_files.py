@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_calls import run_program, start_program
+from tests.counts import full
 from tests.integration.limits import bound_by_permissions, files_of_at_most
 from tests.integration.prep_command import (
     QUICK,
@@ -122,13 +123,13 @@ def test_a_disk_that_becomes_full_costs_no_finished_shard(data: Path, made: Path
 
 # --- two runs into the same folder at once
 
-SAME, OTHER = ("same-0", "same-1", "same-2"), ("other-0", "other-1", "other-2")
+SAME, OTHER = ([f"{name}-{number}" for number in range(full(1, 3))] for name in ("same", "other"))
 """Folders that both make with the same settings, and with settings of their own."""
 
 
 def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path: Path) -> None:
     words = ["proposals", "--data", data, "--split", "val", *QUICK, "--shard-size", 1, "--limit", 5]
-    for name in SAME + OTHER:
+    for name in (*SAME, *OTHER):
         (tmp_path / "at once" / name).mkdir(parents=True)
     import_map_making()
     started = [
@@ -148,7 +149,7 @@ def test_two_runs_at_once_make_one_folder_or_one_is_refused(data: Path, tmp_path
     assert len(lines) == len(OTHER) and all(line.startswith("wsol-prep: error: ") for line in lines)
     assert "".join(told).count("configuration.map_size: ") == len(OTHER)
     assert prep(*words, "--out", tmp_path / "alone").exit_code == 0
-    for name in SAME + OTHER:
+    for name in (*SAME, *OTHER):
         folder = tmp_path / "at once" / name
         ends = sorted((folder / f"run-{k}").read_text() for k in (0, 1))
         assert ends == (["exit 0", "exit 0"] if name in SAME else ["exit 0", "exit 1"])
