@@ -228,8 +228,11 @@ def _map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if maps := config.get("maps"):
         found["range"] = maps.get("range", "as it is")
         if "provenance" in maps:
-            found["maps"] = maps["provenance"]["configuration"]
-    return {name: _without_images(value) for name, value in found.items()}
+            made = maps["provenance"]["configuration"]
+            # Score maps of a network tell which.
+            found |= made["score_maps"] if isinstance(made, Mapping) and "score_maps" in made else {"maps": made}
+    settings: dict[str, Any] = _without_images(found)
+    return settings
 
 
 def _without_images(value: Any) -> Any:

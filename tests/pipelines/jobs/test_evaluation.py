@@ -179,6 +179,8 @@ def stored_maps(**changes: Any) -> dict[str, Any]:
         ({"views": "one"}, {"views": "mirrored too"}, "views: "),
         ({"maps": FILES}, {"maps": {**FILES, "range": "min-max"}}, "range: "),
         (stored_maps(), stored_maps(map_size=9), "maps.map_size: 8 stored, 9 now"),
+        (stored_maps(score_maps={"network": {"weights": "1f"}}), {"network": {"weights": "2e"}}, "network.weights: "),
+        (stored_maps(score_maps={"image_bytes": 1}), stored_maps(score_maps={"image_bytes": 2}), ""),
         (stored_maps(), stored_maps(files={"sha256": "of others"}), ""),
         ({"precision": "bf16", "maps": FILES}, {"precision": "fp32", **stored_maps()}, ""),
     ],
