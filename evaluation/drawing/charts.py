@@ -152,9 +152,16 @@ def error_chart(bars: Sequence[tuple[str, Mapping[ErrorKind, int]]], *, title: s
     with _drawing():
         legend_lines = -(-len(ERROR_KINDS) // 3)
         figure, axes = _new_figure(title=title, legend_lines=legend_lines, plot_inches=0.75 + 0.52 * len(bars))
-        for row, (name, counts) in enumerate(bars):
+        for row, (name, _) in enumerate(bars):
             axes.text(0, row - 0.32, _shortened(name), color=INK, va="bottom", ha="left")
-            _stacked_bar(axes, counts, row=row)
+        left_n = np.zeros(len(bars))
+        for kind, colour in ERROR_COLOURS.items():
+            percent_n = np.array([100 * counts.get(kind, 0) / max(sum(counts.values()), 1) for _, counts in bars])
+            drawn = axes.barh(range(len(bars)), percent_n, 0.5, left_n, color=colour, edgecolor=PAPER, linewidth=0.8)
+            labels = [f"{percent:.0f}" if percent >= 100 * _LABELLED_SHARE else "" for percent in percent_n]
+            # The one dark bar turns light on a dark page, and so must turn its label: that has the colour of paper.
+            axes.bar_label(drawn, labels, label_type="center", color=PAPER if kind == "no box" else "#000000")
+            left_n += percent_n
         axes.set_xlim(0, 100)
         axes.set_ylim(len(bars) - 0.5, -0.7)
         axes.set_yticks([])
@@ -257,19 +264,6 @@ def _line_styles(are_baselines: Sequence[bool]) -> list[dict[str, Any]]:
     return styles
 
 
-def _stacked_bar(axes: Axes, counts: Mapping[ErrorKind, int], *, row: int) -> None:
-    total = max(sum(counts.values()), 1)
-    left = 0.0
-    for kind, colour in ERROR_COLOURS.items():
-        percent = 100 * counts.get(kind, 0) / total
-        axes.barh(row, percent, left=left, height=0.5, color=colour, edgecolor=PAPER, linewidth=0.8)
-        if percent >= 100 * _LABELLED_SHARE:
-            # The one dark bar turns light on a dark page, and so must turn its label: that has the colour of paper.
-            label_colour = PAPER if kind == "no box" else "#000000"
-            axes.text(left + percent / 2, row, f"{percent:.0f}", color=label_colour, va="center", ha="center")
-        left += percent
-
-
 def _add_legend(figure: Figure, handles: Sequence[Artist], names: list[str], *, columns: int) -> None:
     """A legend below the chart."""
     legend = figure.legend(
@@ -309,15 +303,11 @@ def _encoded(figure: Figure, form: ChartForm) -> bytes:
     figure.savefig(content, format=kind, facecolor=PAPER, metadata=dict.fromkeys(nothing))
     if form != "page":
         return content.getvalue()
-    drawn, end, _ = content.getvalue().rpartition(b"</svg>")
-    return drawn + _dark_style().encode() + end + b"\n"
-
-
-def _dark_style() -> str:
-    """A style sheet for an SVG in which matplotlib has written each colour into a ``style`` attribute."""
+    # Matplotlib has written each colour into a style attribute.
     rules = "".join(
         f'[style*="{use}: {light}"]{{{use}:{dark}!important}}'
         for light, dark in ON_DARK.items()
         for use in ("fill", "stroke")
     )
-    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n"
+    drawn, end, _ = content.getvalue().rpartition(b"</svg>")
+    return drawn + f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n".encode() + end + b"\n"

@@ -188,12 +188,8 @@ def _lost_images(row: ReportRow) -> str:
 
 def _best(ours: Sequence[Mapping[str, Rate]]) -> dict[str, float]:
     """Highest rate of each metric; where all are equal none is the best."""
-    found: dict[str, set[float]] = {}
-    for cells in ours:
-        for key, rate in cells.items():
-            if rate.rate is not None:
-                found.setdefault(key, set()).add(rate.rate)
-    return {key: max(rates) for key, rates in found.items() if len(rates) > 1}
+    rates = {name: {cells[name].rate or 0.0 for cells in ours if name in cells} for name in METRICS}
+    return {name: max(found) for name, found in rates.items() if len(found) > 1}
 
 
 def _images_table(runs: Sequence[LoadedRun]) -> Table:
@@ -288,20 +284,16 @@ def _rules(rows: list[ReportRow]) -> dict[str, str]:
 
 def _charts(rows: list[ReportRow], protocol: str, *, form: ChartForm = "page") -> list[Chart]:
     """Those charts of a protocol for which some row has what they show."""
-    title = protocol_title(protocol)
+    curves = {row.name: row.result.curve.gt_known_50 for row in rows if row.result.curve is not None}
+    best = "; ".join(f"{name}: best {percent(max(rates))} %" for name, rates in curves.items())
+    texts = {
+        "accuracy": f". {best}",
+        "overlaps": ": share of images with at least that IoU",
+        "errors": "; the counts are in the table below",
+    }
     drawn = {kind: result_chart(kind, rows, protocol=protocol, form=form) for kind in CHART_TITLES}
     return [
-        Chart(f"{protocol}-{kind}", content, f"{CHART_TITLES[kind]}, protocol {title}{_chart_text(kind, rows)}.")
+        Chart(f"{protocol}-{kind}", content, f"{CHART_TITLES[kind]}, protocol {protocol_title(protocol)}{texts[kind]}.")
         for kind, content in drawn.items()
         if content is not None
     ]
-
-
-def _chart_text(kind: str, rows: list[ReportRow]) -> str:
-    """What a chart shows, for readers who do not see it, from the punctuation on."""
-    if kind == "errors":
-        return "; the counts are in the table below"
-    if kind == "overlaps":
-        return ": share of images with at least that IoU"
-    curves = {row.name: row.result.curve.gt_known_50 for row in rows if row.result.curve is not None}
-    return f". {'; '.join(f'{name}: best {percent(max(rates))} %' for name, rates in curves.items())}"

@@ -23,6 +23,11 @@ def headline(rows: Sequence[ReportRow], pictures: Sequence[dict[str, Any]]) -> d
         return None
     best = max(shown, key=_order)
     baseline = best_baseline(rows, of=best)
+    oracle = " The threshold is the best one on these very images, so the rate is an upper estimate."
+    sentences = [
+        f"Best is “{best.name}”: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % "
+        f"of {best.result.gt_known_loc.images} images.{oracle if best.result.threshold_is_oracle else ''}"
+    ]
     lines = [
         row_of(
             row.runs[0].label,
@@ -35,11 +40,12 @@ def headline(rows: Sequence[ReportRow], pictures: Sequence[dict[str, Any]]) -> d
     name = "a baseline" if baseline is None else baseline.result.localizer
     if baseline is not None:
         rate = rate_cell(baseline.result.gt_known_loc)
+        sentences.append(_baseline_sentence(shown, baseline))
         lines.append(row_of("baseline", Cell(name, "never looks at the image"), rate, "-", kind="baseline"))
     caption = f"GT-known Loc under the protocol {protocol_title(best.result.protocol)}"
     return {
         "table": Table(caption, "llrr", [SOURCE, "localizer", "right (%)", f"against {name}"], lines),
-        "sentences": [_best_sentence(best), *([_baseline_sentence(shown, baseline)] if baseline else [])],
+        "sentences": sentences,
         "pictures": _pictures(pictures, [best, shown[0]]),
     }
 
@@ -56,14 +62,6 @@ def main_rows(rows: Sequence[ReportRow]) -> list[ReportRow]:
 
 def _order(row: ReportRow) -> float:
     return row.rate or 0.0
-
-
-def _best_sentence(best: ReportRow) -> str:
-    oracle = " The threshold is the best one on these very images, so the rate is an upper estimate."
-    return (
-        f"Best is “{best.name}”: its box is right, with an overlap (IoU) of at least half, in {percent(best.rate)} % "
-        f"of {best.result.gt_known_loc.images} images.{oracle if best.result.threshold_is_oracle else ''}"
-    )
 
 
 def _baseline_sentence(shown: Sequence[ReportRow], baseline: ReportRow) -> str:

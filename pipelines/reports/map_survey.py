@@ -149,9 +149,8 @@ def _coverages(paths: Mapping[int, Path], rows: npt.NDArray[Any]) -> npt.NDArray
 
 def _histogram(values_n: npt.NDArray[Any], *, edges: npt.NDArray[np.float64]) -> Histogram:
     counts, _ = np.histogram(values_n, bins=edges)
-    if not len(values_n):
-        return Histogram(edges=edges, counts=counts, mean=np.nan, low=np.nan, high=np.nan)
-    mean, low, high = (float(value) for value in (values_n.mean(dtype=float), values_n.min(), values_n.max()))
+    shown = (values_n.mean(dtype=float), values_n.min(), values_n.max()) if len(values_n) else (np.nan,) * 3
+    mean, low, high = map(float, shown)
     return Histogram(edges=edges, counts=counts, mean=mean, low=low, high=high)
 
 

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
 
 from evaluation.metrics.registry import METRICS
 from evaluation.results.predictions import decimal
@@ -17,8 +16,6 @@ _LATEX_ESCAPES = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
-_Form: TypeAlias = Callable[[str, Sequence[str], Sequence[Table], Sequence[LoadedRun]], str]
-"""A file's text from a title, warnings, tables and the runs that they are made of."""
 
 
 def markdown_table(table: Table, *, small_print: bool = True) -> str:
@@ -114,5 +111,6 @@ def _in_latex(text: str) -> str:
     return "".join(_LATEX_ESCAPES.get(letter, letter) for letter in " ".join(text.split()))
 
 
-PLAIN_TABLES: Mapping[str, _Form] = {".md": _markdown, ".csv": _csv, ".tex": _latex}
-"""By suffix of the file."""
+PLAIN_TABLES: Mapping[str, Callable[[str, Sequence[str], Sequence[Table], Sequence[LoadedRun]], str]]
+PLAIN_TABLES = {".md": _markdown, ".csv": _csv, ".tex": _latex}
+"""By suffix a file's text from a title, warnings, tables and the runs that they are made of."""

@@ -5,6 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evaluation.boxes.fixed_thresholds import CAM_FRACTION
 from evaluation.drawing.overlays import Picture, picture_bytes
 from evaluation.metrics.registry import GT_KNOWN_IOU
@@ -123,6 +125,7 @@ def _thumbnail(picture: Picture | None) -> str:
 
 
 def _charts(survey: MapSurvey) -> list[dict[str, Any]]:
+    """Bars and ticks with their texts, which the template draws, because wsol-prep imports no matplotlib."""
     made = survey.counts[STATUS_OK]
     measured = "all maps" if survey.sampled == made else f"{survey.sampled:,} of {made:,} maps, drawn at random"
     kinds: list[tuple[str, str, Histogram, Callable[[float], str]]] = [
@@ -131,19 +134,17 @@ def _charts(survey: MapSurvey) -> list[dict[str, Any]]:
         ("Proposals", "proposals that were averaged", survey.proposals, "{:,.0f}".format),
     ]
     return [
-        {"title": title, "unit": unit, **_drawn(found, number=number)}
+        {
+            "title": title,
+            "unit": unit,
+            "bars": [
+                (count / found.counts.max(), f"{number(low)} to {number(high)}: {counted(count, 'map')}")
+                for count, (low, high) in zip(found.counts.tolist(), pairwise(found.edges), strict=True)
+            ],
+            "ticks": [number(edge) for edge in np.linspace(found.edges[0], found.edges[-1], 3)],
+            "highest": counted(int(found.counts.max()), "map"),
+            "summary": f"mean {number(found.mean)}, lowest {number(found.low)}, highest {number(found.high)}",
+        }
         for title, unit, found, number in kinds
         if found.counts.any()
     ]
-
-
-def _drawn(histogram: Histogram, *, number: Callable[[float], str]) -> dict[str, Any]:
-    """Bars and ticks with their texts, which the template draws, because wsol-prep imports no matplotlib."""
-    edges, counts = histogram.edges.tolist(), histogram.counts.tolist()
-    bars = [
-        (count / max(counts), f"{number(low)} to {number(high)}: {counted(count, 'map')}")
-        for count, (low, high) in zip(counts, pairwise(edges), strict=True)
-    ]
-    ticks = [number(edges[0] + share * (edges[-1] - edges[0])) for share in (0.0, 0.5, 1.0)]
-    summary = f"mean {number(histogram.mean)}, lowest {number(histogram.low)}, highest {number(histogram.high)}"
-    return {"bars": bars, "ticks": ticks, "highest": counted(max(counts), "map"), "summary": summary}
