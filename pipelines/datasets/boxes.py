@@ -25,6 +25,8 @@ class BoxAnnotation:
     """Width and height in pixels of the image the boxes were drawn on (the file's may differ); None if unknown."""
     beyond: int = 0
     """Boxes that reach beyond the frame by more than rounding explains, those that were dropped too."""
+    contradicted: bool = False
+    """Whether a second file gives the image other boxes."""
     swapped: int = 0
     """Boxes whose corners were put in order."""
     other_class: int = 0

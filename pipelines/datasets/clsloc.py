@@ -93,9 +93,9 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
     """Boxes of the ``wanted`` images that have any.
 
     They come from the split's XML files when it has an annotation folder (these state the frame size too), else from
-    ``LOC_<split>_solution.csv``, which states none. In train, 544,546 of 1,281,167 images are annotated. An annotation
-    belongs to the image it is filed under, whatever its ``<filename>`` says; boxes of another class than the image's
-    are left out and counted.
+    ``LOC_<split>_solution.csv``, which states none; of val both are compared. In train, 544,546 of 1,281,167 images are
+    annotated. An annotation belongs to the image it is filed under, whatever its ``<filename>`` says; boxes of another
+    class than the image's are left out and counted.
     """
     annotations = _need_tree(dataset.root) / "Annotations" / "CLS-LOC" / dataset.split
     solution = dataset.root / f"LOC_{dataset.split}_solution.csv"
@@ -111,6 +111,7 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
     if annotations.is_dir():
         # One scan of each folder instead of 736,621 failing opens.
         stems: dict[str, dict[str, str]] = {}
+        rows = read_solution_csv(solution, split="val") if dataset.split == "val" and solution.is_file() else {}
         for image_id in wanted:
             below = PurePosixPath(image_id).parent.as_posix()
             if below not in stems:
@@ -119,7 +120,9 @@ def load_clsloc_boxes(dataset: Dataset, *, wanted: Sequence[str]) -> dict[str, B
                     _check_annotated(stems[below], wnid_of, source=annotations / below)
             name = stems[below].get(image_id.rpartition("/")[2])
             if name is not None:
-                boxes[image_id] = own_boxes(image_id, read_annotation_xml(annotations / below / name))
+                found = read_annotation_xml(annotations / below / name)
+                differs = image_id in rows and sorted(rows[image_id].corners) != sorted(found.corners)
+                boxes[image_id] = dataclasses.replace(own_boxes(image_id, found), contradicted=differs)
     elif solution.is_file():
         rows = read_solution_csv(solution, split=dataset.split)
         if dataset.split != "train" or wnid_of.keys().isdisjoint(rows):

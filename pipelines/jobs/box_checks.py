@@ -87,6 +87,8 @@ def check_boxes(
             advice="write boxes as x0, y0, x1, y1; a centre or a size in the place of a corner looks like this",
         ),
     ]
+    if differing := {image_id: "the XML file counts" for image_id, one in annotated.items() if one.contradicted}:
+        found.append(_named(differing, of=len(annotated), what="boxes in LOC_val_solution.csv and in XML differ"))
     if squares:
         found.append(f"{_named(squares, of=len(compared), what='square files, boxes of another aspect ratio')}; ")
         found[-1] += "right if the files were squeezed, wrong if they were cropped"

@@ -275,6 +275,16 @@ def test_a_name_in_xml_counts_where_it_is_that_of_a_class(tmp_path: Path, name: 
     assert boxes_by_image(root) == [1 + kept]
 
 
+def test_boxes_that_csv_and_xml_give_otherwise_are_named(tmp_path: Path) -> None:
+    rows = "a,n00000001 1 2 30 20\nb,n00000001 1 2 30 21\n"
+    root = make_tree(tmp_path, rows=rows, xml={"a": ["n00000001"], "b": ["n00000001"]})
+    (warning,) = warnings_of(root)
+    assert (
+        warning
+        == "boxes in LOC_val_solution.csv and in XML differ: 1 of 2 images compared, such as 'b': the XML file counts"
+    )
+
+
 def test_classes_and_boxes_of_other_images_are_refused(tmp_path: Path) -> None:
     rows = "".join(f"{name},n00000001 5 5 20 20\n" for name in "abcd")
     root = make_tree(tmp_path, rows=rows, xml={name: ["n00000002"] for name in "abcd"})
