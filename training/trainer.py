@@ -138,8 +138,7 @@ class Trainer:
         self._statistics = StepStatistics(processes, HealthMonitor(train_images.labels()))
         self._accuracy: dict[str, float] = {}
         self._epoch_open = False
-        self._images, self._images_sha256 = len(train_images), train_images.sha256()
-        self._image_bytes = train_images.file_bytes()
+        self._images = train_images.identity()
         self._signal = ""
 
     # ---- the run
@@ -193,7 +192,7 @@ class Trainer:
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
                 | {"configuration": self._config.as_json()}
-                | {"images": self._images, "images_sha256": self._images_sha256, "image_bytes": self._image_bytes}
+                | self._images
             )
         return summary
 
@@ -329,7 +328,7 @@ class Trainer:
                     "log_sums": dict(self._statistics.since_log),
                     "accuracy": dict(self._accuracy),
                     "epoch_open": self._epoch_open,
-                    "images_sha256": self._images_sha256,
+                    **self._images,
                     "class_wnids": list(self._class_names.wnids),
                     "class_names": list(self._class_names.words),
                 },
@@ -363,8 +362,11 @@ class Trainer:
                 f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "
                 f"{self._steps_per_epoch}: the number of images or processes has changed"
             )
-        if found.state["images_sha256"] != self._images_sha256:
-            raise CheckpointError(f"{found.path} was trained on other images or labels, or in another order of them")
+        # Checkpoints of earlier versions know the names of the files alone.
+        if any(found.state.get(name, value) != value for name, value in self._images.items()):
+            raise CheckpointError(
+                f"{found.path} was trained on other image files or labels, or in another order of them"
+            )
         self.model.load_state_dict(found.state["model"])
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])

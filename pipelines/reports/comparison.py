@@ -1,6 +1,7 @@
 """Evaluated runs as the report reads them: where they cannot be compared, and how they differ image by image."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,6 +35,8 @@ class ImageVerdicts:
     right: Mapping[tuple[str, str], frozenset[str]]
     """Ids of the localized images, those that GT-known Loc counts, by localizer and protocol."""
     first_protocol: str
+    errors: Mapping[tuple[str, str], Counter[str]]
+    """Images by verdict, by localizer and protocol."""
     details: Mapping[str, Mapping[str, tuple[float, str]]]
     """Overlap (0 without a box) and verdict of every scored image under the first protocol, by localizer and id."""
 
@@ -143,6 +146,13 @@ def _loaded(folder: Path, *, metrics: Metrics, label: str) -> LoadedRun:
                 f"{predictions}: expected {metrics.counts.asked} images as in {METRICS_FILE}, "
                 f"found {len(verdicts.status)}; the two files are of different runs: evaluate again"
             )
+        for result in metrics.results:
+            expected, found = result.errors, verdicts.errors.get((result.localizer, result.protocol))
+            if expected is not None and found is not None and found != Counter(expected):
+                raise MetricsError(
+                    f"{predictions}: {result.localizer} under {result.protocol}: expected {dict(expected)} as in "
+                    f"{METRICS_FILE}, found {dict(found)}; the two files are of different runs: evaluate again"
+                )
     panels = read_panels((folder / PANELS_FILE).with_suffix(".json"))
     names = read_class_names(folder / PER_CLASS_FILE)
     return LoadedRun(label=label, metrics=metrics, verdicts=verdicts, class_names=names, panels=panels)
@@ -249,6 +259,10 @@ def _image_differences(first: LoadedRun, other: LoadedRun) -> list[str]:
             f"the baseline {named}, which never looks at an image, has another GT-known Loc: ground truth or images "
             "differ."
         ]
+    digests = [run.metrics.config.get("data") for run in (first, other)]
+    ours_data, theirs_data = (data.get("sha256") if isinstance(data, Mapping) else None for data in digests)
+    if ours_data and theirs_data and ours_data != theirs_data:
+        return ["the same images, but other boxes, sizes that the boxes refer to, or blacklisted images."]
     return []
 
 
@@ -271,6 +285,7 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
     status: dict[str, tuple[str, str]] = {}
     right: dict[tuple[str, str], set[str]] = {}
     details: dict[str, dict[str, tuple[float, str]]] = {}
+    errors: dict[tuple[str, str], Counter[str]] = {}
     first_protocol = ""
     for image_id, group in groupby(read_predictions(path), key=itemgetter("image_id")):
         of_image = list(group)
@@ -288,11 +303,13 @@ def _read_verdicts(path: Path) -> ImageVerdicts:
             is_exclusive = pair[1] in PROTOCOLS and PROTOCOLS[pair[1]].gt_known_exclusive
             if row["verdict"] and (iou > GT_KNOWN_IOU or (iou == GT_KNOWN_IOU and not is_exclusive)):
                 right[pair].add(image_id)
+            errors.setdefault(pair, Counter())[row["verdict"]] += bool(row["verdict"])
             if row["verdict"] and row["protocol"] == first_protocol:
                 details.setdefault(row["localizer"], {})[image_id] = (iou, row["verdict"])
     return ImageVerdicts(
         status=status,
         right={pair: frozenset(ids) for pair, ids in right.items()},
         first_protocol=first_protocol,
+        errors=errors,
         details=details,
     )

@@ -20,6 +20,7 @@ from evaluation.protocols import get_protocol
 from pipelines.datasets import BoxAnnotation, DatasetError, load_boxes, open_dataset, scale_boxes
 from pseudo_maps.images import ImageDecodeError, decode_image
 from pseudo_maps.shards import STATUS_OK, STATUSES_OF_LOST_PROCESSES, MapIndex
+from pseudo_maps.shards.sources import check_sources
 
 _RULE = get_protocol("cam")
 
@@ -28,7 +29,8 @@ class MapGallery:
     """Pictures of the maps of a split in a folder of shards, which may be incomplete, and of their images in ``data``.
 
     The red box is that of the protocol ``cam`` at ``threshold``, a fraction of the peak, at least 0 and below 1.
-    DatasetError when no image of the data has a map, ShardError when there is no shard or one cannot be read.
+    DatasetError when no image of the data has a map, ShardError when there is no shard, one cannot be read, or images
+    have been replaced.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class MapGallery:
         self._by_id = {record.image_id: record for record in self._dataset.records if record.image_id in self.index}
         if not self._by_id:
             raise DatasetError(f"no image of split {split} in {data} has a map in {folder}")
+        for warning in check_sources(self.index, list(self._by_id.values()), root=self._dataset.root):
+            click.echo(f"warning: {warning}", err=True)
 
     def __contains__(self, image_id: object) -> bool:
         """Whether an image has both a map and a place in the data."""

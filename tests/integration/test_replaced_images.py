@@ -61,6 +61,7 @@ def test_finished_maps_of_other_pictures_are_not_kept_in_silence(
     results = [
         propose(data, maps, "--shard-size", "3", "--jobs", "1"),
         evaluate("maps", maps, "--data", data, *SCORED, "--out", tmp_path / "out"),
+        prep("preview", maps, "--data", data, "--split", "val", "--out", tmp_path / "sheet.png"),
     ]
     for result in results:
         assert result.exit_code == code, result.output

@@ -54,6 +54,11 @@ def make_run(
     """A run folder; ``right`` are the images with the right box and class, None for a run without predictions."""
     folder.mkdir(parents=True)
     content = content or metrics(folder.name)
+    if right is not None:
+        good = len(set(right) & set(range(content["counts"]["scored"])))
+        verdicts = {"correct": good, "part": content["counts"]["scored"] - good}
+        for made in content["results"]:
+            made["errors"] = made["errors"] and {**dict.fromkeys(made["errors"], 0), **verdicts}
     (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
     if right is not None:
         lines = [",".join([*IMAGE_COLUMNS, *RESULT_COLUMNS])]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,11 +184,17 @@ def test_resuming_with_other_images_is_refused(gap_run: Path, tmp_path: Path) ->
         make_trainer(more, gap_run).fit(resume=True)
 
 
-def test_resuming_with_as_many_other_images_is_refused(gap_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda path: path.rename(path.with_stem("zzz")), lambda path: path.write_bytes(path.read_bytes() + b"\0")],
+    ids=["another-name", "another-file"],
+)
+def test_resuming_with_as_many_other_images_is_refused(
+    gap_run: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
     others = make_colour_folders(tmp_path / "others")
-    renamed = next((others / "train").glob("*/*.png"))
-    renamed.rename(renamed.with_stem("zzz"))
-    with pytest.raises(CheckpointError, match="was trained on other images"):
+    change(next((others / "train").glob("*/*.png")))
+    with pytest.raises(CheckpointError, match="was trained on other image files or labels"):
         make_trainer(others, gap_run).fit(resume=True)
 
 

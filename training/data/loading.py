@@ -210,6 +210,10 @@ class TrainingImages(Dataset[Batch]):
         positions = range(len(self))
         return sum(state.st_size for state in spaced_files([Path(self.path(position)) for position in positions]))
 
+    def identity(self) -> dict[str, int | str]:
+        """Number, ``sha256`` and ``file_bytes`` of the images, as checkpoints and ``finished.json`` store them."""
+        return {"images": len(self), "images_sha256": self.sha256(), "image_bytes": self.file_bytes()}
+
     def __getitem__(self, key: SampleKey) -> Batch:
         """A batch of one image; errors as ``__getitems__``."""
         return self.__getitems__([key])

@@ -85,6 +85,25 @@ def test_other_ground_truth_is_noticed_by_its_baseline(tmp_path: Path) -> None:
     assert not same_images(load_runs(runs))
 
 
+def test_other_ground_truth_that_no_baseline_shows_is_said(tmp_path: Path) -> None:
+    first, other = plain("a"), plain("b")
+    for made, digest in ((first, "one"), (other, "two")):
+        made["config"]["data"] = {"sha256": digest}
+    runs = [make_run(tmp_path / "a", first), make_run(tmp_path / "b", other)]
+    (warning,) = warnings_of(*runs)
+    assert (
+        warning
+        == "“a” and “b”: the same images, but other boxes, sizes that the boxes refer to, or blacklisted images."
+    )
+
+
+def test_predictions_of_another_run_with_as_many_images_are_refused(tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", right=range(99))
+    (other / "predictions.csv").replace(one / "predictions.csv")
+    with pytest.raises(MetricsError, match=r"predictions.csv: cam under cam: expected .*'correct': 100.*'correct': 99"):
+        load_runs([one])
+
+
 def test_other_rules_under_the_same_name_are_said(tmp_path: Path) -> None:
     made = plain("b")
     for one in (*made["results"], *made["baselines"]):

@@ -173,7 +173,7 @@ def test_an_id_with_a_comma_is_one_id(tmp_path: Path) -> None:
     root = tmp_path / "data" / "cats, dogs"
     root.mkdir(parents=True)
     for name in ("a,b.png", "c.png"):
-        noise = np.random.default_rng(len(name)).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
+        noise = np.random.default_rng(len(name)).integers(0, 256, size=(375, 500, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / name)
     words = ["--data", tmp_path / "data", "--split", "val"]
     (tmp_path / "m").mkdir()

@@ -182,7 +182,7 @@ def test_an_incomplete_folder_says_so(data: Path, maps: Path, whole: tuple[str, 
 def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
     root = tmp_path / "data" / "<b>cats & dogs"
     root.mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, size=(40, 50, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, size=(375, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(root / '"><img src=x>.png')
     (tmp_path / "m").mkdir()
     make_shard(tmp_path / "m" / shard_name("val", 0, 1), ['<b>cats & dogs/"><img src=x>.png'])
