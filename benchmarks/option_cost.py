@@ -18,8 +18,10 @@ import torch
 from tqdm import tqdm
 
 from pseudo_maps.records import ImageRecord
-from training.config import ARCHITECTURES, LossConfig, TrainConfig, TrainRunConfig, recipe
+from training.config import TrainConfig, TrainRunConfig, recipe
 from training.data.loading import Batch, TrainingImages
+from training.loss_config import LossConfig
+from training.networks.registry import ARCHITECTURES
 from training.networks.weights import load_perceptual_network
 from training.processes import Processes
 from training.trainer import Trainer

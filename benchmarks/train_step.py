@@ -40,10 +40,11 @@ from pipelines.datasets import open_dataset
 from pseudo_maps.records import ImageRecord
 from pseudo_maps.shards import MapIndex
 from training import objective
-from training.config import LossConfig, TrainConfig, TrainRunConfig, recipe
+from training.config import TrainConfig, TrainRunConfig, recipe
 from training.data.loading import Batch, TrainingImages, check_maps
 from training.data.sampling import EpochSampler
 from training.data.workers import WorkerLoader
+from training.loss_config import LossConfig
 from training.networks.model import LocalizationModel, ModelOutput
 from training.networks.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from training.networks.perceptual import PerceptualNetwork

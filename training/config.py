@@ -9,44 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pseudo_maps.files import differences
-from training.loss_config import (
-    ClassWeighting,
-    LossConfig,
-    MapLossKind,
-    TripletScale,
-    TripletSign,
-    check,
-    check_choices,
-)
+from training.loss_config import LossConfig, check, check_choices
 from training.networks.registry import ARCHITECTURES, TIMM_PREFIX, check_arch
-
-__all__ = [
-    "ARCHITECTURES",
-    "METHODS",
-    "NAMED_WEIGHTS",
-    "RECIPES",
-    "ClassWeighting",
-    "Compile",
-    "CropConfig",
-    "CropKind",
-    "LossConfig",
-    "MapLossKind",
-    "Method",
-    "OnMissing",
-    "OptimiserConfig",
-    "OptimiserName",
-    "Pooling",
-    "Precision",
-    "Recipe",
-    "ScheduleConfig",
-    "ScheduleKind",
-    "TrainConfig",
-    "TrainRunConfig",
-    "TripletScale",
-    "TripletSign",
-    "changed",
-    "recipe",
-]
 
 _Config = TypeVar("_Config")
 

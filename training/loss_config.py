@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["ClassWeighting", "LossConfig", "MapLossKind", "TripletScale", "TripletSign", "check", "check_choices"]
-
 MapLossKind = Literal["l2", "mse", "bce"]
 TripletSign = Literal["text", "as-printed"]
 TripletScale = Literal["none", "image"]

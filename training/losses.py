@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import LossConfig, MapLossKind, TripletSign
+from training.loss_config import LossConfig, MapLossKind, TripletSign
 from training.networks.classifier import normalised_cam
 
 CAM_BCE_MARGIN = 0.5 / 255

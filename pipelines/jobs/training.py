@@ -26,8 +26,6 @@ from training.processes import Processes
 from training.progress import Progress
 from training.trainer import Trainer
 
-__all__ = ["TerminalProgress", "build_trainer", "choose_records", "identify_inputs"]
-
 OPEN_SHARDS = 256
 """Shards that a loader worker keeps open: shuffled images come from all of them."""
 

@@ -79,7 +79,8 @@ def make_checkpoint(path: Path, *, classes: int, decoder: bool = True, seed: int
     """An untrained network as ``wsol-train`` would save it, with maps of both signs that differ by image and class."""
     import torch
 
-    from training.config import CropConfig, LossConfig, TrainConfig
+    from training.config import CropConfig, TrainConfig
+    from training.loss_config import LossConfig
     from training.networks.model import LocalizationModel
     from training.run_folder.checkpoints import save_checkpoint
 

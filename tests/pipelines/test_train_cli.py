@@ -13,15 +13,8 @@ from tests.command_calls import invoke
 from tests.integration.prep_command import subprocess_run
 from tests.pipelines.test_prep_cli import plain
 from tests.training.training_runs import make_colour_folders
-from training.config import (
-    CropConfig,
-    LossConfig,
-    OptimiserConfig,
-    ScheduleConfig,
-    TrainConfig,
-    TrainRunConfig,
-    recipe,
-)
+from training.config import CropConfig, OptimiserConfig, ScheduleConfig, TrainConfig, TrainRunConfig, recipe
+from training.loss_config import LossConfig
 
 
 @pytest.fixture(scope="module")

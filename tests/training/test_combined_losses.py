@@ -19,7 +19,7 @@ from tests.training.test_losses import (
     random,
 )
 from training import losses
-from training.config import LossConfig
+from training.loss_config import LossConfig
 from training.losses import LossInputs, TripletFeatures, combine_losses
 
 

@@ -18,7 +18,6 @@ from training.config import (
     METHODS,
     RECIPES,
     CropConfig,
-    LossConfig,
     OptimiserConfig,
     Recipe,
     ScheduleConfig,
@@ -28,6 +27,7 @@ from training.config import (
     recipe,
     setting_differences,
 )
+from training.loss_config import LossConfig
 from training.networks.registry import ARCHITECTURES
 
 NO_SALIENCY = LossConfig(use_map=False, use_triplet=False)

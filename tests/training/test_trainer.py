@@ -23,10 +23,11 @@ from tests.training.training_runs import (
     saliency,
     timeless,
 )
-from training.config import LossConfig, OptimiserConfig, Pooling, ScheduleConfig, TrainConfig
+from training.config import OptimiserConfig, Pooling, ScheduleConfig, TrainConfig
 from training.data.loading import TrainingImages, to_device
 from training.data.sampling import SampleKey
 from training.health import TrainingDiverged
+from training.loss_config import LossConfig
 from training.processes import Processes
 from training.run_folder.checkpoints import CheckpointFolder
 

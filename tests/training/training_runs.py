@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pseudo_maps.records import ImageRecord
-from training.config import CropConfig, LossConfig, OptimiserConfig, TrainConfig, TrainRunConfig
+from training.config import CropConfig, OptimiserConfig, TrainConfig, TrainRunConfig
 from training.data.loading import TrainingImages
+from training.loss_config import LossConfig
 from training.networks import decoder
 from training.networks.parts import ConvUnit, Encoder, EncoderFeatures, ImportedLayer, Upsampling
 from training.networks.registry import ARCHITECTURES, Architecture

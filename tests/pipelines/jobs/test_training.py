@@ -28,10 +28,11 @@ from tests.training.training_runs import (
     make_colour_folders,
     saliency,
 )
-from training.config import LossConfig, TrainConfig
+from training.config import TrainConfig
 from training.data.loading import MapsMissingError
 from training.data.sampling import SampleKey
 from training.inference import initial_weights
+from training.loss_config import LossConfig
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 

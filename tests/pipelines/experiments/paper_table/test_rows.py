@@ -5,8 +5,8 @@ import re
 import pytest
 
 from pipelines.experiments.paper_table.rows import PAPER_NUMBERS, REFERENCE_ROW, ROWS
-from training.config import ARCHITECTURES
 from training.inference.config import LOCALIZERS
+from training.networks.registry import ARCHITECTURES
 
 TABLES = """
 Table 1: Experimental results on the ILSVRC dataset [14] using the AlexNet [15] architecture.
