@@ -191,8 +191,7 @@ class Trainer:
         if self._is_main:
             self._folder.mark_finished(
                 {name: value for name, value in asdict(summary).items() if not math.isnan(value)}
-                | {"configuration": self._config.as_json()}
-                | self._images
+                | {"configuration": self._config.as_json(), **self._images}
             )
         return summary
 
@@ -364,9 +363,7 @@ class Trainer:
             )
         # Checkpoints of earlier versions know the names of the files alone.
         if any(found.state.get(name, value) != value for name, value in self._images.items()):
-            raise CheckpointError(
-                f"{found.path} was trained on other image files or labels, or in another order of them"
-            )
+            raise CheckpointError(f"{found.path} was trained on other image files or labels, or another order of them")
         self.model.load_state_dict(found.state["model"])
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])

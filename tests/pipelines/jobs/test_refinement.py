@@ -369,10 +369,7 @@ def test_maps_of_other_images_are_refused(maps: Path, checkpoint: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("missing", "said"),
-    [
-        ("*.sha256", "lack their .sha256 files"),
-        ("*.manifest.json", "no manifest of these shards: copy it from where"),
-    ],
+    [("*.sha256", "lack their .sha256 files"), ("*.manifest.json", "no manifest of these shards: copy it from where")],
 )
 def test_shards_without_their_other_files_are_refused(
     missing: str, said: str, maps: Path, data: Path, checkpoint: Path, tmp_path: Path
