@@ -361,9 +361,10 @@ class Trainer:
                 f"{found.path} had {found.state['steps_per_epoch']} steps in an epoch, now there are "
                 f"{self._steps_per_epoch}: the number of images or processes has changed"
             )
-        # Checkpoints of earlier versions know the names of the files alone.
-        if any(found.state.get(name, value) != value for name, value in self._images.items()):
-            raise CheckpointError(f"{found.path} was trained on other image files or labels, or another order of them")
+        if found.state["images_sha256"] != self._images["images_sha256"]:
+            raise CheckpointError(f"{found.path} was trained on other images or labels, or in another order of them")
+        if found.state.get("image_bytes", self._images["image_bytes"]) != self._images["image_bytes"]:
+            self._progress.say(f"warning: training image files have other sizes than those of {found.path}")
         self.model.load_state_dict(found.state["model"])
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])

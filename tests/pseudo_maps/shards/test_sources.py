@@ -38,14 +38,14 @@ def test_the_images_that_maps_were_made_of_are_told_by_size(
     records: list[ImageRecord], index: MapIndex, tmp_path: Path
 ) -> None:
     found = compare_sources(index, records, root=tmp_path)
-    assert (found.compared, found.resized, found.newer) == (6, {}, ()), "one map failed, two images have none"
+    assert (found.compared, found.changed, found.newer) == (6, {}, ()), "one map failed, two images have none"
     assert index.size("1.png") == (500, 375) and index.size("7.png") is None
     save(tmp_path / "2.png", size_wh=(375, 500))
     os.utime(tmp_path / "3.png", ns=(2**62, 2**62))
     (tmp_path / "4.png").unlink()
     found = compare_sources(index, records, root=tmp_path)
     assert (found.compared, found.newer) == (5, ("3.png",))
-    assert list(found.resized) == ["2.png"] and "375x500" in found.resized["2.png"]
+    assert list(found.changed) == ["2.png"] and "375x500" in found.changed["2.png"]
 
 
 def test_at_most_so_many_files_are_opened(records: list[ImageRecord], index: MapIndex, tmp_path: Path) -> None:
