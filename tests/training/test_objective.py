@@ -29,7 +29,7 @@ from training.config import COMPILED_STEPS, Compile, TrainConfig, TrainRunConfig
 from training.data.loading import Batch, DeviceBatch
 from training.networks.model import LocalizationModel
 from training.networks.perceptual import PerceptualNetwork
-from training.objective import Objective
+from training.objective import TRIAL_STEPS, Objective
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread", "small_networks")
 
@@ -145,6 +145,36 @@ def test_of_several_processes_f_alone_is_compiled_and_none_waits_for_one_that_ca
 )
 def test_auto_compiles_long_runs_on_cuda(choice: Compile, device: str, steps: int, expected: bool) -> None:
     assert TrainRunConfig(compile=choice).compiles(device=device, steps=steps) == expected
+
+
+@pytest.mark.parametrize(("images", "accumulation", "graphs"), [(2, 1, True), (2, 2, False), (65, 1, False)])
+def test_small_whole_steps_on_cuda_are_captured_as_graphs(
+    monkeypatch: pytest.MonkeyPatch, images: int, accumulation: int, graphs: bool
+) -> None:
+    options: list[dict[str, Any]] = []
+    began: list[None] = []
+    said: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda part, **given: options.append(given["options"]) or part)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: began.append(None))
+    config = replace(SMALL, batch_size=images * accumulation, accumulation=accumulation)
+    model = LocalizationModel(config.arch, config.classes, decoder=False)
+    objective = Objective(
+        model,
+        config=config,
+        processes=ALONE,
+        perceptual=None,
+        class_weights_k=None,
+        compiled=True,
+        say=said.append,
+    )
+    # What is computed stays on the CPU: the choice alone is looked at.
+    objective._processes = replace(ALONE, device=torch.device("cuda"))
+    batch = DeviceBatch(torch.rand(images, 3, 64, 64), None, torch.arange(images) % 3, torch.arange(images))
+    objective.compute(batch, seed=0, first=0)
+    assert [given["triton.cudagraphs"] for given in options] == [graphs, graphs]
+    assert len(began) == graphs * (TRIAL_STEPS + 1)
+    assert said == [f"compiling the training step{' for CUDA graphs' * graphs}: the first step takes longer"]
 
 
 def frozen_network(config: TrainConfig) -> tuple[nn.Module, list[Tensor]]:
