@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+_SHARED = 10
+"""A setup that takes so many times as long as a slow test makes its file slow: whichever test is first pays for it."""
 LIST = Path(__file__).with_suffix(".txt")
 
 
@@ -37,12 +39,19 @@ class SlowTests:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._taken_s: Counter[str] = Counter()
+        self._files: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add up setup, call and teardown."""
         self._taken_s[function_name(report.nodeid)] += report.duration  # type: ignore[assignment]
+        if report.when == "setup" and report.duration > _SHARED * self._seconds:
+            self._files.add(report.nodeid.partition("::")[0])
 
     def pytest_sessionfinish(self) -> None:
         """Write the list."""
-        slow = {name for name, taken_s in self._taken_s.items() if taken_s > self._seconds}
+        slow = {
+            name
+            for name, taken_s in self._taken_s.items()
+            if taken_s > self._seconds or name.partition("::")[0] in self._files
+        }
         LIST.write_text("".join(f"{name}\n" for name in sorted(slow | listed())))
