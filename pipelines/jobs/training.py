@@ -2,11 +2,11 @@
 
 import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import click
 from tqdm import tqdm
 
 from pipelines.cli.terminal import bar_width
@@ -62,9 +62,8 @@ class TerminalProgress(Progress):
         self._bar.update(1)
 
     def say(self, text: str) -> None:
-        """Print a line in place of the bar."""
-        self.close()
-        click.echo(text, err=True)
+        """Print a line above the bar."""
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Remove the bar, so that a message does not stick to it."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.train_program import start_two
+from tests.training.train_program import start_two, train
 from tests.training.training_runs import (
     ALONE,
     HURRIED,
@@ -66,6 +66,13 @@ def test_a_compiled_run_has_the_numbers_of_a_plain_one(
     assert said.said[1].startswith("epoch 1/1: ")
     plain, compiled = final_state(tmp_path / "plain"), final_state(tmp_path / "compiled")
     torch.testing.assert_close(compiled["model"], plain["model"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_command_compiles(data: Path, tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    words = "--compile on --method gap --device cpu --input-size 64 --batch-size 4 --epochs 1 --workers 0"
+    result = train(*words.split(), "--data", data, "--out", tmp_path)
+    assert result.exit_code == 0 and "compiling the training step: " in result.stderr, result.output
+    assert len(traced) == 2
 
 
 def test_steps_on_trial_leave_no_trace_and_a_run_resumes_to_the_bit(

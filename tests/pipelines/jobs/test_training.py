@@ -254,12 +254,13 @@ def test_progress_without_a_terminal_is_a_line_an_epoch(capsys: pytest.CaptureFi
     for epoch in range(2):
         progress.start_epoch(epoch, batches=2, done=1)
         progress.step(4, {"total": 0.5, "top1": 0.25})
+        progress.say("warning: of a step")
         progress.step(4, None)
         progress.start_validation(batches=1)
         progress.validate_batch()
         progress.say(f"epoch {epoch + 1} done")
     found = capsys.readouterr()
-    assert found.err.splitlines() == ["epoch 1 done", "epoch 2 done"]
+    assert found.err.splitlines() == ["warning: of a step", "epoch 1 done", "warning: of a step", "epoch 2 done"]
     assert found.out == ""
 
 
@@ -274,6 +275,7 @@ def test_a_terminal_shows_a_bar_of_the_epoch_and_of_the_validation(
         patched.setattr(sys, "stderr", terminal)
         progress = TerminalProgress()
         progress.start_epoch(2, batches=1, done=0)
+        progress.say("warning: of a step")
         progress.step(4, {"total": 0.5, "top1": 0.25})
         progress.start_validation(batches=3)
         progress.validate_batch()
@@ -290,5 +292,6 @@ def test_a_terminal_shows_a_bar_of_the_epoch_and_of_the_validation(
     os.close(master)
     assert re.search(r"epoch 3: 100%[^\r]* 1/1 \[[^\r]*step/s, loss=0\.5, top1=0\.25\]", shown)
     assert re.search(r"validation: [^\r]* 0/3 \[", shown)
+    assert re.search(r"\rwarning: of a step\r\n", shown)
     assert re.search(r"\repoch 3 done\r\n", shown) and shown.endswith("\rerror: all done\r\n"), "bars are gone"
     assert max(len(line) for line in re.split(r"[\r\n]+", shown)) <= (columns or 80)
