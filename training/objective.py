@@ -189,7 +189,7 @@ class Objective:
             self._say(f"warning: --compile: {what} cannot be compiled: {reason or 'see another process'}")
         self._network, self._features, self._losses = plain
         self._graphs = False
-        why = "" if trials else ": of several processes F alone is compiled, and it has none"
+        why = "" if trials else ": with several processes only F is compiled, and this run has none"
         self._say(f"warning: --compile: the run continues uncompiled{why}")
 
     def _compiled(self, part: Any) -> Any:

@@ -364,7 +364,7 @@ class Trainer:
         if found.state["images_sha256"] != self._images["images_sha256"]:
             raise CheckpointError(f"{found.path} was trained on other images or labels, or in another order of them")
         if found.state.get("image_bytes", self._images["image_bytes"]) != self._images["image_bytes"]:
-            self._progress.say(f"warning: training image files have other sizes than those of {found.path}")
+            self._progress.say(f"warning: training image files have other sizes than when {found.path} was written")
         self.model.load_state_dict(found.state["model"])
         self._optimiser.load_state_dict(found.state["optimiser"])
         self._accuracy = dict(found.state["accuracy"])

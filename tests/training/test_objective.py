@@ -137,7 +137,7 @@ def test_of_several_processes_f_alone_is_compiled_and_none_waits_for_one_that_ca
     assert first[3].startswith("epoch 1/1: ")
     with start_two("tests.training.compiling_program", data, tmp_path / "map", "map-loss-alone") as (processes, _):
         said = [json.loads(process.communicate()[0].splitlines()[-1])[0] for process in processes]
-    assert said == [f"{goes_on}: of several processes F alone is compiled, and it has none"] * 2
+    assert said == [f"{goes_on}: with several processes only F is compiled, and this run has none"] * 2
 
 
 @pytest.mark.parametrize(

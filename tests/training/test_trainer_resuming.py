@@ -190,7 +190,7 @@ def test_resuming_with_as_many_other_images_is_refused(gap_run: Path, tmp_path: 
     changed.write_bytes(changed.read_bytes() + b"\0")
     said, copied = Interrupt(0, crash), shutil.copytree(gap_run, tmp_path / "copied")
     make_trainer(others, copied, progress=said).fit(resume=True)
-    assert said.said[0].startswith("warning: training image files have other sizes than those of ")
+    assert said.said[0].startswith("warning: training image files have other sizes than when ")
     changed.rename(changed.with_stem("zzz"))
     with pytest.raises(CheckpointError, match="was trained on other images"):
         make_trainer(others, gap_run).fit(resume=True)
